@@ -1,0 +1,21 @@
+"""The errors that mue_check raises on purpose: one base class, one line each."""
+
+
+class MueCheckError(Exception):
+    """Something the user asked for cannot be done; the message says what, the value, and what is allowed."""
+
+
+class SpecError(MueCheckError):
+    """A model or training specification that describes nothing that could be built."""
+
+
+class RuleError(MueCheckError):
+    """A transfer rule that does not know a role, or leads to an impossible hyperparameter."""
+
+
+class DataError(MueCheckError):
+    """A corpus that is missing, too short, or not made of tokens."""
+
+
+class StoreError(MueCheckError):
+    """A study folder that cannot be read or written."""

@@ -1,0 +1,33 @@
+"""Transfer rules by name. Pure functions of (reference, target): nothing here knows of tensors."""
+
+from mue_check.errors import RuleError
+from mue_check.rules.complete_mue import COMPLETE_MUE, COMPLETE_MUE_LITERAL, CompleteMuE
+from mue_check.rules.prescription import Factors, HyperParameters, Prescription, Row, Rule
+from mue_check.rules.roles import Role, parse_role, roles_of
+from mue_check.rules.standard import STANDARD, Standard
+
+RULES: dict[str, Rule] = {rule.name: rule for rule in (COMPLETE_MUE, COMPLETE_MUE_LITERAL, STANDARD)}
+
+
+def get_rule(name: str) -> Rule:
+    """The rule of that name; RuleError names the known ones."""
+    try:
+        return RULES[name]
+    except KeyError:
+        raise RuleError(f"unknown rule {name!r}: allowed are {', '.join(RULES)}") from None
+
+
+__all__ = [
+    "RULES",
+    "CompleteMuE",
+    "Factors",
+    "HyperParameters",
+    "Prescription",
+    "Role",
+    "Row",
+    "Rule",
+    "Standard",
+    "get_rule",
+    "parse_role",
+    "roles_of",
+]

@@ -1,0 +1,133 @@
+"""Prescription: per role, the factors that carry a tuned reference to a target; and the values they give."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
+
+from mue_check.errors import RuleError
+from mue_check.rules.roles import VECTORS, Role, parse_role
+from mue_check.spec import Scenario
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperParameters:
+    """The tuned values of the reference (AdamW). ``init_std`` is that of a unit-expansion block.
+
+    Defaults are the published optimum of the language model at d = 128 (arXiv 2605.23893).
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    init_std: float = 0.01
+    eps: float = 1e-8
+    beta1: float = 0.9
+    beta2: float = 0.95
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not math.isfinite(value) or value < 0:
+                raise RuleError(f"{f.name}={value}: must be finite and at least 0")
+        for name in ("lr", "init_std"):
+            if getattr(self, name) == 0:
+                raise RuleError(f"{name}=0: must be above 0")
+        for name in ("beta1", "beta2"):
+            if not getattr(self, name) < 1:
+                raise RuleError(f"{name}={getattr(self, name)}: must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """Target over reference, for one role. ``forward_multiplier`` is the target's own, not a ratio.
+
+    ``one_minus_beta`` scales 1 - beta1 and 1 - beta2 alike (arXiv 2512.22382).
+    """
+
+    init_std: float = 1.0
+    lr: float = 1.0
+    weight_decay: float = 1.0
+    eps: float = 1.0
+    one_minus_beta: float = 1.0
+    forward_multiplier: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table that people read: the values to set for one role in the target."""
+
+    role: str
+    init_std: float
+    lr: float
+    weight_decay: float
+    eps: float
+    beta1: float
+    beta2: float
+    forward_multiplier: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prescription:
+    """Role -> Factors for one target of one reference, under one rule."""
+
+    rule: str
+    reference: Scenario
+    target: Scenario
+    factors: Mapping[Role, Factors] = field(repr=False)
+
+    def __getitem__(self, role: Role | str) -> Factors:
+        known = parse_role(role)
+        try:
+            return self.factors[known]
+        except KeyError:
+            raise RuleError(
+                f"rule {self.rule!r} prescribes nothing for role {str(known)!r} in {self.target}: "
+                f"it has {', '.join(self.factors)}"
+            ) from None
+
+    def with_factors(self, role: Role, **changes: float) -> "Prescription":
+        """The same prescription with some factors of one role changed (an experiment, or a mistake on purpose)."""
+        return replace(self, factors={**self.factors, role: replace(self[role], **changes)})
+
+    def values(self, base: HyperParameters) -> list[Row]:
+        """The target's values, one row per role; RuleError when a beta leaves [0, 1)."""
+        rows = []
+        for role, f in self.factors.items():
+            betas = [1 - (1 - beta) * f.one_minus_beta for beta in (base.beta1, base.beta2)]
+            for name, old, new in zip(("beta1", "beta2"), (base.beta1, base.beta2), betas, strict=True):
+                if not 0 <= new < 1:
+                    raise RuleError(
+                        f"{name}={old:g} becomes {new:g} in {self.target} under rule {self.rule!r}: must lie in [0, 1)"
+                    )
+            rows.append(
+                Row(
+                    role=str(role),
+                    # gains start at 1 and biases at 0: constants have no spread
+                    init_std=0.0 if role in VECTORS else base.init_std * f.init_std,
+                    lr=base.lr * f.lr,
+                    weight_decay=base.weight_decay * f.weight_decay,
+                    eps=base.eps * f.eps,
+                    beta1=betas[0],
+                    beta2=betas[1],
+                    forward_multiplier=f.forward_multiplier,
+                )
+            )
+        return rows
+
+
+class Rule(Protocol):
+    """A transfer rule: a pure function of (reference, target) with a name and a source."""
+
+    @property
+    def name(self) -> str:
+        """What people type."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """The rule in one line."""
+        ...
+
+    def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
+        """The factors of every role that the target can hold."""
+        ...

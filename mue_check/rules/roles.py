@@ -1,0 +1,56 @@
+"""Roles: what a parameter is for. A rule maps roles to factors; a name never decides anything."""
+
+from enum import StrEnum
+
+from mue_check.errors import RuleError
+from mue_check.spec import Experts, ModelSpec
+
+
+class Role(StrEnum):
+    """Every kind of parameter that a rule can speak of."""
+
+    TOKEN_EMBEDDING = "token_embedding"
+    POSITION_EMBEDDING = "position_embedding"
+    ATTENTION_QKV = "attention_qkv"
+    ATTENTION_OUT = "attention_out"
+    FFN_UP = "ffn_up"
+    FFN_GATE = "ffn_gate"
+    FFN_DOWN = "ffn_down"
+    ROUTER = "router"
+    EXPERT_UP = "expert_up"
+    EXPERT_GATE = "expert_gate"
+    EXPERT_DOWN = "expert_down"
+    SHARED_UP = "shared_up"
+    SHARED_GATE = "shared_gate"
+    SHARED_DOWN = "shared_down"
+    UNEMBEDDING = "unembedding"
+    NORM_GAIN = "norm_gain"
+    BIAS = "bias"
+
+
+EMBEDDINGS = frozenset({Role.TOKEN_EMBEDDING, Role.POSITION_EMBEDDING})
+VECTORS = frozenset({Role.NORM_GAIN, Role.BIAS})
+DENSE_FFN = frozenset({Role.FFN_UP, Role.FFN_GATE, Role.FFN_DOWN})
+ROUTED = frozenset({Role.ROUTER, Role.EXPERT_UP, Role.EXPERT_GATE, Role.EXPERT_DOWN})
+SHARED = frozenset({Role.SHARED_UP, Role.SHARED_GATE, Role.SHARED_DOWN})
+DOWN = frozenset({Role.FFN_DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN})
+HIDDEN = frozenset(Role) - EMBEDDINGS - VECTORS - {Role.UNEMBEDDING}
+"""Every matrix inside a block."""
+
+
+def parse_role(name: str) -> Role:
+    """The role of that name; RuleError names the known ones."""
+    try:
+        return Role(name)
+    except ValueError:
+        raise RuleError(f"unknown role {name!r}: known roles are {', '.join(Role)}") from None
+
+
+def roles_of(model: ModelSpec) -> tuple[Role, ...]:
+    """The roles that a model of this spec can hold, in the order of a forward pass."""
+    absent: frozenset[Role] = DENSE_FFN
+    if not isinstance(model.feed_forward, Experts):
+        absent = ROUTED | SHARED
+    elif not model.feed_forward.shared:
+        absent = DENSE_FFN | SHARED
+    return tuple(role for role in Role if role not in absent)

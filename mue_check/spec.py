@@ -1,0 +1,279 @@
+"""What is trained, in the field's own terms: ModelSpec, TrainSpec, and the one-line notation of both.
+
+Notation of experts: ``<N>e<a>a<G>g<s>s`` = N routed experts, a activated per token, G groups, s shared
+experts; parts that are 1 (groups) or 0 (shared) are left out, e.g. ``128e8a1s`` (arXiv 2605.23893).
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from mue_check.errors import SpecError
+
+_NOTATION = re.compile(r"(?P<n>\d+)e(?P<a>\d+)a(?:(?P<g>\d+)g)?(?:(?P<s>\d+)s)?")
+
+
+def require_positive(owner: object, *names: str) -> None:
+    """Refuse fields that are not whole numbers of at least 1."""
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SpecError(f"{type(owner).__name__}.{name}={value!r}: must be a whole number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """A dense feed-forward of ``hidden`` units (H)."""
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        require_positive(self, "hidden")
+
+    @property
+    def active_width(self) -> int:
+        """H_act: units that see each token."""
+        return self.hidden
+
+    def __str__(self) -> str:
+        return f"H={self.hidden}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A mixture: ``total`` routed experts (N), ``activated`` per token (a), each ``hidden`` wide (h).
+
+    ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
+    experts of the same width see every token. ``activated == total`` is a Dense MoE.
+    """
+
+    total: int
+    activated: int
+    hidden: int
+    groups: int = 1
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "total", "activated", "hidden", "groups")
+        if not isinstance(self.shared, int) or self.shared < 0:
+            raise SpecError(f"Experts.shared={self.shared!r}: must be a whole number of at least 0")
+        if self.activated > self.total:
+            raise SpecError(f"{self.notation}: activated experts a={self.activated} must be at most N={self.total}")
+        for name, value in (("N", self.total), ("a", self.activated)):
+            if value % self.groups:
+                raise SpecError(f"{self.notation}: groups G={self.groups} must divide {name}={value}")
+
+    @classmethod
+    def from_notation(cls, text: str, *, hidden: int) -> "Experts":
+        """Parse ``128e8a4g1s``; raises SpecError on anything else."""
+        match = _NOTATION.fullmatch(text.strip())
+        if match is None:
+            raise SpecError(f"{text!r} is no notation of experts: write <N>e<a>a[<G>g][<s>s], for example 128e8a1s")
+        part = {key: int(value) for key, value in match.groupdict().items() if value is not None}
+        return cls(
+            total=part["n"],
+            activated=part["a"],
+            groups=part.get("g", 1),
+            shared=part.get("s", 0),
+            hidden=hidden,
+        )
+
+    @property
+    def notation(self) -> str:
+        """The shortest text that ``from_notation`` reads back."""
+        groups = f"{self.groups}g" if self.groups != 1 else ""
+        shared = f"{self.shared}s" if self.shared else ""
+        return f"{self.total}e{self.activated}a{groups}{shared}"
+
+    @property
+    def active_width(self) -> int:
+        """H_act = (a + s) * h."""
+        return (self.activated + self.shared) * self.hidden
+
+    def __str__(self) -> str:
+        return f"{self.notation},h={self.hidden}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One reference language model: width d, depth L (blocks), and its feed-forward."""
+
+    width: int
+    depth: int
+    feed_forward: Dense | Experts
+    head_width: int = 16
+
+    def __post_init__(self) -> None:
+        require_positive(self, "width", "depth", "head_width")
+        if self.width % self.head_width:
+            raise SpecError(
+                f"width d={self.width} is not divisible by the head width dh={self.head_width} (set dh=<divisor of d>)"
+            )
+
+    @property
+    def expansion(self) -> float:
+        """H_act / d, the active expansion of the feed-forward (1 is the unit expansion)."""
+        return self.feed_forward.active_width / self.width
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights of all blocks that each token meets (attention 4 d^2, SwiGLU 3 d H_act); embeddings apart."""
+        return self.depth * (4 * self.width**2 + 3 * self.width * self.feed_forward.active_width)
+
+    def __str__(self) -> str:
+        head = f",dh={self.head_width}" if self.head_width != 16 else ""
+        return f"d={self.width},L={self.depth},{self.feed_forward}{head}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """One short training: ``batch`` sequences of ``context`` tokens a step, for ``steps`` steps.
+
+    Linear warm-up over ``warmup`` steps, then linear decay to ``final_lr`` times the peak.
+    """
+
+    steps: int
+    batch: int
+    context: int = 32
+    warmup: int = 0
+    final_lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "batch", "context")
+        if not 0 <= self.warmup < self.steps:
+            raise SpecError(f"TrainSpec.warmup={self.warmup}: must be at least 0 and below steps={self.steps}")
+        if not 0 <= self.final_lr <= 1:
+            raise SpecError(f"TrainSpec.final_lr={self.final_lr}: must lie in [0, 1]")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """B, in tokens."""
+        return self.batch * self.context
+
+    def __str__(self) -> str:
+        return f"B={self.tokens_per_step},T={self.steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What a transfer rule looks at: a model, its tokens per step (B) and its number of steps (T).
+
+    Any B and T will do as a pair of numbers: rules use their ratios between two scenarios alone.
+    """
+
+    model: ModelSpec
+    tokens_per_step: int = 1
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        require_positive(self, "tokens_per_step", "steps")
+
+    @classmethod
+    def of(cls, model: ModelSpec, train: TrainSpec) -> "Scenario":
+        """The scenario of training this model this way."""
+        return cls(model=model, tokens_per_step=train.tokens_per_step, steps=train.steps)
+
+    def __str__(self) -> str:
+        return f"{self.model},B={self.tokens_per_step},T={self.steps}"
+
+
+_KEYS = {
+    "d": "width",
+    "L": "depth",
+    "H": "dense feed-forward width",
+    "h": "expert width",
+    "dh": "head width",
+    "B": "tokens per step",
+    "T": "steps",
+    "experts": "notation such as 128e8a1s",
+}
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """Numbers by SPEC key, before they are known to describe anything."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    experts: str | None = None
+
+    def put(self, key: str, value: object, text: str) -> None:
+        allowed = ", ".join(f"{k} ({v})" for k, v in _KEYS.items())
+        if key not in _KEYS:
+            raise SpecError(f"unknown key {key!r} in SPEC {text!r}: allowed are {allowed}")
+        if key in self.numbers or (key == "experts" and self.experts is not None):
+            raise SpecError(f"{key!r} stands twice in SPEC {text!r}")
+        if key == "experts":
+            self.experts = str(value)
+            return
+        try:
+            self.numbers[key] = value if isinstance(value, int) else int(str(value))
+        except ValueError:
+            raise SpecError(f"{key}={value!r} in SPEC {text!r}: must be a whole number") from None
+
+
+def parse_scenario(text: str, *, default: Scenario | None = None) -> Scenario:
+    """Read a SPEC: ``key=value`` pairs joined by commas, or the path of a TOML file with the same keys.
+
+    What the text leaves out is taken from ``default`` (a target takes it from its reference). An
+    expert width that is given nowhere is the model's width d. Raises SpecError.
+    """
+    draft = _Draft()
+    if text.endswith(".toml"):
+        try:
+            table = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise SpecError(f"SPEC file {text!r} cannot be read: {error}") from None
+        for key, value in table.items():
+            draft.put(key, value, text)
+    else:
+        for part in text.split(","):
+            key, sign, value = part.strip().partition("=")
+            if sign:
+                draft.put(key.strip(), value.strip(), text)
+            else:
+                draft.put("experts", key, text)
+    return _build(draft, text, default)
+
+
+def _build(draft: _Draft, text: str, default: Scenario | None) -> Scenario:
+    old = default.model if default else None
+
+    def number(key: str, fallback: int | None) -> int:
+        value = draft.numbers.get(key, fallback)
+        if value is None:
+            raise SpecError(f"SPEC {text!r} lacks {key} ({_KEYS[key]})")
+        return value
+
+    width = number("d", old.width if old else None)
+    feed_forward: Dense | Experts
+    if draft.experts is not None:
+        if "H" in draft.numbers:
+            raise SpecError(f"SPEC {text!r} gives H (dense) and {draft.experts} (experts): choose one")
+        same = old.feed_forward.hidden if old and isinstance(old.feed_forward, Experts) else width
+        feed_forward = Experts.from_notation(draft.experts, hidden=number("h", same))
+    elif "H" in draft.numbers:
+        if "h" in draft.numbers:
+            raise SpecError(f"SPEC {text!r} gives h (expert width) beside H (dense): h needs a notation such as 8e2a")
+        feed_forward = Dense(hidden=draft.numbers["H"])
+    elif old is None:
+        raise SpecError(f"SPEC {text!r} lacks a feed-forward: give H=<width> or a notation such as 128e8a1s")
+    elif "h" in draft.numbers:
+        if isinstance(old.feed_forward, Dense):
+            raise SpecError(f"SPEC {text!r} gives h (expert width), and neither it nor its reference has experts")
+        feed_forward = replace(old.feed_forward, hidden=draft.numbers["h"])
+    else:
+        feed_forward = old.feed_forward
+    head = next(f.default for f in fields(ModelSpec) if f.name == "head_width")
+    assert isinstance(head, int)
+    model = ModelSpec(
+        width=width,
+        depth=number("L", old.depth if old else None),
+        feed_forward=feed_forward,
+        head_width=number("dh", old.head_width if old else head),
+    )
+    return Scenario(
+        model=model,
+        tokens_per_step=number("B", default.tokens_per_step if default else 1),
+        steps=number("T", default.steps if default else 1),
+    )

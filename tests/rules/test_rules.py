@@ -1,0 +1,130 @@
+import math
+
+import pytest
+
+from mue_check import HyperParameters, Role, RuleError, Scenario, get_rule, parse_scenario
+from mue_check.rules.roles import HIDDEN, roles_of
+
+REFERENCE = parse_scenario("d=32,L=2,H=32,B=512,T=200")
+RULES = ["complete_mue", "complete_mue_literal", "standard"]
+
+
+def prescribe(text: str, rule: str = "complete_mue"):
+    return get_rule(rule).prescribe(REFERENCE, parse_scenario(text, default=REFERENCE))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_reference_is_left_as_it_is(rule: str) -> None:
+    for role, f in prescribe("d=32", rule).factors.items():
+        assert (f.init_std, f.lr, f.weight_decay, f.eps, f.one_minus_beta) == (1, 1, 1, 1, 1), role
+        assert f.forward_multiplier == 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("text", ["H=32", "16e4a", "16e4a2g1s"])
+def test_every_role_of_the_target_has_factors(rule: str, text: str) -> None:
+    target = parse_scenario(text, default=REFERENCE)
+    assert tuple(get_rule(rule).prescribe(REFERENCE, target).factors) == roles_of(target.model)
+
+
+def test_width() -> None:
+    p = prescribe("d=128,H=128")
+    for role in HIDDEN & set(p.factors):
+        f = p[role]
+        assert f.init_std == pytest.approx(0.5)
+        assert f.lr == pytest.approx(0.25)
+        assert f.weight_decay == pytest.approx(4)
+        assert f.eps == pytest.approx(0.25)
+    assert p[Role.UNEMBEDDING].forward_multiplier == 0.25
+    assert p[Role.TOKEN_EMBEDDING].lr == 1
+
+
+def test_decay_alone_across_width_in_the_printed_table() -> None:
+    assert {f.weight_decay for f in prescribe("d=128,H=128", "complete_mue_literal").factors.values()} == {1.0}
+
+
+def test_depth_follows_completep() -> None:
+    p = prescribe("L=8")
+    assert p[Role.ATTENTION_OUT].forward_multiplier == 0.25
+    assert p[Role.FFN_DOWN].forward_multiplier == 0.25
+    assert p[Role.FFN_UP].lr == 1
+    assert p[Role.FFN_UP].eps == 0.25
+    assert p[Role.TOKEN_EMBEDDING].eps == 1
+
+
+@pytest.mark.parametrize(("text", "active"), [("16e8a,h=32", 8), ("16e2a1s,h=32", 3), ("16e16a,h=2", 1), ("8e4a2g,h=8", 1)])
+def test_bridges(text: str, active: float) -> None:
+    p = prescribe(text)
+    assert p[Role.EXPERT_DOWN].forward_multiplier == pytest.approx(1 / active)
+    assert p[Role.EXPERT_DOWN].init_std == pytest.approx(math.sqrt(active))
+    assert p[Role.EXPERT_DOWN].lr == 1
+    experts = p.target.model.feed_forward
+    assert p[Role.ROUTER].forward_multiplier == experts.activated  # type: ignore[union-attr]
+    assert p[Role.EXPERT_UP].init_std == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "lr", "eps", "one_minus_beta"),
+    [
+        ("B=2048,T=50", 2, 0.5, 4),  # fixed tokens
+        ("B=2048", 1, 1, 1),  # fixed steps
+        ("T=800", 0.5, 2, 0.25),  # fixed batch
+    ],
+)
+def test_batch_and_duration(text: str, lr: float, eps: float, one_minus_beta: float) -> None:
+    target = parse_scenario(text, default=REFERENCE)
+    p = get_rule("complete_mue").prescribe(REFERENCE, target)
+    f = p[Role.TOKEN_EMBEDDING]
+    assert (f.lr, f.weight_decay) == (pytest.approx(lr), pytest.approx(lr))
+    assert f.eps == pytest.approx(eps)
+    assert f.one_minus_beta == pytest.approx(one_minus_beta)
+    # invariant of Complete(d)P, where tokens or batch are kept: eta * lambda * steps does not change
+    if text != "B=2048":
+        assert f.lr * f.weight_decay * target.steps == pytest.approx(REFERENCE.steps)
+
+
+def test_a_beta_outside_its_range_is_refused() -> None:
+    p = prescribe("B=16384,T=6")
+    with pytest.raises(RuleError, match=r"beta1=0\.9 becomes -2.* must lie in \[0, 1\)"):
+        p.values(HyperParameters())
+
+
+def test_standard_scales_init_by_fan_in_and_nothing_else() -> None:
+    p = prescribe("d=128,16e4a,h=8", "standard")
+    assert p[Role.EXPERT_UP].init_std == pytest.approx(0.5)
+    assert p[Role.EXPERT_DOWN].init_std == pytest.approx(2)
+    assert p[Role.UNEMBEDDING].init_std == 1
+    assert {(f.lr, f.weight_decay, f.eps, f.forward_multiplier) for f in p.factors.values()} == {(1, 1, 1, 1)}
+
+
+def test_unknown_role_and_rule_name_the_known_ones() -> None:
+    p = prescribe("16e4a")
+    with pytest.raises(RuleError, match=r"unknown role 'lm_head': known roles are token_embedding"):
+        p["lm_head"]
+    with pytest.raises(RuleError, match="prescribes nothing for role 'ffn_up'"):
+        p[Role.FFN_UP]
+    with pytest.raises(RuleError, match=r"unknown rule 'mup': allowed are complete_mue"):
+        get_rule("mup")
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.0}, {"lr": -1.0}, {"eps": float("nan")}, {"beta2": 1.0}, {"init_std": 0.0}])
+def test_impossible_base_values(change: dict[str, float]) -> None:
+    with pytest.raises(RuleError, match=next(iter(change))):
+        HyperParameters(**change)
+
+
+def test_a_changed_factor_changes_that_role_alone() -> None:
+    p = prescribe("16e4a")
+    mutant = p.with_factors(Role.ROUTER, forward_multiplier=1.0)
+    assert mutant[Role.ROUTER].forward_multiplier == 1
+    assert {r for r in p.factors if p[r] != mutant[r]} == {Role.ROUTER}
+
+
+def test_constants_have_no_spread() -> None:
+    rows = {row.role: row for row in prescribe("d=64").values(HyperParameters())}
+    assert rows["norm_gain"].init_std == rows["bias"].init_std == 0
+
+
+def test_scenario_refuses_nonsense() -> None:
+    with pytest.raises(Exception, match="tokens_per_step=0"):
+        Scenario(model=REFERENCE.model, tokens_per_step=0)

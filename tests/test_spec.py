@@ -1,0 +1,104 @@
+import pytest
+
+from mue_check import Dense, Experts, ModelSpec, SpecError, TrainSpec, parse_scenario
+
+
+@pytest.mark.parametrize("text", ["128e8a1s", "128e8a4g1s", "16e4a", "16e4a2g1s", "1e1a", "8e8a"])
+def test_notation_reads_what_it_prints(text: str) -> None:
+    assert Experts.from_notation(text, hidden=4).notation == text
+
+
+def test_notation_parts() -> None:
+    experts = Experts.from_notation("128e8a4g1s", hidden=32)
+    assert (experts.total, experts.activated, experts.groups, experts.shared) == (128, 8, 4, 1)
+    assert experts.active_width == 9 * 32
+
+
+def test_trivial_parts_are_left_out_when_printed() -> None:
+    assert Experts.from_notation("16e4a1g0s", hidden=8).notation == "16e4a"
+
+
+@pytest.mark.parametrize("text", ["", "8e", "e8a", "8e2a1s2g", "8e2a ", "-8e2a", "8E2A", "8e2a1g1s1s"])
+def test_bad_notation_names_the_form(text: str) -> None:
+    if text.strip() == "8e2a":
+        return
+    with pytest.raises(SpecError, match="<N>e<a>a"):
+        Experts.from_notation(text, hidden=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("4e8a", "at most N=4"),
+        ("16e4a3g", "G=3 must divide N=16"),
+        ("18e4a3g", "G=3 must divide a=4"),
+        ("0e0a", "total=0"),
+        ("16e0a", "activated=0"),
+        ("16e4a0g", "groups=0"),
+    ],
+)
+def test_impossible_experts(text: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        Experts.from_notation(text, hidden=8)
+
+
+def test_width_must_hold_whole_heads() -> None:
+    with pytest.raises(SpecError, match=r"d=40 is not divisible by the head width dh=16"):
+        ModelSpec(width=40, depth=1, feed_forward=Dense(hidden=40))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
+def test_sizes_are_whole_numbers(value: object) -> None:
+    with pytest.raises(SpecError, match=r"Dense\.hidden"):
+        Dense(hidden=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"warmup": 10}, "warmup=10"), ({"final_lr": 1.5}, "final_lr"), ({"steps": 0}, "steps")]
+)
+def test_bad_training(change: dict[str, float], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        TrainSpec(**{"steps": 10, "batch": 2, **change})  # type: ignore[arg-type]
+
+
+def test_target_takes_what_it_leaves_out_from_its_reference() -> None:
+    reference = parse_scenario("d=128,L=32,H=128,B=65536,T=25000")
+    target = parse_scenario("d=1024,128e8a1s,T=100000", default=reference)
+    assert target.model.depth == 32
+    assert target.tokens_per_step == 65536
+    assert isinstance(target.model.feed_forward, Experts)
+    assert target.model.feed_forward.hidden == 1024
+    assert parse_scenario("d=256", default=reference).model.feed_forward == Dense(hidden=128)
+
+
+@pytest.mark.parametrize("text", ["d=64,L=2,H=64,B=1,T=1", "d=64,L=2,16e4a2g1s,h=32,B=512,T=200", "d=64,L=2,8e2a,h=64,dh=32,B=1,T=1"])
+def test_a_printed_scenario_reads_back(text: str) -> None:
+    scenario = parse_scenario(text)
+    assert parse_scenario(str(scenario)) == scenario
+
+
+def test_toml_file(tmp_path) -> None:
+    path = tmp_path / "target.toml"
+    path.write_text('d = 64\nL = 2\nexperts = "16e4a"\nh = 32\n')
+    assert parse_scenario(str(path)) == parse_scenario("d=64,L=2,16e4a,h=32")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("d=64,L=2", "lacks a feed-forward"),
+        ("L=2,H=64", "lacks d"),
+        ("d=64,L=2,H=64,q=1", "unknown key 'q'"),
+        ("d=64,d=64,L=2,H=64", "stands twice"),
+        ("d=x,L=2,H=64", "whole number"),
+        ("d=64,L=2,H=64,8e2a", "choose one"),
+        ("d=64,L=2,H=64,h=8", "beside H"),
+        ("d=64,L=2,8e2b", "no notation"),
+        ("nowhere.toml", "cannot be read"),
+        ("", "lacks d"),
+    ],
+)
+def test_bad_specs_say_what_is_wrong(text: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as caught:
+        parse_scenario(text)
+    assert "\n" not in str(caught.value)
