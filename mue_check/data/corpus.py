@@ -1,0 +1,48 @@
+"""A corpus: tokens to train on, tokens held out, and how many kinds there are."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mue_check.errors import DataError
+
+HELDOUT_WINDOWS = 128
+"""Held-out sequences that every loss is measured on: the same for every run, so their noise cancels in pairs."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Corpus:
+    """Token streams as 1-D integer arrays; ``entropy`` is the source's own in nats per token, where known."""
+
+    name: str
+    train: NDArray[np.uint16 | np.uint32] = field(repr=False)
+    heldout: NDArray[np.uint16 | np.uint32] = field(repr=False)
+    vocab: int
+    entropy: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every token: two corpora with one fingerprint are the same data."""
+        digest = hashlib.sha256(f"{self.vocab}".encode())
+        for part in (self.train, self.heldout):
+            digest.update(np.ascontiguousarray(part, dtype=np.uint32).tobytes())
+        return digest.hexdigest()[:16]
+
+    def require_context(self, context: int) -> None:
+        """Refuse a corpus that cannot fill one batch's context and the held-out windows."""
+        for part, tokens, windows in (("train", self.train, 64), ("held-out", self.heldout, 8)):
+            needed = windows * (context + 1)
+            if len(tokens) < needed:
+                raise DataError(
+                    f"corpus {self.name!r}: its {part} part has {len(tokens)} tokens, "
+                    f"and a context of {context} needs at least {needed}"
+                )
+
+    def heldout_windows(self, context: int) -> NDArray[np.int64]:
+        """[W, context + 1] held-out sequences, evenly spaced and without overlap, at most HELDOUT_WINDOWS."""
+        available = len(self.heldout) // (context + 1)
+        chosen = np.linspace(0, available - 1, min(available, HELDOUT_WINDOWS)).astype(int)
+        rows = self.heldout[: available * (context + 1)].reshape(available, context + 1)
+        return np.asarray(rows[chosen], dtype=np.int64)

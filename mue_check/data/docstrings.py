@@ -1,0 +1,79 @@
+"""Real text on every machine: the documentation strings of Python's own standard library."""
+
+import ast
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mue_check.data.corpus import Corpus
+from mue_check.errors import DataError
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz"
+BLOCK = 512
+LETTERS = 600_000
+"""Enough for thousands of steps; reading the whole library takes three times as long."""
+HELDOUT_SHARE = 0.08
+_SKIP = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "pydoc_data", "lib2to3"}
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def standard_library() -> Path:
+    """Where the standard library's sources lie."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def docstrings(root: Path) -> Iterator[str]:
+    """Every documentation string below ``root``, in the order of sorted paths and of lines; tests left out."""
+    for path in sorted(root.rglob("*.py")):
+        if _SKIP.intersection(path.relative_to(root).parts):
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue  # a template or a file for another version: no documentation to be had from it
+        for node in ast.walk(tree):
+            if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
+                yield text
+
+
+def letters(text: str) -> NDArray[np.uint16]:
+    """Lower-case letters and single spaces as tokens 0..26; everything else is a space."""
+    plain = re.sub("[^a-z]+", " ", text.lower())
+    table = np.zeros(128, dtype=np.uint16)
+    table[[ord(letter) for letter in ALPHABET]] = np.arange(len(ALPHABET))
+    return table[np.frombuffer(plain.encode("ascii"), dtype=np.uint8)]
+
+
+def _first(texts: Iterator[str], enough: int) -> str:
+    parts, total = [], 0
+    for text in texts:
+        parts.append(text)
+        total += len(text)
+        if total >= enough * 1.2:  # punctuation and runs of space fall away
+            break
+    return " ".join(parts)
+
+
+def docstring_corpus(root: Path | None = None) -> Corpus:
+    """27 letters, cut into blocks of 512 that are shuffled before the split, so both parts are one kind of text."""
+    root = standard_library() if root is None else root
+    tokens = letters(_first(docstrings(root), LETTERS))
+    blocks = tokens[: len(tokens) // BLOCK * BLOCK].reshape(-1, BLOCK)
+    if len(blocks) < 100:
+        raise DataError(
+            f"corpus 'docstrings': {root} holds {len(tokens)} letters of documentation, at least {100 * BLOCK} are "
+            f"needed (Python {sys.version_info.major}.{sys.version_info.minor} without its library sources?)"
+        )
+    blocks = blocks[np.random.default_rng(0).permutation(len(blocks))]
+    heldout = max(1, int(len(blocks) * HELDOUT_SHARE))
+    return Corpus(
+        name="docstrings",
+        train=blocks[heldout:].reshape(-1),
+        heldout=blocks[:heldout].reshape(-1),
+        vocab=len(ALPHABET),
+    )

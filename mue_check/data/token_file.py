@@ -1,0 +1,35 @@
+"""A user's own tokens: a flat binary file of uint16 (or uint32, by a .u32.bin name), as nanoGPT writes them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mue_check.data.corpus import Corpus
+from mue_check.errors import DataError
+
+HELDOUT_SHARE = 0.1
+MAX_VOCAB = 4096
+"""A reference model of width 32 has no use for more: larger ids are an error that says so."""
+MAX_TOKENS = 20_000_000
+
+
+def token_file_corpus(path: Path) -> Corpus:
+    """Read ``path``; its last tenth is held out. Raises DataError for a missing, odd-sized or too varied file."""
+    dtype = np.dtype("<u4") if path.name.endswith(".u32.bin") else np.dtype("<u2")
+    try:
+        size = path.stat().st_size
+        if size % dtype.itemsize:
+            raise DataError(f"token file {str(path)!r} has {size} bytes, not a whole number of {dtype.name} tokens")
+        if size == 0:
+            raise DataError(f"token file {str(path)!r} is empty")
+        tokens = np.memmap(path, dtype=dtype, mode="r")[:MAX_TOKENS]
+    except OSError as error:
+        raise DataError(f"token file {str(path)!r} cannot be read: {error.strerror}") from None
+    vocab = int(tokens.max()) + 1
+    if vocab > MAX_VOCAB:
+        raise DataError(
+            f"token file {str(path)!r} holds token id {vocab - 1}: ids must be below {MAX_VOCAB} "
+            "(small reference models; re-encode with a small vocabulary, and name uint32 files *.u32.bin)"
+        )
+    split = len(tokens) - max(1, int(len(tokens) * HELDOUT_SHARE))
+    return Corpus(name=path.name, train=tokens[:split], heldout=tokens[split:], vocab=vocab)

@@ -1,0 +1,140 @@
+"""The reference language model: pre-norm blocks, causal attention of fixed head width, SwiGLU or experts.
+
+Multipliers come from the prescription and nowhere else: 1/m_L on the attention branch, A (and 1/m_L) on
+the feed-forward branch, R on the routed sum, 1/rho_d on the logits.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mue_check.models.experts import expert_product, route
+from mue_check.models.parameters import Parameter, Parameters
+from mue_check.rules import Prescription, Role
+from mue_check.spec import Dense, Experts, ModelSpec
+
+REFERENCE_HEAD_WIDTH = 16
+Tap = Callable[[str, Tensor], None]
+"""Called with a coordinate's name and its activation [R, M, ...]."""
+
+
+def _no_tap(name: str, value: Tensor) -> None:
+    """The tap of a plain forward pass."""
+
+
+def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
+    """x / rms(x) * gain, per token (arXiv 1910.07467)."""
+    return F.rms_norm(x_RMD, x_RMD.shape[-1:], eps=1e-6) * gain_RD.unsqueeze(1)
+
+
+def scaled(x: Tensor, multiplier: float) -> Tensor:
+    """x * multiplier, without a pass over memory where the multiplier is 1."""
+    return x if multiplier == 1 else x * multiplier
+
+
+class LanguageModel:
+    """A stack of language models with one spec and one prescription; holds no tensors itself."""
+
+    def __init__(self, spec: ModelSpec, prescription: Prescription, *, vocab: int, context: int) -> None:
+        self.spec, self.vocab, self.context = spec, vocab, context
+        self.parameters = tuple(_declare(spec, vocab, context))
+        moe = isinstance(spec.feed_forward, Experts)
+        self._attention_multiplier = prescription[Role.ATTENTION_OUT].forward_multiplier
+        self._branch_multiplier = prescription[Role.EXPERT_DOWN if moe else Role.FFN_DOWN].forward_multiplier
+        self._route_scale = prescription[Role.ROUTER].forward_multiplier if moe else 1.0
+        self._logit_multiplier = prescription[Role.UNEMBEDDING].forward_multiplier
+
+    def logits(self, p: Parameters, tokens_RBT: Tensor, tap: Tap = _no_tap) -> Tensor:
+        """Next-token logits [R, B*T, V] of integer tokens [R, B, T]."""
+        runs, _, positions = tokens_RBT.shape
+        run = torch.arange(runs, device=tokens_RBT.device).view(-1, 1, 1)
+        x = p["token_embedding"][run, tokens_RBT] + p["position_embedding"][:, None, :positions]
+        x = x.flatten(1, 2)
+        tap("embedding", x)
+        for layer in range(self.spec.depth):
+            prefix = f"block{layer}."
+            y = rms_norm(x, p[prefix + "attention_norm"])
+            branch = scaled(self._attention(p, prefix, y, positions), self._attention_multiplier)
+            tap(prefix + "attention_branch", branch)
+            x = x + branch
+            y = rms_norm(x, p[prefix + "ffn_norm"])
+            branch = scaled(self._feed_forward(p, prefix, y, tap), self._branch_multiplier)
+            tap(prefix + "ffn_branch", branch)
+            x = x + branch
+        tap("residual", x)
+        logits = scaled(rms_norm(x, p["final_norm"]) @ p["unembedding"], self._logit_multiplier)
+        tap("logits", logits)
+        return logits
+
+    def losses(self, p: Parameters, tokens_RBT: Tensor) -> Tensor:
+        """Mean cross-entropy per run, [R], in nats per token, predicting tokens[1:] from tokens[:-1]."""
+        logits = self.logits(p, tokens_RBT[..., :-1])
+        targets = tokens_RBT[..., 1:].flatten(1)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return loss.view(targets.shape).mean(1)
+
+    def _attention(self, p: Parameters, prefix: str, y_RMD: Tensor, positions: int) -> Tensor:
+        runs, tokens, width = y_RMD.shape
+        head = self.spec.head_width
+        # logits go with 1/d_head (arXiv 2203.03466), normalized to the usual 1/sqrt at the reference head width
+        scale = math.sqrt(REFERENCE_HEAD_WIDTH) / head
+        qkv = (y_RMD @ p[prefix + "attention_qkv"].flatten(2)).view(-1, positions, 3, width // head, head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        return mixed.transpose(1, 2).reshape(runs, tokens, width) @ p[prefix + "attention_out"]
+
+    def _feed_forward(self, p: Parameters, prefix: str, y_RMD: Tensor, tap: Tap) -> Tensor:
+        if isinstance(self.spec.feed_forward, Dense):
+            return _swiglu(y_RMD, *(p[prefix + name] for name in ("ffn_up", "ffn_gate", "ffn_down")))
+        logits_RME = y_RMD @ p[prefix + "router"]
+        tap(prefix + "router_logits", logits_RME)
+        routing = route(logits_RME, self.spec.feed_forward)
+        up, gate, down = (p[prefix + name] for name in ("expert_up", "expert_gate", "expert_down"))
+        out = scaled(expert_product(y_RMD, up, gate, down, routing), self._route_scale)
+        if self.spec.feed_forward.shared:
+            shared = (p[prefix + name] for name in ("shared_up", "shared_gate", "shared_down"))
+            out = out + _swiglu(y_RMD, *shared)
+        return out
+
+
+def _swiglu(x: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor) -> Tensor:
+    return (F.silu(x @ gate_RDF) * (x @ up_RDF)) @ down_RFD
+
+
+def _declare(spec: ModelSpec, vocab: int, context: int) -> Iterator[Parameter]:
+    d = spec.width
+
+    def matrix(name: str, role: Role, *shape: int) -> Parameter:
+        return Parameter(name=name, role=role, shape=shape)
+
+    def gain(name: str) -> Parameter:
+        return Parameter(name=name, role=Role.NORM_GAIN, shape=(d,), constant=1.0)
+
+    yield matrix("token_embedding", Role.TOKEN_EMBEDDING, vocab, d)
+    yield matrix("position_embedding", Role.POSITION_EMBEDDING, context, d)
+    for layer in range(spec.depth):
+        prefix = f"block{layer}."
+        yield gain(prefix + "attention_norm")
+        yield matrix(prefix + "attention_qkv", Role.ATTENTION_QKV, d, 3, d)
+        yield matrix(prefix + "attention_out", Role.ATTENTION_OUT, d, d)
+        yield gain(prefix + "ffn_norm")
+        ffn = spec.feed_forward
+        if isinstance(ffn, Dense):
+            yield matrix(prefix + "ffn_up", Role.FFN_UP, d, ffn.hidden)
+            yield matrix(prefix + "ffn_gate", Role.FFN_GATE, d, ffn.hidden)
+            yield matrix(prefix + "ffn_down", Role.FFN_DOWN, ffn.hidden, d)
+            continue
+        yield matrix(prefix + "router", Role.ROUTER, d, ffn.total)
+        yield matrix(prefix + "expert_up", Role.EXPERT_UP, d, ffn.total, ffn.hidden)
+        yield matrix(prefix + "expert_gate", Role.EXPERT_GATE, d, ffn.total, ffn.hidden)
+        yield matrix(prefix + "expert_down", Role.EXPERT_DOWN, ffn.total, ffn.hidden, d)
+        if ffn.shared:
+            width = ffn.shared * ffn.hidden
+            yield matrix(prefix + "shared_up", Role.SHARED_UP, d, width)
+            yield matrix(prefix + "shared_gate", Role.SHARED_GATE, d, width)
+            yield matrix(prefix + "shared_down", Role.SHARED_DOWN, width, d)
+    yield gain("final_norm")
+    yield matrix("unembedding", Role.UNEMBEDDING, d, vocab)

@@ -1,0 +1,40 @@
+"""Declared parameters: name, role, shape; and their seeded init, the same for every learning rate of a seed."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mue_check.rules import Role
+
+Parameters = Mapping[str, Tensor]
+"""Name -> [R, *shape]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One tensor of a model, without its run axis. ``constant`` is set for gains, which start equal."""
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    constant: float | None = None
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed from the parts' text: the same on every machine and in every process."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def initial_value(parameter: Parameter, std: float, seeds: Sequence[int]) -> Tensor:
+    """[R, *shape] float32 on CPU: normal with ``std``, run r drawn from seeds[r] and the parameter's name alone."""
+    if parameter.constant is not None:
+        return torch.full((len(seeds), *parameter.shape), parameter.constant)
+    drawn = {
+        seed: torch.randn(parameter.shape, generator=torch.Generator().manual_seed(stable_seed(seed, parameter.name)))
+        for seed in set(seeds)
+    }
+    return torch.stack([drawn[seed] for seed in seeds]) * std

@@ -1,0 +1,100 @@
+"""A stack of runs in training: the step, its logs, and evaluation on the held-out part."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mue_check.data import Corpus
+from mue_check.models.language_model import LanguageModel, Tap
+from mue_check.models.parameters import stable_seed
+from mue_check.rules import HyperParameters, Prescription, Role
+from mue_check.spec import ModelSpec, TrainSpec
+from mue_check.training.adamw import AdamW
+from mue_check.training.capture import capture
+from mue_check.training.state import RunState
+
+
+def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
+    """[steps, B] int64: where each training sequence of this seed begins, the same for every model."""
+    generator = torch.Generator().manual_seed(stable_seed(seed, "batches"))
+    last = len(corpus.train) - train.context
+    return torch.randint(0, last, (train.steps, train.batch), generator=generator)
+
+
+class Stack:
+    """R runs of one model on one corpus: run r has learning rate lrs[r] and seed seeds[r].
+
+    A seed fixes init and data order, so runs of one seed differ in nothing but the learning rate, and
+    arms with the same seeds see the same data.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        prescription: Prescription,
+        base: HyperParameters,
+        train: TrainSpec,
+        corpus: Corpus,
+        *,
+        lrs: Sequence[float],
+        seeds: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        if len(lrs) != len(seeds):
+            raise ValueError(f"{len(lrs)} learning rates for {len(seeds)} seeds: one of each per run")
+        corpus.require_context(train.context)
+        self.model = LanguageModel(model, prescription, vocab=corpus.vocab, context=train.context)
+        self.train, self.device, self.runs = train, device, len(lrs)
+        init_std = {Role(row.role): row.init_std for row in prescription.values(base)}
+        self.state = RunState(self.model.parameters, init_std=init_std, seeds=seeds, device=device)
+        self.optimizer = AdamW(self.state, prescription, base, lr=torch.tensor(lrs), train=train)
+        self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
+        self.heldout = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
+        starts = {seed: batch_starts(corpus, train, seed) for seed in set(seeds)}
+        self.starts = torch.stack([starts[seed] for seed in seeds], dim=1).to(device)
+        self.offsets = torch.arange(train.context + 1, device=device)
+        self.counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self.log = torch.full((train.steps, self.runs), float("nan"), device=device)
+
+    def batch(self) -> Tensor:
+        """[R, B, T+1] tokens of the current step, looked up by the device counter."""
+        starts_RB = self.starts.index_select(0, self.counter)[0]
+        return self.tokens[starts_RB.unsqueeze(-1) + self.offsets]
+
+    def captured(self) -> Callable[[], None]:
+        """One training step as a callable, captured whole where the device allows."""
+        return capture(lambda: training_step(self), [*self.state.buffers(), self.counter, self.log], self.device)
+
+    def advance(self, steps: int) -> None:
+        """Train for ``steps`` more steps."""
+        step = self.captured()
+        for _ in range(steps):
+            step()
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """[R] float64: mean cross-entropy on the held-out windows, in nats per token."""
+        total = torch.zeros(self.runs, dtype=torch.float64, device=self.device)
+        for window_BT in torch.split(self.heldout, self.train.batch):
+            losses = self.model.losses(self.state.parameters, window_BT.expand(self.runs, -1, -1))
+            total += losses.double() * len(window_BT)
+        return total / len(self.heldout)
+
+    @torch.no_grad()
+    def probe(self, tokens_BT: Tensor, tap: Tap) -> None:
+        """A forward pass on fixed tokens [B, T], the same for every run, showing each activation to ``tap``."""
+        self.model.logits(self.state.parameters, tokens_BT.expand(self.runs, -1, -1), tap)
+
+
+def training_step(stack: Stack) -> None:
+    """Forward, backward, AdamW and log, with no host sync and no Python value that varies between steps.
+
+    The loss is a sum over runs, never a mean or a norm: the gradient of one run knows nothing of the others.
+    """
+    losses_R = stack.model.losses(stack.state.parameters, stack.batch())
+    stack.state.gradient.zero_()
+    torch.autograd.backward(losses_R.sum())
+    stack.optimizer.step(stack.counter)
+    stack.log.index_copy_(0, stack.counter, losses_R.detach().unsqueeze(0))
+    stack.counter.add_(1)

@@ -1,0 +1,54 @@
+"""Flat state of a stack of runs: parameters, gradients and both moments, one buffer each."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mue_check.models.parameters import Parameter, initial_value
+from mue_check.rules import Role
+
+
+class RunState:
+    """Four flat float32 buffers of R*P numbers, tensor by tensor, each tensor [R, *shape] contiguous.
+
+    ``parameters`` maps names to leaf views of the parameter buffer; their ``.grad`` are views of the
+    gradient buffer, so that one pass over the flat buffers is one optimizer step for all runs.
+    """
+
+    def __init__(
+        self,
+        declared: Sequence[Parameter],
+        *,
+        init_std: Mapping[Role, float],
+        seeds: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self.declared = tuple(declared)
+        self.runs = len(seeds)
+        values = [initial_value(p, init_std[p.role], seeds) for p in self.declared]
+        self.sizes = [value.numel() for value in values]
+        self.flat = torch.cat([value.flatten() for value in values]).to(device)
+        self.gradient, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
+        self.parameters = dict(zip((p.name for p in self.declared), self._views(self.flat), strict=True))
+        for leaf, gradient in zip(self.parameters.values(), self._views(self.gradient), strict=True):
+            leaf.requires_grad_(True).grad = gradient
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        parts = torch.split(flat, self.sizes)
+        return [part.view(self.runs, *p.shape) for part, p in zip(parts, self.declared, strict=True)]
+
+    def spread(self, by_role: Mapping[Role, float], per_run: Tensor | None = None) -> Tensor:
+        """[R*P]: each role's number (times each run's, [R]) laid out over the flat buffer."""
+        device = self.flat.device
+        per_run = torch.ones(self.runs, device=device) if per_run is None else per_run.to(device)
+        return torch.cat(
+            [
+                (per_run * by_role[p.role]).repeat_interleave(size // self.runs, output_size=size)
+                for p, size in zip(self.declared, self.sizes, strict=True)
+            ]
+        )
+
+    def buffers(self) -> list[Tensor]:
+        """Everything that a step changes in place."""
+        return [self.flat, self.gradient, self.first, self.second]

@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from mue_check.models.experts import Routing, all_experts, expert_product, grouped_experts, route
+from mue_check.spec import Experts
+
+R, M, D, H = 3, 24, 16, 8
+
+
+def case(experts: Experts, dtype: torch.dtype):
+    generator = torch.Generator().manual_seed(1)
+
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
+
+    n = experts.total
+    return {
+        "x": leaf(R, M, D),
+        "logits": leaf(R, M, n),
+        "up": leaf(R, D, n, H),
+        "gate": leaf(R, D, n, H),
+        "down": leaf(R, n, H, D),
+    }
+
+
+def run(product, experts: Experts, tensors):
+    x, logits, up, gate, down = tensors.values()
+    out = product(x, up, gate, down, route(logits, experts))
+    (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+    gradients = {name: t.grad.clone() for name, t in tensors.items()}
+    for t in tensors.values():
+        t.grad = None
+    return out.detach(), gradients
+
+
+def by_hand(x, up, gate, down, routing: Routing):
+    """One token and one expert at a time, from the definition."""
+    out = torch.zeros_like(x)
+    for r in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            for weight, e in zip(routing.weights[r, t], routing.indices[r, t].tolist(), strict=True):
+                h = torch.nn.functional.silu(x[r, t] @ gate[r, :, e]) * (x[r, t] @ up[r, :, e])
+                out[r, t] += weight * (h @ down[r, e])
+    return out
+
+
+SHAPES = ["1e1a", "4e1a", "8e2a", "8e8a", "12e3a3g", "16e4a2g"]
+
+
+@pytest.mark.parametrize("notation", SHAPES)
+@pytest.mark.parametrize("product", [all_experts, grouped_experts, expert_product])
+def test_both_ways_are_the_definition(notation: str, product) -> None:
+    experts = Experts.from_notation(notation, hidden=H)
+    x, logits, up, gate, down = case(experts, torch.float64).values()
+    routing = route(logits, experts)
+    torch.testing.assert_close(product(x, up, gate, down, routing), by_hand(x, up, gate, down, routing))
+
+
+@pytest.mark.parametrize("notation", SHAPES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_both_ways_agree_forward_and_backward(notation: str, dtype: torch.dtype, tolerance: float) -> None:
+    experts = Experts.from_notation(notation, hidden=H)
+    tensors = case(experts, dtype)
+    (ours, gradients), (theirs, others) = (run(p, experts, tensors) for p in (all_experts, grouped_experts))
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        assert gradient.abs().max() > 0 or notation == "1e1a", name
+
+
+def test_an_expert_that_nobody_chose_has_gradient_zero() -> None:
+    experts = Experts(total=4, activated=1, hidden=H)
+    tensors = case(experts, torch.float32)
+    with torch.no_grad():
+        tensors["logits"][..., 2] = -50
+    for product in (all_experts, grouped_experts):
+        _, gradients = run(product, experts, tensors)
+        assert gradients["down"][:, 2].abs().max() == 0
+        assert gradients["up"][:, :, 2].abs().max() == 0
+        assert gradients["down"][:, 0].abs().max() > 0
+
+
+@pytest.mark.parametrize("notation", SHAPES)
+def test_weights_sum_to_one_and_groups_are_balanced(notation: str) -> None:
+    experts = Experts.from_notation(notation, hidden=H)
+    routing = route(case(experts, torch.float32)["logits"], experts)
+    torch.testing.assert_close(routing.weights.sum(-1), torch.ones(R, M))
+    group = routing.indices // (experts.total // experts.groups)
+    counts = torch.nn.functional.one_hot(group, experts.groups).sum(-2)
+    assert (counts == experts.activated // experts.groups).all()
+    assert (routing.indices.sort(-1).values.diff(dim=-1) > 0).all()
+
+
+def test_the_highest_scores_are_chosen() -> None:
+    experts = Experts(total=8, activated=3, hidden=H)
+    logits = case(experts, torch.float32)["logits"]
+    chosen = route(logits, experts).indices.sort(-1).values
+    torch.testing.assert_close(chosen, logits.topk(3).indices.sort(-1).values)
