@@ -1,0 +1,1 @@
+"""How numbers become verdicts. No torch here: records in, verdicts out."""

@@ -1,0 +1,78 @@
+"""Drift of the loss-vs-LR optimum between two arms, in octaves of the base learning rate, paired by seed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.optimum import Curve, Optimum, fit_optimum, parabola_loss
+from mue_check.judge.verdict import Verdict, judge_interval
+
+MIN_SEEDS = 4
+"""Below this no interval is worth a verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """Target optimum minus reference optimum. ``reason`` says why there is none, when there is none.
+
+    ``regret``: what the target loses by keeping the reference's learning rate, in nats per token, on the
+    target's fitted parabola; ``gain`` is what the target wins over the reference, each at its optimum.
+    """
+
+    reference: Optimum
+    target: Optimum
+    by_seed: Mapping[int, float]
+    interval: Interval
+    regret: float
+    gain: float
+    verdict: Verdict
+    reason: str | None
+
+    def __str__(self) -> str:
+        if self.reason is not None:
+            return f"unresolved: {self.reason}"
+        return (
+            f"drift {self.interval} octaves over {self.interval.n} seeds "
+            f"(log2 LR* {self.reference.interval} -> {self.target.interval}), regret {self.regret:.4f} nats"
+        )
+
+
+def judge_drift(reference: Curve, target: Curve, tolerance: float) -> Drift:
+    """PASS when the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL when outside."""
+    ours, theirs = fit_optimum(reference), fit_optimum(target)
+    seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]
+    paired = bool(seeds)
+    if paired:
+        by_seed = {seed: theirs.by_seed[seed] - ours.by_seed[seed] for seed in seeds}
+        interval = t_interval(list(by_seed.values()))
+    else:
+        by_seed, interval = {}, t_interval([])
+    reasons = [
+        f"{arm}: {optimum.reason}" for arm, optimum in (("reference", ours), ("target", theirs)) if optimum.reason
+    ]
+    if not reasons and len(seeds) < MIN_SEEDS:
+        reasons = [f"{len(seeds)} seeds in common, at least {MIN_SEEDS} are needed"]
+    if reasons:
+        return Drift(
+            reference=ours,
+            target=theirs,
+            by_seed=by_seed,
+            interval=interval,
+            regret=math.nan,
+            gain=math.nan,
+            verdict=Verdict.INCONCLUSIVE,
+            reason="; ".join(reasons),
+        )
+    kept = sum(parabola_loss(theirs, seed, ours.by_seed[seed]) - theirs.loss_by_seed[seed] for seed in seeds)
+    won = sum(ours.loss_by_seed[seed] - theirs.loss_by_seed[seed] for seed in seeds)
+    return Drift(
+        reference=ours,
+        target=theirs,
+        by_seed=by_seed,
+        interval=interval,
+        regret=kept / len(seeds),
+        gain=won / len(seeds),
+        verdict=judge_interval(interval, tolerance),
+        reason=None,
+    )

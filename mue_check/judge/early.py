@@ -1,0 +1,47 @@
+"""The early-curve check: two loss curves at one learning rate, their log-ratio's level and trend over seeds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.verdict import Verdict
+
+TREND_TOLERANCE = 0.01
+"""Octaves of loss per doubling of the step: over 100 steps a right target may lose 5 % against the reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyComparison:
+    """log2(target loss / reference loss): ``level`` over all steps, ``trend`` per doubling of the step.
+
+    The claim is no widening trend (arXiv 2605.23893). A negative trend means that the target learns faster.
+    """
+
+    level: Interval
+    trend: Interval
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS when the trend surely stays below TREND_TOLERANCE, FAIL when it is surely above."""
+        if self.trend.high <= TREND_TOLERANCE:
+            return Verdict.PASS
+        return Verdict.FAIL if self.trend.low > TREND_TOLERANCE else Verdict.INCONCLUSIVE
+
+    def __str__(self) -> str:
+        return f"log2 loss ratio {_text(self.level)}, trend per doubling of steps {_text(self.trend)}"
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+
+
+def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyComparison:
+    """From two early_curve tables with the same replicates, in order."""
+    ours, theirs = (table.pivot(index="seed", columns="step", values="loss") for table in (reference, target))
+    ratio = np.log2(theirs.to_numpy() / ours.to_numpy())
+    x = np.log2(ours.columns.to_numpy() + 1.0)
+    levels = [float(row.mean()) for row in ratio]
+    trends = [float(np.polyfit(x, row, 1)[0]) for row in ratio]
+    return EarlyComparison(level=t_interval(levels), trend=t_interval(trends))

@@ -1,0 +1,17 @@
+"""Measurements by name: each turns a cell into rows. Nothing here judges."""
+
+from collections.abc import Callable
+
+from mue_check.data import Corpus
+from mue_check.measure.coordinates import measure_coordinates
+from mue_check.measure.early_curve import measure_early_curve
+from mue_check.measure.loss_grid import measure_loss_grid
+from mue_check.records import Cell, Columns
+
+MEASUREMENTS: dict[str, Callable[[Cell, Corpus], Columns]] = {
+    "loss_grid": measure_loss_grid,
+    "coordinates": measure_coordinates,
+    "early_curve": measure_early_curve,
+}
+
+__all__ = ["MEASUREMENTS"]

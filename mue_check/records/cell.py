@@ -1,0 +1,73 @@
+"""A cell: one measurement of one model under one prescription, and the hash of all that decides its result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from mue_check.rules import HyperParameters, Prescription
+from mue_check.spec import ModelSpec, TrainSpec
+
+SCHEMA = 1
+"""Version of the file format."""
+MEASURING = 1
+"""Version of the measuring code: raise it when the same cell would give other numbers."""
+
+Content = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What to measure. ``lrs`` and ``seeds`` are crossed: one run for each pair, all in one stack.
+
+    ``measurement`` is a name in ``mue_check.measure``; ``steps`` the steps at which it looks (empty: at
+    the end alone). The rule's name is not part of the content, its factors are: a rule that is mended
+    asks for other cells.
+    """
+
+    measurement: str
+    model: ModelSpec
+    prescription: Prescription
+    base: HyperParameters
+    train: TrainSpec
+    corpus: str
+    corpus_fingerprint: str
+    lrs: tuple[float, ...]
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...] = ()
+    device: str = "cpu"
+
+    @property
+    def content(self) -> Content:
+        """Everything that decides the numbers, as plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "measuring": MEASURING,
+            "measurement": self.measurement,
+            "model": asdict(self.model),
+            "factors": {str(role): asdict(f) for role, f in self.prescription.factors.items()},
+            "base": asdict(self.base),
+            "train": asdict(self.train),
+            "corpus": self.corpus_fingerprint,
+            "lrs": list(self.lrs),
+            "seeds": list(self.seeds),
+            "steps": list(self.steps),
+            "device": self.device,
+        }
+
+    @property
+    def key(self) -> str:
+        """20 hexadecimal digits: equal for equal content, on every machine."""
+        return content_key(self.content)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.measurement} {self.model} {self.train} on {self.corpus}, rule {self.prescription.rule}, "
+            f"{len(self.lrs)} learning rates x seeds {', '.join(map(str, self.seeds))}"
+        )
+
+
+def content_key(content: Mapping[str, object]) -> str:
+    """Hash of plain JSON values, independent of the order of keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,0 +1,40 @@
+"""An arm: one model under one prescription on one corpus, and the cells that its loss-vs-LR curve is made of."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mue_check.data import load_corpus
+from mue_check.records import Cell
+from mue_check.rules import HyperParameters, Prescription
+from mue_check.spec import ModelSpec, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is swept. Replicate i trains with seed ``first_seed`` + i; arms pair by replicate."""
+
+    model: ModelSpec
+    prescription: Prescription
+    base: HyperParameters
+    train: TrainSpec
+    corpus: str
+    first_seed: int = 0
+    device: str = "cpu"
+
+    def cell(
+        self, measurement: str, lrs: Iterable[float], replicates: Iterable[int], steps: Sequence[int] = ()
+    ) -> Cell:
+        """One measurement of this arm."""
+        return Cell(
+            measurement=measurement,
+            model=self.model,
+            prescription=self.prescription,
+            base=self.base,
+            train=self.train,
+            corpus=self.corpus,
+            corpus_fingerprint=load_corpus(self.corpus).fingerprint,
+            lrs=tuple(lrs),
+            seeds=tuple(self.first_seed + i for i in replicates),
+            steps=tuple(steps),
+            device=self.device,
+        )

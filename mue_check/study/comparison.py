@@ -1,0 +1,79 @@
+"""What was asked of the records: kept beside them, so that a report can judge again without training."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from mue_check.errors import StoreError
+from mue_check.records.files import read_json, write_json
+
+SCHEMA = 1
+Kind = Literal["drift", "coordinates", "early_curve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One arm as the report needs it: what it is, and which cells its numbers are in."""
+
+    label: str
+    size: int
+    model: str
+    cells: tuple[str, ...]
+    first_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One question put to the records. ``expected`` is the verdict of a right implementation.
+
+    The first side is the reference. A drift and an early curve have two sides, coordinates one per rung.
+    """
+
+    kind: Kind
+    name: str
+    axis: str
+    corpus: str
+    rule: str
+    tier: str
+    tolerance: float
+    expected: str
+    sides: tuple[Side, ...]
+    command: str
+
+    @property
+    def is_control(self) -> bool:
+        """A control asks whether the suite itself can tell right from wrong."""
+        return self.axis == "control"
+
+
+def save_comparison(root: Path, comparison: Comparison) -> None:
+    """Write it into the study; the same question overwrites itself."""
+    write_json(root / "comparisons" / f"{comparison.name}.json", {"schema": SCHEMA, **asdict(comparison)})
+
+
+def load_comparisons(root: Path) -> list[Comparison]:
+    """Every comparison of a study, by name. StoreError when there is none or one is of another schema."""
+    folder = root / "comparisons"
+    found = [_read(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
+    return found
+
+
+def _read(path: Path) -> Comparison:
+    raw: Mapping[str, object] = read_json(path)
+    if raw.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{str(path)!r} has schema {raw.get('schema')!r}, this version reads {SCHEMA}: use a new study"
+        )
+    values = {key: value for key, value in raw.items() if key not in ("schema", "sides")}
+    sides = raw["sides"]
+    assert isinstance(sides, list)
+    try:
+        return Comparison(
+            sides=tuple(Side(**{**side, "cells": tuple(side["cells"])}) for side in sides),
+            **values,  # type: ignore[arg-type]  # checked by the dataclass' own field names
+        )
+    except (TypeError, KeyError) as error:
+        raise StoreError(f"{str(path)!r} is no comparison ({error}): remove it and run again") from None

@@ -1,0 +1,57 @@
+"""Judge a study's questions from its stored records alone: no training, no torch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mue_check.judge.drift import Drift, judge_drift
+from mue_check.judge.early import EarlyComparison, compare_early
+from mue_check.judge.law import ACTIVATED_LAWS, WIDTH_LAWS, Law, LawResult, Rung, judge_law
+from mue_check.judge.optimum import Curve
+from mue_check.records import Store
+from mue_check.study.comparison import Comparison, Side
+
+LAWS: Mapping[str, Sequence[Law]] = {"width": WIDTH_LAWS, "activated_experts": ACTIVATED_LAWS}
+
+
+def curve_of(tables: Sequence[pd.DataFrame], *, first_seed: int = 0) -> Curve:
+    """The loss-vs-LR curve in loss_grid tables, with replicates in place of seeds.
+
+    Learning rates that some replicate lacks are left out: a mean over other seeds is another mean.
+    """
+    rows = pd.concat(tables, ignore_index=True).drop_duplicates(["seed", "lr"])
+    grid = rows.pivot(index="seed", columns="lr", values="loss").sort_index()
+    # a loss that is NaN because it diverged is present; a pair that was never run is not
+    present = rows.assign(one=1).pivot(index="seed", columns="lr", values="one").notna().all(axis=0)
+    grid = grid.loc[:, present]
+    initial = rows.groupby("seed")["initial"].first()
+    return Curve(
+        lrs=grid.columns.to_numpy(dtype=np.float64),
+        seeds=tuple(int(seed) - first_seed for seed in grid.index),
+        losses=grid.to_numpy(dtype=np.float64),
+        initial=initial.to_numpy(dtype=np.float64),
+    )
+
+
+def read_curve(store: Store, cells: Iterable[str], *, first_seed: int = 0) -> Curve:
+    """The curve in stored cells, by their keys."""
+    return curve_of([store.rows(key) for key in cells], first_seed=first_seed)
+
+
+def judge_stored_drift(store: Store, comparison: Comparison) -> tuple[Curve, Curve, Drift]:
+    """Both curves of a drift and what the judge says of them."""
+    reference, target = (read_curve(store, side.cells, first_seed=side.first_seed) for side in comparison.sides)
+    return reference, target, judge_drift(reference, target, comparison.tolerance)
+
+
+def judge_coordinates(store: Store, axis: str, sides: Sequence[Side]) -> list[LawResult]:
+    """Judge the axis's laws on stored coordinates, one side per rung in ascending size."""
+    rungs = [Rung(label=s.label, size=s.size, table=store.rows(s.cells[0])) for s in sides]
+    return [judge_law(law, rungs) for law in LAWS[axis]]
+
+
+def judge_early(store: Store, sides: Sequence[Side]) -> EarlyComparison:
+    """Compare two stored early curves, reference first."""
+    reference, target = (store.rows(side.cells[0]) for side in sides)
+    return compare_early(reference, target)
