@@ -1,0 +1,42 @@
+# make suite   set up, then the main job: both axes on the Markov source and on real text
+# make test    set up, then the tests of mue_check itself
+PYTHON ?= python3
+VENV ?= .venv
+TIER ?= cpu
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# one thread per process: the workers are the parallelism
+export OMP_NUM_THREADS := 1
+
+.PHONY: suite test lint types bench clean
+
+suite: $(READY)
+	$(BIN)/pytest suites/ --tier $(TIER) -n $(WORKERS)
+
+test: $(READY)
+	$(BIN)/pytest tests/ -n $(WORKERS) --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python bench/fused_runs.py
+	$(BIN)/python bench/expert_product.py
+
+# torch first and alone, so that its pinned build is there before anything else asks for one
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mue_check needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

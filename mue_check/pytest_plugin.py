@@ -1,0 +1,251 @@
+"""The pytest plugin: options, fixtures and verdicts for the suites. Thin, and silent in everybody else's runs.
+
+It is loaded in every pytest run where mue_check is installed, so it imports nothing heavy at the top and
+does nothing until ``suites/conftest.py`` calls ``activate``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mue_check.errors import MueCheckError
+
+if TYPE_CHECKING:
+    from mue_check.axes import Ladder, Rung
+    from mue_check.rules import Rule
+    from mue_check.study.answer import Answer
+    from mue_check.study.setting import Study
+    from mue_check.tiers import Tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The command line of one run of the suites, checked."""
+
+    tier: Tier
+    axes: tuple[str, ...]
+    corpora: tuple[str, ...]
+    rule: Rule
+    root: Path
+    tolerance: float
+    allow_inconclusive: bool
+    command: str
+
+
+_SETTINGS = pytest.StashKey[Settings]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of ``pytest suites/``."""
+    group = parser.getgroup("mue_check", "transfer suites of mue_check (pytest suites/)")
+    group.addoption("--tier", default="smoke", help="how large and how long: smoke (default), cpu, gpu, full")
+    group.addoption("--axes", metavar="A,B", help="only these axes, e.g. width,activated_experts (default: all)")
+    group.addoption(
+        "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
+    )
+    group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
+    group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
+    group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
+    group.addoption(
+        "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "axis(name): the axis that a suite's test is about")
+
+
+def activate(config: pytest.Config) -> None:
+    """Check the options and make the study folder; called by the suites' conftest in every process."""
+    if _SETTINGS in config.stash:
+        return
+    try:
+        config.stash[_SETTINGS] = _settings(config)
+    except MueCheckError as error:
+        raise pytest.UsageError(str(error)) from None
+    # few long tests: an idle worker takes over what a busy one has queued
+    if getattr(config.option, "dist", None) == "load":
+        config.option.dist = "worksteal"
+
+
+def _settings(config: pytest.Config) -> Settings:
+    from mue_check.axes import parse_axes
+    from mue_check.data import CORPORA, load_corpus
+    from mue_check.errors import SpecError
+    from mue_check.records import Store
+    from mue_check.rules import get_rule
+    from mue_check.tiers import get_tier
+
+    option = config.getoption
+    tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
+    if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
+        raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")
+    corpora = tier.corpora
+    if (name := option("corpus")) is not None:
+        if name.endswith(".bin"):
+            name = str(Path(config.invocation_params.dir, name))
+            load_corpus(name).require_context(tier.task(name).train.context)
+        elif name not in CORPORA:
+            raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
+        corpora = (name,)
+    tolerance = option("tolerance")
+    if tolerance is not None and not 0 < tolerance < 100:
+        raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
+    given = option("study")
+    root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
+    Store(root).prepare()
+    parts = ["pytest suites/", f"--tier {tier.name}"]
+    parts += [f"--{key} {option(key)}" for key in ("corpus", "tolerance") if option(key) is not None]
+    parts += [f"--rule {rule.name}"] if rule.name != "complete_mue" else []
+    parts += [f"--study {given}"] if given else []
+    return Settings(
+        tier=tier,
+        axes=axes,
+        corpora=corpora,
+        rule=rule,
+        root=root,
+        tolerance=tier.tolerance if tolerance is None else tolerance,
+        allow_inconclusive=option("allow_inconclusive"),
+        command=" ".join(parts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What one suite test is about: a corpus, the axis's ladder and, where it has one, a target on it."""
+
+    corpus: str
+    ladder: Ladder
+    target: Rung | None = None
+
+    @property
+    def label(self) -> str:
+        """The test's id."""
+        return "-".join([Path(self.corpus).name, *([self.target.label] if self.target else [])])
+
+    @property
+    def work(self) -> float:
+        """Roughly how long it takes, for the order of tests: longest first."""
+        rungs = [self.target] if self.target else self.ladder.rungs
+        return max(rung.model.active_parameters for rung in rungs) * (1.0 if self.target else 0.01)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per corpus (fixture ``ladder_case``) or per corpus and target rung (``target_case``)."""
+    for fixture in ("ladder_case", "target_case"):
+        if fixture in metafunc.fixturenames:
+            cases = _cases(metafunc, targets=fixture == "target_case")
+            metafunc.parametrize(fixture, cases, ids=[case.label for case in cases])
+
+
+def _cases(metafunc: pytest.Metafunc, *, targets: bool) -> list[Case]:
+    settings = metafunc.config.stash.get(_SETTINGS, None)
+    marker = metafunc.definition.get_closest_marker("axis")
+    if settings is None or marker is None or marker.args[0] not in settings.axes:
+        return []
+    ladder = settings.tier.ladder(marker.args[0])
+    if not targets:
+        return [Case(corpus=corpus, ladder=ladder) for corpus in settings.corpora]
+    return [
+        Case(corpus=corpus, ladder=ladder, target=target) for corpus in settings.corpora for target in ladder.targets
+    ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Longest first, dealt out to the workers like cards; axes that were not asked for fall away."""
+    settings = config.stash.get(_SETTINGS, None)
+    if settings is None:
+        return
+    wanted: list[pytest.Item] = []
+    unwanted: list[pytest.Item] = []
+    for item in items:
+        marker = item.get_closest_marker("axis")
+        (wanted if marker is None or marker.args[0] in settings.axes else unwanted).append(item)
+    config.hook.pytest_deselected(items=unwanted)
+    wanted.sort(key=_work, reverse=True)
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    # xdist gives each worker a block of neighbours to begin with
+    items[:] = [item for first in range(workers) for item in wanted[first::workers]]
+
+
+def _work(item: pytest.Item) -> float:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    cases = [case for case in params.values() if isinstance(case, Case)]
+    return cases[0].work if cases else 0.0
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """The checked options of this run."""
+    return request.config.stash[_SETTINGS]
+
+
+@pytest.fixture
+def study(settings: Settings, request: pytest.FixtureRequest) -> Study:
+    """The study of the test's corpus under the rule of ``--rule``."""
+    from mue_check.study.setting import Study
+
+    params = request.node.callspec.params
+    case = params.get("target_case") or params["ladder_case"]
+    return Study(
+        root=settings.root,
+        tier=settings.tier,
+        corpus=case.corpus,
+        rule=settings.rule,
+        tolerance=settings.tolerance,
+        command=f"{settings.command} -k '{request.node.originalname} and {case.label}'",
+    )
+
+
+Expect = Callable[["Answer[object]"], None]
+
+
+@pytest.fixture
+def expect(settings: Settings, record_property: Callable[[str, object], None]) -> Expect:
+    """Hold a verdict against the one that its question expects, and say in full what was measured if they differ."""
+
+    def check(answer: Answer[object]) -> None:
+        comparison, verdict = answer.comparison, answer.verdict
+        record_property(comparison.name, f"{verdict}: {answer.measured}")
+        if verdict == comparison.expected:
+            return
+        models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
+        text = "\n".join(
+            [
+                f"{verdict} where {comparison.expected} was expected: {comparison.name}",
+                f"measured: {answer.measured}",
+                f"tolerance: +-{comparison.tolerance:g}",
+                f"rule {comparison.rule}, corpus {comparison.corpus}, tier {comparison.tier}; {models}",
+                f"again: {comparison.command}",
+            ]
+        )
+        if verdict == "INCONCLUSIVE" and settings.allow_inconclusive:
+            pytest.xfail(text)
+        pytest.fail(text, pytrace=False)
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Draw the report and print its first table (in the controller alone)."""
+    settings = config.stash.get(_SETTINGS, None)
+    ran = any(terminalreporter.stats.get(key) for key in ("passed", "failed", "xfailed"))
+    if settings is None or hasattr(config, "workerinput") or not ran:
+        return
+    from mue_check.report import summarize, verdict_lines, write_report
+
+    terminalreporter.section("mue_check")
+    try:
+        for line in verdict_lines(summarize(settings.root)):
+            terminalreporter.line(line)
+        terminalreporter.line(f"report: {write_report(settings.root)}")
+    except MueCheckError as error:
+        terminalreporter.line(f"no report: {error}")

@@ -1,0 +1,10 @@
+"""Switch the plugin on: the suites are being run."""
+
+import pytest
+
+from mue_check.pytest_plugin import activate
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options before anything is collected."""
+    activate(config)
