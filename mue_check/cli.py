@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "--target d=1024,128e8a1s,h=1024,T=100000",
     )
     rules.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {_SPEC_HELP}")
-    rules.add_argument("--target", required=True, metavar="SPEC", help="likewise; what it leaves out is the reference's")
+    rules.add_argument(
+        "--target", required=True, metavar="SPEC", help="likewise; what it leaves out is the reference's"
+    )
     rules.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
     flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
     for f in fields(HyperParameters):

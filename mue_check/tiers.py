@@ -33,7 +33,9 @@ class Tier:
     device: str
     corpora: tuple[str, ...]
     widths: tuple[int, ...]
+    coordinate_widths: tuple[int, ...]
     activated: tuple[int, ...]
+    coordinate_activated: tuple[int, ...]
     total_experts: int
     depth: int
     tolerance: float
@@ -44,12 +46,17 @@ class Tier:
 
     def ladder(self, axis: str) -> Ladder:
         """The ladder of one axis at this tier's sizes."""
+        return self._ladder(axis, self.widths, self.activated)
+
+    def coordinate_ladder(self, axis: str) -> Ladder:
+        """The ladder for activation scales: a few steps are cheap, so it goes further."""
+        return self._ladder(axis, self.coordinate_widths, self.coordinate_activated)
+
+    def _ladder(self, axis: str, widths: tuple[int, ...], activated: tuple[int, ...]) -> Ladder:
         if axis == "width":
-            return width_ladder(self.widths, depth=self.depth)
+            return width_ladder(widths, depth=self.depth)
         if axis == "activated_experts":
-            return activated_experts_ladder(
-                self.activated, total=self.total_experts, width=self.widths[0], depth=self.depth
-            )
+            return activated_experts_ladder(activated, total=self.total_experts, width=widths[0], depth=self.depth)
         raise SpecError(f"unknown axis {axis!r}")
 
     def task(self, corpus: str) -> Task:
@@ -72,7 +79,9 @@ SMOKE = Tier(
     device="cpu",
     corpora=("markov",),
     widths=(32, 64),
+    coordinate_widths=(32, 64, 128),
     activated=(2,),
+    coordinate_activated=(2, 4, 8, 16),
     total_experts=16,
     depth=2,
     tolerance=0.5,
@@ -80,13 +89,22 @@ SMOKE = Tier(
     max_seeds=8,
     tasks=_CPU_TASKS,
 )
-CPU = replace(SMOKE, name="cpu", corpora=("markov", "docstrings"), widths=(32, 64, 128), activated=(2, 4, 8))
+CPU = replace(
+    SMOKE,
+    name="cpu",
+    corpora=("markov", "docstrings"),
+    widths=(32, 64, 128),
+    coordinate_widths=(32, 64, 128, 256),
+    activated=(2, 4, 8),
+)
 GPU = Tier(
     name="gpu",
     device="cuda",
     corpora=("markov", "docstrings"),
     widths=(128, 256, 512),
+    coordinate_widths=(128, 256, 512, 1024),
     activated=(2, 4, 8),
+    coordinate_activated=(2, 4, 8, 16),
     total_experts=16,
     depth=4,
     tolerance=0.25,
@@ -95,7 +113,14 @@ GPU = Tier(
     tasks=_GPU_TASKS,
 )
 FULL = replace(
-    GPU, name="full", widths=(128, 256, 512, 1024), activated=(1, 2, 4, 8, 16), total_experts=32, max_seeds=12
+    GPU,
+    name="full",
+    widths=(128, 256, 512, 1024),
+    coordinate_widths=(128, 256, 512, 1024, 2048),
+    activated=(2, 4, 8, 16),
+    coordinate_activated=(2, 4, 8, 16, 32),
+    total_experts=32,
+    max_seeds=12,
 )
 
 TIERS = {tier.name: tier for tier in (SMOKE, CPU, GPU, FULL)}

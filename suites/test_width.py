@@ -17,7 +17,7 @@ def test_transfer(study: Study, target_case: Case, expect: Expect) -> None:
 
 def test_coordinates(study: Study, ladder_case: Case, expect: Expect) -> None:
     """Changes of activations do not depend on width."""
-    expect(ask_coordinates(study, ladder_case.ladder))
+    expect(ask_coordinates(study, ladder_case.ladder.axis))
 
 
 def test_early_curve(study: Study, target_case: Case, expect: Expect) -> None:

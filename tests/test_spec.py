@@ -71,7 +71,9 @@ def test_target_takes_what_it_leaves_out_from_its_reference() -> None:
     assert parse_scenario("d=256", default=reference).model.feed_forward == Dense(hidden=128)
 
 
-@pytest.mark.parametrize("text", ["d=64,L=2,H=64,B=1,T=1", "d=64,L=2,16e4a2g1s,h=32,B=512,T=200", "d=64,L=2,8e2a,h=64,dh=32,B=1,T=1"])
+@pytest.mark.parametrize(
+    "text", ["d=64,L=2,H=64,B=1,T=1", "d=64,L=2,16e4a2g1s,h=32,B=512,T=200", "d=64,L=2,8e2a,h=64,dh=32,B=1,T=1"]
+)
 def test_a_printed_scenario_reads_back(text: str) -> None:
     scenario = parse_scenario(text)
     assert parse_scenario(str(scenario)) == scenario

@@ -1,5 +1,6 @@
 """The early-curve check: two loss curves at one learning rate, their log-ratio's level and trend over seeds."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.verdict import Verdict
 
+_DIVERGED = Interval(math.inf, math.inf, math.inf, 0)
 TREND_TOLERANCE = 0.01
 """Octaves of loss per doubling of the step: over 100 steps a right target may lose 5 % against the reference."""
 
@@ -38,9 +40,11 @@ def _text(interval: Interval) -> str:
 
 
 def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyComparison:
-    """From two early_curve tables with the same replicates, in order."""
+    """From two early_curve tables with the same replicates, in order; unbounded where a loss is not finite."""
     ours, theirs = (table.pivot(index="seed", columns="step", values="loss") for table in (reference, target))
     ratio = np.log2(theirs.to_numpy() / ours.to_numpy())
+    if not np.isfinite(ratio).all():
+        return EarlyComparison(level=_DIVERGED, trend=_DIVERGED)
     x = np.log2(ours.columns.to_numpy() + 1.0)
     levels = [float(row.mean()) for row in ratio]
     trends = [float(np.polyfit(x, row, 1)[0]) for row in ratio]

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.verdict import Verdict, judge_interval
@@ -16,7 +17,7 @@ Form = Literal["exponent", "ratio"]
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """What should hold of ``quantity`` of every coordinate whose name ends in ``coordinate``, at ``step``.
+    """What should hold of ``quantity`` of ``coordinate`` at ``step``, in every layer that has it.
 
     "exponent": the log-log slope against the rung's size is ``expected``. "ratio": log2 of each rung over
     the first rung is ``expected`` (0: equal). ``tolerance`` is in the same unit.
@@ -64,48 +65,56 @@ class LawResult:
 
 
 def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
-    """Judge ``law`` on rungs in ascending size; coordinates of several layers are averaged (RMS over layers)."""
-    levels = pd.DataFrame({rung.label: _levels(law, rung.table) for rung in rungs})  # seed x rung, log2
+    """Judge ``law`` on rungs in ascending size; FAIL where an activation is zero or not finite."""
+    levels = np.stack([log2_levels(law, rung.table) for rung in rungs], axis=1)  # [seeds, rungs]
+    dead = ~np.isfinite(levels).all(axis=0)
+    if dead.any():
+        worst = f"{rungs[int(np.argmax(dead))].label}, zero or not finite"
+        return LawResult(law=law, interval=t_interval([]), worst=worst, verdict=Verdict.FAIL)
     if law.form == "ratio":
-        off = levels.iloc[:, 1:].sub(levels.iloc[:, 0], axis=0)
-        worst = str(off.columns[int(np.argmax(np.abs(off.to_numpy().mean(0) - law.expected)))])
-        interval = t_interval(list(off[worst]))
+        off = levels[:, 1:] - levels[:, :1]
+        at = int(np.argmax(np.abs(off.mean(axis=0) - law.expected)))
+        worst = rungs[at + 1].label
+        interval = t_interval(list(off[:, at]))
     else:
         x = np.log2([rung.size for rung in rungs])
-        slopes = [float(np.polyfit(x, row, 1)[0]) for row in levels.to_numpy()]
-        interval = t_interval(slopes)
-        mean = levels.mean()
-        steps = (mean.diff().iloc[1:] / np.diff(x) - law.expected).abs()
-        at = int(np.argmax(steps.to_numpy()))
+        interval = t_interval([float(np.polyfit(x, row, 1)[0]) for row in levels])
+        local = np.diff(levels.mean(axis=0)) / np.diff(x)
+        at = int(np.argmax(np.abs(local - law.expected)))
         worst = f"{rungs[at].label} -> {rungs[at + 1].label}"
     verdict = judge_interval(interval, law.tolerance, center=law.expected)
     return LawResult(law=law, interval=interval, worst=worst, verdict=verdict)
 
 
-def _levels(law: Law, table: pd.DataFrame) -> "pd.Series[float]":
-    """log2 of the quantity per seed, layers joined by their RMS; replicates are numbered from 0."""
-    rows = table[(table["step"] == law.step) & table["coordinate"].str.endswith(law.coordinate)]
+def log2_levels(law: Law, table: pd.DataFrame) -> NDArray[np.float64]:
+    """[S] log2 of the law's quantity per seed in ascending order, layers joined by their RMS."""
+    # "block0.ffn_branch" is a ffn_branch; "block0.router_logits" is no logits
+    last = table["coordinate"].str.rpartition(".")[2]
+    rows = table[(table["step"] == law.step) & (last == law.coordinate)]
     if rows.empty:
         raise ValueError(f"no coordinate {law.coordinate!r} at step {law.step} in the table")
-    square = rows.assign(square=rows[law.quantity] ** 2).groupby("seed")["square"].mean()
-    return pd.Series(np.log2(square.to_numpy()) / 2)
+    squares = [np.square(group.to_numpy(dtype=np.float64)).mean() for _, group in rows.groupby("seed")[law.quantity]]
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log2(squares) / 2, dtype=np.float64)
 
 
 _RULES = "arXiv 2203.03466 appendix J; arXiv 2605.23893"
 COORDINATE_STEPS = (0, 1, 5)
 
-WIDTH_LAWS = tuple(
-    Law(
+
+def _no_slope(coordinate: str) -> Law:
+    return Law(
         name=f"{coordinate} change",
         coordinate=coordinate,
         quantity="change",
-        step=5,
+        step=COORDINATE_STEPS[-1],
         form="exponent",
         tolerance=0.25,
         source=_RULES,
     )
-    for coordinate in ("logits", "residual", "attention_branch", "ffn_branch")
-)
+
+
+WIDTH_LAWS = tuple(_no_slope(name) for name in ("logits", "residual", "attention_branch", "ffn_branch"))
 """Against width every change of an activation has slope 0."""
 
 ACTIVATED_LAWS = (
@@ -118,14 +127,6 @@ ACTIVATED_LAWS = (
         tolerance=0.0704,  # log2(1.05)
         source="arXiv 2605.23893, Bridges I and II: A, R and the down-projection's init keep the branch",
     ),
-    Law(
-        name="logits change",
-        coordinate="logits",
-        quantity="change",
-        step=5,
-        form="exponent",
-        tolerance=0.25,
-        source=_RULES,
-    ),
+    *(_no_slope(name) for name in ("logits", "ffn_branch")),
 )
 """Against activated experts the branch starts as the dense one does, and the function moves alike."""

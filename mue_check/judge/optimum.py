@@ -99,7 +99,7 @@ def fit_optimum(curve: Curve) -> Optimum:
     first = min(max(place - WINDOW // 2, 0), max(len(alive) - WINDOW, 0))
     window = alive[first : first + WINDOW]
     if len(window) < WINDOW:
-        return Optimum(reason=f"only {len(window)} learning rates did not diverge: {WINDOW} are needed")
+        return Optimum(reason=f"only {len(window)} usable learning rates: {WINDOW} are needed")
     x = curve.x[window]
     center = x.mean()
     by_seed, losses, curvatures, residuals = {}, {}, [], []

@@ -45,13 +45,18 @@ def judge_stored_drift(store: Store, comparison: Comparison) -> tuple[Curve, Cur
     return reference, target, judge_drift(reference, target, comparison.tolerance)
 
 
+def side_table(store: Store, side: Side) -> pd.DataFrame:
+    """All rows of a side's cells, one table."""
+    return pd.concat([store.rows(key) for key in side.cells], ignore_index=True)
+
+
 def judge_coordinates(store: Store, axis: str, sides: Sequence[Side]) -> list[LawResult]:
     """Judge the axis's laws on stored coordinates, one side per rung in ascending size."""
-    rungs = [Rung(label=s.label, size=s.size, table=store.rows(s.cells[0])) for s in sides]
+    rungs = [Rung(label=side.label, size=side.size, table=side_table(store, side)) for side in sides]
     return [judge_law(law, rungs) for law in LAWS[axis]]
 
 
 def judge_early(store: Store, sides: Sequence[Side]) -> EarlyComparison:
     """Compare two stored early curves, reference first."""
-    reference, target = (store.rows(side.cells[0]) for side in sides)
+    reference, target = (side_table(store, side) for side in sides)
     return compare_early(reference, target)

@@ -17,7 +17,7 @@ from mue_check.tiers import Tier
 class Study:
     """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
 
-    ``command`` re-runs one question when the question's name is put after it.
+    ``command`` asks the question again.
     """
 
     root: Path

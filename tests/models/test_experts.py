@@ -64,7 +64,9 @@ def test_both_ways_agree_forward_and_backward(notation: str, dtype: torch.dtype,
     (ours, gradients), (theirs, others) = (run(p, experts, tensors) for p in (all_experts, grouped_experts))
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, others[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, others[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
         assert gradient.abs().max() > 0 or notation == "1e1a", name
 
 

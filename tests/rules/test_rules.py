@@ -52,7 +52,9 @@ def test_depth_follows_completep() -> None:
     assert p[Role.TOKEN_EMBEDDING].eps == 1
 
 
-@pytest.mark.parametrize(("text", "active"), [("16e8a,h=32", 8), ("16e2a1s,h=32", 3), ("16e16a,h=2", 1), ("8e4a2g,h=8", 1)])
+@pytest.mark.parametrize(
+    ("text", "active"), [("16e8a,h=32", 8), ("16e2a1s,h=32", 3), ("16e16a,h=2", 1), ("8e4a2g,h=8", 1)]
+)
 def test_bridges(text: str, active: float) -> None:
     p = prescribe(text)
     assert p[Role.EXPERT_DOWN].forward_multiplier == pytest.approx(1 / active)
@@ -107,7 +109,9 @@ def test_unknown_role_and_rule_name_the_known_ones() -> None:
         get_rule("mup")
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.0}, {"lr": -1.0}, {"eps": float("nan")}, {"beta2": 1.0}, {"init_std": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.0}, {"lr": -1.0}, {"eps": float("nan")}, {"beta2": 1.0}, {"init_std": 0.0}]
+)
 def test_impossible_base_values(change: dict[str, float]) -> None:
     with pytest.raises(RuleError, match=next(iter(change))):
         HyperParameters(**change)

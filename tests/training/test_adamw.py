@@ -80,9 +80,7 @@ def test_a_constant_rate() -> None:
 def test_gradients_live_in_the_flat_buffer() -> None:
     prescription = get_rule("complete_mue").prescribe(Scenario(model=REFERENCE), Scenario(model=REFERENCE))
     model = LanguageModel(REFERENCE, prescription, vocab=7, context=4)
-    state = RunState(
-        model.parameters, init_std=dict.fromkeys(Role, 0.1), seeds=[0, 1, 2], device=torch.device("cpu")
-    )
+    state = RunState(model.parameters, init_std=dict.fromkeys(Role, 0.1), seeds=[0, 1, 2], device=torch.device("cpu"))
     model.losses(state.parameters, torch.zeros(3, 2, 5, dtype=torch.int64)).sum().backward()
     total = sum(float(p.grad.double().square().sum()) for p in state.parameters.values() if p.grad is not None)
     assert float(state.gradient.double().square().sum()) == pytest.approx(total)

@@ -31,9 +31,7 @@ def stack(corpus: Corpus, text: str, lrs, seeds, train: TrainSpec = TRAIN) -> St
     scenario = Scenario.of(REFERENCE, train)
     target = parse_scenario(text, default=scenario)
     prescription = get_rule("complete_mue").prescribe(scenario, target)
-    return Stack(
-        target.model, prescription, BASE, train, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu")
-    )
+    return Stack(target.model, prescription, BASE, train, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
 
 
 LRS, SEEDS = [2.0**-9, 2.0**-7, 2.0**-5, 2.0**-6], [0, 0, 1, 2]

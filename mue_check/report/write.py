@@ -1,0 +1,45 @@
+"""The report of a study as files: one HTML page, one Markdown summary, and every figure as PNG and SVG."""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from mue_check.records.files import write_atomic
+from mue_check.report.markdown import render_markdown
+from mue_check.report.page import render_page
+from mue_check.report.plots import draw_pictures
+from mue_check.report.summary import summarize
+
+LATEST = "latest"
+
+
+def write_report(root: Path) -> Path:
+    """Write report.html, report.md and figures/ into the study and return the page's path.
+
+    The same study gives the same bytes. A link ``latest`` beside the study points at it, where the
+    system has links and nobody keeps something else under that name. StoreError when it cannot be judged.
+    """
+    summary = summarize(root)
+    pictures = draw_pictures(summary)
+    for picture in pictures:
+        write_atomic(root / "figures" / f"{picture.name}.png", picture.png)
+        write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg)
+    write_atomic(root / "report.md", render_markdown(summary, pictures).encode())
+    page = root / "report.html"
+    write_atomic(page, render_page(summary, pictures).encode())
+    _point_latest(root)
+    return page
+
+
+def _point_latest(root: Path) -> None:
+    """Make the link in one move, so that no reader finds it missing."""
+    study = root.resolve()
+    link = study.parent / LATEST
+    if LATEST in (root.name, study.name) or (link.exists() and not link.is_symlink()):
+        return
+    # a convenience: a system without links, or a folder that may not be written, still has its report
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=study.parent, prefix=".latest-") as folder:
+        made = Path(folder) / LATEST
+        os.symlink(study.name, made, target_is_directory=True)
+        made.replace(link)

@@ -1,0 +1,116 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
+from mue_check.data import load_corpus
+from mue_check.execute import ensure
+from mue_check.measure import MEASUREMENTS
+from mue_check.records import Cell, Store
+
+MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
+TRAIN = TrainSpec(steps=20, batch=2, context=16)
+
+
+def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
+    train = replace(TRAIN, steps=steps)
+    scenario = Scenario.of(MODEL, train)
+    return [
+        Cell(
+            measurement="loss_grid",
+            model=MODEL,
+            prescription=get_rule("complete_mue").prescribe(scenario, scenario),
+            base=HyperParameters(init_std=0.1),
+            train=train,
+            corpus="markov",
+            corpus_fingerprint=load_corpus("markov").fingerprint,
+            lrs=(2.0**-7, 2.0**-6),
+            seeds=(seed,),
+        )
+        for seed in range(count)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    store.prepare()
+    return store
+
+
+def records(store: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (store.root / "cells").glob("*.json")}
+
+
+def test_a_stored_cell_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = make_cells(2)
+    ensure([*cells, cells[0]], store)
+    assert len(records(store)) == 2
+
+    def refuse(cell, corpus):
+        raise AssertionError("trained again")
+
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", refuse)
+    ensure(cells, store)
+
+
+def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(cell, corpus):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(MEASUREMENTS, "loss_grid", fail)
+        with pytest.raises(RuntimeError):
+            ensure(make_cells(1), store)
+    assert records(store) == {}
+    ensure(make_cells(1), store)
+    assert len(records(store)) == 1
+
+
+WORKER = """
+import runpy, sys, pathlib
+from mue_check.execute import ensure
+from mue_check.records import Store
+make_cells = runpy.run_path(sys.argv[1])["make_cells"]
+print("ready", flush=True)
+ensure(make_cells(int(sys.argv[3]), int(sys.argv[4])), Store(pathlib.Path(sys.argv[2])))
+"""
+
+
+def worker(root: Path, cells: int, steps: int) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WORKER, __file__, str(root), str(cells), str(steps)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_share_the_work_and_killed_ones_leave_no_trace(tmp_path: Path) -> None:
+    """kill -9 in the middle, twice, then two at once: the records are those of one quiet run."""
+    quiet, rough = Store(tmp_path / "quiet"), Store(tmp_path / "rough")
+    for store in (quiet, rough):
+        store.prepare()
+    cells, steps = 6, 60
+    for _ in range(2):
+        process = worker(rough.root, cells, steps)
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = len(records(rough))
+        deadline = time.monotonic() + 60
+        while len(records(rough)) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert 0 < len(records(rough)) < cells
+    pair = [worker(rough.root, cells, steps) for _ in range(2)]
+    for process in pair:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    ensure(make_cells(cells, steps), quiet)
+    assert records(rough) == records(quiet)
+    assert not list(rough.root.rglob("*.part"))

@@ -1,0 +1,87 @@
+"""What only a GPU can show: the captured step does what the eager one does."""
+
+import pytest
+import torch
+
+from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
+from mue_check.data import load_corpus
+from mue_check.models.experts import all_experts, grouped_experts, route, supports_grouped
+from mue_check.spec import Experts
+from mue_check.training import Stack, training_step
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+TRAIN = TrainSpec(steps=30, batch=8, context=32, warmup=3)
+REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
+LRS, SEEDS = [2.0**-9, 2.0**-7, 2.0**-6, 2.0**-7], [0, 0, 0, 1]
+
+
+def build(text: str, device: str = "cuda", lrs=LRS, seeds=SEEDS) -> Stack:
+    target = parse_scenario(text, default=REFERENCE)
+    prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
+    base = HyperParameters(lr=1.0, init_std=0.1)
+    return Stack(
+        target.model,
+        prescription,
+        base,
+        TRAIN,
+        load_corpus("markov"),
+        lrs=lrs,
+        seeds=seeds,
+        device=torch.device(device),
+    )
+
+
+@pytest.mark.parametrize("text", ["d=32", "d=128,H=128", "16e2a", "8e4a2g1s,h=32"])
+def test_captured_and_eager_logs_agree(text: str) -> None:
+    captured, eager = build(text), build(text)
+    captured.advance(TRAIN.steps)
+    for _ in range(TRAIN.steps):
+        training_step(eager)
+    assert int(captured.counter) == int(eager.counter) == TRAIN.steps
+    torch.testing.assert_close(captured.log, eager.log, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(captured.evaluate(), eager.evaluate(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["d=32", "16e2a"])
+def test_the_gpu_trains_as_the_cpu_does(text: str) -> None:
+    gpu, cpu = build(text), build(text, device="cpu")
+    for stack in (gpu, cpu):
+        stack.advance(TRAIN.steps)
+    torch.testing.assert_close(gpu.log[:5].cpu(), cpu.log[:5], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(gpu.evaluate().cpu(), cpu.evaluate(), rtol=2e-2, atol=2e-2)
+
+
+def test_capture_restores_the_state_after_its_warm_up() -> None:
+    stack = build("16e2a")
+    before = [tensor.clone() for tensor in (*stack.state.buffers(), stack.counter)]
+    stack.captured()
+    for tensor, value in zip((*stack.state.buffers(), stack.counter), before, strict=True):
+        assert torch.equal(tensor, value)
+
+
+def test_a_nan_run_does_not_touch_its_neighbours() -> None:
+    clean, hurt = build("16e2a"), build("16e2a")
+    with torch.no_grad():
+        hurt.state.parameters["unembedding"][1] = float("nan")
+    for stack in (clean, hurt):
+        stack.advance(TRAIN.steps)
+    assert torch.isnan(hurt.log[:, 1]).all()
+    for run in (0, 2, 3):
+        torch.testing.assert_close(hurt.log[:, run], clean.log[:, run], rtol=1e-4, atol=1e-5)
+
+
+def test_the_grouped_product_in_bf16() -> None:
+    experts = Experts(total=16, activated=4, hidden=32)
+
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+
+    x, logits, down = leaf(2, 64, 32), leaf(2, 64, 16), leaf(2, 16, 32, 32)
+    up, gate = leaf(2, 32, 16, 32), leaf(2, 32, 16, 32)
+    if not supports_grouped(x):
+        pytest.skip("no grouped kernel for bf16 on this device")
+    routing = route(logits, experts)
+    ours, theirs = (product(x, up, gate, down, routing) for product in (grouped_experts, all_experts))
+    difference = (ours - theirs).double().norm() / theirs.double().norm()
+    assert difference < 2e-2

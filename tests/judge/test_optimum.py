@@ -1,0 +1,158 @@
+import math
+
+import numpy as np
+import pytest
+
+from mue_check.judge.drift import judge_drift
+from mue_check.judge.interval import t_interval
+from mue_check.judge.optimum import Curve, fit_optimum, lacking, mean_minimum
+from mue_check.judge.verdict import Verdict, join, judge_interval
+
+GRID = np.arange(-9.0, -2.9, 0.5)
+
+
+def parabolas(optima, *, grid=GRID, curvature=0.03, noise=0.0, floor=2.0, seed=0) -> Curve:
+    rng = np.random.default_rng(seed)
+    x = np.asarray(grid)
+    losses = np.array([floor + curvature * (x - best) ** 2 for best in optima])
+    losses += noise * rng.normal(size=losses.shape)
+    return Curve(lrs=2.0**x, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), floor + 5.0))
+
+
+def test_exact_parabolas_give_exact_optima() -> None:
+    optima = [-6.2, -6.0, -5.9, -6.3]
+    fit = fit_optimum(parabolas(optima))
+    assert list(fit.by_seed.values()) == pytest.approx(optima)
+    assert list(fit.loss_by_seed.values()) == pytest.approx([2.0] * 4)
+    assert fit.curvature == pytest.approx(0.03)
+    assert fit.residual_sd == pytest.approx(0, abs=1e-9)
+    assert fit.interval.mean == pytest.approx(np.mean(optima))
+
+
+def test_drift_is_paired_by_seed() -> None:
+    """The seeds differ by octaves, the drift does not: the interval knows."""
+    reference = [-7.0, -6.5, -6.2, -6.6]
+    drift = judge_drift(parabolas(reference), parabolas([x + 0.25 for x in reference]), 0.5)
+    assert drift.interval.mean == pytest.approx(0.25)
+    assert drift.interval.half_width == pytest.approx(0, abs=1e-9)
+    assert drift.verdict is Verdict.PASS
+    assert drift.regret == pytest.approx(0.03 * 0.25**2)
+    assert judge_drift(parabolas(reference), parabolas([x + 0.25 for x in reference]), 0.2).verdict is Verdict.FAIL
+
+
+def test_gain_is_what_the_target_wins() -> None:
+    reference, target = parabolas([-6.0] * 4, floor=2.5), parabolas([-6.0] * 4, floor=2.0)
+    assert judge_drift(reference, target, 0.5).gain == pytest.approx(0.5)
+
+
+def test_three_values() -> None:
+    rng = np.random.default_rng(1)
+    reference = -6.0 + 0.3 * rng.normal(size=4)
+    target = -5.6 + 0.3 * rng.normal(size=4)
+    drift = judge_drift(parabolas(reference), parabolas(target), 0.5)
+    assert drift.interval.low < 0.5 < drift.interval.high
+    assert drift.verdict is Verdict.INCONCLUSIVE
+    assert drift.reason is None
+
+
+def test_diverged_points_stay_out_of_the_fit() -> None:
+    curve = parabolas([-5.0] * 4)
+    losses = curve.losses.copy()
+    losses[:, GRID > -3.6] = 50.0
+    losses[1, GRID > -4.1] = np.nan
+    hurt = Curve(lrs=curve.lrs, seeds=curve.seeds, losses=losses, initial=curve.initial)
+    assert hurt.diverged.sum() == 4 * 2 + 1
+    fit = fit_optimum(hurt)
+    assert list(fit.by_seed.values()) == pytest.approx([-5.0] * 4)
+    assert max(fit.window) <= -4.5
+
+
+def test_no_minimum_is_no_optimum() -> None:
+    x = GRID
+    falling = Curve(lrs=2.0**x, seeds=(0, 1, 2, 3), losses=np.tile(10 - x, (4, 1)), initial=np.full(4, 99.0))
+    fit = fit_optimum(falling)
+    assert not fit.resolved
+    assert "minimum" in (fit.reason or "")
+    drift = judge_drift(falling, parabolas([-6.0] * 4), 0.5)
+    assert drift.verdict is Verdict.INCONCLUSIVE
+    assert drift.reason is not None
+    assert drift.reason.startswith("reference: seed 0")
+    assert "unresolved" in str(drift)
+
+
+def test_everything_diverged() -> None:
+    curve = parabolas([-6.0] * 4, floor=100.0)
+    dead = Curve(lrs=curve.lrs, seeds=curve.seeds, losses=curve.losses, initial=np.zeros(4))
+    assert mean_minimum(dead) == -1
+    assert fit_optimum(dead).reason == "every learning rate diverged"
+    assert lacking(dead) == (7, 0)
+
+
+def test_too_few_seeds_give_no_verdict() -> None:
+    drift = judge_drift(parabolas([-6.0] * 3), parabolas([-6.0] * 3), 0.5)
+    assert drift.verdict is Verdict.INCONCLUSIVE
+    assert "at least 4" in (drift.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("best", "wanted"), [(-7.5, (0, 0)), (-8.5, (2, 0)), (-9.5, (3, 0)), (-3.0, (0, 3)), (-3.5, (0, 2)), (-6.0, (0, 0))]
+)
+def test_which_points_the_window_lacks(best: float, wanted: tuple[int, int]) -> None:
+    assert lacking(parabolas([best] * 2)) == wanted
+
+
+def test_beside_a_divergence_points_are_wanted_below() -> None:
+    grid = np.arange(-6.0, -2.9, 0.5)  # 7 points, the last 2 of them lost
+    curve = parabolas([-4.5] * 2, grid=grid)
+    losses = curve.losses.copy()
+    losses[:, -2:] = np.nan
+    assert lacking(Curve(lrs=curve.lrs, seeds=curve.seeds, losses=losses, initial=curve.initial)) == (2, 0)
+
+
+def test_spread_of_the_optimum_is_the_textbook_one() -> None:
+    """Var(x*) = sigma^2 / (4 c^2 Sxx) near the middle of the window."""
+    sigma, curvature = 0.002, 0.03
+    fits = fit_optimum(parabolas([-6.0] * 4000, curvature=curvature, noise=sigma))
+    sxx = 0.25 * 2 * (1 + 4 + 9)
+    assert np.std(list(fits.by_seed.values())) == pytest.approx(sigma / (2 * curvature * math.sqrt(sxx)), rel=0.05)
+
+
+def test_the_interval_covers() -> None:
+    """Simulated pairs with a known drift: the 95 % interval holds it in 92 to 98 of 100."""
+    rng = np.random.default_rng(7)
+    held, trials = 0, 600
+    for _ in range(trials):
+        offsets = 0.3 * rng.normal(size=4)
+        reference = parabolas(-6 + offsets, noise=0.002, seed=rng.integers(2**31))
+        target = parabolas(-5.8 + offsets + 0.1 * rng.normal(size=4), noise=0.002, seed=rng.integers(2**31))
+        interval = judge_drift(reference, target, 0.5).interval
+        held += interval.low <= 0.2 <= interval.high
+    assert 0.92 <= held / trials <= 0.98
+
+
+def test_t_interval() -> None:
+    interval = t_interval([1.0, 2.0, 3.0, 4.0])
+    assert interval.mean == 2.5
+    assert interval.half_width == pytest.approx(3.1824 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-4)
+    assert t_interval([1.0]).half_width == math.inf
+    assert math.isnan(t_interval([]).mean)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.1, 0.1, 0.1], Verdict.PASS),
+        ([0.9, 0.9, 0.9], Verdict.FAIL),
+        ([-0.9, -0.9, -0.9], Verdict.FAIL),
+        ([0.4, 0.5, 0.6], Verdict.INCONCLUSIVE),
+        ([], Verdict.INCONCLUSIVE),
+        ([0.0], Verdict.INCONCLUSIVE),
+    ],
+)
+def test_verdict_of_an_interval(values: list[float], verdict: Verdict) -> None:
+    assert judge_interval(t_interval(values), 0.5) is verdict
+
+
+def test_verdicts_join_to_the_worst() -> None:
+    p, f, i = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+    assert [join([p, p]), join([p, i]), join([i, f, p]), join([])] == [p, i, f, p]

@@ -1,0 +1,146 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mue_check.axes import width_ladder
+from mue_check.judge.optimum import fit_optimum
+from mue_check.judge.verdict import Verdict
+from mue_check.measure import MEASUREMENTS
+from mue_check.records import Store
+from mue_check.rules import get_rule
+from mue_check.study.comparison import load_comparisons
+from mue_check.study.drift import ask_drift, ask_null_control, ask_positive_control
+from mue_check.study.reading import judge_stored_drift
+from mue_check.study.search import LossSearch
+from mue_check.study.setting import Study
+from mue_check.tiers import get_tier
+
+LADDER = width_ladder((32, 64), depth=1)
+
+
+class Bowl:
+    """A measurement that knows its answer: a parabola around an optimum that depends on the arm."""
+
+    def __init__(self, optimum, *, noise: float = 0.0, diverges_above: float = 99.0) -> None:
+        self.optimum, self.noise, self.diverges_above, self.runs = optimum, noise, diverges_above, 0
+
+    def __call__(self, cell, corpus):
+        columns: dict[str, list[float]] = {"seed": [], "lr": [], "initial": [], "loss": []}
+        for seed in cell.seeds:
+            spread = np.random.default_rng([seed, cell.model.width]).normal() * self.noise
+            for lr in cell.lrs:
+                x = np.log2(lr)
+                loss = 2 + 0.03 * (x - self.optimum(cell) - spread) ** 2
+                row = (seed, lr, 1e6, np.nan if x > self.diverges_above else loss)
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(float(value))
+                self.runs += 1
+        return columns
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    study = Study(
+        root=tmp_path,
+        tier=get_tier("smoke"),
+        corpus="markov",
+        rule=get_rule("complete_mue"),
+        tolerance=0.5,
+        command="x",
+    )
+    study.store.prepare()
+    return study
+
+
+def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", bowl)
+    return bowl
+
+
+def search(study: Study) -> LossSearch:
+    return LossSearch(study.arm(LADDER.reference, study.prescription(LADDER, LADDER.reference)), study.store)
+
+
+@pytest.mark.parametrize("optimum", [-6.4, -3.1, -9.2, -11.9, -1.2])
+def test_it_finds_the_optimum_wherever_it_is(study: Study, monkeypatch, optimum: float) -> None:
+    use(monkeypatch, Bowl(lambda cell: optimum))
+    s = search(study)
+    curve = s.refine(s.locate(-6.5), 4)
+    fit = fit_optimum(curve)
+    assert fit.resolved
+    assert list(fit.by_seed.values()) == pytest.approx([optimum] * 4)
+    assert len(curve.lrs) >= 7
+
+
+def test_points_are_shared_between_passes(study: Study, monkeypatch) -> None:
+    bowl = use(monkeypatch, Bowl(lambda cell: -6.1))
+    s = search(study)
+    s.refine(s.locate(-6.5), 4)
+    assert bowl.runs == 6 + 4 + 3 * 7  # coarse, half-octave points of the first seed, three seeds more
+    again = search(study)
+    again.refine(again.locate(-6.5), 4)
+    assert bowl.runs == 31
+    again.refine(-6.0, 6)
+    assert bowl.runs == 31 + 2 * 7
+
+
+def test_divergence_beside_the_optimum(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, diverges_above=-5.4))
+    s = search(study)
+    fit = fit_optimum(s.refine(s.locate(-6.5), 4))
+    assert fit.resolved
+    assert list(fit.by_seed.values()) == pytest.approx([-6.0] * 4)
+
+
+def test_a_curve_without_minimum_ends_unresolved(study: Study, monkeypatch) -> None:
+    bowl = use(monkeypatch, Bowl(lambda cell: -90.0))
+    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.INCONCLUSIVE
+    assert "seed 0" in answer.measured
+    assert bowl.runs < 200
+
+
+def test_a_right_rule_passes_and_a_drifting_one_fails(study: Study, monkeypatch) -> None:
+    def standard_drifts(cell) -> float:
+        scaled = any(f.lr != 1 for f in cell.prescription.factors.values()) or cell.model.width == 32
+        return -6.2 if scaled else -7.3
+
+    use(monkeypatch, Bowl(standard_drifts, noise=0.02))
+    assert ask_drift(study, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    answer = ask_positive_control(study.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.FAIL
+    assert answer.comparison.expected == "FAIL"
+    assert answer.result.interval.mean == pytest.approx(-1.1, abs=0.1)
+
+
+def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
+    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.INCONCLUSIVE
+    assert answer.result.interval.n == study.tier.max_seeds
+    tight = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.0))
+    other = replace(study, root=study.root / "tight")
+    other.store.prepare()
+    assert ask_drift(other, LADDER, LADDER.targets[0]).result.interval.n == study.tier.seeds
+    assert tight.runs == 62
+
+
+def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.05))
+    answer = ask_null_control(study, LADDER)
+    assert answer.verdict is Verdict.PASS
+    drifts = list(answer.result.by_seed.values())
+    assert len(drifts) == 4
+    assert min(map(abs, drifts)) > 0
+
+
+def test_records_alone_give_the_same_answer(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.2 * (cell.model.width == 64), noise=0.05))
+    answers = [ask_drift(study, LADDER, LADDER.targets[0]), ask_null_control(study, LADDER)]
+    stored = {comparison.name: comparison for comparison in load_comparisons(study.root)}
+    for answer in answers:
+        comparison = stored[answer.comparison.name]
+        assert comparison == answer.comparison
+        assert judge_stored_drift(Store(study.root), comparison)[2] == answer.result

@@ -1,0 +1,93 @@
+"""The step on fake CPU tensors: a host sync or a shape that depends on data raises there, as it would in a capture."""
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
+from mue_check.data import Corpus
+from mue_check.models import experts as experts_module
+from mue_check.models.experts import grouped_experts, route
+from mue_check.spec import Experts
+from mue_check.training import Stack, training_step
+from mue_check.training import run as run_module
+
+TRAIN = TrainSpec(steps=4, batch=2, context=16)
+REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
+
+
+def fake_step(text: str) -> Stack:
+    """Build a real stack, move all it holds into fake tensors, and take one step there."""
+    target = parse_scenario(text, default=REFERENCE)
+    prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
+    tokens = np.arange(3000, dtype=np.uint16) % 16
+    corpus = Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        stack = Stack(
+            target.model,
+            prescription,
+            HyperParameters(),
+            TRAIN,
+            corpus,
+            lrs=[0.01, 0.02],
+            seeds=[0, 1],
+            device=torch.device("cpu"),
+        )
+        assert mode is not None
+        for _ in range(2):
+            training_step(stack)
+    return stack
+
+
+@pytest.fixture(autouse=True)
+def _no_grouped_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fake kernel refuses float32; the grouped way is tried in bf16 below."""
+    monkeypatch.setattr(experts_module, "supports_grouped", lambda like: False)
+
+
+@pytest.mark.parametrize("text", ["d=32", "d=64,H=96", "4e4a", "16e2a", "8e4a2g1s,h=16"])
+def test_the_step_is_safe_to_capture(text: str) -> None:
+    stack = fake_step(text)
+    assert stack.log.shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        lambda x: x * x.sum().item(),
+        lambda x: x[x > 0].sum(),
+        lambda x: x if bool((x > 0).any()) else -x,
+        lambda x: x[torch.nonzero(x.flatten())[0]].sum(),
+    ],
+    ids=["item", "mask", "branch", "nonzero"],
+)
+def test_the_guard_sees_what_must_not_be(monkeypatch: pytest.MonkeyPatch, unsafe) -> None:
+    whole = run_module.LanguageModel.losses
+    monkeypatch.setattr(
+        run_module.LanguageModel,
+        "losses",
+        lambda self, p, tokens: whole(self, p, tokens) + unsafe(p["unembedding"]).sum(),
+    )
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        fake_step("d=32")
+
+
+def test_the_grouped_product_is_safe_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts_module, "supports_grouped", lambda like: True)
+    experts = Experts(total=8, activated=2, hidden=16)
+    with FakeTensorMode():
+
+        def leaf(*shape: int) -> torch.Tensor:
+            return torch.empty(*shape, dtype=torch.bfloat16, requires_grad=True)
+
+        x, logits, down = leaf(2, 32, 16), leaf(2, 32, 8), leaf(2, 8, 16, 16)
+        up, gate = leaf(2, 16, 8, 16), leaf(2, 16, 8, 16)
+        out = grouped_experts(x, up, gate, down, route(logits, experts))
+        out.backward(torch.empty_like(out))
+        assert out.shape == (2, 32, 16)
+        assert up.grad is not None
