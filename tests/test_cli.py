@@ -1,0 +1,135 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mue_check.cli import main
+
+REFERENCE = "d=128,L=32,H=128,B=65536,T=25000"
+TARGET = "d=1024,L=32,128e8a1s,h=1024,B=65536,T=100000"
+COLUMNS = ["role", "init_std", "lr", "weight_decay", "eps", "beta1", "beta2", "forward_multiplier"]
+
+
+def rules(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["rules", "--reference", REFERENCE, "--target", TARGET, *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_json_and_csv_hold_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(rules(capsys, "--format", "json"))
+    assert [list(row) for row in rows] == [COLUMNS] * len(rows)
+    down = next(row for row in rows if row["role"] == "expert_down")
+    assert down["forward_multiplier"] == pytest.approx(1 / 9)
+    assert down["lr"] == pytest.approx(6.25e-5)
+    parsed = list(csv.DictReader(io.StringIO(rules(capsys, "--format", "csv"))))
+    assert [row["role"] for row in parsed] == [row["role"] for row in rows]
+    assert [float(row["init_std"]) for row in parsed] == [row["init_std"] for row in rows]
+
+
+def test_table_shows_every_role_and_where_multipliers_go(capsys: pytest.CaptureFixture[str]) -> None:
+    out = rules(capsys)
+    for word in ("complete_mue", *COLUMNS, "shared_down", "unembedding", "0.1111"):
+        assert word in out
+    assert "unit expansion" not in out
+
+
+def test_a_reference_off_unit_expansion_is_told_what_it_must_carry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rules", "--reference", "d=128,L=2,H=512", "--target", "d=256,H=1024"]) == 0
+    assert "tuned with A = 0.25 and its down-projection at 2 x init_std" in capsys.readouterr().out
+
+
+def test_base_values_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
+    out = rules(
+        capsys,
+        "--format=json",
+        "--lr=4.52e-3",
+        "--wd=0.02",
+        "--init-std=0.02",
+        "--eps=1e-9",
+        "--beta1=0.8",
+        "--beta2=0.9",
+    )
+    row = json.loads(out)[0]
+    assert row["lr"] == pytest.approx(2.26e-3)
+    assert row["weight_decay"] == pytest.approx(0.01)
+    assert row["init_std"] == 0.02
+    assert row["eps"] == pytest.approx(2e-9)
+    assert row["beta1"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--target", "d=1024,4e8a"], "at most N=4"),
+        (["--target", "d=1000"], "not divisible by the head width"),
+        (["--target", "d=1024,16e4a3g"], "must divide"),
+        (["--target", "q=3"], "unknown key 'q'"),
+        (["--rule", "mup"], "unknown rule 'mup'"),
+        (["--lr", "-1"], "lr=-1.0"),
+        (["--lr", "fast"], "invalid float value"),
+        (["--format", "yaml"], "invalid choice"),
+        (["--target", "B=6553600,T=1"], "must lie in [0, 1)"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    given = ["rules", "--reference", REFERENCE, "--target", TARGET, *arguments]
+    try:
+        code = main(given)
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+    assert says in captured.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["report"], ["rules", "--reference", REFERENCE]])
+def test_missing_words_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rules", "--help"], ["report", "--help"]])
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "example: mue_check" in out or "pytest suites/" in out
+
+
+def test_report_on_no_study(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "holds no study" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_as_a_module_and_into_a_closed_pipe() -> None:
+    root = Path(__file__).parents[1]
+    code = f"{sys.executable} -m mue_check rules --reference {REFERENCE} --target {TARGET} --format json | head -1"
+    out = subprocess.run(code, shell=True, cwd=root, capture_output=True, text=True, check=True, env=os.environ.copy())
+    assert out.stdout.strip() == "["
+    assert out.stderr == ""
+
+
+def test_the_command_line_needs_no_torch() -> None:
+    code = (
+        "import sys; from mue_check.cli import main; "
+        f"main(['rules', '--reference', '{REFERENCE}', '--target', '{TARGET}']); sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, check=False
+        ).returncode
+        == 0
+    )

@@ -1,0 +1,145 @@
+"""The suites as people run them: a pytest process of its own, looked at from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("suites/test_width.py", "-k", "test_coordinates")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
+
+
+def run_pytest(*arguments: str | Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+    )
+
+
+def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
+    heavy = "{'torch', 'numpy', 'pandas', 'matplotlib', 'scipy', 'rich', 'jinja2'}"
+    code = f"import sys, mue_check.pytest_plugin; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tier", "huge"], "unknown tier 'huge': allowed are smoke, cpu, gpu, full"),
+        (["--axes", "width,depth"], "unknown axis 'depth': allowed are width, activated_experts"),
+        (["--rule", "mup"], "unknown rule 'mup': allowed are complete_mue, complete_mue_literal, standard"),
+        (["--corpus", "wiki"], "unknown corpus 'wiki': allowed are markov, docstrings, or a token file FILE.bin"),
+        (["--corpus", "absent.bin"], "absent.bin' cannot be read: No such file"),
+        (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
+        (["--study", "{tmp}/file/study"], "cannot be written"),
+        (["--tolerance", "-1"], "--tolerance -1.0: must be above 0"),
+        (["--tier", "gpu"], "needs a CUDA device"),
+    ],
+)
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
+def test_bad_options_are_one_line_and_exit_4(
+    tmp_path: Path, arguments: list[str], says: str, workers: tuple[str, ...]
+) -> None:
+    np.zeros(100, dtype=np.uint16).tofile(tmp_path / "short.bin")
+    (tmp_path / "file").write_text("in the way")
+    study = tmp_path / "study"
+    filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    if "--study" not in filled:
+        filled += ["--study", str(study)]
+    empty = tmp_path / "bin"  # a PATH without nvidia-smi
+    empty.mkdir()
+    result = run_pytest("suites/", *filled, *workers, PATH=str(empty))
+    assert result.returncode == 4, result.stdout + result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(errors) == 1, result.stderr
+    assert says in errors[0]
+    assert not study.exists()
+
+
+def collected(*arguments: str, cwd: Path = ROOT) -> list[str]:
+    result = run_pytest(*arguments, "--collect-only", "-q", cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [line.split("/")[-1] for line in result.stdout.splitlines() if "::" in line]
+
+
+def test_the_suites_are_found_from_any_folder(tmp_path: Path) -> None:
+    study = f"--study={tmp_path / 'study'}"
+    here = collected("suites/", study)
+    assert collected(str(ROOT / "suites"), study, cwd=tmp_path) == here
+    assert "test_width.py::test_transfer[markov-d64]" in here
+    assert "test_controls.py::test_standard_parameterization[markov-d64]" in here
+
+
+def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
+    study = f"--study={tmp_path / 'study'}"
+    assert all("test_activated_experts.py" in test for test in collected("suites/", "--axes=activated_experts", study))
+    both = collected("suites/", "--tier=cpu", study)
+    assert {"docstrings", "markov"} == {test.split("[")[1].split("-")[0].rstrip("]") for test in both}
+    assert "-d128]" in both[0]  # longest first
+    assert "test_coordinates" in both[-1]
+    only = collected("suites/", "--tier=cpu", "--corpus=docstrings", study)
+    assert 2 * len(only) == len(both)
+
+
+def records(study: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(study)): p.read_bytes() for kind in ("cells", "comparisons") for p in study.glob(f"{kind}/*")
+    }
+
+
+def test_killed_and_run_again_the_records_are_those_of_a_quiet_run(tmp_path: Path) -> None:
+    quiet, rough = tmp_path / "quiet", tmp_path / "rough"
+    result = run_pytest(*QUICK, "--study", quiet)
+    assert result.returncode == 0, result.stdout
+    process = subprocess.Popen(
+        command(*QUICK, "--study", rough),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not list(rough.glob("cells/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(rough.glob("cells/*.json")))
+    assert 0 < done < len(list(quiet.glob("cells/*.json")))
+    assert run_pytest(*QUICK, "--study", rough, "-n", "2").returncode == 0
+    again = {name: data.replace(bytes(rough), bytes(quiet)) for name, data in records(rough).items()}
+    assert again == records(quiet)
+    assert (rough / "report.html").exists()
+
+
+def test_a_wrong_rule_fails_and_says_everything(tmp_path: Path) -> None:
+    study, junit = tmp_path / "study", tmp_path / "junit.xml"
+    result = run_pytest(*QUICK, "--rule", "complete_mue_literal", "--study", study, "--junitxml", junit)
+    assert result.returncode == 1
+    for part in (
+        "FAIL where PASS was expected: coordinates-width-markov-complete_mue_literal",
+        "logits change of the activation after 5 steps has slope 0 +- 0.25: -0.",
+        "rule complete_mue_literal, corpus markov, tier smoke; d32: d=32,L=2,H=32; d64:",
+        "again: pytest suites/ --tier smoke --rule complete_mue_literal --study",
+    ):
+        assert part in result.stdout, result.stdout
+    properties = {p.get("name"): p.get("value") for p in ElementTree.parse(junit).iter("property")}
+    assert "FAIL: logits change" in str(properties["coordinates-width-markov-complete_mue_literal"])
+
+
+def test_no_test_run_is_exit_5(tmp_path: Path) -> None:
+    assert run_pytest("suites/", "-k", "nothing", "--study", tmp_path / "study").returncode == 5
