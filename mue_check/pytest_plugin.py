@@ -59,7 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
-    config.addinivalue_line("markers", "axis(name): the axis that a suite's test is about")
+    config.addinivalue_line(
+        "markers", "axis(name, corpora=N): the axis of a suite's test; on the first N corpora alone"
+    )
 
 
 def activate(config: pytest.Config) -> None:
@@ -151,11 +153,10 @@ def _cases(metafunc: pytest.Metafunc, *, targets: bool) -> list[Case]:
     if settings is None or marker is None or marker.args[0] not in settings.axes:
         return []
     ladder = settings.tier.ladder(marker.args[0])
+    corpora = settings.corpora[: marker.kwargs.get("corpora")]
     if not targets:
-        return [Case(corpus=corpus, ladder=ladder) for corpus in settings.corpora]
-    return [
-        Case(corpus=corpus, ladder=ladder, target=target) for corpus in settings.corpora for target in ladder.targets
-    ]
+        return [Case(corpus=corpus, ladder=ladder) for corpus in corpora]
+    return [Case(corpus=corpus, ladder=ladder, target=target) for corpus in corpora for target in ladder.targets]
 
 
 @pytest.hookimpl(trylast=True)

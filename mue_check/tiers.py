@@ -13,11 +13,13 @@ from mue_check.spec import TrainSpec
 class Task:
     """How a reference of one tier trains on one corpus; ``base.lr`` is only where the search begins.
 
-    Chosen by measured spread of the optimum and curvature: docs/choices.md holds the numbers.
+    Chosen by measured spread of the optimum and curvature: docs/choices.md holds the numbers. Seeds are
+    added to a PASS too, up to the tier's cap, until its interval's half-width is ``half_width`` octaves.
     """
 
     train: TrainSpec
     base: HyperParameters
+    half_width: float
 
     @property
     def log2_lr(self) -> float:
@@ -66,13 +68,13 @@ class Tier:
 
 _BASE = HyperParameters(lr=2.0**-6.5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
 _CPU_TASKS = {
-    "markov": Task(train=TrainSpec(steps=200, batch=8, context=32, warmup=20), base=_BASE),
-    "text": Task(train=TrainSpec(steps=300, batch=16, context=32, warmup=30), base=_BASE),
+    "markov": Task(train=TrainSpec(steps=200, batch=8, context=32, warmup=20), base=_BASE, half_width=0.25),
+    "text": Task(train=TrainSpec(steps=500, batch=16, context=32, warmup=50), base=_BASE, half_width=0.5),
 }
 _GPU_TRAIN = TrainSpec(steps=1000, batch=64, context=64, warmup=100)
 # 0.1 at d = 32 is 0.05 at d = 128 by the rule's own rho_d^-1/2, and the learning rate follows 1 / rho_d
 _GPU_BASE = replace(_BASE, lr=2.0**-8.5, init_std=0.05)
-_GPU_TASKS = {name: Task(train=_GPU_TRAIN, base=_GPU_BASE) for name in ("markov", "text")}
+_GPU_TASKS = {name: Task(train=_GPU_TRAIN, base=_GPU_BASE, half_width=0.125) for name in ("markov", "text")}
 
 SMOKE = Tier(
     name="smoke",

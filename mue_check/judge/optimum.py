@@ -89,36 +89,65 @@ def lacking(curve: Curve) -> tuple[int, int]:
 
 
 def fit_optimum(curve: Curve) -> Optimum:
-    """The optimum of every seed of ``curve``, or the reason why there is none."""
+    """The optimum of every seed of ``curve``, or the reason why there is none.
+
+    All seeds share the window around their mean's minimum. A seed whose vertex leaves it (it learned late, say)
+    is fitted once more around its own minimum; when that fails too the optimum is unresolved.
+    """
     best = mean_minimum(curve)
     if best < 0:
         return Optimum(reason="every learning rate diverged")
-    mean = curve.usable.mean(0)
-    alive = np.flatnonzero(~np.isnan(mean))
-    place = int(np.searchsorted(alive, best))
-    first = min(max(place - WINDOW // 2, 0), max(len(alive) - WINDOW, 0))
-    window = alive[first : first + WINDOW]
-    if len(window) < WINDOW:
-        return Optimum(reason=f"only {len(window)} usable learning rates: {WINDOW} are needed")
-    x = curve.x[window]
-    center = x.mean()
-    by_seed, losses, curvatures, residuals = {}, {}, [], []
-    for seed, row in zip(curve.seeds, curve.usable[:, window], strict=True):
-        c, b, a = np.polyfit(x - center, row, 2)
-        vertex = -b / (2 * c) if c > 0 else math.nan
-        if not x[0] - center <= vertex <= x[-1] - center:
-            what = "no minimum (curvature <= 0)" if not c > 0 else "its minimum outside the window"
-            return Optimum(reason=f"seed {seed} has {what} log2(LR) {x[0]:.2f} to {x[-1]:.2f}")
-        by_seed[seed] = float(vertex + center)
-        losses[seed] = float(a - b * b / (4 * c))
-        curvatures.append(c)
-        residuals.append(row - np.polyval([c, b, a], x - center))
+    alive = np.flatnonzero(~np.isnan(curve.usable.mean(0)))
+    if len(alive) < WINDOW:
+        return Optimum(reason=f"only {len(alive)} usable learning rates: {WINDOW} are needed")
+    x, losses = curve.x[alive], curve.usable[:, alive]
+    shared = _window(len(alive), int(np.searchsorted(alive, best)))
+    vertices: dict[int, _Vertex] = {}
+    for seed, row in zip(curve.seeds, losses, strict=True):
+        own = _window(len(alive), int(np.argmin(row)))
+        vertex = _fit(x[shared], row[shared]) or _fit(x[own], row[own])
+        if vertex is None:
+            low, high = x[shared][[0, -1]]
+            return Optimum(reason=f"seed {seed} has no minimum in log2(LR) {low:.2f} to {high:.2f}, nor around its own")
+        vertices[seed] = vertex
+    square = sum(v.residual for v in vertices.values())
     return Optimum(
-        by_seed=by_seed,
-        loss_by_seed=losses,
-        curvature=float(np.mean(curvatures)),
-        residual_sd=float(np.sqrt(np.sum(np.square(residuals)) / (len(residuals) * (WINDOW - 3)))),
-        window=tuple(float(v) for v in x),
+        by_seed={seed: v.x for seed, v in vertices.items()},
+        loss_by_seed={seed: v.loss for seed, v in vertices.items()},
+        curvature=float(np.mean([v.curvature for v in vertices.values()])),
+        residual_sd=math.sqrt(square / (len(vertices) * (WINDOW - 3))),
+        window=tuple(float(v) for v in x[shared]),
+    )
+
+
+@dataclass(frozen=True)
+class _Vertex:
+    """A fitted parabola: its lowest point, its curvature, and its sum of squared residuals."""
+
+    x: float
+    loss: float
+    curvature: float
+    residual: float
+
+
+def _window(points: int, best: int) -> slice:
+    """WINDOW neighbours, centred on ``best`` where the grid allows."""
+    first = min(max(best - WINDOW // 2, 0), points - WINDOW)
+    return slice(first, first + WINDOW)
+
+
+def _fit(x: NDArray[np.float64], loss: NDArray[np.float64]) -> _Vertex | None:
+    """The least-squares parabola, unless it opens downwards or its vertex lies outside ``x``."""
+    center = x.mean()
+    c, b, a = np.polyfit(x - center, loss, 2)
+    if not c > 0 or not x[0] <= center - b / (2 * c) <= x[-1]:
+        return None
+    residual = loss - np.polyval([c, b, a], x - center)
+    return _Vertex(
+        x=float(center - b / (2 * c)),
+        loss=float(a - b * b / (4 * c)),
+        curvature=float(c),
+        residual=float(residual @ residual),
     )
 
 

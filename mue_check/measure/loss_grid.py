@@ -6,8 +6,10 @@ from mue_check.records import Cell, Columns
 
 
 def measure_loss_grid(cell: Cell, corpus: Corpus) -> Columns:
-    """Columns seed, lr, initial, loss: held-out cross-entropy before and after training, nats per token."""
+    """Columns seed, lr, initial, loss, in nats per token.
+
+    ``initial`` is the first batch's cross-entropy, before any update; ``loss`` the held-out part's at the end.
+    """
     stack, lrs, seeds = stack_of(cell, corpus)
-    initial = stack.evaluate().tolist()
     stack.advance(cell.train.steps)
-    return {"seed": seeds, "lr": lrs, "initial": initial, "loss": stack.evaluate().tolist()}
+    return {"seed": seeds, "lr": lrs, "initial": stack.log[0].tolist(), "loss": stack.evaluate().tolist()}

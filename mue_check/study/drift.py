@@ -10,7 +10,6 @@ from mue_check.study.arm import Arm
 from mue_check.study.search import LossSearch
 from mue_check.study.setting import Study, side_of
 
-SEEDS_PER_ROUND = 2
 NULL_SEED = 1000
 """First seed of the null control: far from every other replicate's."""
 
@@ -41,20 +40,20 @@ def _ask(
     study: Study, name: str, axis: str, rungs: tuple[Rung, Rung], arms: list[Arm], expected: Verdict
 ) -> Answer[Drift]:
     searches = [LossSearch(arm, study.store) for arm in arms]
-    centers, x = [], study.tier.task(study.corpus).log2_lr
-    for search in searches:
-        x = search.locate(x)  # the target is looked for around the reference
-        centers.append(x)
+    task = study.tier.task(study.corpus)
+    best = searches[0].locate(task.log2_lr)
+    centers = [best, searches[1].follow(best)]
     replicates = study.tier.seeds
     while True:
         reference, target = (
             search.refine(center, replicates) for search, center in zip(searches, centers, strict=True)
         )
         drift = judge_drift(reference, target, study.tolerance)
-        settled = drift.verdict is not Verdict.INCONCLUSIVE or drift.reason is not None
-        if settled or replicates >= study.tier.max_seeds:
+        precise = drift.interval.half_width <= task.half_width
+        settled = drift.verdict is Verdict.FAIL or (drift.verdict is Verdict.PASS and precise)
+        if settled or drift.reason is not None or replicates >= study.tier.max_seeds:
             break
-        replicates = min(replicates + SEEDS_PER_ROUND, study.tier.max_seeds)
+        replicates += 1
     sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
     comparison = study.save("drift", name, axis, study.tolerance, sides, expected)
     return Answer(comparison=comparison, result=drift, verdict=drift.verdict, measured=str(drift))

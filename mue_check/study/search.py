@@ -1,4 +1,4 @@
-"""Find an arm's optimum with few runs: a coarse pass, a fine pass re-centred on it, extended where it must be.
+"""Find an arm's optimum with few runs: a coarse pass (or another arm's optimum to begin at), then a fine one.
 
 All learning rates lie on one half-octave grid, so passes share points. Every choice follows from
 stored losses alone: the same question asks for the same cells, whoever asks and however often.
@@ -51,6 +51,11 @@ class LossSearch:
             end = curve.x[-1] + 1 if best > 0 else curve.x[0] - 2
             self._run([end, end + 1], replicates=[0])
         curve = self.curve()
+        return float(curve.x[max(0, mean_minimum(curve))])
+
+    def follow(self, center: float) -> float:
+        """log2 of the best learning rate of one replicate's fine pass, begun at ``center``: another arm's optimum."""
+        curve = self.refine(round(center / FINE_STEP) * FINE_STEP, 1)
         return float(curve.x[max(0, mean_minimum(curve))])
 
     def refine(self, center: float, replicates: int) -> Curve:

@@ -59,15 +59,23 @@ class Study:
         )
 
     def save(
-        self, kind: Kind, name: str, axis: str, tolerance: float, sides: tuple[Side, ...], expected: Verdict
+        self,
+        kind: Kind,
+        name: str,
+        axis: str,
+        tolerance: float,
+        sides: tuple[Side, ...],
+        expected: Verdict,
+        *,
+        rule: str | None = None,
     ) -> Comparison:
-        """Leave a question beside the records."""
+        """Leave a question beside the records; ``rule`` names a mutant of the study's own."""
         comparison = Comparison(
             kind=kind,
             name=name,
             axis=axis,
             corpus=self.corpus_name,
-            rule=self.rule.name,
+            rule=rule or self.rule.name,
             tier=self.tier.name,
             tolerance=tolerance,
             expected=expected.value,

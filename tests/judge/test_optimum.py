@@ -80,6 +80,19 @@ def test_no_minimum_is_no_optimum() -> None:
     assert "unresolved" in str(drift)
 
 
+def test_a_seed_that_learned_late_is_fitted_around_its_own_minimum() -> None:
+    """As seen on text: one seed's minimum lies an octave lower, and the rest of its curve is a plateau."""
+    grid = np.arange(-8.5, -4.4, 0.5)
+    curve = parabolas([-6.0] * 5, grid=grid)
+    losses = curve.losses.copy()
+    late = np.array([2.34, 2.302, 2.28, 2.253, 2.269, 2.3, 2.312, 2.316, 2.318])
+    losses[4] = late
+    fit = fit_optimum(Curve(lrs=curve.lrs, seeds=curve.seeds, losses=losses, initial=curve.initial))
+    assert fit.resolved
+    assert [fit.by_seed[i] for i in range(4)] == pytest.approx([-6.0] * 4)
+    assert fit.by_seed[4] == pytest.approx(-7.0, abs=0.3)
+
+
 def test_everything_diverged() -> None:
     curve = parabolas([-6.0] * 4, floor=100.0)
     dead = Curve(lrs=curve.lrs, seeds=curve.seeds, losses=curve.losses, initial=np.zeros(4))

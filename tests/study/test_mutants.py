@@ -1,6 +1,7 @@
 """The coordinate check is worth what it catches: A, R or the down-projection's init left out, each seen by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from mue_check.tiers import get_tier
 Mutation = Callable[[Prescription], Prescription]
 
 MUTANTS: dict[str, Mutation] = {
-    "A missing": lambda p: p.with_factors(Role.EXPERT_DOWN, forward_multiplier=1.0),
-    "R missing": lambda p: p.with_factors(Role.ROUTER, forward_multiplier=1.0),
-    "down-init missing": lambda p: p.with_factors(Role.EXPERT_DOWN, init_std=1.0),
+    "A-missing": lambda p: p.with_factors(Role.EXPERT_DOWN, forward_multiplier=1.0),
+    "R-missing": lambda p: p.with_factors(Role.ROUTER, forward_multiplier=1.0),
+    "down-init-missing": lambda p: p.with_factors(Role.EXPERT_DOWN, init_std=1.0),
 }
 
 
@@ -32,30 +33,30 @@ def study(root: Path, rule: str = "complete_mue", tier: str = "cpu") -> Study:
     return made
 
 
-def results(root: Path, mutate: Mutation | None) -> dict[str, LawResult]:
-    s = study(root)
-    ladder = s.tier.coordinate_ladder("activated_experts")
-    mutants = {rung.label: mutate(s.prescription(ladder, rung)) for rung in ladder.targets} if mutate else None
-    return {result.law.name: result for result in ask_coordinates(s, "activated_experts", mutants).result}
+def results(root: Path, name: str | None = None) -> dict[str, LawResult]:
+    def mutate(prescription: Prescription) -> Prescription:
+        return replace(MUTANTS[name](prescription), rule=name) if name else prescription
+
+    return {result.law.name: result for result in ask_coordinates(study(root), "activated_experts", mutate).result}
 
 
 def test_a_right_implementation_passes(root: Path) -> None:
-    for result in results(root, None).values():
+    for result in results(root).values():
         assert result.verdict is Verdict.PASS, str(result)
 
 
 @pytest.mark.parametrize(
-    ("name", "ratio_at_16"), [("A missing", 16), ("R missing", 1 / 16), ("down-init missing", 1 / 4)]
+    ("name", "ratio_at_16"), [("A-missing", 16), ("R-missing", 1 / 16), ("down-init-missing", 1 / 4)]
 )
 def test_what_is_left_out_shows_in_the_branch_at_init(root: Path, name: str, ratio_at_16: float) -> None:
-    result = results(root, MUTANTS[name])["branch scale at init"]
+    result = results(root, name)["branch scale at init"]
     assert result.verdict is Verdict.FAIL, str(result)
     assert result.worst == "16e16a"
     assert 2**result.interval.mean == pytest.approx(ratio_at_16, rel=0.05)
 
 
 def test_branch_scale_at_init_is_within_five_percent_of_dense(root: Path) -> None:
-    interval = results(root, None)["branch scale at init"].interval
+    interval = results(root)["branch scale at init"].interval
     assert abs(2**interval.low - 1) < 0.05
     assert abs(2**interval.high - 1) < 0.05
 
