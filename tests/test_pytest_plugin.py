@@ -132,13 +132,13 @@ def test_a_wrong_rule_fails_and_says_everything(tmp_path: Path) -> None:
     assert result.returncode == 1
     for part in (
         "FAIL where PASS was expected: coordinates-width-markov-complete_mue_literal",
-        "logits change of the activation after 5 steps has slope 0 +- 0.25: -0.",
+        "FAIL: change of logits after 5 steps: slope 0 +- 0.25; measured -0.",
         "rule complete_mue_literal, corpus markov, tier smoke; d32: d=32,L=2,H=32; d64:",
         "again: pytest suites/ --tier smoke --rule complete_mue_literal --study",
     ):
         assert part in result.stdout, result.stdout
     properties = {p.get("name"): p.get("value") for p in ElementTree.parse(junit).iter("property")}
-    assert "FAIL: logits change" in str(properties["coordinates-width-markov-complete_mue_literal"])
+    assert "FAIL: change of logits" in str(properties["coordinates-width-markov-complete_mue_literal"])
 
 
 def test_no_test_run_is_exit_5(tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ class Law:
     @property
     def statement(self) -> str:
         """The law in words."""
-        what = "activation RMS" if self.quantity == "rms" else "change of the activation"
+        what = "RMS" if self.quantity == "rms" else "change"
         when = "at initialization" if self.step == 0 else f"after {self.step} steps"
         if self.form == "ratio":
-            return f"{self.coordinate} {what} {when} equals the reference's within {2**self.tolerance - 1:.0%}"
-        return f"{self.coordinate} {what} {when} has slope {self.expected:g} +- {self.tolerance:g}"
+            return f"{what} of {self.coordinate} {when}: the reference's within {2**self.tolerance - 1:.0%}"
+        return f"{what} of {self.coordinate} {when}: slope {self.expected:g} +- {self.tolerance:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class LawResult:
     verdict: Verdict
 
     def __str__(self) -> str:
-        return f"{self.law.statement}: {self.interval}, worst {self.worst}: {self.verdict}"
+        return f"{self.verdict}: {self.law.statement}; measured {self.interval}, worst {self.worst}"
 
 
 def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
