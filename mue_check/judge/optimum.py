@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mue_check.judge.interval import Interval, t_interval
 
-WINDOW = 7
-"""Points in the fit, three on each side of the minimum; five would spread the optimum 1.7 times more."""
+WINDOW = 5
+"""Points in the fit, two on each side of the minimum."""
 
 
 @dataclass(frozen=True, kw_only=True)

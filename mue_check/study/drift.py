@@ -41,7 +41,7 @@ def _ask(
 ) -> Answer[Drift]:
     searches = [LossSearch(arm, study.store) for arm in arms]
     task = study.tier.task(study.corpus)
-    best = searches[0].locate(task.log2_lr)
+    best = searches[0].follow(searches[0].locate(task.log2_lr))
     centers = [best, searches[1].follow(best)]
     replicates = study.tier.seeds
     while True:

@@ -1,20 +1,21 @@
 """Find an arm's optimum with few runs: a coarse pass (or another arm's optimum to begin at), then a fine one.
 
-All learning rates lie on one half-octave grid, so passes share points. Every choice follows from
+All learning rates lie on one grid, so passes share points. Every choice follows from
 stored losses alone: the same question asks for the same cells, whoever asks and however often.
 """
 
 from collections.abc import Iterable
 
 from mue_check.execute import ensure
-from mue_check.judge.optimum import Curve, lacking, mean_minimum
+from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
 from mue_check.records import Cell, Store
 from mue_check.study.arm import Arm
 from mue_check.study.reading import read_curve
 
-FINE_STEP = 0.5
-FINE_REACH = 1.5
-COARSE_REACH = 3.0
+STEP = 0.75
+"""Octaves between learning rates: five points then span three octaves, as seven at half octaves do, and place
+the optimum nearly as well for less (docs/choices.md)."""
+REACH = WINDOW // 2
 MAX_EXTENSIONS = 4
 
 
@@ -36,32 +37,30 @@ class LossSearch:
         return read_curve(self.store, self._cells, first_seed=self.arm.first_seed)
 
     def locate(self, center: float) -> float:
-        """log2 of the best learning rate of a coarse pass: one replicate, one octave apart around ``center``.
+        """log2 of the best learning rate of a coarse pass: one replicate, every second point around ``center``.
 
         Where the minimum is at an end the pass goes on there, MAX_EXTENSIONS times at most.
         """
-        middle = float(round(center))
-        reach = int(COARSE_REACH)
-        self._run([middle + step for step in range(-reach, reach)], replicates=[0])
+        middle = _on_grid(center)
+        self._run([middle + 2 * STEP * i for i in range(-REACH, REACH + 1)], replicates=[0])
         for _ in range(MAX_EXTENSIONS):
-            curve = self.curve()
-            best = mean_minimum(curve)
-            if 0 < best < len(curve.lrs) - 1:
+            x, best = self._best()
+            if 0 < best < len(x) - 1:
                 break
-            end = curve.x[-1] + 1 if best > 0 else curve.x[0] - 2
-            self._run([end, end + 1], replicates=[0])
-        curve = self.curve()
-        return float(curve.x[max(0, mean_minimum(curve))])
+            end = x[-1] + 2 * STEP if best > 0 else x[0] - 4 * STEP
+            self._run([end, end + 2 * STEP], replicates=[0])
+        x, best = self._best()
+        return x[best]
 
     def follow(self, center: float) -> float:
-        """log2 of the best learning rate of one replicate's fine pass, begun at ``center``: another arm's optimum."""
-        curve = self.refine(round(center / FINE_STEP) * FINE_STEP, 1)
-        return float(curve.x[max(0, mean_minimum(curve))])
+        """log2 of the best learning rate of one replicate's fine pass, begun at ``center``."""
+        self.refine(center, 1)
+        x, best = self._best()
+        return x[best]
 
     def refine(self, center: float, replicates: int) -> Curve:
-        """The curve of ``replicates`` seeds at half-octave steps around ``center``, extended until it is centred."""
-        reach = round(FINE_REACH / FINE_STEP)
-        wanted = [center + step * FINE_STEP for step in range(-reach, reach + 1)]
+        """The curve of ``replicates`` seeds around ``center``, extended until the fit's window is centred."""
+        wanted = [_on_grid(center) + STEP * i for i in range(-REACH, REACH + 1)]
         # learning rates that an earlier, smaller set of replicates was extended to
         wanted += [x for x in self._shared() if x not in wanted]
         self._run(sorted(wanted), range(replicates))
@@ -70,10 +69,15 @@ class LossSearch:
             below, above = lacking(curve)
             if not below and not above:
                 break
-            low = [curve.x[0] - FINE_STEP * (i + 1) for i in range(below)]
-            high = [curve.x[-1] + FINE_STEP * (i + 1) for i in range(above)]
+            low = [curve.x[0] - STEP * (i + 1) for i in range(below)]
+            high = [curve.x[-1] + STEP * (i + 1) for i in range(above)]
             self._run(sorted(low + high), range(replicates))
         return self.curve()
+
+    def _best(self) -> tuple[list[float], int]:
+        """log2 of the shared learning rates, and the index of the best of them (0 when all diverged)."""
+        curve = self.curve()
+        return [float(x) for x in curve.x], max(0, mean_minimum(curve))
 
     def _shared(self) -> set[float]:
         """log2 learning rates that more than the locating replicate has."""
@@ -89,3 +93,7 @@ class LossSearch:
                 done.update(missing)
         ensure(cells, self.store)
         self._cells.update((cell.key, cell) for cell in cells)
+
+
+def _on_grid(x: float) -> float:
+    return round(x / STEP) * STEP

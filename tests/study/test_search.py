@@ -67,29 +67,29 @@ def search(study: Study) -> LossSearch:
 def test_it_finds_the_optimum_wherever_it_is(study: Study, monkeypatch, optimum: float) -> None:
     use(monkeypatch, Bowl(lambda cell: optimum))
     s = search(study)
-    curve = s.refine(s.locate(-6.5), 4)
+    curve = s.refine(s.follow(s.locate(-6.5)), 4)
     fit = fit_optimum(curve)
     assert fit.resolved
     assert list(fit.by_seed.values()) == pytest.approx([optimum] * 4)
-    assert len(curve.lrs) >= 7
+    assert len(curve.lrs) >= 5
 
 
 def test_points_are_shared_between_passes(study: Study, monkeypatch) -> None:
     bowl = use(monkeypatch, Bowl(lambda cell: -6.1))
     s = search(study)
-    s.refine(s.locate(-6.5), 4)
-    assert bowl.runs == 6 + 4 + 3 * 7  # coarse, what its seed still lacks, three seeds more
+    s.refine(s.follow(s.locate(-6.5)), 4)
+    assert bowl.runs == 5 + 2 + 1 + 3 * 5  # coarse, fine, one more to centre it, three seeds more
     again = search(study)
-    again.refine(again.locate(-6.5), 4)
-    assert bowl.runs == 31
+    again.refine(again.follow(again.locate(-6.5)), 4)
+    assert bowl.runs == 23
     again.refine(-6.0, 6)
-    assert bowl.runs == 31 + 2 * 7
+    assert bowl.runs == 23 + 2 * 5
 
 
 def test_divergence_beside_the_optimum(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0, diverges_above=-5.4))
     s = search(study)
-    fit = fit_optimum(s.refine(s.locate(-6.5), 4))
+    fit = fit_optimum(s.refine(s.follow(s.locate(-6.5)), 4))
     assert fit.resolved
     assert list(fit.by_seed.values()) == pytest.approx([-6.0] * 4)
 
@@ -124,7 +124,7 @@ def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> 
     other = replace(study, root=study.root / "tight")
     other.store.prepare()
     assert ask_drift(other, LADDER, LADDER.targets[0]).result.interval.n == study.tier.seeds
-    assert tight.runs == 31 + 28  # the target is looked for where the reference's optimum is
+    assert tight.runs == 23 + 20  # the target is looked for where the reference's optimum is
 
 
 def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
