@@ -57,7 +57,7 @@ def main() -> None:
         up, gate = leaf(runs, width, total, hidden), leaf(runs, width, total, hidden)
         down, logits = leaf(runs, total, hidden, width), leaf(runs, tokens, total)
         upstream = torch.randn_like(x)
-        if not supports_grouped(x):
+        if not supports_grouped(x, up):
             raise SystemExit(f"no grouped kernel for {dtype} on {device}")
         seconds = [
             median_seconds(partial(train, product, (x, up, gate, down), logits, experts, upstream), device)

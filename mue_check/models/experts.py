@@ -66,19 +66,19 @@ def grouped_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD
 
 def grouped_product(rows_ND: Tensor, weights_GDF: Tensor, ends_G: Tensor) -> Tensor:
     """rows[ends[g-1]:ends[g]] @ weights[g] for each group g: [N, F]."""
-    if supports_grouped(rows_ND):
+    if supports_grouped(rows_ND, weights_GDF):
         return F.grouped_mm(rows_ND.contiguous(), weights_GDF, offs=ends_G)
     group = torch.searchsorted(ends_G.long(), torch.arange(len(rows_ND), device=rows_ND.device), right=True)
     return torch.bmm(rows_ND.unsqueeze(1), weights_GDF.index_select(0, group)).squeeze(1)
 
 
-def supports_grouped(like: Tensor) -> bool:
-    """Whether torch has a grouped kernel here: fp32 and bf16 on CPU, bf16 on CUDA since Hopper, 16-byte rows."""
-    if like.shape[-1] * like.element_size() % 16:
+def supports_grouped(rows: Tensor, weights: Tensor) -> bool:
+    """Whether torch has a grouped kernel here: fp32 and bf16 on CPU, bf16 on CUDA since Hopper, rows of 16 bytes."""
+    if any(operand.shape[-1] * operand.element_size() % 16 for operand in (rows, weights)):
         return False
-    if like.is_cuda:
-        return like.dtype is torch.bfloat16 and torch.cuda.get_device_capability(like.device) >= (9, 0)
-    return like.dtype in (torch.float32, torch.bfloat16)
+    if rows.is_cuda:
+        return rows.dtype is torch.bfloat16 and torch.cuda.get_device_capability(rows.device) >= (9, 0)
+    return rows.dtype in (torch.float32, torch.bfloat16)
 
 
 def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
@@ -90,4 +90,4 @@ def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD:
 def prefer_grouped(x_RMD: Tensor, up_RDEF: Tensor, routing: Routing) -> bool:
     """True when sorting pays: measured in bench/expert_product.py."""
     total, active = up_RDEF.shape[2], routing.indices.shape[-1]
-    return supports_grouped(x_RMD) and total >= 2 * active
+    return supports_grouped(x_RMD, up_RDEF) and total >= 2 * active

@@ -79,7 +79,7 @@ def test_the_grouped_product_in_bf16() -> None:
 
     x, logits, down = leaf(2, 64, 32), leaf(2, 64, 16), leaf(2, 16, 32, 32)
     up, gate = leaf(2, 32, 16, 32), leaf(2, 32, 16, 32)
-    if not supports_grouped(x):
+    if not supports_grouped(x, up):
         pytest.skip("no grouped kernel for bf16 on this device")
     routing = route(logits, experts)
     ours, theirs = (product(x, up, gate, down, routing) for product in (grouped_experts, all_experts))

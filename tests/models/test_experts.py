@@ -70,6 +70,19 @@ def test_both_ways_agree_forward_and_backward(notation: str, dtype: torch.dtype,
         assert gradient.abs().max() > 0 or notation == "1e1a", name
 
 
+@pytest.mark.parametrize(("width", "hidden"), [(32, 2), (16, 3), (6, 4), (5, 7)])
+def test_widths_that_the_grouped_kernel_refuses(width: int, hidden: int) -> None:
+    """Its rows must be whole 16 bytes; other widths go another way and give the same."""
+    experts = Experts(total=8, activated=2, hidden=hidden)
+    x, logits = torch.randn(2, 10, width), torch.randn(2, 10, 8)
+    up, gate = torch.randn(2, width, 8, hidden), torch.randn(2, width, 8, hidden)
+    down = torch.randn(2, 8, hidden, width)
+    routing = route(logits, experts)
+    expected = all_experts(x, up, gate, down, routing)
+    for product in (grouped_experts, expert_product):
+        torch.testing.assert_close(product(x, up, gate, down, routing), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_expert_that_nobody_chose_has_gradient_zero() -> None:
     experts = Experts(total=4, activated=1, hidden=H)
     tensors = case(experts, torch.float32)

@@ -47,7 +47,7 @@ def fake_step(text: str) -> Stack:
 @pytest.fixture(autouse=True)
 def _no_grouped_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its fake kernel refuses float32; the grouped way is tried in bf16 below."""
-    monkeypatch.setattr(experts_module, "supports_grouped", lambda like: False)
+    monkeypatch.setattr(experts_module, "supports_grouped", lambda rows, weights: False)
 
 
 @pytest.mark.parametrize("text", ["d=32", "d=64,H=96", "4e4a", "16e2a", "8e4a2g1s,h=16"])
@@ -78,7 +78,7 @@ def test_the_guard_sees_what_must_not_be(monkeypatch: pytest.MonkeyPatch, unsafe
 
 
 def test_the_grouped_product_is_safe_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experts_module, "supports_grouped", lambda like: True)
+    monkeypatch.setattr(experts_module, "supports_grouped", lambda rows, weights: True)
     experts = Experts(total=8, activated=2, hidden=16)
     with FakeTensorMode():
 
