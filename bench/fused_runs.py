@@ -133,8 +133,8 @@ def measure(text: str, batch: int, runs: int, device: torch.device) -> dict[str,
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    fused_step = fused.captured()
-    alone_steps = [stack.captured() for stack in alone]
+    fused_step = fused.step
+    alone_steps = [stack.step for stack in alone]
     seconds: dict[str, list[float]] = {"fused": [], "alone": [], "plain": []}
     for part in range(ROUNDS + 1):
         steps = range(part * STEPS, (part + 1) * STEPS)

@@ -1,6 +1,7 @@
 """A stack of runs in training: the step, its logs, and evaluation on the held-out part."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,15 +63,15 @@ class Stack:
         starts_RB = self.starts.index_select(0, self.counter)[0]
         return self.tokens[starts_RB.unsqueeze(-1) + self.offsets]
 
-    def captured(self) -> Callable[[], None]:
+    @cached_property
+    def step(self) -> Callable[[], None]:
         """One training step as a callable, captured whole where the device allows."""
         return capture(lambda: training_step(self), [*self.state.buffers(), self.counter, self.log], self.device)
 
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""
-        step = self.captured()
         for _ in range(steps):
-            step()
+            self.step()
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
