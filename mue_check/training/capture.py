@@ -17,16 +17,21 @@ def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.dev
     if device.type != "cuda":
         return step
     saved = [tensor.clone() for tensor in state]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for tensor, value in zip(state, saved, strict=True):
+            tensor.copy_(value)
+
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         for _ in range(WARMUP_STEPS):
             step()
+            restore()  # every time: a short schedule has no fourth step
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    with torch.no_grad():
-        for tensor, value in zip(state, saved, strict=True):
-            tensor.copy_(value)
+    restore()
     return graph.replay

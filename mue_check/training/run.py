@@ -1,5 +1,6 @@
 """A stack of runs in training: the step, its logs, and evaluation on the held-out part."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -66,7 +67,8 @@ class Stack:
     @cached_property
     def step(self) -> Callable[[], None]:
         """One training step as a callable, captured whole where the device allows."""
-        return capture(lambda: training_step(self), [*self.state.buffers(), self.counter, self.log], self.device)
+        stack = weakref.proxy(self)  # a stack that held itself would keep its memory until the next collection
+        return capture(lambda: training_step(stack), [*self.state.buffers(), self.counter, self.log], self.device)
 
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""

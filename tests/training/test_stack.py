@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +93,18 @@ def test_training_in_two_parts_is_training_in_one(corpus: Corpus) -> None:
     two.advance(5)
     two.advance(7)
     assert torch.equal(one.state.flat, two.state.flat)
+
+
+def test_a_stack_is_freed_when_it_is_let_go(corpus: Corpus) -> None:
+    s = stack(corpus, "d=32", LRS, SEEDS)
+    s.advance(2)
+    buffer = weakref.ref(s.state.flat)
+    gc.disable()
+    try:
+        del s
+        assert buffer() is None
+    finally:
+        gc.enable()
 
 
 def test_held_out_and_training_parts_do_not_meet(corpus: Corpus) -> None:
