@@ -1,6 +1,6 @@
 """Which expert product is quicker for which shape: the measurement behind models.experts.prefer_grouped.
 
-python bench/expert_product.py [--json OUT] [--device cpu|cuda]
+python bench/expert_product.py [--json OUT] [--device cpu|cuda] [--quick]
 """
 
 import argparse
@@ -44,13 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--quick", action="store_true", help="the first shape alone")
     arguments = parser.parse_args()
     prepare_process()
     device = torch.device(arguments.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rows = []
     print(f"{'R':>3} {'M':>5} {'D':>4} {'N':>4} {'a':>3} {'h':>4} {'all ms':>8} {'grouped ms':>11} {'all/grouped':>12}")
-    for runs, tokens, width, total, active, hidden in SHAPES:
+    for runs, tokens, width, total, active, hidden in SHAPES[:1] if arguments.quick else SHAPES:
         experts = Experts(total=total, activated=active, hidden=hidden)
         leaf = partial(torch.randn, device=device, dtype=dtype, requires_grad=True)
         x = leaf(runs, tokens, width)

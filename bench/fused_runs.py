@@ -1,6 +1,6 @@
 """R runs as one against the same runs one by one: seconds per run and step, medians, in one process.
 
-    python bench/fused_runs.py [--device cpu|cuda] [--json OUT]
+    python bench/fused_runs.py [--device cpu|cuda] [--json OUT] [--quick]
 
 Three ways do the same work, and their losses are compared before anything is timed:
 fused: R runs in one stack (captured on CUDA); alone: the same code with R = 1, run after run;
@@ -29,6 +29,7 @@ LR = 2.0**-7
 ROUNDS, STEPS = 7, 12
 # model, tokens per step as sequences x context, R
 CASES = [("d=32,H=32", 8, 8), ("d=32,H=32", 16, 8), ("d=64,H=64", 8, 8), ("d=128,H=128", 8, 8)]
+CASES_QUICK = [("d=32,H=32", 2, 2)]
 CASES_CUDA = [("d=32,H=32", 16, 8), ("d=128,H=128", 16, 32), ("d=128,H=128", 128, 32)]
 
 
@@ -179,13 +180,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--quick", action="store_true", help="one tiny case: does it run, and is the work the same?")
     arguments = parser.parse_args()
     prepare_process()
     device = torch.device(arguments.device)
     results = []
     columns = ("model", "tokens", "R", "fused ms", "alone ms", "plain ms", "alone/fused", "plain/fused")
     print("  ".join(f"{column:>11}" for column in columns))
-    for text, batch, runs in CASES_CUDA if device.type == "cuda" else CASES:
+    cases = CASES_QUICK if arguments.quick else CASES_CUDA if device.type == "cuda" else CASES
+    for text, batch, runs in cases:
         r = measure(text, batch, runs, device)
         results.append(r)
         print("  ".join(f"{v:11.3f}" if isinstance(v, float) else f"{v!s:>11}" for v in r.values()), flush=True)
