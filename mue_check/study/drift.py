@@ -22,7 +22,8 @@ def ask_drift(study: Study, ladder: Ladder, target: Rung) -> Answer[Drift]:
 
 
 def ask_null_control(study: Study, ladder: Ladder) -> Answer[Drift]:
-    """The ladder's reference against itself with other seeds: PASS expected."""
+    """The ladder's reference against itself with other seeds: PASS expected, at the tier's own tolerance."""
+    study = replace(study, tolerance=study.tier.tolerance)
     rung = ladder.reference
     arm = study.arm(rung, study.prescription(ladder, rung))
     name = f"control-null-{ladder.axis}-{study.corpus_name}-{rung.label}"
@@ -30,7 +31,11 @@ def ask_null_control(study: Study, ladder: Ladder) -> Answer[Drift]:
 
 
 def ask_positive_control(study: Study, ladder: Ladder, target: Rung) -> Answer[Drift]:
-    """The study's rule is one that is known to drift on this ladder: FAIL expected."""
+    """The study's rule is one that is known to drift on this ladder: FAIL expected, at the tier's own tolerance.
+
+    A user's wider tolerance says what is harmless, not what the suite must be able to see.
+    """
+    study = replace(study, tolerance=study.tier.tolerance)
     arms = [study.arm(rung, study.prescription(ladder, rung)) for rung in (ladder.reference, target)]
     name = f"control-{study.rule.name}-{ladder.axis}-{study.corpus_name}-{target.label}"
     return _ask(study, name, "control", (ladder.reference, target), arms, Verdict.FAIL)

@@ -115,6 +115,15 @@ def test_a_right_rule_passes_and_a_drifting_one_fails(study: Study, monkeypatch)
     assert answer.result.interval.mean == pytest.approx(-1.1, abs=0.1)
 
 
+def test_a_wide_tolerance_does_not_blind_the_controls(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.2 if cell.model.width == 32 else -7.2, noise=0.02))
+    wide = replace(study, tolerance=3.0)
+    assert ask_drift(wide, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    control = ask_positive_control(wide.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
+    assert control.verdict is Verdict.FAIL
+    assert control.comparison.tolerance == study.tier.tolerance
+
+
 def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
     answer = ask_drift(study, LADDER, LADDER.targets[0])
