@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def docstrings(root: Path) -> Iterator[str]:
         if _SKIP.intersection(path.relative_to(root).parts):
             continue
         try:
-            tree = ast.parse(path.read_bytes())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of how others write: the text must not depend on -W
+                tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError):
             continue  # a template or a file for another version: no documentation to be had from it
         for node in ast.walk(tree):

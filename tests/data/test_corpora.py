@@ -47,10 +47,11 @@ def test_docstrings_are_prose_in_27_letters(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(
         '"""Module one: First words."""\nclass C:\n    """Second, words!"""\n    x = "no doc"\n'
     )
+    (tmp_path / "warns.py").write_text('"""Third."""\nx = "\\d"\n')
     (tmp_path / "broken.py").write_text("def f(:\n")
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "b.py").write_text('"""Not this one."""\n')
-    assert list(docstrings(tmp_path)) == ["Module one: First words.", "Second, words!"]
+    assert list(docstrings(tmp_path)) == ["Module one: First words.", "Second, words!", "Third."]
     tokens = letters("Ab-c  Zz9\n")
     assert "".join(ALPHABET[t] for t in tokens) == "ab c zz "
     with pytest.raises(DataError, match=r"letters of documentation, at least"):
