@@ -72,6 +72,8 @@ def activate(config: pytest.Config) -> None:
         config.stash[_SETTINGS] = _settings(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Teller(config), "mue_check-teller")
     # few long tests: an idle worker takes over what a busy one has queued
     if getattr(config.option, "dist", None) == "load":
         config.option.dist = "worksteal"
@@ -215,7 +217,8 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
 
     def check(answer: Answer[object]) -> None:
         comparison, verdict = answer.comparison, answer.verdict
-        record_property(comparison.name, f"{verdict}: {answer.measured}")
+        expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
+        record_property(comparison.name, f"{verdict}{expected}: {answer.measured}")
         if verdict == comparison.expected:
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
@@ -233,6 +236,33 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
         pytest.fail(text, pytrace=False)
 
     return check
+
+
+class Teller:
+    """Says each answer as it comes, in place of a dot: the suites run for minutes. Silent with -q, gives way to -v."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def answers(self, report: pytest.TestReport | pytest.CollectReport) -> list[str]:
+        """A line for each question that this finished test answered; of several laws the first stands for all."""
+        if not isinstance(report, pytest.TestReport) or report.when != "call" or self.config.get_verbosity() != 0:
+            return []
+        return [f"{name}: {str(value).splitlines()[0]}" for name, value in report.user_properties]
+
+    def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
+        """No letter for a test whose answer is printed."""
+        return ("passed", "", "") if report.passed and self.answers(report) else None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Print the answers."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is None:
+            return
+        for line in self.answers(report):
+            terminal.ensure_newline()
+            terminal.write_line(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -107,6 +107,7 @@ def test_killed_and_run_again_the_records_are_those_of_a_quiet_run(tmp_path: Pat
     quiet, rough = tmp_path / "quiet", tmp_path / "rough"
     result = run_pytest(*QUICK, "--study", quiet)
     assert result.returncode == 0, result.stdout
+    assert "coordinates-width-markov-complete_mue: PASS" in result.stdout  # said as it comes
     process = subprocess.Popen(
         command(*QUICK, "--study", rough),
         cwd=ROOT,
@@ -120,7 +121,10 @@ def test_killed_and_run_again_the_records_are_those_of_a_quiet_run(tmp_path: Pat
     process.wait()
     done = len(list(rough.glob("cells/*.json")))
     assert 0 < done < len(list(quiet.glob("cells/*.json")))
-    assert run_pytest(*QUICK, "--study", rough, "-n", "2").returncode == 0
+    result = run_pytest(*QUICK, "--study", rough, "-n", "2")
+    assert result.returncode == 0
+    assert result.stdout.count("coordinates-width-markov-complete_mue: PASS") == 1
+    assert "1 passed" in result.stdout
     again = {name: data.replace(bytes(rough), bytes(quiet)) for name, data in records(rough).items()}
     assert again == records(quiet)
     assert (rough / "report.html").exists()
