@@ -136,7 +136,7 @@ def _report(options: argparse.Namespace) -> int:
     from mue_check.report import summarize, verdict_lines, write_report
 
     summary = summarize(options.study)
-    page = write_report(options.study)
+    page = write_report(options.study, summary)
     if not options.quiet:
         print("\n".join(verdict_lines(summary)))
         print(f"report: {page}")

@@ -275,8 +275,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
     terminalreporter.section("mue_check")
     try:
-        for line in verdict_lines(summarize(settings.root)):
+        summary = summarize(settings.root)
+        for line in verdict_lines(summary):
             terminalreporter.line(line)
-        terminalreporter.line(f"report: {write_report(settings.root)}")
+        terminalreporter.line(f"report: {write_report(settings.root, summary)}")
     except MueCheckError as error:
         terminalreporter.line(f"no report: {error}")

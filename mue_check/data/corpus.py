@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Corpus:
     vocab: int
     entropy: float | None = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of every token: two corpora with one fingerprint are the same data."""
         digest = hashlib.sha256(f"{self.vocab}".encode())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.verdict import Verdict
@@ -32,20 +33,22 @@ class EarlyComparison:
         return Verdict.FAIL if self.trend.low > TREND_TOLERANCE else Verdict.INCONCLUSIVE
 
     def __str__(self) -> str:
-        return f"log2 loss ratio {_text(self.level)}, trend per doubling of steps {_text(self.trend)}"
+        return f"log2 loss ratio {self.level.text(4)}, trend per doubling of steps {self.trend.text(4)}"
 
 
-def _text(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+def log2_ratio(reference: pd.DataFrame, target: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Steps [T] and log2(target loss / reference loss) [S, T] of two early_curve tables with the same replicates."""
+    ours, theirs = (table.pivot(index="seed", columns="step", values="loss") for table in (reference, target))
+    ratio = np.log2(theirs.to_numpy(dtype=np.float64) / ours.to_numpy(dtype=np.float64))
+    return ours.columns.to_numpy(dtype=np.int64), ratio
 
 
 def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyComparison:
     """From two early_curve tables with the same replicates, in order; unbounded where a loss is not finite."""
-    ours, theirs = (table.pivot(index="seed", columns="step", values="loss") for table in (reference, target))
-    ratio = np.log2(theirs.to_numpy() / ours.to_numpy())
+    steps, ratio = log2_ratio(reference, target)
     if not np.isfinite(ratio).all():
         return EarlyComparison(level=_DIVERGED, trend=_DIVERGED)
-    x = np.log2(ours.columns.to_numpy() + 1.0)
+    x = np.log2(steps + 1.0)
     levels = [float(row.mean()) for row in ratio]
     trends = [float(np.polyfit(x, row, 1)[0]) for row in ratio]
     return EarlyComparison(level=t_interval(levels), trend=t_interval(trends))

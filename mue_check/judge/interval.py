@@ -24,8 +24,12 @@ class Interval:
         """Half the interval, in the unit of the mean."""
         return (self.high - self.low) / 2
 
+    def text(self, digits: int = 2) -> str:
+        """``mean [low, high]``."""
+        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        return self.text()
 
 
 def t_interval(values: Sequence[float]) -> Interval:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from mue_check.errors import StoreError
 from mue_check.judge.drift import Drift
-from mue_check.judge.early import EarlyComparison
+from mue_check.judge.early import EarlyComparison, compare_early, log2_ratio
 from mue_check.judge.law import LawResult
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
 from mue_check.study.comparison import Comparison, load_comparisons
-from mue_check.study.reading import judge_coordinates, judge_early, judge_stored_drift, side_table
+from mue_check.study.reading import judge_coordinates, judge_stored_drift, law_rungs, side_table
 
 _Found = TypeVar("_Found")
 
@@ -157,23 +157,18 @@ def _drift(comparison: Comparison, store: Store) -> DriftFinding:
 
 
 def _laws(comparison: Comparison, store: Store) -> LawsFinding:
+    rungs = law_rungs(store, comparison.sides)
     return LawsFinding(
         comparison=comparison,
-        results=tuple(judge_coordinates(store, comparison.axis, comparison.sides)),
-        tables=tuple(side_table(store, side) for side in comparison.sides),
+        results=tuple(judge_coordinates(comparison.axis, rungs)),
+        tables=tuple(rung.table for rung in rungs),
     )
 
 
 def _early(comparison: Comparison, store: Store) -> EarlyFinding:
-    tables = (side_table(store, side) for side in comparison.sides)
-    ours, theirs = (table.pivot(index="seed", columns="step", values="loss") for table in tables)
-    ratio = np.log2(theirs.to_numpy(dtype=np.float64) / ours.to_numpy(dtype=np.float64))
-    return EarlyFinding(
-        comparison=comparison,
-        early=judge_early(store, comparison.sides),
-        steps=ours.columns.to_numpy(dtype=np.int64),
-        ratio=ratio,
-    )
+    reference, target = (side_table(store, side) for side in comparison.sides)
+    steps, ratio = log2_ratio(reference, target)
+    return EarlyFinding(comparison=comparison, early=compare_early(reference, target), steps=steps, ratio=ratio)
 
 
 def _costs(store: Store, comparisons: Iterable[Comparison]) -> list[RungCost]:

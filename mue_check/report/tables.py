@@ -36,12 +36,12 @@ def printable(text: str) -> str:
 
 
 def interval_text(interval: Interval, digits: int = 2) -> str:
-    """``mean [low, high]``, or that there is none."""
+    """The interval, or that there is none."""
     if interval.n == 0:
         return "unresolved"
     if interval.n == 1:
         return f"{interval.mean:+.{digits}f} [one seed]"
-    return f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
+    return interval.text(digits)
 
 
 def regret_text(found: DriftFinding) -> str:

@@ -9,18 +9,20 @@ from mue_check.records.files import write_atomic
 from mue_check.report.markdown import render_markdown
 from mue_check.report.page import render_page
 from mue_check.report.plots import draw_pictures
-from mue_check.report.summary import summarize
+from mue_check.report.summary import Summary, summarize
 
 LATEST = "latest"
 
 
-def write_report(root: Path) -> Path:
+def write_report(root: Path, summary: Summary | None = None) -> Path:
     """Write report.html, report.md and figures/ into the study and return the page's path.
+
+    ``summary`` is the study's, where the caller has judged it already.
 
     The same study gives the same bytes. A link ``latest`` beside the study points at it, where the
     system has links and nobody keeps something else under that name. StoreError when it cannot be judged.
     """
-    summary = summarize(root)
+    summary = summary or summarize(root)
     pictures = draw_pictures(summary)
     for picture in pictures:
         write_atomic(root / "figures" / f"{picture.name}.png", picture.png)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from mue_check.judge.drift import Drift, judge_drift
-from mue_check.judge.early import EarlyComparison, compare_early
 from mue_check.judge.law import ACTIVATED_LAWS, WIDTH_LAWS, Law, LawResult, Rung, judge_law
 from mue_check.judge.optimum import Curve
 from mue_check.records import Store
@@ -50,13 +49,11 @@ def side_table(store: Store, side: Side) -> pd.DataFrame:
     return pd.concat([store.rows(key) for key in side.cells], ignore_index=True)
 
 
-def judge_coordinates(store: Store, axis: str, sides: Sequence[Side]) -> list[LawResult]:
-    """Judge the axis's laws on stored coordinates, one side per rung in ascending size."""
-    rungs = [Rung(label=side.label, size=side.size, table=side_table(store, side)) for side in sides]
+def law_rungs(store: Store, sides: Sequence[Side]) -> list[Rung]:
+    """The stored coordinates of each side, in ascending size."""
+    return [Rung(label=side.label, size=side.size, table=side_table(store, side)) for side in sides]
+
+
+def judge_coordinates(axis: str, rungs: Sequence[Rung]) -> list[LawResult]:
+    """Judge the axis's laws on its rungs."""
     return [judge_law(law, rungs) for law in LAWS[axis]]
-
-
-def judge_early(store: Store, sides: Sequence[Side]) -> EarlyComparison:
-    """Compare two stored early curves, reference first."""
-    reference, target = (side_table(store, side) for side in sides)
-    return compare_early(reference, target)

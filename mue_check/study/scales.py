@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from mue_check.axes import Ladder, Rung
 from mue_check.execute import ensure
-from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison
+from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_early
 from mue_check.judge.law import COORDINATE_STEPS, LawResult
 from mue_check.judge.verdict import Verdict, join
 from mue_check.rules import Prescription
 from mue_check.study.answer import Answer
 from mue_check.study.arm import Arm
 from mue_check.study.comparison import Side
-from mue_check.study.reading import judge_coordinates, judge_early
+from mue_check.study.reading import judge_coordinates, law_rungs, side_table
 from mue_check.study.setting import Study, side_of
 
 COORDINATE_SEEDS = (12, 24, 48)
@@ -40,7 +40,7 @@ def ask_coordinates(
         train = replace(arm.train, steps=COORDINATE_STEPS[-1], warmup=0, final_lr=1.0)
         arms.append(replace(arm, base=base, train=train))
     for sides in _rounds(study, "coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
-        results = judge_coordinates(study.store, axis, sides)
+        results = judge_coordinates(axis, law_rungs(study.store, sides))
         verdict = join(result.verdict for result in results)
         if verdict is not Verdict.INCONCLUSIVE:
             break
@@ -60,7 +60,7 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> Answer[EarlyC
     arms = [study.arm(rung, study.prescription(ladder, rung)) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     for sides in _rounds(study, "early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
-        result = judge_early(study.store, sides)
+        result = compare_early(*(side_table(study.store, side) for side in sides))
         if result.verdict is not Verdict.INCONCLUSIVE:
             break
     name = f"early-{ladder.axis}-{study.corpus_name}-{study.rule.name}-{target.label}"

@@ -67,7 +67,8 @@ def test_both_ways_agree_forward_and_backward(notation: str, dtype: torch.dtype,
         torch.testing.assert_close(
             gradient, others[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
-        assert gradient.abs().max() > 0 or notation == "1e1a", name
+        # one expert has weight 1 whatever its logit
+        assert gradient.abs().max() > 0 or (notation, name) == ("1e1a", "logits"), name
 
 
 @pytest.mark.parametrize(("width", "hidden"), [(32, 2), (16, 3), (6, 4), (5, 7)])
