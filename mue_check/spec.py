@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from mue_check.errors import SpecError
+from mue_check.routers import BALANCES, get_router
 
 _NOTATION = re.compile(r"(?P<n>\d+)e(?P<a>\d+)a(?:(?P<g>\d+)g)?(?:(?P<s>\d+)s)?")
 
@@ -45,7 +46,8 @@ class Experts:
     """A mixture: ``total`` routed experts (N), ``activated`` per token (a), each ``hidden`` wide (h).
 
     ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
-    experts of the same width see every token. ``activated == total`` is a Dense MoE.
+    experts of the same width see every token. ``activated == total`` is a Dense MoE. ``router`` names the
+    routing variant, ``balance`` what evens its load out.
     """
 
     total: int
@@ -53,6 +55,8 @@ class Experts:
     hidden: int
     groups: int = 1
     shared: int = 0
+    router: str = "sigmoid_norm"
+    balance: str = "none"
 
     def __post_init__(self) -> None:
         require_positive(self, "total", "activated", "hidden", "groups")
@@ -63,6 +67,11 @@ class Experts:
         for name, value in (("N", self.total), ("a", self.activated)):
             if value % self.groups:
                 raise SpecError(f"{self.notation}: groups G={self.groups} must divide {name}={value}")
+        most = get_router(self.router).most_activated
+        if most is not None and self.activated > most:
+            raise SpecError(f"{self.notation}: router {self.router!r} activates at most {most} expert(s) per token")
+        if self.balance not in BALANCES:
+            raise SpecError(f"unknown balance {self.balance!r}: allowed are {', '.join(BALANCES)}")
 
     @classmethod
     def from_notation(cls, text: str, *, hidden: int) -> "Experts":
@@ -91,8 +100,15 @@ class Experts:
         """H_act = (a + s) * h."""
         return (self.activated + self.shared) * self.hidden
 
+    @property
+    def weight_sum(self) -> float | None:
+        """What the active weights of a token sum to by the router's own claim; None where it claims nothing."""
+        return {"one": 1.0, "groups": float(self.groups), "free": None}[get_router(self.router).weight_sum]
+
     def __str__(self) -> str:
-        return f"{self.notation},h={self.hidden}"
+        router = f",router={self.router}" if self.router != "sigmoid_norm" else ""
+        balance = f",balance={self.balance}" if self.balance != "none" else ""
+        return f"{self.notation},h={self.hidden}{router}{balance}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +203,10 @@ _KEYS = {
     "B": "tokens per step",
     "T": "steps",
     "experts": "notation such as 128e8a1s",
+    "router": "routing variant",
+    "balance": "load balancing",
 }
+_WORDS = ("experts", "router", "balance")
 
 
 @dataclass(kw_only=True)
@@ -195,16 +214,16 @@ class _Draft:
     """Numbers by SPEC key, before they are known to describe anything."""
 
     numbers: dict[str, int] = field(default_factory=dict)
-    experts: str | None = None
+    words: dict[str, str] = field(default_factory=dict)
 
     def put(self, key: str, value: object, text: str) -> None:
         allowed = ", ".join(f"{k} ({v})" for k, v in _KEYS.items())
         if key not in _KEYS:
             raise SpecError(f"unknown key {key!r} in SPEC {text!r}: allowed are {allowed}")
-        if key in self.numbers or (key == "experts" and self.experts is not None):
+        if key in self.numbers or key in self.words:
             raise SpecError(f"{key!r} stands twice in SPEC {text!r}")
-        if key == "experts":
-            self.experts = str(value)
+        if key in _WORDS:
+            self.words[key] = str(value)
             return
         try:
             self.numbers[key] = value if isinstance(value, int) else int(str(value))
@@ -247,11 +266,14 @@ def _build(draft: _Draft, text: str, default: Scenario | None) -> Scenario:
 
     width = number("d", old.width if old else None)
     feed_forward: Dense | Experts
-    if draft.experts is not None:
+    notation = draft.words.pop("experts", None)
+    if notation is not None:
         if "H" in draft.numbers:
-            raise SpecError(f"SPEC {text!r} gives H (dense) and {draft.experts} (experts): choose one")
-        same = old.feed_forward.hidden if old and isinstance(old.feed_forward, Experts) else width
-        feed_forward = Experts.from_notation(draft.experts, hidden=number("h", same))
+            raise SpecError(f"SPEC {text!r} gives H (dense) and {notation} (experts): choose one")
+        mixture = old.feed_forward if old and isinstance(old.feed_forward, Experts) else None
+        feed_forward = Experts.from_notation(notation, hidden=number("h", mixture.hidden if mixture else width))
+        if mixture:
+            feed_forward = replace(feed_forward, router=mixture.router, balance=mixture.balance)
     elif "H" in draft.numbers:
         if "h" in draft.numbers:
             raise SpecError(f"SPEC {text!r} gives h (expert width) beside H (dense): h needs a notation such as 8e2a")
@@ -264,6 +286,11 @@ def _build(draft: _Draft, text: str, default: Scenario | None) -> Scenario:
         feed_forward = replace(old.feed_forward, hidden=draft.numbers["h"])
     else:
         feed_forward = old.feed_forward
+    if draft.words:
+        if isinstance(feed_forward, Dense):
+            raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, and its feed-forward is dense")
+        router = draft.words.get("router", feed_forward.router)
+        feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", feed_forward.balance))
     head = next(f.default for f in fields(ModelSpec) if f.name == "head_width")
     assert isinstance(head, int)
     model = ModelSpec(

@@ -102,3 +102,26 @@ def test_bad_specs_say_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(SpecError, match=says) as caught:
         parse_scenario(text)
     assert "\n" not in str(caught.value)
+
+
+def test_router_and_balance_are_part_of_the_model() -> None:
+    reference = parse_scenario("d=32,L=2,16e2a,h=8")
+    target = parse_scenario("32e4a2g,router=moge,balance=selection_bias", default=reference)
+    assert str(target.model) == "d=32,L=2,32e4a2g,h=8,router=moge,balance=selection_bias"
+    assert parse_scenario("16e4a2g", default=target).model.feed_forward.router == "moge"
+    assert target.model.feed_forward.weight_sum is None
+    assert parse_scenario("8e4a2g,router=sigmoid_group_norm", default=reference).model.feed_forward.weight_sum == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("16e2a,router=best", "unknown router 'best': allowed are sigmoid_norm"),
+        ("16e2a,balance=best", "unknown balance 'best': allowed are none"),
+        ("16e2a,router=switch", "activates at most 1"),
+        ("d=32,L=1,H=32,router=moge", "its feed-forward is dense"),
+    ],
+)
+def test_a_router_that_cannot_be(text: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        parse_scenario(text, default=parse_scenario("d=32,L=2,H=32"))
