@@ -1,4 +1,4 @@
-# make suite   set up, then the main job: both axes on the Markov source and on real text
+# make suite   set up, then the main job: nine axes on the Markov source, width and experts on text too
 # make test    set up, then the tests of mue_check itself
 PYTHON ?= python3
 VENV ?= .venv

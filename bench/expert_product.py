@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from mue_check.execute.process import prepare_process
-from mue_check.models.experts import all_experts, grouped_experts, route, supports_grouped
+from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
+from mue_check.models.routing import route
 from mue_check.spec import Experts
 
 SHAPES = [

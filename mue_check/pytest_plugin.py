@@ -7,7 +7,7 @@ does nothing until ``suites/conftest.py`` calls ``activate``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import pytest
 from mue_check.errors import MueCheckError
 
 if TYPE_CHECKING:
-    from mue_check.axes import Ladder, Rung
+    from mue_check.axes import Ladder, Question, Rung
     from mue_check.rules import Rule
     from mue_check.study.answer import Answer
     from mue_check.study.setting import Study
@@ -35,7 +35,29 @@ class Settings:
     root: Path
     tolerance: float
     allow_inconclusive: bool
+    router: str
+    balance: str
+    heldout: str | None
+    beside: tuple[Rule, ...]
     command: str
+
+    @property
+    def routing(self) -> str:
+        """How the mixtures route, as ``--router`` spells it without ``builtin:``."""
+        return self.router + (f"+{self.balance}" if self.balance != "none" else "")
+
+    def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
+        """The tier's ladders of an axis with the routing and the composite target that were asked for."""
+        from mue_check.axes import heldout_ladder
+        from mue_check.spec import Scenario, parse_scenario
+
+        ladders = self.tier.ladders(axis, question)
+        if axis == "heldout" and self.heldout is not None:
+            ladder = ladders[0]
+            reference = Scenario.of(ladder.reference.model, self.tier.task(corpus, ladder.regime).train)
+            ladders = (heldout_ladder(reference, parse_scenario(self.heldout, default=reference)),)
+        routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
+        return tuple(ladder for ladder in routed if ladder.targets)
 
 
 _SETTINGS = pytest.StashKey[Settings]()
@@ -50,6 +72,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
     )
     group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
+    group.addoption(
+        "--router",
+        metavar="builtin:NAME[+BALANCE]",
+        help="routing variant in every mixture, e.g. builtin:deepseek_v3+selection_bias (default: the rule's own)",
+    )
+    group.addoption("--heldout", metavar="SPEC", help="the composite target of suites/test_heldout.py")
+    group.addoption(
+        "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
+    )
     group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
     group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
     group.addoption(
@@ -60,7 +91,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line(
-        "markers", "axis(name, corpora=N): the axis of a suite's test; on the first N corpora alone"
+        "markers",
+        "axis(name, question=drift|scales|speed, corpora=N, without=CORPORA, ladder=NAME, targets=N): what a suite's "
+        "test is about; on the first N corpora, one ladder and its first N targets alone",
     )
 
 
@@ -102,14 +135,18 @@ def _settings(config: pytest.Config) -> Settings:
     tolerance = option("tolerance")
     if tolerance is not None and not 0 < tolerance < 100:
         raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
+    router, balance = _routing(option("router"))
     given = option("study")
     root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
-    Store(root).prepare()
     parts = ["pytest suites/", f"--tier {tier.name}"]
-    parts += [f"--{key} {option(key)}" for key in ("corpus", "tolerance") if option(key) is not None]
+    parts += [
+        f"--{key} {option(key)}"
+        for key in ("corpus", "tolerance", "router", "heldout", "beside")
+        if option(key) is not None
+    ]
     parts += [f"--rule {rule.name}"] if rule.name != "complete_mue" else []
     parts += [f"--study {given}"] if given else []
-    return Settings(
+    settings = Settings(
         tier=tier,
         axes=axes,
         corpora=corpora,
@@ -117,48 +154,120 @@ def _settings(config: pytest.Config) -> Settings:
         root=root,
         tolerance=tier.tolerance if tolerance is None else tolerance,
         allow_inconclusive=option("allow_inconclusive"),
+        router=router,
+        balance=balance,
+        heldout=option("heldout"),
+        beside=tuple(get_rule(name.strip()) for name in (option("beside") or "").split(",") if name.strip()),
         command=" ".join(parts),
     )
+    # a routing or a composite that cannot be built is a usage error
+    for corpus in corpora:
+        for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
+            for rung in ladder.rungs:
+                rung.train(tier.task(corpus, ladder.regime).train)
+    Store(root).prepare()
+    return settings
+
+
+def _routing(text: str | None) -> tuple[str, str]:
+    """Router and balance of ``builtin:NAME[+BALANCE]``."""
+    from mue_check.errors import SpecError
+    from mue_check.routers import BALANCES, ROUTERS, get_router
+
+    if text is None:
+        return "sigmoid_norm", "none"
+    kind, _, rest = text.partition(":")
+    name, _, balance = rest.partition("+")
+    if kind != "builtin":
+        raise SpecError(f"--router {text!r}: write builtin:NAME with NAME one of {', '.join(ROUTERS)}")
+    if balance and balance not in BALANCES:
+        raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
+    return get_router(name).name, balance or "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What one suite test is about: a corpus, the axis's ladder and, where it has one, a target on it."""
+    """What one suite test is about: a corpus, a ladder and, where it has them, a target on it and another rule."""
 
     corpus: str
     ladder: Ladder
     target: Rung | None = None
+    rule: Rule | None = None
 
     @property
     def label(self) -> str:
         """The test's id."""
-        return "-".join([Path(self.corpus).name, *([self.target.label] if self.target else [])])
+        target, rule = [self.target.label] if self.target else [], [self.rule.name] if self.rule else []
+        return "-".join([Path(self.corpus).name, self.ladder.name, *target, *rule])
 
     @property
     def work(self) -> float:
         """Roughly how long it takes, for the order of tests: longest first."""
         rungs = [self.target] if self.target else self.ladder.rungs
-        return max(rung.model.active_parameters for rung in rungs) * (1.0 if self.target else 0.01)
+        work = max((r.model.active_parameters + r.model.parameters / 3) * r.batch * r.steps for r in rungs)
+        return work * (1.0 if self.target else 0.01)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per corpus (fixture ``ladder_case``) or per corpus and target rung (``target_case``)."""
-    for fixture in ("ladder_case", "target_case"):
+    """One test per corpus and ladder of scales (``ladder_case``), per corpus, ladder and target (``target_case``), or
+    per rule of ``--beside`` and every target (``rule_case``) or ladder of scales (``rule_ladder_case``)."""
+    makers = {
+        "ladder_case": _ladder_cases,
+        "target_case": _target_cases,
+        "rule_case": _rule_cases,
+        "rule_ladder_case": _rule_ladder_cases,
+    }
+    settings = metafunc.config.stash.get(_SETTINGS, None)
+    for fixture, make in makers.items():
         if fixture in metafunc.fixturenames:
-            cases = _cases(metafunc, targets=fixture == "target_case")
+            cases = [] if settings is None else make(settings, metafunc.definition.get_closest_marker("axis"))
             metafunc.parametrize(fixture, cases, ids=[case.label for case in cases])
 
 
-def _cases(metafunc: pytest.Metafunc, *, targets: bool) -> list[Case]:
-    settings = metafunc.config.stash.get(_SETTINGS, None)
-    marker = metafunc.definition.get_closest_marker("axis")
-    if settings is None or marker is None or marker.args[0] not in settings.axes:
-        return []
-    ladder = settings.tier.ladder(marker.args[0])
-    corpora = settings.corpora[: marker.kwargs.get("corpora")]
-    if not targets:
-        return [Case(corpus=corpus, ladder=ladder) for corpus in corpora]
-    return [Case(corpus=corpus, ladder=ladder, target=target) for corpus in corpora for target in ladder.targets]
+def _ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    return [Case(corpus=corpus, ladder=ladder) for corpus, ladder in _asked(settings, marker, "scales")]
+
+
+def _target_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    first = marker.kwargs.get("targets") if marker else None
+    return [
+        Case(corpus=corpus, ladder=ladder, target=target)
+        for corpus, ladder in _asked(settings, marker, "drift")
+        for target in ladder.targets[:first]
+    ]
+
+
+def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    corpus = settings.corpora[0]
+    return [
+        Case(corpus=corpus, ladder=ladder, target=target, rule=rule)
+        for axis in settings.axes
+        for ladder in settings.ladders(axis, corpus)
+        for target in ladder.targets
+        for rule in settings.beside
+    ]
+
+
+def _rule_ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    corpus = settings.corpora[0]
+    return [
+        Case(corpus=corpus, ladder=ladder, rule=rule)
+        for axis in settings.axes
+        for ladder in settings.ladders(axis, corpus, "scales")
+        for rule in settings.beside
+    ]
+
+
+def _asked(settings: Settings, marker: pytest.Mark | None, question: Question) -> Iterator[tuple[str, Ladder]]:
+    """Corpora and ladders of a test's ``axis`` marker, among those that the command line asks for."""
+    if marker is None or marker.args[0] not in settings.axes:
+        return
+    wanted = marker.kwargs
+    corpora = [name for name in settings.corpora if name not in wanted.get("without", ())]
+    for corpus in corpora[: wanted.get("corpora")]:
+        for ladder in settings.ladders(marker.args[0], corpus, wanted.get("question", question)):
+            if wanted.get("ladder") in (None, ladder.name):
+                yield corpus, ladder
 
 
 @pytest.hookimpl(trylast=True)
@@ -171,7 +280,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unwanted: list[pytest.Item] = []
     for item in items:
         marker = item.get_closest_marker("axis")
-        (wanted if marker is None or marker.args[0] in settings.axes else unwanted).append(item)
+        asked = marker is None or marker.args[0] in settings.axes
+        # pytest makes one item of no case at all
+        (wanted if asked and "NOTSET" not in item.name else unwanted).append(item)
     config.hook.pytest_deselected(items=unwanted)
     wanted.sort(key=_work, reverse=True)
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
@@ -196,15 +307,15 @@ def study(settings: Settings, request: pytest.FixtureRequest) -> Study:
     """The study of the test's corpus under the rule of ``--rule``."""
     from mue_check.study.setting import Study
 
-    params = request.node.callspec.params
-    case = params.get("target_case") or params["ladder_case"]
+    case = next(value for value in request.node.callspec.params.values() if isinstance(value, Case))
     return Study(
         root=settings.root,
         tier=settings.tier,
         corpus=case.corpus,
-        rule=settings.rule,
+        rule=case.rule or settings.rule,
         tolerance=settings.tolerance,
         command=f"{settings.command} -k '{request.node.originalname} and {case.label}'",
+        routing=settings.routing,
     )
 
 
@@ -215,11 +326,14 @@ Expect = Callable[["Answer[object]"], None]
 def expect(settings: Settings, record_property: Callable[[str, object], None]) -> Expect:
     """Hold a verdict against the one that its question expects, and say in full what was measured if they differ."""
 
+    from mue_check.judge.verdict import meets
+
     def check(answer: Answer[object]) -> None:
         comparison, verdict = answer.comparison, answer.verdict
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
-        record_property(comparison.name, f"{verdict}{expected}: {answer.measured}")
-        if verdict == comparison.expected:
+        said = "measured" if verdict is None else f"{verdict}{expected}"
+        record_property(comparison.name, f"{said}: {answer.measured}")
+        if verdict is None or not comparison.expected or meets(verdict, comparison.expected):
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
         text = "\n".join(

@@ -13,7 +13,8 @@ class Router:
     """One way of choosing experts.
 
     ``weight_sum``: the active weights of a token sum to 1 ("one"), to the number of groups ("groups"), or to
-    whatever comes out ("free"). ``most_activated`` bounds a where the design does.
+    whatever comes out ("free"). ``most_activated`` bounds a where the design does. ``grouped``: it can take a/G
+    experts of each of G groups. ``scored``: tokens select by score, which a bias can move and a loss even out.
     """
 
     name: str
@@ -21,6 +22,8 @@ class Router:
     weight_sum: WeightSum
     source: str
     most_activated: int | None = None
+    grouped: bool = True
+    scored: bool = True
     shared: int = 0
     """Shared experts that belong to the published design."""
 
@@ -52,12 +55,14 @@ ROUTERS = {
             weight_sum="free",
             source="Switch Transformer, arXiv 2101.03961",
             most_activated=1,
+            grouped=False,
         ),
         Router(
             name="deepseek_v3",
             summary="sigmoid scores, selection within the best groups, normalized, then times 2.5; one shared expert",
             weight_sum="free",
             source="DeepSeek-V3, arXiv 2412.19437",
+            grouped=False,
             shared=1,
         ),
         Router(
@@ -71,6 +76,8 @@ ROUTERS = {
             summary="each expert takes its best tokens, a/N of the batch, weighted by softmax over experts",
             weight_sum="free",
             source="arXiv 2202.09368",
+            grouped=False,
+            scored=False,
         ),
         Router(
             name="sigmoid_mean",
@@ -83,6 +90,7 @@ ROUTERS = {
             summary="experts drawn by a hash of the token's prefix, equal weights: routing that learns nothing",
             weight_sum="one",
             source="a control",
+            scored=False,
         ),
     )
 }

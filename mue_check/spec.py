@@ -12,6 +12,8 @@ from pathlib import Path
 from mue_check.errors import SpecError
 from mue_check.routers import BALANCES, get_router
 
+REFERENCE_HEAD_WIDTH = 16
+"""Where attention by 1/d_head and by 1/sqrt(d_head) agree."""
 _NOTATION = re.compile(r"(?P<n>\d+)e(?P<a>\d+)a(?:(?P<g>\d+)g)?(?:(?P<s>\d+)s)?")
 
 
@@ -67,11 +69,26 @@ class Experts:
         for name, value in (("N", self.total), ("a", self.activated)):
             if value % self.groups:
                 raise SpecError(f"{self.notation}: groups G={self.groups} must divide {name}={value}")
-        most = get_router(self.router).most_activated
-        if most is not None and self.activated > most:
-            raise SpecError(f"{self.notation}: router {self.router!r} activates at most {most} expert(s) per token")
+        self._require_routable()
+
+    def _require_routable(self) -> None:
+        """Router, groups and balance must go together."""
+        kind = get_router(self.router)
+        if kind.most_activated is not None and self.activated > kind.most_activated:
+            raise SpecError(
+                f"{self.notation}: router {self.router!r} activates at most {kind.most_activated} expert(s) per token"
+            )
+        if self.groups > 1 and not kind.grouped:
+            raise SpecError(
+                f"{self.notation}: router {self.router!r} does not take a/G of each group: leave groups G at 1"
+            )
         if self.balance not in BALANCES:
             raise SpecError(f"unknown balance {self.balance!r}: allowed are {', '.join(BALANCES)}")
+        if self.balance != "none" and not kind.scored:
+            raise SpecError(
+                f"{self.notation}: balance {self.balance!r} has no meaning with router {self.router!r}, "
+                "whose load does not follow scores: use balance none"
+            )
 
     @classmethod
     def from_notation(cls, text: str, *, hidden: int) -> "Experts":
@@ -118,7 +135,7 @@ class ModelSpec:
     width: int
     depth: int
     feed_forward: Dense | Experts
-    head_width: int = 16
+    head_width: int = REFERENCE_HEAD_WIDTH
 
     def __post_init__(self) -> None:
         require_positive(self, "width", "depth", "head_width")
@@ -137,8 +154,15 @@ class ModelSpec:
         """Weights of all blocks that each token meets (attention 4 d^2, SwiGLU 3 d H_act); embeddings apart."""
         return self.depth * (4 * self.width**2 + 3 * self.width * self.feed_forward.active_width)
 
+    @property
+    def parameters(self) -> int:
+        """Weights of all blocks, whether a token meets them or not; embeddings and routers apart."""
+        ffn = self.feed_forward
+        width = ffn.hidden if isinstance(ffn, Dense) else (ffn.total + ffn.shared) * ffn.hidden
+        return self.depth * (4 * self.width**2 + 3 * self.width * width)
+
     def __str__(self) -> str:
-        head = f",dh={self.head_width}" if self.head_width != 16 else ""
+        head = f",dh={self.head_width}" if self.head_width != REFERENCE_HEAD_WIDTH else ""
         return f"d={self.width},L={self.depth},{self.feed_forward}{head}"
 
 

@@ -1,17 +1,18 @@
 """Tiers: how large and how long, so that a suite fits a machine; and the tuned base values of each corpus."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from mue_check.axes import Ladder, activated_experts_ladder, width_ladder
+from mue_check.axes import AXES, Ladder, Question, Regime, Sizes
 from mue_check.errors import SpecError
-from mue_check.rules import HyperParameters
+from mue_check.rules import HyperParameters, Knob
 from mue_check.spec import TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How a reference of one tier trains on one corpus; ``base.lr`` is only where the search begins.
+    """How a reference of one tier trains on one corpus; ``base`` is only where a search begins.
 
     Chosen by measured spread of the optimum and curvature: docs/choices.md holds the numbers. Seeds are
     added to a PASS too, up to the tier's cap, until its interval's half-width is ``half_width`` octaves.
@@ -20,72 +21,129 @@ class Task:
     train: TrainSpec
     base: HyperParameters
     half_width: float
+    other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
 
-    @property
-    def log2_lr(self) -> float:
-        """Where the search for the reference's optimum begins."""
-        return math.log2(self.base.lr)
+    def base_for(self, knob: Knob) -> HyperParameters:
+        """The base values around which one of them is swept: where its optimum is sharp."""
+        return self.other_bases.get(knob, self.base)
+
+    def log2_start(self, knob: Knob) -> float:
+        """Where the search for the reference's optimal value begins: a first guess, which the search corrects."""
+        return math.log2(getattr(self.base_for(knob), knob))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """Sizes, seeds and tolerance of one run of the suites. ``tolerance`` is in octaves of learning rate."""
+    """Sizes, seeds and tolerance of one run of the suites. ``tolerance`` is in octaves of the swept value."""
 
     name: str
     device: str
     corpora: tuple[str, ...]
-    widths: tuple[int, ...]
-    coordinate_widths: tuple[int, ...]
-    activated: tuple[int, ...]
-    coordinate_activated: tuple[int, ...]
-    total_experts: int
-    depth: int
+    sizes: Sizes
+    scale_sizes: Sizes
+    """Of the ladders for activation scales: a few steps are cheap, so they go further."""
     tolerance: float
     seeds: int
     max_seeds: int
-    tasks: dict[str, Task]
-    """By corpus name; ``text`` serves the docstrings and every token file."""
+    tasks: Mapping[tuple[str, Regime], Task]
+    """By corpus name and regime; ``text`` serves the docstrings and every token file."""
 
-    def ladder(self, axis: str) -> Ladder:
-        """The ladder of one axis at this tier's sizes."""
-        return self._ladder(axis, self.widths, self.activated)
+    def ladders(self, axis: str, question: Question = "drift") -> tuple[Ladder, ...]:
+        """The ladders of one axis that are there for a question, at its sizes."""
+        if axis not in AXES:
+            raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(AXES)}")
+        ladders = AXES[axis](self.scale_sizes if question == "scales" else self.sizes)
+        return tuple(ladder for ladder in ladders if question in ladder.asks)
 
-    def coordinate_ladder(self, axis: str) -> Ladder:
-        """The ladder for activation scales: a few steps are cheap, so it goes further."""
-        return self._ladder(axis, self.coordinate_widths, self.coordinate_activated)
+    def ladder(self, name: str, question: Question = "drift") -> Ladder | None:
+        """The ladder of that name, where this tier has it for that question."""
+        found = (ladder for axis in AXES for ladder in self.ladders(axis, question))
+        return next((ladder for ladder in found if ladder.name == name), None)
 
-    def _ladder(self, axis: str, widths: tuple[int, ...], activated: tuple[int, ...]) -> Ladder:
-        if axis == "width":
-            return width_ladder(widths, depth=self.depth)
-        if axis == "activated_experts":
-            return activated_experts_ladder(activated, total=self.total_experts, width=widths[0], depth=self.depth)
-        raise SpecError(f"unknown axis {axis!r}")
-
-    def task(self, corpus: str) -> Task:
-        """How to train on that corpus."""
-        return self.tasks.get(corpus, self.tasks["text"])
+    def task(self, corpus: str, regime: Regime = "sharp") -> Task:
+        """How to train on that corpus in that regime."""
+        return self.tasks.get((corpus, regime), self.tasks["text", regime])
 
 
 _BASE = HyperParameters(lr=2.0**-6.5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
-_CPU_TASKS = {
-    "markov": Task(train=TrainSpec(steps=200, batch=8, context=32, warmup=20), base=_BASE, half_width=0.25),
-    "text": Task(train=TrainSpec(steps=500, batch=16, context=32, warmup=50), base=_BASE, half_width=0.5),
+_NOISE = TrainSpec(steps=400, batch=4, context=16, warmup=40)
+_CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
+    ("markov", "sharp"): Task(train=TrainSpec(steps=200, batch=8, context=32, warmup=20), base=_BASE, half_width=0.25),
+    ("text", "sharp"): Task(
+        train=TrainSpec(steps=500, batch=16, context=32, warmup=50),
+        base=_BASE,
+        half_width=0.5,
+        other_bases={"init_std": replace(_BASE, init_std=2.0**-4)},
+    ),
+    ("markov", "noise"): Task(
+        train=_NOISE,
+        base=replace(_BASE, lr=2.0**-7),
+        half_width=0.25,
+        other_bases={"weight_decay": replace(_BASE, lr=2.0**-6, weight_decay=0.25)},
+    ),
+    ("text", "noise"): Task(
+        train=TrainSpec(steps=1600, batch=4, context=16, warmup=160), base=replace(_BASE, lr=2.0**-7.5), half_width=0.5
+    ),
 }
-_GPU_TRAIN = TrainSpec(steps=1000, batch=64, context=64, warmup=100)
 # 0.1 at d = 32 is 0.05 at d = 128 by the rule's own rho_d^-1/2, and the learning rate follows 1 / rho_d
 _GPU_BASE = replace(_BASE, lr=2.0**-8.5, init_std=0.05)
-_GPU_TASKS = {name: Task(train=_GPU_TRAIN, base=_GPU_BASE, half_width=0.125) for name in ("markov", "text")}
+_GPU_TRAIN: Mapping[Regime, TrainSpec] = {
+    "sharp": TrainSpec(steps=1000, batch=64, context=64, warmup=100),
+    "noise": TrainSpec(steps=2000, batch=8, context=32, warmup=200),
+}
+_GPU_TASKS: Mapping[tuple[str, Regime], Task] = {
+    (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
+    for corpus in ("markov", "text")
+    for regime, train in _GPU_TRAIN.items()
+}
 
+_SMOKE_SIZES = Sizes(
+    width=32,
+    depth=2,
+    widths=(64,),
+    mixture_widths=(),
+    depths=(4,),
+    batches=(4,),
+    durations=(2,),
+    activated=(2,),
+    total_experts=16,
+    capacity_base=8,
+    capacities=(32,),
+    granularities=(2,),
+    shared=(1,),
+    groups=(),
+    heldout="d=64,16e4a1s,h=16",
+)
+_CPU_SIZES = replace(
+    _SMOKE_SIZES,
+    widths=(64, 128),
+    mixture_widths=(64,),
+    depths=(4, 8),
+    batches=(2, 4),
+    durations=(2, 4),
+    activated=(2, 4, 8),
+    capacities=(32, 256),
+    granularities=(2, 4),
+    shared=(1, 2),
+    groups=(2, 4),
+    heldout="d=64,L=4,16e4a1s,h=32",
+)
 SMOKE = Tier(
     name="smoke",
     device="cpu",
     corpora=("markov",),
-    widths=(32, 64),
-    coordinate_widths=(32, 64, 128),
-    activated=(2,),
-    coordinate_activated=(2, 4, 8, 16),
-    total_experts=16,
-    depth=2,
+    sizes=_SMOKE_SIZES,
+    scale_sizes=replace(
+        _SMOKE_SIZES,
+        widths=(64, 128),
+        mixture_widths=(64, 128),
+        depths=(4, 8, 16),
+        activated=(2, 4, 8, 16),
+        capacities=(32, 128),
+        granularities=(2, 4),
+        shared=(1, 2),
+        groups=(2, 4),
+    ),
     tolerance=0.5,
     seeds=4,
     max_seeds=8,
@@ -95,20 +153,40 @@ CPU = replace(
     SMOKE,
     name="cpu",
     corpora=("markov", "docstrings"),
-    widths=(32, 64, 128),
-    coordinate_widths=(32, 64, 128, 256),
+    sizes=_CPU_SIZES,
+    scale_sizes=replace(
+        SMOKE.scale_sizes,
+        widths=(64, 128, 256),
+        mixture_widths=(64, 128, 256),
+        capacities=(16, 32, 64, 128, 256),
+        heldout=_CPU_SIZES.heldout,
+    ),
+)
+_GPU_SIZES = Sizes(
+    width=128,
+    depth=4,
+    widths=(256, 512),
+    mixture_widths=(256,),
+    depths=(8, 16),
+    batches=(2, 4),
+    durations=(2, 4),
     activated=(2, 4, 8),
+    total_experts=16,
+    capacity_base=8,
+    capacities=(64, 256, 1024),
+    granularities=(2, 4, 8),
+    shared=(1, 2),
+    groups=(2, 4),
+    heldout="d=256,L=8,128e8a1s,h=128",
 )
 GPU = Tier(
     name="gpu",
     device="cuda",
     corpora=("markov", "docstrings"),
-    widths=(128, 256, 512),
-    coordinate_widths=(128, 256, 512, 1024),
-    activated=(2, 4, 8),
-    coordinate_activated=(2, 4, 8, 16),
-    total_experts=16,
-    depth=4,
+    sizes=_GPU_SIZES,
+    scale_sizes=replace(
+        _GPU_SIZES, widths=(256, 512, 1024), mixture_widths=(256, 512), depths=(8, 16, 32), activated=(2, 4, 8, 16)
+    ),
     tolerance=0.25,
     seeds=4,
     max_seeds=8,
@@ -117,11 +195,8 @@ GPU = Tier(
 FULL = replace(
     GPU,
     name="full",
-    widths=(128, 256, 512, 1024),
-    coordinate_widths=(128, 256, 512, 1024, 2048),
-    activated=(2, 4, 8, 16),
-    coordinate_activated=(2, 4, 8, 16, 32),
-    total_experts=32,
+    sizes=replace(_GPU_SIZES, widths=(256, 512, 1024), activated=(2, 4, 8, 16), total_experts=32),
+    scale_sizes=replace(GPU.scale_sizes, widths=(256, 512, 1024, 2048), activated=(2, 4, 8, 16, 32), total_experts=32),
     max_seeds=12,
 )
 

@@ -1,4 +1,4 @@
-"""Activated experts: a learning rate tuned on the dense model holds for a of N experts (Bridges I and II)."""
+"""Activated experts: values tuned on the dense model hold for a of N experts (Bridges I and II)."""
 
 import pytest
 
@@ -15,9 +15,9 @@ def test_transfer(study: Study, target_case: Case, expect: Expect) -> None:
     expect(ask_drift(study, target_case.ladder, target_case.target))
 
 
-def test_coordinates(study: Study, ladder_case: Case, expect: Expect) -> None:
+def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:
     """The branch starts as the dense one does, and the function moves alike."""
-    expect(ask_coordinates(study, ladder_case.ladder.axis))
+    expect(ask_coordinates(study, ladder_case.ladder))
 
 
 def test_early_curve(study: Study, target_case: Case, expect: Expect) -> None:

@@ -8,13 +8,13 @@ from mue_check.study.drift import ask_null_control, ask_positive_control
 from mue_check.study.setting import Study
 
 
-@pytest.mark.axis("width")
-def test_null(study: Study, ladder_case: Case, expect: Expect) -> None:
+@pytest.mark.axis("width", ladder="width", targets=1)
+def test_null(study: Study, target_case: Case, expect: Expect) -> None:
     """The reference against itself with other seeds: no drift."""
-    expect(ask_null_control(study, ladder_case.ladder))
+    expect(ask_null_control(study, target_case.ladder))
 
 
-@pytest.mark.axis("width", corpora=1)
+@pytest.mark.axis("width", ladder="width", corpora=1)
 def test_standard_parameterization(study: Study, target_case: Case, expect: Expect) -> None:
     """Without scaling the optimum drifts with width, and the suite says so (the first corpus is enough)."""
     expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))

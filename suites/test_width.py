@@ -1,4 +1,4 @@
-"""Width: a learning rate tuned at d holds at 2d and 4d, and activations move alike."""
+"""Width: base values tuned at d hold at 2d and 4d, dense or mixture, and activations move alike."""
 
 import pytest
 
@@ -15,9 +15,9 @@ def test_transfer(study: Study, target_case: Case, expect: Expect) -> None:
     expect(ask_drift(study, target_case.ladder, target_case.target))
 
 
-def test_coordinates(study: Study, ladder_case: Case, expect: Expect) -> None:
-    """Changes of activations do not depend on width."""
-    expect(ask_coordinates(study, ladder_case.ladder.axis))
+def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:
+    """Exponents against width: activations, their changes, and the weights of every role."""
+    expect(ask_coordinates(study, ladder_case.ladder))
 
 
 def test_early_curve(study: Study, target_case: Case, expect: Expect) -> None:

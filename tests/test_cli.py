@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mue_check.cli import main
+from mue_check.mutants import get_mutant
 
 REFERENCE = "d=128,L=32,H=128,B=65536,T=25000"
 TARGET = "d=1024,L=32,128e8a1s,h=1024,B=65536,T=100000"
@@ -69,7 +71,7 @@ def test_base_values_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
         (["--target", "d=1000"], "not divisible by the head width"),
         (["--target", "d=1024,16e4a3g"], "must divide"),
         (["--target", "q=3"], "unknown key 'q'"),
-        (["--rule", "mup"], "unknown rule 'mup'"),
+        (["--rule", "mump"], "unknown rule 'mump'"),
         (["--lr", "-1"], "lr=-1.0"),
         (["--lr", "fast"], "invalid float value"),
         (["--format", "yaml"], "invalid choice"),
@@ -91,7 +93,7 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert says in captured.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["report"], ["rules", "--reference", REFERENCE]])
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["report"], ["compare"], ["rules", "--reference", REFERENCE]])
 def test_missing_words_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -99,7 +101,7 @@ def test_missing_words_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["rules", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["rules", "--help"], ["report", "--help"], ["compare", "--help"]])
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -133,3 +135,47 @@ def test_the_command_line_needs_no_torch() -> None:
         ).returncode
         == 0
     )
+
+
+def test_mutants_are_put_before_the_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "made" / "table.md"
+    only = "betas_not_moved_with_batch,weight_decay_not_moved_with_duration"
+    arguments = ["mutants", "--only", only, "--study", str(tmp_path / "study"), "--out", str(table)]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "ok   betas_not_moved_with_batch (batch_at_fixed_tokens): audit caught"
+    assert out[-1] == "2 of 2 mutants caught by the check that names them"
+    text = table.read_text(encoding="utf-8")
+    assert "Score 100%" in text
+    assert "beta1 0.9, prescribed 0.6, 1.5 times" in text
+    assert main([*arguments, "--workers", "2", "--quiet"]) == 0
+    assert capsys.readouterr().out == "2 of 2 mutants caught by the check that names them\n"
+
+
+def test_a_mutant_that_nothing_catches_is_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harmless = replace(get_mutant("eps_not_moved_with_batch"), mutate=lambda p: p)
+    monkeypatch.setattr("mue_check.study.mutation.get_mutant", lambda name: harmless)
+    assert main(["mutants", "--only", "eps_not_moved_with_batch", "--study", str(tmp_path / "study")]) == 1
+    out = capsys.readouterr().out
+    assert "MISS eps_not_moved_with_batch" in out
+    assert "not caught: eps_not_moved_with_batch (must be seen by audit): audit PASS: 18 parameters" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--only", "typo"], "unknown mutant 'typo': allowed are hidden_lr_unscaled"),
+        (["--tier", "huge"], "unknown tier 'huge'"),
+        (["--workers", "0"], "--workers 0: must be at least 1"),
+    ],
+)
+def test_mutants_refuse_bad_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main(["mutants", *arguments, "--study", str(tmp_path / "study")]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1
+    assert says in captured.err
+    assert not (tmp_path / "study").exists()

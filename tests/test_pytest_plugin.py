@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("suites/test_width.py", "-k", "test_coordinates")
+QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -42,8 +42,15 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
     ("arguments", "says"),
     [
         (["--tier", "huge"], "unknown tier 'huge': allowed are smoke, cpu, gpu, full"),
-        (["--axes", "width,depth"], "unknown axis 'depth': allowed are width, activated_experts"),
-        (["--rule", "mup"], "unknown rule 'mup': allowed are complete_mue, complete_mue_literal, standard"),
+        (["--axes", "width,hight"], "unknown axis 'hight': allowed are width, depth, batch, duration"),
+        (["--beside", "standard,u_mup"], "unknown rule 'u_mup'"),
+        (["--rule", "u_mup"], "unknown rule 'u_mup': allowed are complete_mue, complete_mue_literal, complete_mue_cdp"),
+        (["--router", "mine:factory"], "--router 'mine:factory': write builtin:NAME with NAME one of sigmoid_norm"),
+        (["--router", "builtin:best"], "unknown router 'best': allowed are sigmoid_norm"),
+        (["--router", "builtin:moge+luck"], "unknown balance 'luck', allowed are none, auxiliary_loss"),
+        (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),
+        (["--heldout", "d=48,depth=3"], "unknown key 'depth' in SPEC 'd=48,depth=3'"),
+        (["--heldout", "B=100"], "composite: batch becomes"),
         (["--corpus", "wiki"], "unknown corpus 'wiki': allowed are markov, docstrings, or a token file FILE.bin"),
         (["--corpus", "absent.bin"], "absent.bin' cannot be read: No such file"),
         (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
@@ -82,19 +89,45 @@ def test_the_suites_are_found_from_any_folder(tmp_path: Path) -> None:
     study = f"--study={tmp_path / 'study'}"
     here = collected("suites/", study)
     assert collected(str(ROOT / "suites"), study, cwd=tmp_path) == here
-    assert "test_width.py::test_transfer[markov-d64]" in here
-    assert "test_controls.py::test_standard_parameterization[markov-d64]" in here
+    assert "test_width.py::test_transfer[markov-width-d64]" in here
+    assert "test_controls.py::test_standard_parameterization[markov-width-d64]" in here
 
 
 def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
     study = f"--study={tmp_path / 'study'}"
-    assert all("test_activated_experts.py" in test for test in collected("suites/", "--axes=activated_experts", study))
+    chosen = collected("suites/", "--axes=activated_experts", study)
+    assert chosen
+    assert all("-activated_experts" in test for test in chosen)
     both = collected("suites/", "--tier=cpu", study)
     assert {"docstrings", "markov"} == {test.split("[")[1].split("-")[0].rstrip("]") for test in both}
-    assert "-d128]" in both[0]  # longest first
-    assert "test_coordinates" in both[-1]
+    assert "composite]" in both[0]  # longest first
+    assert "test_scales" in both[-1]
     only = collected("suites/", "--tier=cpu", "--corpus=docstrings", study)
-    assert {test.replace("docstrings", "markov") for test in only} == {test for test in both if "[markov" in test}
+    # the Markov source has no optimum of the init std, so that is asked on text alone
+    everywhere = {test.replace("docstrings", "markov") for test in only if "init_std" not in test}
+    assert everywhere == {test for test in both if "[markov" in test}
+    assert any("init_std" in test for test in only)
+
+
+def test_other_rules_are_measured_beside(tmp_path: Path) -> None:
+    study = f"--study={tmp_path / 'study'}"
+    assert not [test for test in collected("suites/", study) if "test_rules" in test]
+    chosen = collected("suites/test_rules.py", study, "--axes=depth,duration", "--beside=standard, mup")
+    scales = [test for test in chosen if "test_scales" in test]
+    assert {test.split("-")[-1].rstrip("]") for test in scales} == {"standard", "mup"}
+    assert sorted(test.split("[")[1].rstrip("]") for test in chosen if test not in scales) == [
+        "markov-depth-L4-mup",
+        "markov-depth-L4-standard",
+        "markov-duration_at_fixed_batch-T2-mup",
+        "markov-duration_at_fixed_batch-T2-standard",
+    ]
+
+
+def test_a_router_and_a_composite_change_the_ladders(tmp_path: Path) -> None:
+    study = f"--study={tmp_path / 'study'}"
+    suite = ("suites/test_capacity.py", "suites/test_heldout.py")
+    assert any("32e2a1s]" in test for test in collected(*suite, study, "--router=builtin:deepseek_v3"))
+    assert any("[markov-heldout-composite]" in test for test in collected(*suite, study, "--heldout=d=48,L=4,8e2a"))
 
 
 def records(study: Path) -> dict[str, bytes]:
@@ -137,7 +170,7 @@ def test_a_wrong_rule_fails_and_says_everything(tmp_path: Path) -> None:
     for part in (
         "FAIL where PASS was expected: coordinates-width-markov-complete_mue_literal",
         "FAIL: change of logits after 5 steps: slope 0 +- 0.25; measured -0.",
-        "rule complete_mue_literal, corpus markov, tier smoke; d32: d=32,L=2,H=32; d64:",
+        "rule complete_mue_literal, corpus markov, tier smoke; d32: d=32,L=2,H=32,B=256,T=5; d64:",
         "again: pytest suites/ --tier smoke --rule complete_mue_literal --study",
     ):
         assert part in result.stdout, result.stdout

@@ -119,6 +119,10 @@ def test_router_and_balance_are_part_of_the_model() -> None:
         ("16e2a,router=best", "unknown router 'best': allowed are sigmoid_norm"),
         ("16e2a,balance=best", "unknown balance 'best': allowed are none"),
         ("16e2a,router=switch", "activates at most 1"),
+        ("16e2a,router=expert_choice,balance=selection_bias", "'selection_bias' has no meaning with .*'expert_choice'"),
+        ("16e2a,router=content_blind,balance=auxiliary_loss", "'auxiliary_loss' has no meaning with .*'content_blind'"),
+        ("16e2a2g,router=deepseek_v3", "'deepseek_v3' does not take a/G of each group"),
+        ("16e2a2g,router=expert_choice", "'expert_choice' does not take a/G of each group"),
         ("d=32,L=1,H=32,router=moge", "its feed-forward is dense"),
     ],
 )

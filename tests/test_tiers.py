@@ -1,42 +1,133 @@
+import re
+from dataclasses import replace
+
 import pytest
 
 from mue_check import SpecError, get_rule
 from mue_check.axes import AXES, parse_axes
 from mue_check.judge.drift import MIN_SEEDS
+from mue_check.judge.laws import LAWS
+from mue_check.routers import BALANCES, ROUTERS
 from mue_check.rules import RULES
-from mue_check.spec import Dense, Experts, Scenario
+from mue_check.spec import Experts, Scenario
 from mue_check.tiers import TIERS, get_tier
+
+QUESTIONS = ("drift", "scales", "speed")
+
+
+def all_ladders(tier):
+    return [ladder for axis in AXES for question in QUESTIONS for ladder in tier.ladders(axis, question)]
 
 
 @pytest.mark.parametrize("tier", TIERS.values(), ids=list(TIERS))
 @pytest.mark.parametrize("axis", AXES)
 def test_every_ladder_can_be_built_and_prescribed(tier, axis: str) -> None:
-    for ladder in (tier.ladder(axis), tier.coordinate_ladder(axis)):
+    ladders = [ladder for question in QUESTIONS for ladder in tier.ladders(axis, question)]
+    assert ladders
+    for ladder in ladders:
         assert ladder.axis == axis
-        assert isinstance(ladder.reference.model.feed_forward, Dense)
+        assert ladder.targets
+        assert len({rung.label for rung in ladder.targets}) == len(ladder.targets)
+        # part of a file's name, and of the -k of the command that asks again
+        assert all(re.fullmatch(r"[\w-]+", rung.label) for rung in ladder.rungs)
         sizes = [rung.size for rung in ladder.rungs]
         assert sizes == sorted(set(sizes))
+        assert min(sizes) >= 1
         for corpus in (*tier.corpora, "tokens.bin"):
-            task = tier.task(corpus)
+            task = tier.task(corpus, ladder.regime)
+            scenarios = [Scenario.of(rung.model, rung.train(task.train)) for rung in ladder.rungs]
             for rule in RULES:
-                reference = Scenario.of(ladder.reference.model, task.train)
-                for rung in ladder.rungs:
-                    get_rule(rule).prescribe(reference, Scenario.of(rung.model, task.train)).values(task.base)
+                for scenario in scenarios:
+                    get_rule(rule).prescribe(scenarios[0], scenario).values(task.base)
+
+
+@pytest.mark.parametrize("tier", TIERS.values(), ids=list(TIERS))
+def test_every_ladder_of_scales_has_its_laws(tier) -> None:
+    names = {ladder.name for axis in AXES for ladder in tier.ladders(axis, "scales")}
+    assert names <= set(LAWS)
     assert MIN_SEEDS <= tier.seeds <= tier.max_seeds
 
 
-def test_the_activated_axis_changes_a_alone() -> None:
-    ladder = get_tier("cpu").ladder("activated_experts")
-    experts = [rung.model.feed_forward for rung in ladder.targets]
-    assert [e.activated for e in experts if isinstance(e, Experts)] == [2, 4, 8]
-    assert {(e.total, e.hidden) for e in experts if isinstance(e, Experts)} == {(16, 32)}
-    assert {rung.model.width for rung in ladder.rungs} == {32}
+def test_a_name_is_one_ladder() -> None:
+    for tier in TIERS.values():
+        names = [ladder.name for axis in AXES for ladder in tier.ladders(axis)]
+        assert len(names) == len(set(names))
+        assert tier.ladder("capacity") in tier.ladders("capacity")
+        assert tier.ladder("no such") is None
+
+
+def mixtures(axis: str, tier: str = "cpu") -> list[Experts]:
+    (ladder,) = get_tier(tier).ladders(axis)
+    return [r.model.feed_forward for r in ladder.rungs if isinstance(r.model.feed_forward, Experts)]
+
+
+def test_each_axis_changes_one_thing() -> None:
+    activated = mixtures("activated_experts")
+    assert [e.activated for e in activated] == [2, 4, 8]
+    assert {(e.total, e.hidden) for e in activated} == {(16, 32)}
+    capacity = mixtures("capacity")
+    assert [e.total for e in capacity] == [8, 32, 256]
+    assert {(e.activated, e.hidden) for e in capacity} == {(2, 8)}
+    granularity = mixtures("granularity")
+    assert len({e.active_width for e in granularity}) == len({e.activated / e.total for e in granularity}) == 1
+    assert len({e.hidden for e in granularity}) == 3
+    assert [e.shared for e in mixtures("shared_experts")] == [0, 1, 2]
+
+
+def test_batch_and_duration_change_what_they_say() -> None:
+    tier = get_tier("cpu")
+    train = tier.task("markov", "noise").train
+    fixed_tokens, fixed_steps = ([rung.train(train) for rung in ladder.rungs] for ladder in tier.ladders("batch"))
+    assert len({t.steps * t.tokens_per_step for t in fixed_tokens}) == 1
+    assert len({t.steps for t in fixed_steps}) == 1
+    assert [t.batch // train.batch for t in fixed_steps] == [1, 2, 4]
+    (duration,) = tier.ladders("duration")
+    assert [rung.train(train).steps // train.steps for rung in duration.rungs] == [1, 2, 4]
+    assert [rung.residual for rung in duration.rungs] == [0, 0.5, 1]
+    assert {rung.train(train).warmup / rung.train(train).steps for rung in duration.rungs} == {0.1}
+
+
+def test_a_batch_that_is_no_whole_number_is_refused() -> None:
+    rung = replace(get_tier("cpu").ladders("batch")[0].targets[0], steps=1 / 3)
+    with pytest.raises(SpecError, match=r"B2: steps becomes 133\.3"):
+        rung.train(get_tier("cpu").task("markov", "noise").train)
+
+
+ROUTINGS = [(name, b) for name, router in ROUTERS.items() for b in BALANCES if router.scored or b == "none"]
+
+
+@pytest.mark.parametrize(("router", "balance"), ROUTINGS)
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_ladder_takes_every_router(router: str, balance: str, tier: str) -> None:
+    for ladder in all_ladders(get_tier(tier)):
+        routed = ladder.with_routing(router, balance)
+        for rung in routed.rungs:
+            experts = rung.model.feed_forward
+            if isinstance(experts, Experts) and (router, balance) != ("sigmoid_norm", "none"):
+                assert (experts.router, experts.balance) == (router, balance)
+                assert experts.notation in rung.label or rung.label == "composite" or "d" in rung.label
+        assert len({rung.label for rung in routed.targets}) == len(routed.targets)
+
+
+def test_the_default_routing_leaves_a_ladder_as_it_is() -> None:
+    (ladder,) = get_tier("cpu").ladders("routing_hybrids")
+    assert ladder.with_routing("sigmoid_norm", "none") == ladder
+    assert {r.model.feed_forward.router for r in ladder.targets} == {"sigmoid_norm", "sigmoid_group_norm"}
+
+
+def test_switch_activates_one_expert() -> None:
+    (ladder,) = get_tier("cpu").ladders("activated_experts")
+    assert [rung.label for rung in ladder.with_routing("switch", "none").targets] == ["16e1a"]
+    (deepseek,) = get_tier("smoke").ladders("capacity")
+    assert [r.label for r in deepseek.with_routing("deepseek_v3", "selection_bias").rungs] == ["8e2a1s", "32e2a1s"]
 
 
 def test_names_that_are_not_there() -> None:
     with pytest.raises(SpecError, match="unknown tier 'huge'"):
         get_tier("huge")
-    with pytest.raises(SpecError, match="unknown axis 'depth'"):
-        parse_axes("width, depth")
-    assert parse_axes(None) == AXES
+    with pytest.raises(SpecError, match="unknown axis 'hight'"):
+        get_tier("cpu").ladders("hight")
+    with pytest.raises(SpecError, match="unknown axis 'hight'"):
+        parse_axes("width, hight")
+    assert parse_axes(None) == tuple(AXES)
     assert parse_axes(" width ") == ("width",)

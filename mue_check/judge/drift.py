@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.optimum import Curve, Optimum, fit_optimum, parabola_loss
+from mue_check.judge.power import detectable_drift
 from mue_check.judge.verdict import Verdict, judge_interval
 
 MIN_SEEDS = 4
@@ -18,6 +19,7 @@ class Drift:
 
     ``regret``: what the target loses by keeping the reference's learning rate, in nats per token, on the
     target's fitted parabola; ``gain`` is what the target wins over the reference, each at its optimum.
+    ``detectable``: the drift that would FAIL in 95 % of such measurements, in octaves (``judge.power``).
     """
 
     reference: Optimum
@@ -27,19 +29,30 @@ class Drift:
     regret: float
     gain: float
     verdict: Verdict
+    detectable: float
     reason: str | None
+
+    def settled(self, half_width: float) -> bool:
+        """Whether more seeds would tell nothing new: it fails, is unresolved, or is known to ``half_width`` octaves."""
+        if self.reason is not None or self.verdict is Verdict.FAIL:
+            return True
+        return self.verdict is not Verdict.INCONCLUSIVE and self.interval.half_width <= half_width
 
     def __str__(self) -> str:
         if self.reason is not None:
             return f"unresolved: {self.reason}"
         return (
             f"drift {self.interval} octaves over {self.interval.n} seeds "
-            f"(log2 LR* {self.reference.interval} -> {self.target.interval}), regret {self.regret:.4f} nats"
+            f"(log2 LR* {self.reference.interval} -> {self.target.interval}), regret {self.regret:.4f} nats, "
+            f"95 % power from {self.detectable:.2f} octave"
         )
 
 
-def judge_drift(reference: Curve, target: Curve, tolerance: float) -> Drift:
-    """PASS when the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL when outside."""
+def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: float = 0.0) -> Drift:
+    """PASS when the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL when outside.
+
+    ``residual`` is by how much an approximate law states that its optimum may move: RESIDUAL within it.
+    """
     ours, theirs = fit_optimum(reference), fit_optimum(target)
     seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]
     paired = bool(seeds)
@@ -62,6 +75,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float) -> Drift:
             regret=math.nan,
             gain=math.nan,
             verdict=Verdict.INCONCLUSIVE,
+            detectable=math.inf,
             reason="; ".join(reasons),
         )
     kept = sum(parabola_loss(theirs, seed, ours.by_seed[seed]) - theirs.loss_by_seed[seed] for seed in seeds)
@@ -73,6 +87,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float) -> Drift:
         interval=interval,
         regret=kept / len(seeds),
         gain=won / len(seeds),
-        verdict=judge_interval(interval, tolerance),
+        verdict=judge_interval(interval, tolerance, residual=residual),
+        detectable=detectable_drift(list(by_seed.values()), ours, theirs, tolerance + abs(residual)),
         reason=None,
     )

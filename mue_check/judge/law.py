@@ -1,4 +1,4 @@
-"""Laws of activation scales: an exponent against a size, or equality with a reference, judged over seeds."""
+"""Laws of scale: an exponent against a size, or equality with a reference, judged over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,14 @@ from mue_check.judge.verdict import Verdict, judge_interval
 
 Quantity = Literal["rms", "change"]
 Form = Literal["exponent", "ratio"]
+_BLOCK = r"^block\d+\."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """What should hold of ``quantity`` of ``coordinate`` at ``step``, in every layer that has it.
+    """What should hold of ``quantity`` of ``coordinate`` at ``step``, over all layers that have it.
+
+    ``coordinate`` is an activation's name without its block, or ``weight.<role>``.
 
     "exponent": the log-log slope against the rung's size is ``expected``. "ratio": log2 of each rung over
     the first rung is ``expected`` (0: equal). ``tolerance`` is in the same unit.
@@ -36,7 +39,7 @@ class Law:
     def statement(self) -> str:
         """The law in words."""
         what = "RMS" if self.quantity == "rms" else "change"
-        when = "at initialization" if self.step == 0 else f"after {self.step} steps"
+        when = "at initialization" if self.step == 0 else f"after {self.step} step{'s' * (self.step > 1)}"
         if self.form == "ratio":
             return f"{what} of {self.coordinate} {when}: the reference's within {2**self.tolerance - 1:.0%}"
         return f"{what} of {self.coordinate} {when}: slope {self.expected:g} +- {self.tolerance:g}"
@@ -89,44 +92,10 @@ def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
 def log2_levels(law: Law, table: pd.DataFrame) -> NDArray[np.float64]:
     """[S] log2 of the law's quantity per seed in ascending order, layers joined by their RMS."""
     # "block0.ffn_branch" is a ffn_branch; "block0.router_logits" is no logits
-    last = table["coordinate"].str.rpartition(".")[2]
-    rows = table[(table["step"] == law.step) & (last == law.coordinate)]
+    names = table["coordinate"].str.replace(_BLOCK, "", regex=True)
+    rows = table[(table["step"] == law.step) & (names == law.coordinate)]
     if rows.empty:
         raise ValueError(f"no coordinate {law.coordinate!r} at step {law.step} in the table")
     squares = [np.square(group.to_numpy(dtype=np.float64)).mean() for _, group in rows.groupby("seed")[law.quantity]]
     with np.errstate(divide="ignore"):
         return np.asarray(np.log2(squares) / 2, dtype=np.float64)
-
-
-_RULES = "arXiv 2203.03466 appendix J; arXiv 2605.23893"
-COORDINATE_STEPS = (0, 1, 5)
-
-
-def _no_slope(coordinate: str) -> Law:
-    return Law(
-        name=f"{coordinate} change",
-        coordinate=coordinate,
-        quantity="change",
-        step=COORDINATE_STEPS[-1],
-        form="exponent",
-        tolerance=0.25,
-        source=_RULES,
-    )
-
-
-WIDTH_LAWS = tuple(_no_slope(name) for name in ("logits", "residual", "attention_branch", "ffn_branch"))
-"""Against width every change of an activation has slope 0."""
-
-ACTIVATED_LAWS = (
-    Law(
-        name="branch scale at init",
-        coordinate="ffn_branch",
-        quantity="rms",
-        step=0,
-        form="ratio",
-        tolerance=0.0704,  # log2(1.05)
-        source="arXiv 2605.23893, Bridges I and II: A, R and the down-projection's init keep the branch",
-    ),
-    *(_no_slope(name) for name in ("logits", "ffn_branch")),
-)
-"""Against activated experts the branch starts as the dense one does, and the function moves alike."""

@@ -19,17 +19,20 @@ WINDOW = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Losses of one arm: ``lrs`` [L] ascending, ``losses`` [S, L] in nats (NaN where absent), ``initial`` [S]."""
+    """Losses of one arm: ``values`` [L] of the swept knob, ascending, ``losses`` [S, L] in nats, ``initial`` [S].
 
-    lrs: NDArray[np.float64]
+    A loss is NaN where it is absent.
+    """
+
+    values: NDArray[np.float64]
     seeds: tuple[int, ...]
     losses: NDArray[np.float64]
     initial: NDArray[np.float64]
 
     @property
     def x(self) -> NDArray[np.float64]:
-        """log2 of the learning rates."""
-        return np.log2(self.lrs)
+        """log2 of the swept values."""
+        return np.log2(self.values)
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -96,10 +99,10 @@ def fit_optimum(curve: Curve) -> Optimum:
     """
     best = mean_minimum(curve)
     if best < 0:
-        return Optimum(reason="every learning rate diverged")
+        return Optimum(reason="every value diverged")
     alive = np.flatnonzero(~np.isnan(curve.usable.mean(0)))
     if len(alive) < WINDOW:
-        return Optimum(reason=f"only {len(alive)} usable learning rates: {WINDOW} are needed")
+        return Optimum(reason=f"only {len(alive)} usable values: {WINDOW} are needed")
     x, losses = curve.x[alive], curve.usable[:, alive]
     shared = _window(len(alive), int(np.searchsorted(alive, best)))
     vertices: dict[int, _Vertex] = {}
@@ -108,7 +111,9 @@ def fit_optimum(curve: Curve) -> Optimum:
         vertex = _fit(x[shared], row[shared]) or _fit(x[own], row[own])
         if vertex is None:
             low, high = x[shared][[0, -1]]
-            return Optimum(reason=f"seed {seed} has no minimum in log2(LR) {low:.2f} to {high:.2f}, nor around its own")
+            return Optimum(
+                reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, nor around its own"
+            )
         vertices[seed] = vertex
     square = sum(v.residual for v in vertices.values())
     return Optimum(

@@ -6,14 +6,14 @@ from mue_check.records import Cell, Columns
 
 
 def measure_early_curve(cell: Cell, corpus: Corpus) -> Columns:
-    """Columns seed, lr, step, loss: training loss of each of the first ``cell.steps[-1]`` steps."""
-    stack, lrs, seeds = stack_of(cell, corpus)
+    """Columns seed, value, step, loss: training loss of each of the first ``cell.steps[-1]`` steps."""
+    stack, values, seeds = stack_of(cell, corpus)
     steps = cell.steps[-1]
     stack.advance(steps)
     log = stack.log[:steps].T.tolist()
     return {
         "seed": [seed for seed in seeds for _ in range(steps)],
-        "lr": [lr for lr in lrs for _ in range(steps)],
+        "value": [value for value in values for _ in range(steps)],
         "step": [step for _ in seeds for step in range(steps)],
         "loss": [loss for row in log for loss in row],
     }

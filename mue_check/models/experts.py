@@ -1,46 +1,22 @@
-"""Mixture of experts on the run axis: route, then multiply by the experts, in two ways that agree.
+"""Experts on the run axis: products that agree, and the choice between them by shape.
 
-Router: sigmoid gate, top-k per group, weights normalized over all active experts of the token
-(arXiv 2605.23893, "global norm"). The route scale R multiplies the routed sum alone.
 Up and gate are stored [R, D, E, F] and down [R, E, F, D], so that all experts of a run are one
 wide matrix product.
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mue_check.spec import Experts
+from mue_check.models.choice import AnyRouting, ExpertChoice, Routing, combine
 
 
-@dataclass(frozen=True)
-class Routing:
-    """Which experts see a token and with what weight: both [R, M, K]; weights sum to 1 over K."""
-
-    weights: Tensor
-    indices: Tensor
-
-
-def route(logits_RME: Tensor, experts: Experts) -> Routing:
-    """Top a/G of each group by sigmoid score, normalized over all a."""
-    runs, tokens, total = logits_RME.shape
-    per_group = total // experts.groups
-    scores = torch.sigmoid(logits_RME).view(runs, tokens, experts.groups, per_group)
-    weights, indices = scores.topk(experts.activated // experts.groups, dim=-1)
-    first = torch.arange(experts.groups, device=indices.device).view(-1, 1) * per_group
-    weights, indices = weights.flatten(-2), (indices + first).flatten(-2)
-    return Routing(weights / weights.sum(-1, keepdim=True), indices)
-
-
-def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
+def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
     """Every expert on every token, weights 0 where a token is not routed: [R, M, D]. Exact, and quickest when small."""
     runs, tokens, _ = x_RMD.shape
     total, width = up_RDEF.shape[2:]
     h = F.silu(x_RMD @ gate_RDEF.flatten(2)) * (x_RMD @ up_RDEF.flatten(2))
-    combine_RME = routing.weights.new_zeros(runs, tokens, total).scatter(-1, routing.indices, routing.weights)
-    h = h.view(runs, tokens, total, width) * combine_RME.unsqueeze(-1)
+    h = h.view(runs, tokens, total, width) * combine(routing, tokens, total).unsqueeze(-1)
     return h.flatten(2) @ down_REFD.flatten(1, 2)
 
 
@@ -81,8 +57,20 @@ def supports_grouped(rows: Tensor, weights: Tensor) -> bool:
     return rows.dtype in (torch.float32, torch.bfloat16)
 
 
-def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
+def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: ExpertChoice) -> Tensor:
+    """Each expert on the tokens it takes, one batched product over (R, E): [R, M, D]."""
+    run = torch.arange(len(x_RMD), device=x_RMD.device).view(-1, 1, 1)
+    rows_RECD = x_RMD[run, routing.indices]
+    h = F.silu(rows_RECD @ gate_RDEF.transpose(1, 2)) * (rows_RECD @ up_RDEF.transpose(1, 2))
+    out_RECD = (h * routing.weights.unsqueeze(-1)) @ down_REFD
+    # index_put, not index_add: on CUDA it sorts first, so that the sum over a token's experts has one order
+    return torch.zeros_like(x_RMD).index_put((run, routing.indices), out_RECD, accumulate=True)
+
+
+def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
     """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quicker for the shape."""
+    if isinstance(routing, ExpertChoice):
+        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
     product = grouped_experts if prefer_grouped(x_RMD, up_RDEF, routing) else all_experts
     return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
 

@@ -1,7 +1,7 @@
 """The reference language model: pre-norm blocks, causal attention of fixed head width, SwiGLU or experts.
 
 Multipliers come from the prescription and nowhere else: 1/m_L on the attention branch, A (and 1/m_L) on
-the feed-forward branch, R on the routed sum, 1/rho_d on the logits.
+the feed-forward branch, A R on the routing weights, the shared experts' own, 1/rho_d on the logits.
 """
 
 import math
@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mue_check.models.experts import expert_product, route
+from mue_check.models.balancing import LayerRouting
+from mue_check.models.choice import AnyRouting, scaled_weights
+from mue_check.models.content_blind import prefix_keys
+from mue_check.models.experts import expert_product
 from mue_check.models.parameters import Parameter, Parameters
+from mue_check.models.routing import route
 from mue_check.rules import Prescription, Role
-from mue_check.spec import Dense, Experts, ModelSpec
+from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
-REFERENCE_HEAD_WIDTH = 16
 Tap = Callable[[str, Tensor], None]
 """Called with a coordinate's name and its activation [R, M, ...]."""
 
@@ -40,28 +43,62 @@ class LanguageModel:
 
     def __init__(self, spec: ModelSpec, prescription: Prescription, *, vocab: int, context: int) -> None:
         self.spec, self.vocab, self.context = spec, vocab, context
+        self.experts = spec.feed_forward if isinstance(spec.feed_forward, Experts) else None
         self.parameters = tuple(_declare(spec, vocab, context))
-        moe = isinstance(spec.feed_forward, Experts)
-        self._attention_multiplier = prescription[Role.ATTENTION_OUT].forward_multiplier
-        self._branch_multiplier = prescription[Role.EXPERT_DOWN if moe else Role.FFN_DOWN].forward_multiplier
-        self._route_scale = prescription[Role.ROUTER].forward_multiplier if moe else 1.0
-        self._logit_multiplier = prescription[Role.UNEMBEDDING].forward_multiplier
 
-    def logits(self, p: Parameters, tokens_RBT: Tensor, tap: Tap = _no_tap) -> Tensor:
-        """Next-token logits [R, B*T, V] of integer tokens [R, B, T]."""
+        def multiplier(role: Role) -> float:
+            return prescription[role].forward_multiplier
+
+        # logits go with 1/d_head (arXiv 2203.03466), normalized to the usual 1/sqrt at the reference head width
+        self._attention_scale = math.sqrt(REFERENCE_HEAD_WIDTH) / spec.head_width * multiplier(Role.ATTENTION_QKV)
+        self._attention_multiplier = multiplier(Role.ATTENTION_OUT)
+        self._logit_multiplier = multiplier(Role.UNEMBEDDING)
+        if self.experts:
+            self._ffn_multiplier = multiplier(Role.EXPERT_DOWN) * multiplier(Role.ROUTER)
+            self._shared_multiplier = multiplier(Role.SHARED_DOWN) if self.experts.shared else None
+        else:
+            self._ffn_multiplier = multiplier(Role.FFN_DOWN)
+
+    def zero_bias(self, runs: int, device: torch.device) -> Tensor | None:
+        """The selection bias before training, [L, R, E]; None where nothing balances by it."""
+        if self.experts is None or self.experts.balance != "selection_bias":
+            return None
+        return torch.zeros(self.spec.depth, runs, self.experts.total, device=device)
+
+    def logits(
+        self,
+        p: Parameters,
+        tokens_RBT: Tensor,
+        tap: Tap = _no_tap,
+        *,
+        bias_LRE: Tensor | None = None,
+        layers: list[LayerRouting] | None = None,
+    ) -> Tensor:
+        """Next-token logits [R, B*T, V] of integer tokens [R, B, T]; what each router did is appended to ``layers``."""
         runs, _, positions = tokens_RBT.shape
         run = torch.arange(runs, device=tokens_RBT.device).view(-1, 1, 1)
         x = p["token_embedding"][run, tokens_RBT] + p["position_embedding"][:, None, :positions]
         x = x.flatten(1, 2)
         tap("embedding", x)
+        blind = self.experts is not None and self.experts.router == "content_blind"
+        prefix_RM = prefix_keys(tokens_RBT) if blind else None
         for layer in range(self.spec.depth):
             prefix = f"block{layer}."
             y = rms_norm(x, p[prefix + "attention_norm"])
-            branch = scaled(self._attention(p, prefix, y, positions), self._attention_multiplier)
+            branch = scaled(self._attention(p, prefix, y, positions, tap), self._attention_multiplier)
             tap(prefix + "attention_branch", branch)
             x = x + branch
             y = rms_norm(x, p[prefix + "ffn_norm"])
-            branch = scaled(self._feed_forward(p, prefix, y, tap), self._branch_multiplier)
+            if self.experts is None:
+                branch = self._dense(p, prefix, y)
+            else:
+                bias_RE = None if bias_LRE is None else bias_LRE[layer]
+                logits_RME = y @ p[prefix + "router"]
+                tap(prefix + "router_logits", logits_RME)
+                routing = route(logits_RME, self.experts, bias_RE=bias_RE, prefix_RM=prefix_RM, layer=layer)
+                if layers is not None:
+                    layers.append(LayerRouting(logits_RME, routing))
+                branch = self._mixture(p, prefix, y, routing)
             tap(prefix + "ffn_branch", branch)
             x = x + branch
         tap("residual", x)
@@ -69,34 +106,42 @@ class LanguageModel:
         tap("logits", logits)
         return logits
 
-    def losses(self, p: Parameters, tokens_RBT: Tensor) -> Tensor:
+    def losses(
+        self,
+        p: Parameters,
+        tokens_RBT: Tensor,
+        *,
+        bias_LRE: Tensor | None = None,
+        layers: list[LayerRouting] | None = None,
+    ) -> Tensor:
         """Mean cross-entropy per run, [R], in nats per token, predicting tokens[1:] from tokens[:-1]."""
-        logits = self.logits(p, tokens_RBT[..., :-1])
+        logits = self.logits(p, tokens_RBT[..., :-1], bias_LRE=bias_LRE, layers=layers)
         targets = tokens_RBT[..., 1:].flatten(1)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return loss.view(targets.shape).mean(1)
 
-    def _attention(self, p: Parameters, prefix: str, y_RMD: Tensor, positions: int) -> Tensor:
+    def _attention(self, p: Parameters, prefix: str, y_RMD: Tensor, positions: int, tap: Tap) -> Tensor:
         runs, tokens, width = y_RMD.shape
         head = self.spec.head_width
-        # logits go with 1/d_head (arXiv 2203.03466), normalized to the usual 1/sqrt at the reference head width
-        scale = math.sqrt(REFERENCE_HEAD_WIDTH) / head
         qkv = (y_RMD @ p[prefix + "attention_qkv"].flatten(2)).view(-1, positions, 3, width // head, head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        if tap is not _no_tap:  # the fused kernel below never forms them
+            scores = (q @ k.transpose(-1, -2) * self._attention_scale).tril()
+            tap(prefix + "attention_logits", scores.view(runs, -1, *scores.shape[1:]))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._attention_scale)
         return mixed.transpose(1, 2).reshape(runs, tokens, width) @ p[prefix + "attention_out"]
 
-    def _feed_forward(self, p: Parameters, prefix: str, y_RMD: Tensor, tap: Tap) -> Tensor:
-        if isinstance(self.spec.feed_forward, Dense):
-            return _swiglu(y_RMD, *(p[prefix + name] for name in ("ffn_up", "ffn_gate", "ffn_down")))
-        logits_RME = y_RMD @ p[prefix + "router"]
-        tap(prefix + "router_logits", logits_RME)
-        routing = route(logits_RME, self.spec.feed_forward)
+    def _dense(self, p: Parameters, prefix: str, y_RMD: Tensor) -> Tensor:
+        up, gate, down = (p[prefix + name] for name in ("ffn_up", "ffn_gate", "ffn_down"))
+        return scaled(_swiglu(y_RMD, up, gate, down), self._ffn_multiplier)
+
+    def _mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, routing: AnyRouting) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("expert_up", "expert_gate", "expert_down"))
-        out = scaled(expert_product(y_RMD, up, gate, down, routing), self._route_scale)
-        if self.spec.feed_forward.shared:
-            shared = (p[prefix + name] for name in ("shared_up", "shared_gate", "shared_down"))
-            out = out + _swiglu(y_RMD, *shared)
+        # A R on the weights [R, M, K]: the routed sum is D / K times as large
+        out = expert_product(y_RMD, up, gate, down, scaled_weights(routing, self._ffn_multiplier))
+        if self._shared_multiplier is not None:
+            up, gate, down = (p[prefix + name] for name in ("shared_up", "shared_gate", "shared_down"))
+            out = out + scaled(_swiglu(y_RMD, up, gate, down), self._shared_multiplier)
         return out
 
 

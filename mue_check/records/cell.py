@@ -5,12 +5,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from mue_check.rules import HyperParameters, Prescription
+from mue_check.rules import HyperParameters, Knob, Prescription
 from mue_check.spec import ModelSpec, TrainSpec
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file format."""
-MEASURING = 1
+MEASURING = 2
 """Version of the measuring code: raise it when the same cell would give other numbers."""
 
 Content = dict[str, object]
@@ -18,11 +18,12 @@ Content = dict[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What to measure. ``lrs`` and ``seeds`` are crossed: one run for each pair, all in one stack.
+    """What to measure. ``values`` and ``seeds`` are crossed: one run for each pair, all in one stack.
 
-    ``measurement`` is a name in ``mue_check.measure``; ``steps`` the steps at which it looks (empty: at
-    the end alone). The rule's name is not part of the content, its factors are: a rule that is mended
-    asks for other cells.
+    ``values`` are base values of the swept ``knob``, which replace the one in ``base``. ``measurement`` is a
+    name in ``mue_check.measure``; ``steps`` the steps at which it looks (empty: at the end alone). ``flaw``
+    names a mistake that is made on purpose (``training.flaws``). The rule's name is not part of the
+    content, its factors are: a rule that is mended asks for other cells.
     """
 
     measurement: str
@@ -32,9 +33,11 @@ class Cell:
     train: TrainSpec
     corpus: str
     corpus_fingerprint: str
-    lrs: tuple[float, ...]
+    values: tuple[float, ...]
     seeds: tuple[int, ...]
     steps: tuple[int, ...] = ()
+    knob: Knob = "lr"
+    flaw: str = ""
     device: str = "cpu"
 
     @property
@@ -49,9 +52,11 @@ class Cell:
             "base": asdict(self.base),
             "train": asdict(self.train),
             "corpus": self.corpus_fingerprint,
-            "lrs": list(self.lrs),
+            "knob": self.knob,
+            "values": list(self.values),
             "seeds": list(self.seeds),
             "steps": list(self.steps),
+            "flaw": self.flaw,
             "device": self.device,
         }
 
@@ -63,7 +68,7 @@ class Cell:
     def __str__(self) -> str:
         return (
             f"{self.measurement} {self.model} {self.train} on {self.corpus}, rule {self.prescription.rule}, "
-            f"{len(self.lrs)} learning rates x seeds {', '.join(map(str, self.seeds))}"
+            f"{len(self.values)} values of {self.knob} x seeds {', '.join(map(str, self.seeds))}"
         )
 
 

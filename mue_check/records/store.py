@@ -47,7 +47,7 @@ class Store:
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise StoreError(f"columns of unequal length for {cell}: {lengths}")
-        cost = {"core_seconds": core_seconds, "runs": len(cell.lrs) * len(cell.seeds)}
+        cost = {"core_seconds": core_seconds, "runs": len(cell.values) * len(cell.seeds)}
         write_json(self.root / "costs" / f"{cell.key}.json", cost)
         plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
         write_json(

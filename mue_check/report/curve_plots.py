@@ -1,4 +1,4 @@
-"""Figures of loss against learning rate: every rung of a ladder, with its fitted optimum."""
+"""Figures of loss against the swept base value: every rung of a ladder, with its fitted optimum."""
 
 import math
 import textwrap
@@ -13,8 +13,21 @@ from matplotlib.markers import MarkerStyle
 
 from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Curve, Optimum
-from mue_check.report.palette import BAND, MARKERS, QUIET, WIDTH, Palette, house_style, plain, shorten
-from mue_check.report.summary import DriftFinding
+from mue_check.report.findings import DriftFinding
+from mue_check.report.palette import (
+    BAND,
+    BAND_ALPHA,
+    MARKERS,
+    QUIET,
+    RESIDUAL_ALPHA,
+    WIDTH,
+    Palette,
+    heading,
+    house_style,
+    plain,
+    shorten,
+)
+from mue_check.report.words import knob_words
 
 _VALLEY = 3.5
 """The panel shows this many times the height of the fitted valleys: what is above tells nothing of the optimum."""
@@ -36,7 +49,7 @@ class _Look(NamedTuple):
 
 
 def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
-    """All rungs of one ladder: loss against log2(LR) above, the fitted optima with their intervals below.
+    """All rungs of one ladder: loss against log2 of the value above, the fitted optima with their intervals below.
 
     Points of single seeds are faint, the line is their mean, crosses at the top edge diverged.
     """
@@ -55,7 +68,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         for place, arm in enumerate(arms):
             # the null control sets a rung against itself: one colour, so the line must tell them apart
             again = place > 0 and arm.label == arms[0].label
-            look = _Look(palette[arm.label], MARKERS[place % len(MARKERS)], "--" if again else "-")
+            look = _Look(palette.of(first, arm.label), MARKERS[place % len(MARKERS)], "--" if again else "-")
             name = f"{plain(arm.label)} (other seeds)" if again else plain(arm.label)
             _draw_curve(above, arm, look)
             handles.append(Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, label=name))
@@ -63,8 +76,8 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         for place, arm in enumerate(lost):
             at = arm.curve.x[arm.curve.diverged.any(axis=0)]
             height = np.full(at.shape, 0.97 - _CROSS * place)
-            where = above.get_xaxis_transform()
-            above.plot(at, height, transform=where, linestyle="", marker="x", markersize=6, color=palette[arm.label])
+            colour, where = palette.of(first, arm.label), above.get_xaxis_transform()
+            above.plot(at, height, transform=where, linestyle="", marker="x", markersize=6, color=colour)
         if lost:
             label = "diverged (at the top edge)"
             handles.append(Line2D([], [], color=QUIET, marker="x", linestyle="", label=label))
@@ -78,11 +91,18 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             above.set_xlim(float(x.min()) - 0.3, float(x.max()) + 0.3)
         center = widest.drift.reference.interval.mean
         if math.isfinite(center):
-            below.axvspan(center - first.tolerance, center + first.tolerance, color=BAND, alpha=0.13, linewidth=0)
+            below.axvspan(center - first.tolerance, center + first.tolerance, color=BAND, alpha=BAND_ALPHA, linewidth=0)
+            widest_law = max((d.comparison for d in found), key=lambda c: abs(c.residual))
+            if widest_law.residual:
+                edge = center + widest_law.residual_edge
+                below.axvspan(edge, edge + widest_law.residual, color=BAND, alpha=RESIDUAL_ALPHA, linewidth=0)
         names = [f"{shorten(arm.label, 22)}: {arm.role}" for arm in reversed(arms)]
         below.set_yticks(range(len(arms)), names)
         below.set_ylim(-0.6, len(arms) - 0.4)
-        below.set_xlabel(f"log2(base learning rate); band: reference's optimum +- {first.tolerance:g} octave")
+        below.set_xlabel(
+            f"log2(base {knob_words(first.knob)}); band: reference's optimum +- {first.tolerance:g} octave"
+            + ("; lighter: residual of the approximate law" if any(d.comparison.residual for d in found) else "")
+        )
         below.grid(visible=False, axis="y")
         figure.suptitle(_title(found), x=0.01, ha="left")
         rows = -(-len(handles) // 5)
@@ -118,11 +138,11 @@ def _draw_optimum(axes: Axes, optimum: Optimum, row: int, colour: str) -> None:
     draw_interval(axes, optimum.interval, row, colour)
 
 
-def draw_interval(axes: Axes, interval: Interval, row: float, colour: str) -> None:
-    """A star at the mean with its interval lying along x."""
+def draw_interval(axes: Axes, interval: Interval, row: float, colour: str, *, marker: str = "*") -> None:
+    """A marker at the mean with its interval lying along x."""
     if math.isfinite(interval.half_width):
         axes.errorbar(interval.mean, row, xerr=interval.half_width, color=colour, capsize=4, linewidth=2)
-    axes.plot(interval.mean, row, marker="*", markersize=11, color=colour, zorder=5)
+    axes.plot(interval.mean, row, marker=marker, markersize=11 if marker == "*" else 7, color=colour, zorder=5)
 
 
 def _loss_limits(arms: Sequence[_Arm], reserve: float) -> tuple[float, float]:
@@ -145,5 +165,4 @@ def _title(found: Sequence[DriftFinding]) -> str:
     if c.is_control:
         return f"{shorten(c.name, 70)}\n{found[0].drift.verdict.value}, expected {plain(c.expected)}"
     verdicts = ", ".join(f"{plain(d.comparison.sides[-1].label)} {d.drift.verdict.value}" for d in found)
-    head = f"{plain(c.axis)} on {shorten(c.corpus, 40)}, rule {plain(c.rule)}"
-    return "\n".join([head, *textwrap.wrap(verdicts, 95)])
+    return "\n".join([heading(c), *textwrap.wrap(verdicts, 95)])

@@ -6,18 +6,20 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
+from mue_check.report.drift_tables import control_table, drift_table, trend_table
 from mue_check.report.plots import Picture
 from mue_check.report.summary import Summary
 from mue_check.report.tables import (
-    control_table,
-    cost_table,
+    axis_cost_table,
     count_lines,
-    drift_table,
     early_table,
-    law_table,
-    printable,
+    law_groups,
     rerun_commands,
+    routing_table,
+    rung_cost_table,
+    speedup_table,
 )
+from mue_check.report.words import printable
 
 TEMPLATE = "template.html.j2"
 
@@ -31,15 +33,46 @@ def render_page(summary: Summary, pictures: Sequence[Picture]) -> str:
         name=printable(summary.name),
         verdict=summary.verdict.value,
         counts=count_lines(summary),
+        contents=_contents(summary),
         drifts=drift_table(summary),
-        laws=law_table(summary),
+        trends=trend_table(summary),
+        speedups=speedup_table(summary),
+        routings=routing_table(summary),
+        laws=law_groups(summary),
         earlies=early_table(summary),
         controls=control_table(summary),
-        costs=cost_table(summary),
-        pictures=pictures,
+        axis_costs=axis_cost_table(summary),
+        rung_costs=rung_cost_table(summary),
+        groups=_groups(pictures),
         data_uri=_data_uri,
         commands=rerun_commands(summary),
     )
+
+
+def _contents(summary: Summary) -> list[tuple[str, str]]:
+    """(anchor, title) of the sections that the page has."""
+    sections: list[tuple[str, str, object]] = [
+        ("drift", "Drift of the optimum", summary.targets),
+        ("trend", "Trend", summary.trends),
+        ("speedup", "Speed-up", summary.speedups),
+        ("routing", "Routing variants", summary.routings),
+        ("curves", "Loss curves", summary.targets),
+        ("coordinates", "Activation scales", summary.laws),
+        ("early", "First steps", summary.earlies),
+        ("controls", "Controls", summary.controls),
+        ("verdicts", "How to read a verdict", True),
+        ("cost", "What it cost", True),
+        ("again", "Run again", True),
+    ]
+    return [(anchor, title) for anchor, title, there in sections if there]
+
+
+def _groups(pictures: Sequence[Picture]) -> dict[str, dict[str, list[Picture]]]:
+    """Pictures by section, then by group, in their order."""
+    groups: dict[str, dict[str, list[Picture]]] = {}
+    for picture in pictures:
+        groups.setdefault(picture.section, {}).setdefault(picture.group, []).append(picture)
+    return groups
 
 
 def _data_uri(picture: Picture) -> str:

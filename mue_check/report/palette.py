@@ -1,4 +1,4 @@
-"""How every figure looks: Okabe-Ito colours, one for each rung in all plots, and text that cannot break a drawing."""
+"""How every figure looks: Okabe-Ito colours, one for each rung of a ladder, and text that cannot break a drawing."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from matplotlib import style
 
 from mue_check.report.summary import Summary
-from mue_check.report.tables import printable
+from mue_check.report.words import DEFAULT_ROUTER, in_words, knob_words, printable
+from mue_check.study.comparison import Comparison
 
 REFERENCE = "#000000"
 TARGETS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito 2008, without the yellow, which cannot be read on white."""
 BAND = "#009E73"
+BAND_ALPHA, RESIDUAL_ALPHA = 0.13, 0.06
+"""The tolerance, and lighter what an approximate law leaves beyond it."""
 QUIET = "#595959"
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p", "h")
 WIDTH = 9.0
 """Inches: 900 px at the dpi of a page."""
 SALT = "mue_check"
@@ -49,27 +52,48 @@ def house_style() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Palette:
-    """Colour by rung label."""
+    """Colour by (ladder, router, rung label): a reference of one ladder is a target of another."""
 
-    colours: Mapping[str, str]
+    colours: Mapping[tuple[str, str, str], str]
 
-    def __getitem__(self, label: str) -> str:
-        return self.colours[label]
+    def of(self, comparison: Comparison, label: str) -> str:
+        """The colour of a rung that a question names."""
+        return self.colours[comparison.ladder, comparison.router, label]
 
 
 def palette_of(summary: Summary) -> Palette:
-    """References black, and no colour twice on one axis while there are enough; controls take their rung's colour."""
-    ladders: dict[str, dict[str, int]] = {}
-    colours: dict[str, str] = {}
+    """References black; a target keeps its colour from ladder to ladder, but no colour serves twice on one of them.
+
+    Controls take their rung's colour.
+    """
+    ladders: dict[tuple[str, str], dict[str, int]] = {}
+    references: dict[tuple[str, str], set[str]] = {}
     for c in summary.comparisons:
-        colours.setdefault(c.sides[0].label, REFERENCE)
-        ladders.setdefault(c.axis, {}).update({side.label: side.size for side in c.sides})
-    for ladder in ladders.values():
-        for label in sorted(ladder, key=lambda name: (ladder[name], name)):
-            taken = [colours.get(other) for other in ladder]
-            free = [colour for colour in TARGETS if colour not in taken]
-            colours.setdefault(label, free[0] if free else TARGETS[len(colours) % len(TARGETS)])
+        sizes = ladders.setdefault((c.ladder, c.router), {})
+        sizes.update({side.label: side.size for side in c.sides})
+        if len(c.sides) > 1:
+            references.setdefault((c.ladder, c.router), set()).add(c.sides[0].label)
+    usual: dict[str, str] = {}
+    colours: dict[tuple[str, str, str], str] = {}
+    for ladder, sizes in ladders.items():
+        black = references.get(ladder, set())
+        colours.update({(*ladder, label): REFERENCE for label in black})
+        taken: set[str] = set()
+        for at, label in enumerate(sorted(sizes.keys() - black, key=lambda name: (sizes[name], name))):
+            wanted = (usual.get(label), *TARGETS)
+            colour = next((c for c in wanted if c and c not in taken), TARGETS[at % len(TARGETS)])
+            usual.setdefault(label, colour)
+            taken.add(colour)
+            colours[*ladder, label] = colour
     return Palette(colours=colours)
+
+
+def heading(comparison: Comparison) -> str:
+    """``width on markov, rule complete_mue``, with the swept value and the router where they are not the usual ones."""
+    value = "" if comparison.knob == "lr" else f", {knob_words(comparison.knob)}"
+    router = "" if comparison.router == DEFAULT_ROUTER else f", router {shorten(comparison.router, 30)}"
+    where = f"{shorten(in_words(comparison.ladder), 30)} on {shorten(comparison.corpus, 30)}"
+    return f"{where}, rule {shorten(comparison.rule, 30)}{value}{router}"
 
 
 def plain(text: str) -> str:

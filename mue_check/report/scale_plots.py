@@ -8,67 +8,112 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
+from numpy.typing import NDArray
 from scipy import stats
 
 from mue_check.judge.interval import CONFIDENCE
-from mue_check.judge.law import LawResult, log2_levels
-from mue_check.report.palette import BAND, MARKERS, QUIET, WIDTH, Palette, house_style, plain, shorten
-from mue_check.report.summary import EarlyFinding, LawsFinding
-from mue_check.report.tables import interval_text
+from mue_check.judge.law import Law, LawResult, log2_levels
+from mue_check.judge.verdict import Verdict
+from mue_check.report.findings import EarlyFinding, LawsFinding
+from mue_check.report.palette import (
+    BAND,
+    BAND_ALPHA,
+    MARKERS,
+    QUIET,
+    WIDTH,
+    Palette,
+    heading,
+    house_style,
+    plain,
+    shorten,
+)
+from mue_check.report.words import interval_text
 
 _PANELS = 2
 """Panels side by side: a law's statement needs the width."""
+_MOST = 12
+"""Panels in one figure; those that are not PASS come first."""
+_TICKS = 34
+"""Characters under a panel that stand beside each other."""
+
+
+def drawn_laws(found: LawsFinding) -> list[LawResult]:
+    """The laws that get a panel: those of activations, and weights that are not PASS; the table has them all."""
+    chosen = [r for r in found.results if r.verdict is not Verdict.PASS or not r.law.coordinate.startswith("weight.")]
+    chosen.sort(key=lambda r: r.verdict is Verdict.PASS)
+    kept = chosen[:_MOST]
+    return [r for r in found.results if r in kept]
 
 
 def plot_laws(found: LawsFinding, palette: Palette) -> Figure:
-    """One panel for each law of a ladder: log2 of the quantity against log2 of the size, a point per seed."""
-    c = found.comparison
-    rows = -(-len(found.results) // _PANELS)
+    """One panel for each drawn law of a ladder: log2 of the quantity against log2 of the size, a point per seed."""
+    c, results = found.comparison, drawn_laws(found)
+    rows = -(-len(results) // _PANELS)
     with house_style():
         figure = Figure(figsize=(WIDTH, 0.9 + 3.5 * rows), layout="constrained")
-        for at, result in enumerate(found.results):
+        for at, result in enumerate(results):
             _draw_law(figure.add_subplot(rows, _PANELS, at + 1), found, result, palette)
         handles = [
             Line2D([], [], color=QUIET, linewidth=1.6, label="fit with 95 % interval, or mean"),
             Line2D([], [], color=QUIET, linestyle="--", linewidth=1.2, label="the law; band: its tolerance"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
-        head = f"Activation scales along {plain(c.axis)} on {shorten(c.corpus, 30)}, rule {plain(c.rule)}"
-        figure.suptitle(head, x=0.01, ha="left")
+        hidden = len(found.results) - len(results)
+        rest = f"; {hidden} more in the table" if hidden else ""
+        head = f"Activation scales along {heading(c)}: {len(results)} laws{rest}"
+        figure.suptitle("\n".join(textwrap.wrap(head, 95)), x=0.01, ha="left")
     return figure
 
 
 def _draw_law(axes: Axes, found: LawsFinding, result: LawResult, palette: Palette) -> None:
     law, sides = result.law, found.comparison.sides
-    x = np.log2([float(side.size) for side in sides])
+    x, sized = _positions([float(side.size) for side in sides], law)
     # what is zero or not finite has no place on a log scale; the verdict speaks of it
     levels = [values[np.isfinite(values)] for values in (log2_levels(law, t) for t in found.tables)]
     for side, at, values in zip(sides, x, levels, strict=True):
-        axes.plot(np.full(values.shape, at), values, linestyle="", marker="o", color=palette[side.label], alpha=0.6)
+        colour = palette.of(found.comparison, side.label)
+        axes.plot(np.full(values.shape, at), values, linestyle="", marker="o", color=colour, alpha=0.6)
     middle = np.array([values.mean() if values.size else np.nan for values in levels])
-    span = np.linspace(x.min(), x.max(), 3)
-    allowed = (law.expected - law.tolerance, law.expected, law.expected + law.tolerance)
-    if law.form == "exponent":
-        pivot, height = x.mean(), float(np.nanmean(middle)) if np.isfinite(middle).any() else np.nan
-        lines = [height + slope * (span - pivot) for slope in allowed]
-        if result.interval.n:
-            low, high = (height + slope * (span - pivot) for slope in (result.interval.low, result.interval.high))
-            if np.isfinite([low, high]).all():
-                axes.fill_between(span, low, high, color=QUIET, alpha=0.25, linewidth=0)
-            axes.plot(span, height + result.interval.mean * (span - pivot), color=QUIET, linewidth=1.6)
-    else:
-        lines = [middle[0] + np.full(span.shape, off) for off in allowed]
+    if law.form == "ratio":
+        span = x[[0, -1]]
+        _draw_lines(axes, span, [middle[0] + np.full(span.shape, off) for off in _allowed(law)])
         axes.plot(x, middle, color=QUIET, linewidth=1.6)
-    axes.fill_between(span, lines[0], lines[2], color=BAND, alpha=0.13, linewidth=0)
-    axes.plot(span, lines[1], color=QUIET, linestyle="--", linewidth=1.2)
+    elif sized:
+        span = np.linspace(x.min(), x.max(), 3)
+        height = float(np.nanmean(middle)) if np.isfinite(middle).any() else np.nan
+        _draw_lines(axes, span, [height + slope * (span - x.mean()) for slope in _allowed(law)])
+        if result.interval.n:
+            ends = (result.interval.low, result.interval.high)
+            if np.isfinite(ends).all():
+                low, high = (height + slope * (span - x.mean()) for slope in ends)
+                axes.fill_between(span, low, high, color=QUIET, alpha=0.25, linewidth=0)
+            axes.plot(span, height + result.interval.mean * (span - x.mean()), color=QUIET, linewidth=1.6)
     _widen(axes, 1.0 if law.form == "exponent" else 6 * law.tolerance)
-    names = {at: " / ".join(plain(s.label) for s, other in zip(sides, x, strict=True) if other == at) for at in x}
-    axes.set_xticks(list(names), list(names.values()))
+    crowded = sum(len(plain(side.label)) for side in sides) > _TICKS
+    names = [shorten(side.label, 20) for side in sides]
+    axes.set_xticks(x, names, fontsize=8.5, rotation=18 if crowded else 0, ha="right" if crowded else "center")
     axes.margins(x=0.12)
     axes.set_ylabel(f"log2 {'RMS' if law.quantity == 'rms' else 'RMS of the change'}")
     what = "slope" if law.form == "exponent" else f"log2 ratio, {plain(result.worst)}"
     measured = f"{what} {interval_text(result.interval)}: {result.verdict.value}"
-    axes.set_title("\n".join([*textwrap.wrap(plain(law.statement), 52), measured]))
+    axes.set_title("\n".join([*textwrap.wrap(plain(law.statement), 60), measured]), fontsize=9)
+
+
+def _positions(sizes: Sequence[float], law: Law) -> tuple[NDArray[np.float64], bool]:
+    """log2 of the sizes for a slope through them; ranks where none is asked, or sizes are equal or have no log2."""
+    if law.form == "exponent" and min(sizes) > 0 and len(set(sizes)) == len(sizes):
+        return np.log2(sizes), True
+    return np.arange(len(sizes), dtype=np.float64), False
+
+
+def _allowed(law: Law) -> tuple[float, float, float]:
+    return law.expected - law.tolerance, law.expected, law.expected + law.tolerance
+
+
+def _draw_lines(axes: Axes, x: NDArray[np.float64], lines: Sequence[NDArray[np.float64]]) -> None:
+    """The law with its tolerance."""
+    axes.fill_between(x, lines[0], lines[2], color=BAND, alpha=BAND_ALPHA, linewidth=0)
+    axes.plot(x, lines[1], color=QUIET, linestyle="--", linewidth=1.2)
 
 
 def _widen(axes: Axes, least: float) -> None:
@@ -86,7 +131,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
         axes = figure.add_subplot()
         for at, f in enumerate(found):
             label = f.comparison.sides[-1].label
-            x, mean, colour = f.steps + 1.0, f.ratio.mean(axis=0), palette[label]
+            x, mean, colour = f.steps + 1.0, f.ratio.mean(axis=0), palette.of(c, label)
             seeds = len(f.ratio)
             if seeds > 1:
                 half = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * f.ratio.std(axis=0, ddof=1) / np.sqrt(seeds)
@@ -112,8 +157,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
         axes.set_xlabel("step; bands: 95 % interval over seeds")
         axes.set_ylabel("log2(target loss / reference loss)")
         figure.suptitle(
-            f"First steps along {plain(c.axis)} on {shorten(c.corpus, 30)}, rule {plain(c.rule)}: "
-            f"below 0 the target is ahead of {shorten(c.sides[0].label, 16)}",
+            f"First steps along {heading(c)}:\nbelow 0 the target is ahead of {shorten(c.sides[0].label, 16)}",
             x=0.01,
             ha="left",
             fontsize=10.5,

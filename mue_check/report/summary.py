@@ -1,98 +1,73 @@
-"""A study judged again from its records: every question with its numbers, its verdict and what it cost.
+"""A study judged again from its records: every question with its numbers, its verdict and what it cost."""
 
-Shapes: S seeds, T steps. Losses in nats per token, drifts in octaves of the base learning rate.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
+from mue_check.axes import AXES
 from mue_check.errors import StoreError
-from mue_check.judge.drift import Drift
-from mue_check.judge.early import EarlyComparison, compare_early, log2_ratio
-from mue_check.judge.law import LawResult
-from mue_check.judge.optimum import Curve
-from mue_check.judge.verdict import Verdict
+from mue_check.judge.early import compare_early, log2_ratio
+from mue_check.judge.load import judge_load
+from mue_check.judge.speedup import compare_learning
+from mue_check.judge.trend import judge_trend
+from mue_check.judge.verdict import Verdict, meets
 from mue_check.records import Store
-from mue_check.study.comparison import Comparison, load_comparisons
+from mue_check.report.costs import Costs, cost_of, costs_of
+from mue_check.report.findings import (
+    DriftFinding,
+    EarlyFinding,
+    LawsFinding,
+    RoutingFinding,
+    SpeedupFinding,
+    TrendFinding,
+)
+from mue_check.report.words import DEFAULT_ROUTER
+from mue_check.study.comparison import Comparison, Kind, load_comparisons
 from mue_check.study.reading import judge_coordinates, judge_stored_drift, law_rungs, side_table
 
+TREND_LADDER, TREND_SIZE = "capacity", 1024.0
+"""Experts are added last and by the hundred, beyond what a small machine can hold: there a trend is asked for."""
+_KNOBS = ("lr", "weight_decay", "init_std")
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftFinding:
-    """One drift with both curves; ``core_seconds`` is what the target's rung cost."""
-
-    comparison: Comparison
-    reference: Curve
-    target: Curve
-    drift: Drift
-    core_seconds: float
-
-    @property
-    def regret_share(self) -> float | None:
-        """Regret over gain; None where the target wins nothing that could be lost."""
-        return self.drift.regret / self.drift.gain if self.drift.gain > 0 else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LawsFinding:
-    """The laws of one ladder; ``tables`` are the coordinates of its sides, in their order."""
-
-    comparison: Comparison
-    results: tuple[LawResult, ...]
-    tables: tuple[pd.DataFrame, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlyFinding:
-    """log2(target loss / reference loss), ``ratio`` [S, T], at ``steps`` [T], with what the judge says of it."""
-
-    comparison: Comparison
-    early: EarlyComparison
-    steps: NDArray[np.int64]
-    ratio: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RungCost:
-    """Core-seconds of all cells that one rung's questions are answered from."""
-
-    axis: str
-    corpus: str
-    rule: str
-    label: str
-    model: str
-    core_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All that a study says. ``core_seconds`` counts a cell that several rungs share once."""
+    """All that a study says."""
 
     name: str
     drifts: tuple[DriftFinding, ...]
     laws: tuple[LawsFinding, ...]
     earlies: tuple[EarlyFinding, ...]
+    speedups: tuple[SpeedupFinding, ...]
+    routings: tuple[RoutingFinding, ...]
+    trends: tuple[TrendFinding, ...]
     comparisons: tuple[Comparison, ...]
-    costs: tuple[RungCost, ...]
-    core_seconds: float
+    costs: Costs
+
+    @property
+    def targets(self) -> list[DriftFinding]:
+        """All drifts but the controls."""
+        return [d for d in self.drifts if not d.comparison.is_control]
+
+    @property
+    def controls(self) -> list[DriftFinding]:
+        """The drifts whose answer is known."""
+        return [d for d in self.drifts if d.comparison.is_control]
 
     @property
     def verdicts(self) -> Mapping[str, tuple[tuple[Verdict, str], ...]]:
-        """(verdict, expected) of every question by its kind: drift, coordinates, early curve, control."""
+        """(verdict, expected) of every question by its kind: drift, coordinates, early curve, control.
+
+        Those of which nothing is expected, of another rule beside the one under test, are not among them.
+        """
         drifts = [(d.comparison, d.drift.verdict) for d in self.drifts]
         laws = [(found.comparison, result.verdict) for found in self.laws for result in found.results]
         earlies = [(e.comparison, e.early.verdict) for e in self.earlies]
         kinds = {"drift": drifts, "coordinates": laws, "early curve": earlies}
         found = {
-            kind: tuple((verdict, c.expected) for c, verdict in pairs if not c.is_control)
+            kind: tuple((verdict, c.expected) for c, verdict in pairs if c.expected and not c.is_control)
             for kind, pairs in kinds.items()
         }
         found["control"] = tuple(
@@ -102,9 +77,9 @@ class Summary:
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL when any question has the opposite of its expected verdict, else INCONCLUSIVE when any is open."""
+        """FAIL when any question is answered against its expected verdict, else INCONCLUSIVE when any is open."""
         pairs = [pair for kind in self.verdicts.values() for pair in kind]
-        if any(verdict is not Verdict.INCONCLUSIVE and verdict != expected for verdict, expected in pairs):
+        if any(verdict is not Verdict.INCONCLUSIVE and not meets(verdict, expected) for verdict, expected in pairs):
             return Verdict.FAIL
         return Verdict.INCONCLUSIVE if any(v is Verdict.INCONCLUSIVE for v, _ in pairs) else Verdict.PASS
 
@@ -117,23 +92,36 @@ class Summary:
 def summarize(root: Path) -> Summary:
     """Judge every comparison under ``root``. StoreError, one line, when there is none or a cell is missing."""
     store = Store(root)
-    comparisons = sorted(load_comparisons(root), key=_place)
-    kinds = {kind: [c for c in comparisons if c.kind == kind] for kind in ("drift", "coordinates", "early_curve")}
+    comparisons = sorted(load_comparisons(root), key=place)
+
+    def all_of(kind: Kind, judge: Callable[[Comparison, Store], _Found]) -> tuple[_Found, ...]:
+        return tuple(_judged(c, store, judge) for c in comparisons if c.kind == kind)
+
+    drifts, laws = all_of("drift", _drift), all_of("coordinates", _laws)
     return Summary(
         name=root.resolve().name,
-        drifts=tuple(_judged(c, store, _drift) for c in kinds["drift"]),
-        laws=tuple(_judged(c, store, _laws) for c in kinds["coordinates"]),
-        earlies=tuple(_judged(c, store, _early) for c in kinds["early_curve"]),
+        drifts=drifts,
+        laws=laws,
+        earlies=all_of("early_curve", _early),
+        speedups=all_of("speedup", _speedup),
+        routings=all_of("routing", lambda c, s: _routing(c, s, drifts, laws)),
+        trends=tuple(_trends(drifts)),
         comparisons=tuple(comparisons),
-        costs=tuple(_costs(store, comparisons)),
-        core_seconds=_cost(store, (key for c in comparisons for side in c.sides for key in side.cells)),
+        costs=costs_of(store, comparisons),
     )
 
 
-def _place(comparison: Comparison) -> tuple[bool, str, str, str, int, str]:
-    """Controls last, and the targets of an axis in ascending size, where the file name would put d128 before d64."""
-    size = comparison.sides[-1].size if comparison.sides else 0
-    return comparison.is_control, comparison.axis, comparison.corpus, comparison.rule, size, comparison.name
+def place(comparison: Comparison) -> tuple[bool, int, str, int, bool, str, str, int, str, str, str]:
+    """Where a question stands: controls last, axes in their own order, sizes ascending, and of one target rule by rule.
+
+    A file's name would put d128 before d64.
+    """
+    c = comparison
+    axis = list(AXES).index(c.axis) if c.axis in AXES else len(AXES)
+    knob = _KNOBS.index(c.knob) if c.knob in _KNOBS else len(_KNOBS)
+    size, label = (c.sides[-1].size, c.sides[-1].label) if c.sides else (0, "")
+    where = (c.is_control, axis, c.ladder, knob, c.router != DEFAULT_ROUTER, c.router, c.corpus)
+    return *where, size, label, c.rule, c.name
 
 
 def _judged(comparison: Comparison, store: Store, judge: Callable[[Comparison, Store], _Found]) -> _Found:
@@ -152,7 +140,7 @@ def _drift(comparison: Comparison, store: Store) -> DriftFinding:
         reference=reference,
         target=target,
         drift=drift,
-        core_seconds=_cost(store, comparison.sides[-1].cells),
+        core_seconds=cost_of(store, comparison.sides[-1].cells),
     )
 
 
@@ -160,7 +148,7 @@ def _laws(comparison: Comparison, store: Store) -> LawsFinding:
     rungs = law_rungs(store, comparison.sides)
     return LawsFinding(
         comparison=comparison,
-        results=tuple(judge_coordinates(comparison.axis, rungs)),
+        results=tuple(judge_coordinates(comparison.ladder, rungs)),
         tables=tuple(rung.table for rung in rungs),
     )
 
@@ -171,17 +159,42 @@ def _early(comparison: Comparison, store: Store) -> EarlyFinding:
     return EarlyFinding(comparison=comparison, early=compare_early(reference, target), steps=steps, ratio=ratio)
 
 
-def _costs(store: Store, comparisons: Iterable[Comparison]) -> list[RungCost]:
-    cells: dict[tuple[str, str, str, str, str], list[str]] = {}
-    for c in comparisons:
-        for side in c.sides:
-            cells.setdefault((c.axis, c.corpus, c.rule, side.label, side.model), []).extend(side.cells)
-    return [
-        RungCost(axis=axis, corpus=corpus, rule=rule, label=label, model=model, core_seconds=_cost(store, keys))
-        for (axis, corpus, rule, label, model), keys in cells.items()
-    ]
+def _speedup(comparison: Comparison, store: Store) -> SpeedupFinding:
+    reference, target = (side_table(store, side) for side in comparison.sides)
+    return SpeedupFinding(comparison=comparison, speedup=compare_learning(reference, target))
 
 
-def _cost(store: Store, keys: Iterable[str]) -> float:
-    """Core-seconds of the cells, each once; in a fixed order, so that the sum is the same to the last bit."""
-    return sum(store.cost(key) for key in sorted(set(keys)))
+def _routing(
+    comparison: Comparison, store: Store, drifts: Sequence[DriftFinding], laws: Sequence[LawsFinding]
+) -> RoutingFinding:
+    (side,) = comparison.sides
+    own = [d for d in drifts if _setting(d.comparison) == _setting(comparison) and d.side.label == side.label]
+    return RoutingFinding(
+        comparison=comparison,
+        load=judge_load(side_table(store, side)),
+        drift=next((d for d in own if _ordinary(d)), None),
+        laws=next((found for found in laws if _setting(found.comparison) == _setting(comparison)), None),
+    )
+
+
+def _trends(drifts: Iterable[DriftFinding]) -> Iterable[TrendFinding]:
+    ladders: dict[tuple[str, ...], list[DriftFinding]] = {}
+    for d in drifts:
+        sizes = [side.size for side in d.comparison.sides]
+        # the line runs through the reference, in log2 of the size
+        if d.comparison.ladder == TREND_LADDER and _ordinary(d) and min(sizes) > 0 and sizes[0] != sizes[-1]:
+            ladders.setdefault(_setting(d.comparison), []).append(d)
+    for found in ladders.values():
+        points = [(float(d.side.size), d.drift) for d in found]
+        trend = judge_trend(float(found[0].comparison.sides[0].size), points, TREND_SIZE)
+        if trend is not None:
+            yield TrendFinding(drifts=tuple(found), trend=trend)
+
+
+def _setting(c: Comparison) -> tuple[str, ...]:
+    return c.ladder, c.corpus, c.rule, c.router
+
+
+def _ordinary(found: DriftFinding) -> bool:
+    """Whether it is a question of the learning rate, and no control."""
+    return found.comparison.knob == "lr" and not found.comparison.is_control

@@ -1,187 +1,182 @@
-"""Tables as text: the same rows for the terminal, the Markdown summary and the page."""
+"""The tables of everything but drifts: laws, first steps, speed-up, routing variants, and what it cost."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from mue_check.judge.interval import Interval
-from mue_check.judge.verdict import Verdict
-from mue_check.report.summary import DriftFinding, EarlyFinding, Summary
+from mue_check.judge.law import LawResult
+from mue_check.judge.verdict import Verdict, meets
+from mue_check.report.costs import RungCost
+from mue_check.report.findings import EarlyFinding, LawsFinding, RoutingFinding, SpeedupFinding
+from mue_check.report.summary import Summary, place
+from mue_check.report.table import Cells, Row, Table, asked_columns, make_table
+from mue_check.report.words import NONE, in_words, interval_text, printable, times_text, unsigned_text
+from mue_check.study.comparison import Comparison
 
-NONE = "-"
+
+class _Judged(NamedTuple):
+    """One law of one ladder."""
+
+    comparison: Comparison
+    result: LawResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of a table; ``note`` is a sentence that belongs under it, ``verdict`` one of the cells or empty."""
+class LawGroup:
+    """The laws of one ladder, on all corpora: ``headline`` is "width: 21 laws, 21 PASS"."""
 
-    cells: tuple[str, ...]
-    verdict: str
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows under ``header``. ``numeric`` are the columns that are set flush right."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-    numeric: tuple[int, ...] = ()
+    name: str
+    headline: str
+    table: Table
+    as_expected: bool
 
 
-def printable(text: str) -> str:
-    """One line without control characters: names come from files that others wrote."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-
-
-def interval_text(interval: Interval, digits: int = 2) -> str:
-    """The interval, or that there is none."""
-    if interval.n == 0:
-        return "unresolved"
-    if interval.n == 1:
-        return f"{interval.mean:+.{digits}f} [one seed]"
-    return interval.text(digits)
-
-
-def regret_text(found: DriftFinding) -> str:
-    """Regret in nats with its share of the gain."""
-    regret, share = found.drift.regret, found.regret_share
-    if not math.isfinite(regret):
-        return NONE
-    return f"{regret:.4f} ({'no gain' if share is None else f'{share:.0%}'})"
-
-
-def rerun_commands(summary: Summary) -> list[str]:
-    """The command lines that ask the study's questions again, each once."""
-    return list(dict.fromkeys(printable(comparison.command) for comparison in summary.comparisons))
-
-
-def drift_table(summary: Summary) -> Table:
-    """The first table of every report: all drifts but the controls."""
-    return _drifts("Drift of the optimal learning rate", [d for d in summary.drifts if not d.comparison.is_control])
-
-
-def control_table(summary: Summary) -> Table:
-    """The controls: the suite asked whether it can tell right from wrong."""
-    return _drifts("Controls", [d for d in summary.drifts if d.comparison.is_control])
-
-
-def _drifts(caption: str, found: Sequence[DriftFinding]) -> Table:
-    controls = any(d.comparison.is_control for d in found)
-    columns: dict[str, Callable[[DriftFinding], str]] = {
-        "control" if controls else "axis": lambda d: d.comparison.name if controls else d.comparison.axis,
-        "target": lambda d: d.comparison.sides[-1].label,
-        "corpus": lambda d: d.comparison.corpus,
-        "rule": lambda d: d.comparison.rule,
-        "tier": lambda d: d.comparison.tier,
-        "drift [95 %] (octaves)": lambda d: interval_text(d.drift.interval),
-        "regret, nats (of gain)": regret_text,
-        "seeds": lambda d: str(d.drift.interval.n),
-        "tolerance": lambda d: f"{d.comparison.tolerance:g}",
-        "verdict": lambda d: d.drift.verdict.value,
-        "expected": lambda d: d.comparison.expected,
-        "core-s": lambda d: f"{d.core_seconds:.1f}",
-    }
-    if all(not d.comparison.is_control and d.comparison.expected == Verdict.PASS for d in found):
-        del columns["expected"]
-    rows = tuple(
-        Row(
-            cells=tuple(printable(cell(d)) for cell in columns.values()),
-            verdict=d.drift.verdict.value,
-            note=f"unresolved: {printable(d.drift.reason)}" if d.drift.reason else "",
-        )
-        for d in found
-    )
-    numeric = [at for at, name in enumerate(columns) if name in ("seeds", "tolerance", "core-s")]
-    return Table(caption=caption, header=tuple(columns), rows=rows, numeric=tuple(numeric))
-
-
-def law_table(summary: Summary) -> Table:
+def law_groups(summary: Summary) -> list[LawGroup]:
     """Every law of activation scales with its measured exponent or log2 ratio; the law says what is expected."""
-    rows = []
+    groups: dict[str, list[LawsFinding]] = {}
     for found in summary.laws:
-        c = found.comparison
-        for result in found.results:
-            law = result.law
-            cells = (
-                c.axis,
-                c.corpus,
-                c.rule,
-                law.statement,
-                "slope" if law.form == "exponent" else "log2 ratio",
-                interval_text(result.interval, 3),
-                result.worst,
-                result.verdict.value,
-            )
-            rows.append(Row(cells=tuple(printable(cell) for cell in cells), verdict=result.verdict.value))
-    header = ("axis", "corpus", "rule", "law", "form", "measured [95 %]", "worst", "verdict")
-    return Table(caption="Laws of activation scales", header=header, rows=tuple(rows))
+        groups.setdefault(law_group_name(found.comparison), []).append(found)
+    return [_law_group(name, _laws(found)) for name, found in groups.items()]
+
+
+def law_group_name(comparison: Comparison) -> str:
+    """The ladder, and whether somebody broke it on purpose."""
+    return in_words(comparison.ladder) + (" (control)" if comparison.is_control else "")
+
+
+def open_law_table(summary: Summary) -> Table:
+    """The laws that are not PASS, of all ladders."""
+    laws = [law for law in _laws(summary.laws) if law.result.verdict is not Verdict.PASS and law.comparison.expected]
+    return _law_table("Laws that are not PASS", laws, asked_columns(laws, target=False))
+
+
+def _laws(found: Iterable[LawsFinding]) -> list[_Judged]:
+    return [_Judged(laws.comparison, result) for laws in found for result in laws.results]
+
+
+def _law_group(name: str, laws: Sequence[_Judged]) -> LawGroup:
+    columns = asked_columns(laws, target=False)
+    del columns["axis"]
+    return LawGroup(
+        name=name,
+        headline=f"{name}: {len(laws)} laws, {count_text(law.result.verdict for law in laws)}",
+        table=_law_table(f"Laws of activation scales, {name}", laws, columns),
+        as_expected=all(meets(law.result.verdict, law.comparison.expected) for law in laws if law.comparison.expected),
+    )
+
+
+def _law_table(caption: str, laws: Sequence[_Judged], asked: Cells[_Judged]) -> Table:
+    cells = {
+        **asked,
+        "law": lambda law: law.result.law.statement,
+        "form": lambda law: "slope" if law.result.law.form == "exponent" else "log2 ratio",
+        "measured [95 %]": lambda law: interval_text(law.result.interval, 3),
+        "worst": lambda law: law.result.worst,
+        "verdict": lambda law: law.result.verdict.value,
+        "expected": lambda law: law.comparison.expected,
+    }
+    if all(law.comparison.expected in ("", Verdict.PASS) for law in laws):
+        del cells["expected"]
+    return make_table(caption, laws, cells)
 
 
 def early_table(summary: Summary) -> Table:
     """log2 of target over reference loss in the first steps: level, and trend per doubling of the step."""
+    columns: Cells[EarlyFinding] = {
+        **asked_columns(summary.earlies),
+        "level [95 %] (log2)": lambda e: interval_text(e.early.level, 3),
+        "trend [95 %] (per doubling)": lambda e: interval_text(e.early.trend, 4),
+        "verdict": lambda e: e.early.verdict.value,
+    }
+    return make_table(
+        "Early loss curves",
+        summary.earlies,
+        columns,
+        note=lambda e: "" if e.early.trend.n else "a run diverged within these steps",
+    )
 
-    def row(found: EarlyFinding) -> Row:
-        c = found.comparison
-        numbers = (interval_text(found.early.level, 3), interval_text(found.early.trend, 4))
-        cells = (c.axis, c.sides[-1].label, c.corpus, c.rule, *numbers, found.early.verdict.value)
-        note = "" if found.early.trend.n else "a run diverged within these steps"
-        return Row(cells=tuple(printable(cell) for cell in cells), verdict=found.early.verdict.value, note=note)
 
-    header = ("axis", "target", "corpus", "rule", "level [95 %] (log2)", "trend [95 %] (per doubling)", "verdict")
-    return Table(caption="Early loss curves", header=header, rows=tuple(row(found) for found in summary.earlies))
+def speedup_table(summary: Summary) -> Table:
+    """Steps of the reference over those of the target for the same held-out loss."""
+    columns: Cells[SpeedupFinding] = {
+        **asked_columns(summary.speedups),
+        "faster than": lambda s: s.comparison.sides[0].label,
+        "times [95 %]": lambda s: times_text(s.speedup.overall),
+        "at the lowest shared loss [95 %]": lambda s: times_text(s.speedup.by_level[-1]),
+        "that loss, nats": lambda s: f"{s.speedup.levels[-1]:.3f}" if s.speedup.overall.n else NONE,
+    }
+    return make_table(
+        "Convergence speed-up",
+        summary.speedups,
+        columns,
+        numeric=("that loss, nats",),
+        note=lambda s: "" if s.speedup.overall.n else "no loss that all runs of both reach",
+    )
 
 
-def cost_table(summary: Summary) -> Table:
-    """Core-seconds per rung and in all."""
-    rows = [
-        Row(
-            cells=(*(printable(v) for v in (c.axis, c.corpus, c.rule, c.label, c.model)), f"{c.core_seconds:.1f}"),
-            verdict="",
-        )
-        for c in summary.costs
-    ]
-    rows.append(Row(cells=("in all", "", "", "", "", f"{summary.core_seconds:.1f}"), verdict=""))
-    header = ("axis", "corpus", "rule", "rung", "model", "core-s")
-    return Table(caption="Core-seconds", header=header, rows=tuple(rows), numeric=(5,))
+def routing_table(summary: Summary) -> Table:
+    """Each routing variant: whether the optimum stays under it, and how it spreads its tokens."""
+    # variants beneath one another, where a ladder's own order would have targets
+    found = sorted(summary.routings, key=lambda r: (place(r.comparison)[:3], r.comparison.sides[-1].size))
+    columns: Cells[RoutingFinding] = {
+        "router": lambda r: r.comparison.router,
+        "axis": lambda r: in_words(r.comparison.ladder),
+        "target": lambda r: r.comparison.sides[-1].label,
+        "corpus": lambda r: r.comparison.corpus,
+        "rule": lambda r: r.comparison.rule,
+        "drift [95 %] (octaves)": lambda r: interval_text(r.drift.drift.interval) if r.drift else NONE,
+        "verdict": lambda r: r.drift.drift.verdict.value if r.drift else NONE,
+        "laws of scale that fail": lambda r: failed_laws(r.laws.results) if r.laws else NONE,
+        "busiest expert / mean": lambda r: unsigned_text(r.load.imbalance),
+        "variance factor": lambda r: unsigned_text(r.load.variance_factor),
+        "sum of weights": lambda r: unsigned_text(r.load.weight_sum),
+    }
+    return make_table("Routing variants", found, columns)
+
+
+def failed_laws(results: Sequence[LawResult]) -> str:
+    """How many fail, of how many, and the first of them."""
+    failed = [result for result in results if result.verdict is Verdict.FAIL]
+    return f"{len(failed)} of {len(results)}" + (f": {failed[0].law.name}" if failed else "")
+
+
+def axis_cost_table(summary: Summary) -> Table:
+    """Core-seconds per axis and in all, each cell once in each sum."""
+    rows = [Row(cells=(in_words(cost.axis), f"{cost.core_seconds:.1f}")) for cost in summary.costs.axes]
+    rows.append(Row(cells=("in all", f"{summary.costs.core_seconds:.1f}")))
+    return Table(caption="Core-seconds by axis", header=("axis", "core-s"), rows=tuple(rows), numeric=(1,))
+
+
+def rung_cost_table(summary: Summary) -> Table:
+    """Core-seconds per rung."""
+    asked = asked_columns(summary.costs.rungs, target=False)
+    asked.pop("value", None)  # of one rung all values count
+    cells: Cells[RungCost] = {
+        **asked,
+        "axis": lambda cost: law_group_name(cost.comparison),
+        "rung": lambda cost: cost.side.label,
+        "model": lambda cost: cost.side.model,
+        "core-s": lambda cost: f"{cost.core_seconds:.1f}",
+    }
+    return make_table("Core-seconds by rung", summary.costs.rungs, cells, numeric=("core-s",))
+
+
+def count_text(verdicts: Iterable[Verdict]) -> str:
+    """``3 PASS, 1 INCONCLUSIVE``."""
+    found = list(verdicts)
+    return ", ".join(f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found)
 
 
 def count_lines(summary: Summary) -> list[str]:
     """``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
     lines = []
     for kind, pairs in summary.verdicts.items():
-        if kind == "control":
-            right = sum(verdict == expected for verdict, expected in pairs)
-            lines.append(f"{kind}: {right} of {len(pairs)} as expected")
-            continue
-        names = [verdict.value for verdict, _ in pairs]
-        lines.append(f"{kind}: " + ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names))))
+        right = sum(meets(verdict, expected) for verdict, expected in pairs)
+        counts = f"{right} of {len(pairs)} as expected" if kind == "control" else count_text(v for v, _ in pairs)
+        lines.append(f"{kind}: {counts}")
     return lines
 
 
-def verdict_lines(summary: Summary) -> list[str]:
-    """A fixed-width table of all drifts for a terminal, with the reason under an optimum that is not resolved."""
-    header = ("axis", "corpus", "rule", "target", "drift (octaves)", "regret (nats)", "verdict", "expected", "core-s")
-    if not summary.drifts:
-        return [f"study {printable(summary.name)} holds no drift"]
-    rows, notes = [], []
-    for d in summary.drifts:
-        c = d.comparison
-        regret = f"{d.drift.regret:.4f}" if math.isfinite(d.drift.regret) else NONE
-        cells = (
-            *(printable(text) for text in (c.axis, c.corpus, c.rule, c.sides[-1].label)),
-            *(interval_text(d.drift.interval), regret, d.drift.verdict.value),
-            *(printable(c.expected) if c.is_control or c.expected != Verdict.PASS else "", f"{d.core_seconds:.1f}"),
-        )
-        rows.append(cells)
-        notes.append(f"  unresolved: {printable(d.drift.reason)}" if d.drift.reason else "")
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [_line(header, widths)]
-    for cells, note in zip(rows, notes, strict=True):
-        lines += [_line(cells, widths), note] if note else [_line(cells, widths)]
-    return lines
-
-
-def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+def rerun_commands(summary: Summary) -> list[str]:
+    """The command lines that ask the study's questions again, each once."""
+    return list(dict.fromkeys(printable(comparison.command) for comparison in summary.comparisons))

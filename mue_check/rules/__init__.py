@@ -1,12 +1,25 @@
 """Transfer rules by name. Pure functions of (reference, target): nothing here knows of tensors."""
 
 from mue_check.errors import RuleError
-from mue_check.rules.complete_mue import COMPLETE_MUE, COMPLETE_MUE_LITERAL, CompleteMuE
-from mue_check.rules.prescription import Factors, HyperParameters, Prescription, Row, Rule
+from mue_check.rules.complete_mue import COMPLETE_MUE, COMPLETE_MUE_CDP, COMPLETE_MUE_LITERAL, CompleteMuE
+from mue_check.rules.fan_in import COMPLETED_P, COMPLETEP, COMPLETEP_BLIND, DMFT_MOE, MOE_MUP, MUP, FanInRule
+from mue_check.rules.prescription import Factors, HyperParameters, Knob, Prescription, Row, Rule
 from mue_check.rules.roles import Role, parse_role, roles_of
 from mue_check.rules.standard import STANDARD, Standard
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (COMPLETE_MUE, COMPLETE_MUE_LITERAL, STANDARD)}
+_RULES: tuple[Rule, ...] = (
+    COMPLETE_MUE,
+    COMPLETE_MUE_LITERAL,
+    COMPLETE_MUE_CDP,
+    COMPLETED_P,
+    COMPLETEP,
+    COMPLETEP_BLIND,
+    MUP,
+    MOE_MUP,
+    DMFT_MOE,
+    STANDARD,
+)
+RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}
 
 
 def get_rule(name: str) -> Rule:
@@ -21,7 +34,9 @@ __all__ = [
     "RULES",
     "CompleteMuE",
     "Factors",
+    "FanInRule",
     "HyperParameters",
+    "Knob",
     "Prescription",
     "Role",
     "Row",

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mue_check.rules.prescription import Factors, Prescription
+from mue_check.rules.ratios import Ratios
 from mue_check.rules.roles import DOWN, HIDDEN, VECTORS, Role, roles_of
-from mue_check.spec import Experts, Scenario
+from mue_check.spec import Experts, ModelSpec, Scenario
 
 WeightDecayRule = Literal["keep_lr_times_wd", "unscaled"]
-FinalProjection = Literal["tp5", "as_printed"]
+FinalProjection = Literal["tp5", "cdp", "as_printed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,9 @@ class CompleteMuE:
 
     ``weight_decay_rule``: "keep_lr_times_wd" multiplies hidden decay by rho_d (CompleteP, Complete(d)P);
     "unscaled" leaves it alone across width, as Complete-muE's own table does.
-    ``final_projection``: "tp5" is {std 1, LR 1, multiplier 1/rho_d} (arXiv 2203.03466, Table 8);
-    "as_printed" is the worked example's {rho_d^-1/2, rho_d^-1, 1/rho_d}, whose logit updates shrink with width.
+    ``final_projection``: "tp5" is {std 1, LR 1, multiplier 1/rho_d} (arXiv 2203.03466, Table 8); "cdp" is
+    {rho_d^-1, rho_d^-1, 1} (arXiv 2512.22382), which trains alike; "as_printed" is the worked example's
+    {rho_d^-1/2, rho_d^-1, 1/rho_d}, whose logit updates shrink with width.
     """
 
     name: str
@@ -34,21 +36,19 @@ class CompleteMuE:
 
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
         """Factors of every role of ``target`` relative to the tuned ``reference``."""
+        ratios = Ratios.of(reference, target)
         return Prescription(
             rule=self.name,
             reference=reference,
             target=target,
-            factors={role: self._factors(role, reference, target) for role in roles_of(target.model)},
+            factors={
+                role: ratios.with_batch_and_duration(self._factors(role, target.model, ratios))
+                for role in roles_of(target.model)
+            },
         )
 
-    def _factors(self, role: Role, reference: Scenario, target: Scenario) -> Factors:
-        model = target.model
-        rho_d = model.width / reference.model.width
-        m_depth = model.depth / reference.model.depth
-        rho_batch = target.tokens_per_step / reference.tokens_per_step
-        rho_data = rho_batch * target.steps / reference.steps
-        drift = math.sqrt(rho_batch / rho_data)
-
+    def _factors(self, role: Role, model: ModelSpec, ratios: Ratios) -> Factors:
+        rho_d, m_depth = ratios.width, ratios.depth
         std, lr, weight_decay, eps, multiplier = 1.0, 1.0, 1.0, 1.0, 1.0
         if role in HIDDEN:
             std, lr, eps = rho_d**-0.5, 1 / rho_d, 1 / (rho_d * m_depth)
@@ -61,19 +61,18 @@ class CompleteMuE:
             # R = a for weights that sum to 1; a / G where each of G groups sums to 1 by itself
             multiplier = model.feed_forward.activated / (model.feed_forward.weight_sum or 1.0)
         if role is Role.UNEMBEDDING:
-            multiplier = 1 / rho_d
-            if self.final_projection == "as_printed":
-                std, lr = rho_d**-0.5, 1 / rho_d
+            match self.final_projection:
+                case "tp5":
+                    multiplier = 1 / rho_d
+                case "cdp":
+                    # W' = m W with m = 1/rho_d: its gradient is 1/m times W's, so eps goes with 1/m, and the same
+                    # Adam ratio must move it m times as far, so LR goes with m
+                    std, lr, eps = 1 / rho_d, 1 / rho_d, rho_d
+                case "as_printed":
+                    std, lr, multiplier = rho_d**-0.5, 1 / rho_d, 1 / rho_d
         if self.weight_decay_rule == "keep_lr_times_wd" and role not in VECTORS:
             weight_decay = 1 / lr
-        return Factors(
-            init_std=std,
-            lr=lr * drift,
-            weight_decay=weight_decay * drift,
-            eps=eps / drift,
-            one_minus_beta=rho_batch / rho_data,
-            forward_multiplier=multiplier,
-        )
+        return Factors(init_std=std, lr=lr, weight_decay=weight_decay, eps=eps, forward_multiplier=multiplier)
 
 
 COMPLETE_MUE = CompleteMuE(
@@ -85,4 +84,9 @@ COMPLETE_MUE_LITERAL = CompleteMuE(
     summary="Complete-muE exactly as its worked example prints it (over-scales the final projection)",
     weight_decay_rule="unscaled",
     final_projection="as_printed",
+)
+COMPLETE_MUE_CDP = CompleteMuE(
+    name="complete_mue_cdp",
+    summary="Complete-muE with the final projection of Complete(d)P: trains as complete_mue does",
+    final_projection="cdp",
 )

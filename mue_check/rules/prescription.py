@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mue_check.errors import RuleError
 from mue_check.rules.roles import VECTORS, Role, parse_role
 from mue_check.spec import Scenario
+
+Knob = Literal["lr", "weight_decay", "init_std"]
+"""A base value that can be swept: a field of HyperParameters."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 
+from mue_check.rules.fan_in import fan_in
 from mue_check.rules.prescription import Factors, Prescription
-from mue_check.rules.roles import DOWN, HIDDEN, Role, roles_of
-from mue_check.spec import ModelSpec, Scenario
-
-
-def fan_in(role: Role, model: ModelSpec) -> int:
-    """Inputs of one output unit: the feed-forward's own width for a down-projection, else d."""
-    return model.feed_forward.hidden if role in DOWN else model.width
+from mue_check.rules.roles import HIDDEN, Role, roles_of
+from mue_check.spec import REFERENCE_HEAD_WIDTH, Scenario
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standard:
-    """SP as people use it: hidden std fan-in^-1/2, one LR, one decay, no multipliers (arXiv 2203.03466, Table 3)."""
+    """SP as people use it: hidden std fan-in^-1/2, one LR, one decay (arXiv 2203.03466, Table 3).
+
+    No multipliers but one: attention logits go with 1/sqrt(d_head), and a multiplier counts from the 1/d_head form.
+    """
 
     name: str = "standard"
     summary: str = "standard parameterization: init by fan-in, one learning rate, no multipliers"
@@ -22,16 +21,19 @@ class Standard:
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
         """Factors of every role of ``target``; a down-projection is compared with the reference's own."""
 
-        def std(role: Role) -> float:
-            if role not in HIDDEN:
-                return 1.0
-            return float((fan_in(role, reference.model) / fan_in(role, target.model)) ** 0.5)
+        def factors(role: Role) -> Factors:
+            std, multiplier = 1.0, 1.0
+            if role in HIDDEN:
+                std = (fan_in(role, reference.model) / fan_in(role, target.model)) ** 0.5
+            if role is Role.ATTENTION_QKV:
+                multiplier = (target.model.head_width / REFERENCE_HEAD_WIDTH) ** 0.5
+            return Factors(init_std=std, forward_multiplier=multiplier)
 
         return Prescription(
             rule=self.name,
             reference=reference,
             target=target,
-            factors={role: Factors(init_std=std(role)) for role in roles_of(target.model)},
+            factors={role: factors(role) for role in roles_of(target.model)},
         )
 
 

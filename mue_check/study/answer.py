@@ -11,9 +11,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Generic[T_co]):
-    """``result`` is the judge's own object, ``measured`` its text."""
+    """``result`` is the judge's own object, ``measured`` its text; ``verdict`` None for a finding."""
 
     comparison: Comparison
     result: T_co
-    verdict: Verdict
+    verdict: Verdict | None
     measured: str

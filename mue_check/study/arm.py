@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from mue_check.data import load_corpus
 from mue_check.records import Cell
-from mue_check.rules import HyperParameters, Prescription
+from mue_check.rules import HyperParameters, Knob, Prescription
 from mue_check.spec import ModelSpec, TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is swept. Replicate i trains with seed ``first_seed`` + i; arms pair by replicate."""
+    """What is swept, and over which ``knob``. Replicate i trains with seed ``first_seed`` + i; arms pair by replicate.
+
+    ``flaw`` names a mistake made on purpose."""
 
     model: ModelSpec
     prescription: Prescription
@@ -19,10 +21,12 @@ class Arm:
     train: TrainSpec
     corpus: str
     first_seed: int = 0
+    knob: Knob = "lr"
+    flaw: str = ""
     device: str = "cpu"
 
     def cell(
-        self, measurement: str, lrs: Iterable[float], replicates: Iterable[int], steps: Sequence[int] = ()
+        self, measurement: str, values: Iterable[float], replicates: Iterable[int], steps: Sequence[int] = ()
     ) -> Cell:
         """One measurement of this arm."""
         return Cell(
@@ -33,8 +37,10 @@ class Arm:
             train=self.train,
             corpus=self.corpus,
             corpus_fingerprint=load_corpus(self.corpus).fingerprint,
-            lrs=tuple(lrs),
+            values=tuple(values),
             seeds=tuple(self.first_seed + i for i in replicates),
             steps=tuple(steps),
+            knob=self.knob,
+            flaw=self.flaw,
             device=self.device,
         )

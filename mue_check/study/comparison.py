@@ -8,8 +8,8 @@ from typing import Literal
 from mue_check.errors import StoreError
 from mue_check.records.files import read_json, write_json
 
-SCHEMA = 1
-Kind = Literal["drift", "coordinates", "early_curve"]
+SCHEMA = 2
+Kind = Literal["drift", "coordinates", "early_curve", "speedup", "routing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +27,30 @@ class Side:
 class Comparison:
     """One question put to the records. ``expected`` is the verdict of a right implementation.
 
-    The first side is the reference. A drift and an early curve have two sides, coordinates one per rung.
+    The first side is the reference. A drift, an early curve and a speed-up have two sides, coordinates one per
+    rung, routing one in all. A speed-up and a routing are findings: nothing is expected of them (empty text).
+    ``axis`` is "control" for a control. ``residual`` is what an approximate law leaves, in octaves.
     """
 
     kind: Kind
     name: str
     axis: str
+    ladder: str
     corpus: str
     rule: str
+    router: str
     tier: str
     tolerance: float
     expected: str
+    knob: str = "lr"
+    residual: float = 0.0
     sides: tuple[Side, ...]
     command: str
+
+    @property
+    def residual_edge(self) -> float:
+        """Where the stretch that an approximate law leaves begins, beyond the tolerance on its side."""
+        return self.tolerance if self.residual > 0 else -self.tolerance
 
     @property
     def is_control(self) -> bool:

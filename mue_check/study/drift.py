@@ -1,12 +1,16 @@
 """Ask for the drift between two rungs: search both optima, judge, and add seeds while the answer is open."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
-from mue_check.axes import Ladder, Rung
+from mue_check.axes import Ladder, Regime, Rung
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.verdict import Verdict
+from mue_check.rules import Knob, Role
 from mue_check.study.answer import Answer
 from mue_check.study.arm import Arm
+from mue_check.study.scales import Mutation
 from mue_check.study.search import LossSearch
 from mue_check.study.setting import Study, side_of
 
@@ -14,20 +18,59 @@ NULL_SEED = 1000
 """First seed of the null control: far from every other replicate's."""
 
 
-def ask_drift(study: Study, ladder: Ladder, target: Rung) -> Answer[Drift]:
-    """Drift of the optimum from the ladder's reference to ``target`` under the study's rule; PASS expected."""
-    arms = [study.arm(rung, study.prescription(ladder, rung)) for rung in (ladder.reference, target)]
-    name = f"{ladder.axis}-{study.corpus_name}-{study.rule.name}-{target.label}"
-    return _ask(study, name, ladder.axis, (ladder.reference, target), arms, Verdict.PASS)
+_REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
+"""Where a knob other than the learning rate has a sharp optimum: decay is worth something where noise is to be
+averaged (docs/choices.md)."""
 
 
-def ask_null_control(study: Study, ladder: Ladder) -> Answer[Drift]:
-    """The ladder's reference against itself with other seeds: PASS expected, at the tier's own tolerance."""
+def ask_drift(
+    study: Study,
+    ladder: Ladder,
+    target: Rung,
+    *,
+    knob: Knob = "lr",
+    mutate: Mutation = lambda p: p,
+    flaw: str = "",
+    finding: bool = False,
+) -> Answer[Drift]:
+    """Drift of the optimal ``knob`` from the ladder's reference to ``target`` under the study's rule.
+
+    PASS is expected, and RESIDUAL is enough where the law is published as approximate. ``mutate`` changes the
+    target's prescription and ``flaw`` its training: a mistake made on purpose. Nothing is expected of a ``finding``.
+    """
+    ladder = replace(ladder, regime=_REGIMES.get(knob, ladder.regime))
+    arms = [study.arm(ladder, rung, knob=knob) for rung in (ladder.reference, target)]
+    arms[1] = replace(arms[1], prescription=mutate(arms[1].prescription), flaw=flaw)
+    rule = arms[1].prescription.rule
+    name = study.name(ladder.name, target.label, *([knob] if knob != "lr" else []), rule=rule)
+    residual = target.residual + _weight_decay_residual(arms[1]) if knob == "weight_decay" else target.residual
+    expected = None if finding else Verdict.RESIDUAL if residual else Verdict.PASS
+    return _ask(study, name, ladder, target, arms, expected, residual=residual)
+
+
+def _weight_decay_residual(arm: Arm) -> float:
+    """Octaves of base decay between the two published forms, seen from the one that the arm has.
+
+    Across width hidden decay is left alone (arXiv 2605.23893) or multiplied by rho_d (arXiv 2505.01618, 2512.22382):
+    the optimum may lie anywhere between the two.
+    """
+    models = (arm.prescription.reference.model, arm.prescription.target.model)
+    octaves = math.log2(models[1].width / models[0].width)
+    compensated = arm.prescription[Role.ATTENTION_QKV].weight_decay > 1
+    return -octaves if compensated else octaves
+
+
+def ask_null_control(study: Study, ladder: Ladder, seeds: tuple[int, int] = (0, NULL_SEED)) -> Answer[Drift]:
+    """The ladder's reference against itself with other seeds: PASS expected, at the tier's own tolerance.
+
+    ``seeds`` are the first of each side.
+    """
     study = replace(study, tolerance=study.tier.tolerance)
-    rung = ladder.reference
-    arm = study.arm(rung, study.prescription(ladder, rung))
-    name = f"control-null-{ladder.axis}-{study.corpus_name}-{rung.label}"
-    return _ask(study, name, "control", (rung, rung), [arm, replace(arm, first_seed=NULL_SEED)], Verdict.PASS)
+    arm = study.arm(ladder, ladder.reference)
+    pair = [] if seeds == (0, NULL_SEED) else [f"{seeds[0]}-{seeds[1]}"]
+    name = study.name("control-null", ladder.name, ladder.reference.label, *pair)
+    arms = [replace(arm, first_seed=seed) for seed in seeds]
+    return _ask(study, name, ladder, ladder.reference, arms, Verdict.PASS, axis="control")
 
 
 def ask_positive_control(study: Study, ladder: Ladder, target: Rung) -> Answer[Drift]:
@@ -36,29 +79,45 @@ def ask_positive_control(study: Study, ladder: Ladder, target: Rung) -> Answer[D
     A user's wider tolerance says what is harmless, not what the suite must be able to see.
     """
     study = replace(study, tolerance=study.tier.tolerance)
-    arms = [study.arm(rung, study.prescription(ladder, rung)) for rung in (ladder.reference, target)]
-    name = f"control-{study.rule.name}-{ladder.axis}-{study.corpus_name}-{target.label}"
-    return _ask(study, name, "control", (ladder.reference, target), arms, Verdict.FAIL)
+    arms = [study.arm(ladder, rung) for rung in (ladder.reference, target)]
+    name = study.name("control", ladder.name, target.label)
+    return _ask(study, name, ladder, target, arms, Verdict.FAIL, axis="control")
 
 
 def _ask(
-    study: Study, name: str, axis: str, rungs: tuple[Rung, Rung], arms: list[Arm], expected: Verdict
+    study: Study,
+    name: str,
+    ladder: Ladder,
+    target: Rung,
+    arms: list[Arm],
+    expected: Verdict | None,
+    *,
+    axis: str | None = None,
+    residual: float = 0.0,
 ) -> Answer[Drift]:
     searches = [LossSearch(arm, study.store) for arm in arms]
-    task = study.tier.task(study.corpus)
-    best = searches[0].follow(searches[0].locate(task.log2_lr))
+    task, knob = study.task(ladder), arms[0].knob
+    best = searches[0].follow(searches[0].locate(task.log2_start(knob)))
     centers = [best, searches[1].follow(best)]
     replicates = study.tier.seeds
     while True:
-        reference, target = (
-            search.refine(center, replicates) for search, center in zip(searches, centers, strict=True)
-        )
-        drift = judge_drift(reference, target, study.tolerance)
-        precise = drift.interval.half_width <= task.half_width
-        settled = drift.verdict is Verdict.FAIL or (drift.verdict is Verdict.PASS and precise)
-        if settled or drift.reason is not None or replicates >= study.tier.max_seeds:
+        ours, theirs = (search.refine(center, replicates) for search, center in zip(searches, centers, strict=True))
+        drift = judge_drift(ours, theirs, study.tolerance, residual)
+        if drift.settled(task.half_width) or replicates >= study.tier.max_seeds:
             break
         replicates += 1
+    rungs = (ladder.reference, target)
     sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
-    comparison = study.save("drift", name, axis, study.tolerance, sides, expected)
+    comparison = study.save(
+        "drift",
+        name,
+        ladder,
+        study.tolerance,
+        sides,
+        expected,
+        axis=axis,
+        rule=arms[1].prescription.rule,
+        knob=knob,
+        residual=residual,
+    )
     return Answer(comparison=comparison, result=drift, verdict=drift.verdict, measured=str(drift))

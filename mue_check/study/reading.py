@@ -1,32 +1,31 @@
 """Judge a study's questions from its stored records alone: no training, no torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from mue_check.judge.drift import Drift, judge_drift
-from mue_check.judge.law import ACTIVATED_LAWS, WIDTH_LAWS, Law, LawResult, Rung, judge_law
+from mue_check.judge.law import LawResult, Rung, judge_law
+from mue_check.judge.laws import LAWS
 from mue_check.judge.optimum import Curve
 from mue_check.records import Store
 from mue_check.study.comparison import Comparison, Side
-
-LAWS: Mapping[str, Sequence[Law]] = {"width": WIDTH_LAWS, "activated_experts": ACTIVATED_LAWS}
 
 
 def curve_of(tables: Sequence[pd.DataFrame], *, first_seed: int = 0) -> Curve:
     """The loss-vs-LR curve in loss_grid tables, with replicates in place of seeds.
 
-    Learning rates that some replicate lacks are left out: a mean over other seeds is another mean.
+    Values that some replicate lacks are left out: a mean over other seeds is another mean.
     """
-    rows = pd.concat(tables, ignore_index=True).drop_duplicates(["seed", "lr"])
-    grid = rows.pivot(index="seed", columns="lr", values="loss").sort_index()
+    rows = pd.concat(tables, ignore_index=True).drop_duplicates(["seed", "value"])
+    grid = rows.pivot(index="seed", columns="value", values="loss").sort_index()
     # a loss that is NaN because it diverged is present; a pair that was never run is not
-    present = rows.assign(one=1).pivot(index="seed", columns="lr", values="one").notna().all(axis=0)
+    present = rows.assign(one=1).pivot(index="seed", columns="value", values="one").notna().all(axis=0)
     grid = grid.loc[:, present]
     initial = rows.groupby("seed")["initial"].first()
     return Curve(
-        lrs=grid.columns.to_numpy(dtype=np.float64),
+        values=grid.columns.to_numpy(dtype=np.float64),
         seeds=tuple(int(seed) - first_seed for seed in grid.index),
         losses=grid.to_numpy(dtype=np.float64),
         initial=initial.to_numpy(dtype=np.float64),
@@ -41,7 +40,7 @@ def read_curve(store: Store, cells: Iterable[str], *, first_seed: int = 0) -> Cu
 def judge_stored_drift(store: Store, comparison: Comparison) -> tuple[Curve, Curve, Drift]:
     """Both curves of a drift and what the judge says of them."""
     reference, target = (read_curve(store, side.cells, first_seed=side.first_seed) for side in comparison.sides)
-    return reference, target, judge_drift(reference, target, comparison.tolerance)
+    return reference, target, judge_drift(reference, target, comparison.tolerance, comparison.residual)
 
 
 def side_table(store: Store, side: Side) -> pd.DataFrame:
@@ -54,6 +53,6 @@ def law_rungs(store: Store, sides: Sequence[Side]) -> list[Rung]:
     return [Rung(label=side.label, size=side.size, table=side_table(store, side)) for side in sides]
 
 
-def judge_coordinates(axis: str, rungs: Sequence[Rung]) -> list[LawResult]:
-    """Judge the axis's laws on its rungs."""
-    return [judge_law(law, rungs) for law in LAWS[axis]]
+def judge_coordinates(ladder: str, rungs: Sequence[Rung]) -> list[LawResult]:
+    """Judge the laws of the ladder of that name on its rungs."""
+    return [judge_law(law, rungs) for law in LAWS[ladder]]

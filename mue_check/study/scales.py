@@ -1,4 +1,4 @@
-"""Ask for activation scales along a ladder, and for the early loss curves of two rungs."""
+"""Ask for scales along a ladder, and for the early loss curves of two rungs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -6,7 +6,8 @@ from dataclasses import replace
 from mue_check.axes import Ladder, Rung
 from mue_check.execute import ensure
 from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_early
-from mue_check.judge.law import COORDINATE_STEPS, LawResult
+from mue_check.judge.law import LawResult
+from mue_check.judge.laws import COORDINATE_STEPS
 from mue_check.judge.verdict import Verdict, join
 from mue_check.rules import Prescription
 from mue_check.study.answer import Answer
@@ -22,50 +23,54 @@ COORDINATE_INIT_STD, COORDINATE_LR = 0.05, 2.0**-8
 (docs/choices.md)."""
 EARLY_STEPS = 100
 
+Mutation = Callable[[Prescription], Prescription]
+
 
 def ask_coordinates(
-    study: Study, axis: str, mutate: Callable[[Prescription], Prescription] = lambda p: p
+    study: Study, ladder: Ladder, mutate: Mutation = lambda p: p, *, flaw: str = "", finding: bool = False
 ) -> Answer[list[LawResult]]:
-    """Judge the laws of ``axis`` on all rungs of its ladder.
+    """Judge the laws of ``ladder`` on all its rungs.
 
-    ``mutate`` changes the targets' prescriptions: a mistake made on purpose, named by their ``rule``.
+    ``mutate`` changes the targets' prescriptions and ``flaw`` their training: a mistake made on purpose, named
+    by the mutated prescription's ``rule``. Nothing is expected of a ``finding``.
     """
-    ladder = study.tier.coordinate_ladder(axis)
     width = ladder.reference.model.width / 32  # the values above were chosen at d = 32
     arms = []
     for rung in ladder.rungs:
-        prescription = study.prescription(ladder, rung)
-        arm = study.arm(rung, prescription if rung is ladder.reference else mutate(prescription))
+        arm = study.arm(ladder, rung)
+        if rung is not ladder.reference:
+            arm = replace(arm, prescription=mutate(arm.prescription), flaw=flaw)
         base = replace(arm.base, lr=COORDINATE_LR / width, init_std=COORDINATE_INIT_STD / width**0.5)
         train = replace(arm.train, steps=COORDINATE_STEPS[-1], warmup=0, final_lr=1.0)
         arms.append(replace(arm, base=base, train=train))
     for sides in _rounds(study, "coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
-        results = judge_coordinates(axis, law_rungs(study.store, sides))
+        results = judge_coordinates(ladder.name, law_rungs(study.store, sides))
         verdict = join(result.verdict for result in results)
         if verdict is not Verdict.INCONCLUSIVE:
             break
     rule, tolerance = arms[-1].prescription.rule, results[0].law.tolerance
-    name = f"coordinates-{axis}-{study.corpus_name}-{rule}"
+    name = study.name("coordinates", ladder.name, rule=rule)
+    expected = None if finding else Verdict.PASS
     return Answer(
-        comparison=study.save("coordinates", name, axis, tolerance, sides, Verdict.PASS, rule=rule),
+        comparison=study.save("coordinates", name, ladder, tolerance, sides, expected, rule=rule),
         result=results,
         verdict=verdict,
-        measured="\n".join(map(str, results)),
+        measured="\n".join(map(str, sorted(results, key=lambda result: result.verdict is Verdict.PASS))),
     )
 
 
 def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> Answer[EarlyComparison]:
     """Compare the first steps of a rung with the reference's, both at the corpus's base learning rate."""
     rungs = (ladder.reference, target)
-    arms = [study.arm(rung, study.prescription(ladder, rung)) for rung in rungs]
+    arms = [study.arm(ladder, rung) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     for sides in _rounds(study, "early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
         result = compare_early(*(side_table(study.store, side) for side in sides))
         if result.verdict is not Verdict.INCONCLUSIVE:
             break
-    name = f"early-{ladder.axis}-{study.corpus_name}-{study.rule.name}-{target.label}"
+    name = study.name("early", ladder.name, target.label)
     return Answer(
-        comparison=study.save("early_curve", name, ladder.axis, TREND_TOLERANCE, sides, Verdict.PASS),
+        comparison=study.save("early_curve", name, ladder, TREND_TOLERANCE, sides, Verdict.PASS),
         result=result,
         verdict=result.verdict,
         measured=str(result),

@@ -6,18 +6,19 @@ from pathlib import Path
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
-from mue_check.rules import Prescription, Rule
+from mue_check.rules import Knob, Prescription, Rule
 from mue_check.spec import Scenario
 from mue_check.study.arm import Arm
 from mue_check.study.comparison import Comparison, Kind, Side, save_comparison
-from mue_check.tiers import Tier
+from mue_check.tiers import Task, Tier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
 
-    ``command`` asks the question again.
+    ``routing`` says how the mixtures route, for people and for the names of questions: ladders hold the
+    routing itself. ``command`` asks the question again.
     """
 
     root: Path
@@ -26,6 +27,7 @@ class Study:
     rule: Rule
     tolerance: float
     command: str
+    routing: str = "sigmoid_norm"
 
     @property
     def store(self) -> Store:
@@ -41,44 +43,67 @@ class Study:
         """The same study under another rule."""
         return replace(self, rule=rule)
 
+    def task(self, ladder: Ladder) -> Task:
+        """How a ladder's reference trains."""
+        return self.tier.task(self.corpus, ladder.regime)
+
+    def scenario(self, ladder: Ladder, rung: Rung) -> Scenario:
+        """A rung with its batch and its duration."""
+        return Scenario.of(rung.model, rung.train(self.task(ladder).train))
+
     def prescription(self, ladder: Ladder, rung: Rung) -> Prescription:
         """What the rule prescribes for a rung, carried from the ladder's reference."""
-        train = self.tier.task(self.corpus).train
-        return self.rule.prescribe(Scenario.of(ladder.reference.model, train), Scenario.of(rung.model, train))
+        return self.rule.prescribe(self.scenario(ladder, ladder.reference), self.scenario(ladder, rung))
 
-    def arm(self, rung: Rung, prescription: Prescription) -> Arm:
-        """The arm of one rung under a prescription (the rule's own, or a mutant of it)."""
-        task = self.tier.task(self.corpus)
+    def arm(self, ladder: Ladder, rung: Rung, prescription: Prescription | None = None, *, knob: Knob = "lr") -> Arm:
+        """The arm of one rung under the rule's prescription, or another one (a mutant of it)."""
+        task = self.task(ladder)
         return Arm(
             model=rung.model,
-            prescription=prescription,
-            base=task.base,
-            train=task.train,
+            prescription=prescription or self.prescription(ladder, rung),
+            base=task.base_for(knob),
+            train=rung.train(task.train),
             corpus=self.corpus,
+            knob=knob,
             device=self.tier.device,
         )
+
+    def name(self, *parts: str, rule: str | None = None) -> str:
+        """The name of a question, and of its file: its own parts, then what is not the default."""
+        routing = [self.routing] if self.routing != "sigmoid_norm" else []
+        return "-".join([*parts, self.corpus_name, rule or self.rule.name, *routing])
 
     def save(
         self,
         kind: Kind,
         name: str,
-        axis: str,
+        ladder: Ladder,
         tolerance: float,
         sides: tuple[Side, ...],
-        expected: Verdict,
+        expected: Verdict | None,
         *,
+        axis: str | None = None,
         rule: str | None = None,
+        knob: Knob = "lr",
+        residual: float = 0.0,
     ) -> Comparison:
-        """Leave a question beside the records; ``rule`` names a mutant of the study's own."""
+        """Leave a question beside the records; ``rule`` names a mutant of the study's own, ``axis`` a control.
+
+        ``expected`` is None for a finding, of which nothing is expected.
+        """
         comparison = Comparison(
             kind=kind,
             name=name,
-            axis=axis,
+            axis=axis or ladder.axis,
+            ladder=ladder.name,
             corpus=self.corpus_name,
             rule=rule or self.rule.name,
+            router=self.routing,
             tier=self.tier.name,
             tolerance=tolerance,
-            expected=expected.value,
+            expected=expected.value if expected else "",
+            knob=knob,
+            residual=residual,
             sides=sides,
             command=self.command,
         )
@@ -88,4 +113,10 @@ class Study:
 
 def side_of(rung: Rung, arm: Arm, cells: list[str]) -> Side:
     """What a report needs to know of one arm."""
-    return Side(label=rung.label, size=rung.size, model=str(rung.model), cells=tuple(cells), first_seed=arm.first_seed)
+    return Side(
+        label=rung.label,
+        size=rung.size,
+        model=f"{arm.model},{arm.train}",
+        cells=tuple(cells),
+        first_seed=arm.first_seed,
+    )

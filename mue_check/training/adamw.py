@@ -22,17 +22,30 @@ def schedule_table(train: TrainSpec, beta1: float, beta2: float) -> Tensor:
 
 
 class AdamW:
-    """One optimizer for R runs: ``lr`` [R] is each run's base learning rate, the prescription scales it by role."""
+    """One optimizer for R runs: ``lr`` [R] is each run's base learning rate, the prescription scales it by role.
+
+    ``weight_decay`` [R] likewise, where the runs differ in it.
+    """
 
     def __init__(
-        self, state: RunState, prescription: Prescription, base: HyperParameters, *, lr: Tensor, train: TrainSpec
+        self,
+        state: RunState,
+        prescription: Prescription,
+        base: HyperParameters,
+        *,
+        lr: Tensor,
+        weight_decay: Tensor | None = None,
+        train: TrainSpec,
     ) -> None:
         rows = {Role(row.role): row for row in prescription.values(base)}
-        self.state = state
+        self.state, self.base_lr_R = state, lr
         self.beta1, self.beta2 = next((row.beta1, row.beta2) for row in rows.values())
         # the base learning rate is each run's own, so the rows' value is taken relative to base.lr
         self.lr = state.spread({role: row.lr / base.lr for role, row in rows.items()}, lr)
-        self.lr_times_decay = self.lr * state.spread({role: row.weight_decay for role, row in rows.items()})
+        if weight_decay is None:
+            weight_decay = torch.full_like(lr, base.weight_decay)
+        decay = {role: prescription[role].weight_decay for role in rows}
+        self.lr_times_decay = self.lr * state.spread(decay, weight_decay)
         self.eps = state.spread({role: row.eps for role, row in rows.items()})
         self.table = schedule_table(train, self.beta1, self.beta2).to(state.flat.device)
 

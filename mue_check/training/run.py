@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 from mue_check.data import Corpus
+from mue_check.models.balancing import (
+    AUXILIARY_COEFFICIENT,
+    LayerRouting,
+    RoutingStatistics,
+    auxiliary_loss,
+    routing_statistics,
+    update_selection_bias,
+)
 from mue_check.models.language_model import LanguageModel, Tap
 from mue_check.models.parameters import stable_seed
 from mue_check.rules import HyperParameters, Prescription, Role
@@ -27,6 +35,8 @@ def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
 class Stack:
     """R runs of one model on one corpus: run r has learning rate lrs[r] and seed seeds[r].
 
+    ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s.
+
     A seed fixes init and data order, so runs of one seed differ in nothing but the learning rate, and
     arms with the same seeds see the same data.
     """
@@ -42,15 +52,29 @@ class Stack:
         lrs: Sequence[float],
         seeds: Sequence[int],
         device: torch.device,
+        weight_decays: Sequence[float] | None = None,
+        init_stds: Sequence[float] | None = None,
+        optimizer: type[AdamW] = AdamW,
     ) -> None:
-        if len(lrs) != len(seeds):
-            raise ValueError(f"{len(lrs)} learning rates for {len(seeds)} seeds: one of each per run")
+        for name, values in (("lrs", lrs), ("weight_decays", weight_decays), ("init_stds", init_stds)):
+            if values is not None and len(values) != len(seeds):
+                raise ValueError(f"{len(values)} {name} for {len(seeds)} seeds: one of each per run")
         corpus.require_context(train.context)
         self.model = LanguageModel(model, prescription, vocab=corpus.vocab, context=train.context)
         self.train, self.device, self.runs = train, device, len(lrs)
         init_std = {Role(row.role): row.init_std for row in prescription.values(base)}
         self.state = RunState(self.model.parameters, init_std=init_std, seeds=seeds, device=device)
-        self.optimizer = AdamW(self.state, prescription, base, lr=torch.tensor(lrs), train=train)
+        if init_stds is not None:
+            self.state.scale_init(torch.tensor(init_stds) / base.init_std)
+        self.optimizer = optimizer(
+            self.state,
+            prescription,
+            base,
+            lr=torch.tensor(lrs),
+            weight_decay=None if weight_decays is None else torch.tensor(weight_decays),
+            train=train,
+        )
+        self.selection_bias = self.model.zero_bias(self.runs, device)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
         self.heldout = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
         starts = {seed: batch_starts(corpus, train, seed) for seed in set(seeds)}
@@ -68,7 +92,12 @@ class Stack:
     def step(self) -> Callable[[], None]:
         """One training step as a callable, captured whole where the device allows."""
         stack = weakref.proxy(self)  # a stack that held itself would keep its memory until the next collection
-        return capture(lambda: training_step(stack), [*self.state.buffers(), self.counter, self.log], self.device)
+        return capture(lambda: training_step(stack), self.buffers(), self.device)
+
+    def buffers(self) -> list[Tensor]:
+        """Everything that a step changes in place."""
+        bias = [] if self.selection_bias is None else [self.selection_bias]
+        return [*self.state.buffers(), *bias, self.counter, self.log]
 
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""
@@ -80,24 +109,43 @@ class Stack:
         """[R] float64: mean cross-entropy on the held-out windows, in nats per token."""
         total = torch.zeros(self.runs, dtype=torch.float64, device=self.device)
         for window_BT in torch.split(self.heldout, self.train.batch):
-            losses = self.model.losses(self.state.parameters, window_BT.expand(self.runs, -1, -1))
+            window_RBT = window_BT.expand(self.runs, -1, -1)
+            losses = self.model.losses(self.state.parameters, window_RBT, bias_LRE=self.selection_bias)
             total += losses.double() * len(window_BT)
         return total / len(self.heldout)
 
     @torch.no_grad()
     def probe(self, tokens_BT: Tensor, tap: Tap) -> None:
         """A forward pass on fixed tokens [B, T], the same for every run, showing each activation to ``tap``."""
-        self.model.logits(self.state.parameters, tokens_BT.expand(self.runs, -1, -1), tap)
+        tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
+        self.model.logits(self.state.parameters, tokens_RBT, tap, bias_LRE=self.selection_bias)
+
+    @torch.no_grad()
+    def routing(self, tokens_BT: Tensor) -> list[RoutingStatistics]:
+        """How each layer routes fixed tokens [B, T], the same for every run; empty for a dense model."""
+        layers: list[LayerRouting] = []
+        tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
+        self.model.logits(self.state.parameters, tokens_RBT, bias_LRE=self.selection_bias, layers=layers)
+        return [routing_statistics(layer) for layer in layers]
 
 
 def training_step(stack: Stack) -> None:
     """Forward, backward, AdamW and log, with no host sync and no Python value that varies between steps.
 
     The loss is a sum over runs, never a mean or a norm: the gradient of one run knows nothing of the others.
+    The log holds the cross-entropy alone, whatever balances the load.
     """
-    losses_R = stack.model.losses(stack.state.parameters, stack.batch())
+    experts, bias = stack.model.experts, stack.selection_bias
+    layers: list[LayerRouting] = []
+    watched = layers if experts and experts.balance != "none" else None
+    losses_R = stack.model.losses(stack.state.parameters, stack.batch(), bias_LRE=bias, layers=watched)
+    objective_R = losses_R
+    if experts and experts.balance == "auxiliary_loss":
+        objective_R = losses_R + AUXILIARY_COEFFICIENT * auxiliary_loss(layers, experts.router)
     stack.state.gradient.zero_()
-    torch.autograd.backward(losses_R.sum())
+    torch.autograd.backward(objective_R.sum())
     stack.optimizer.step(stack.counter)
+    if bias is not None:
+        update_selection_bias(bias, layers)
     stack.log.index_copy_(0, stack.counter, losses_R.detach().unsqueeze(0))
     stack.counter.add_(1)

@@ -49,6 +49,13 @@ class RunState:
             ]
         )
 
+    @torch.no_grad()
+    def scale_init(self, per_run: Tensor) -> None:
+        """Multiply what was drawn by a number per run, [R]; constants stay."""
+        for p in self.declared:
+            if p.constant is None:
+                self.parameters[p.name].mul_(per_run.to(self.flat.device).view(-1, *[1] * len(p.shape)))
+
     def buffers(self) -> list[Tensor]:
         """Everything that a step changes in place."""
         return [self.flat, self.gradient, self.first, self.second]

@@ -30,7 +30,7 @@ def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
             train=train,
             corpus="markov",
             corpus_fingerprint=load_corpus("markov").fingerprint,
-            lrs=(2.0**-7, 2.0**-6),
+            values=(2.0**-7, 2.0**-6),
             seeds=(seed,),
         )
         for seed in range(count)

@@ -16,7 +16,9 @@ def parabolas(optima, *, grid=GRID, curvature=0.03, noise=0.0, floor=2.0, seed=0
     x = np.asarray(grid)
     losses = np.array([floor + curvature * (x - best) ** 2 for best in optima])
     losses += noise * rng.normal(size=losses.shape)
-    return Curve(lrs=2.0**x, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), floor + 5.0))
+    return Curve(
+        values=2.0**x, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), floor + 5.0)
+    )
 
 
 def test_exact_parabolas_give_exact_optima() -> None:
@@ -60,7 +62,7 @@ def test_diverged_points_stay_out_of_the_fit() -> None:
     losses = curve.losses.copy()
     losses[:, GRID > -3.6] = 50.0
     losses[1, GRID > -4.1] = np.nan
-    hurt = Curve(lrs=curve.lrs, seeds=curve.seeds, losses=losses, initial=curve.initial)
+    hurt = Curve(values=curve.values, seeds=curve.seeds, losses=losses, initial=curve.initial)
     assert hurt.diverged.sum() == 4 * 2 + 1
     fit = fit_optimum(hurt)
     assert list(fit.by_seed.values()) == pytest.approx([-5.0] * 4)
@@ -69,7 +71,7 @@ def test_diverged_points_stay_out_of_the_fit() -> None:
 
 def test_no_minimum_is_no_optimum() -> None:
     x = GRID
-    falling = Curve(lrs=2.0**x, seeds=(0, 1, 2, 3), losses=np.tile(10 - x, (4, 1)), initial=np.full(4, 99.0))
+    falling = Curve(values=2.0**x, seeds=(0, 1, 2, 3), losses=np.tile(10 - x, (4, 1)), initial=np.full(4, 99.0))
     fit = fit_optimum(falling)
     assert not fit.resolved
     assert "minimum" in (fit.reason or "")
@@ -87,7 +89,7 @@ def test_a_seed_that_learned_late_is_fitted_around_its_own_minimum() -> None:
     losses = curve.losses.copy()
     late = np.array([2.34, 2.302, 2.28, 2.253, 2.269, 2.3, 2.312, 2.316, 2.318])
     losses[4] = late
-    fit = fit_optimum(Curve(lrs=curve.lrs, seeds=curve.seeds, losses=losses, initial=curve.initial))
+    fit = fit_optimum(Curve(values=curve.values, seeds=curve.seeds, losses=losses, initial=curve.initial))
     assert fit.resolved
     assert [fit.by_seed[i] for i in range(4)] == pytest.approx([-6.0] * 4)
     assert fit.by_seed[4] == pytest.approx(-7.0, abs=0.3)
@@ -95,9 +97,9 @@ def test_a_seed_that_learned_late_is_fitted_around_its_own_minimum() -> None:
 
 def test_everything_diverged() -> None:
     curve = parabolas([-6.0] * 4, floor=100.0)
-    dead = Curve(lrs=curve.lrs, seeds=curve.seeds, losses=curve.losses, initial=np.zeros(4))
+    dead = Curve(values=curve.values, seeds=curve.seeds, losses=curve.losses, initial=np.zeros(4))
     assert mean_minimum(dead) == -1
-    assert fit_optimum(dead).reason == "every learning rate diverged"
+    assert fit_optimum(dead).reason == "every value diverged"
     assert lacking(dead) == (5, 0)
 
 
@@ -119,7 +121,7 @@ def test_beside_a_divergence_points_are_wanted_below() -> None:
     curve = parabolas([-4.5] * 2, grid=grid)
     losses = curve.losses.copy()
     losses[:, -2:] = np.nan  # the best of the rest is the last: window of 5 wants 2 more below
-    assert lacking(Curve(lrs=curve.lrs, seeds=curve.seeds, losses=losses, initial=curve.initial)) == (2, 0)
+    assert lacking(Curve(values=curve.values, seeds=curve.seeds, losses=losses, initial=curve.initial)) == (2, 0)
 
 
 def test_spread_of_the_optimum_is_the_textbook_one() -> None:

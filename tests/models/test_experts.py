@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mue_check.models.experts import Routing, all_experts, expert_product, grouped_experts, route
+from mue_check.models.choice import Routing
+from mue_check.models.experts import all_experts, expert_product, grouped_experts, taken_tokens
+from mue_check.models.routing import route
 from mue_check.spec import Experts
 
 R, M, D, H = 3, 24, 16, 8
@@ -96,19 +100,26 @@ def test_an_expert_that_nobody_chose_has_gradient_zero() -> None:
         assert gradients["down"][:, 0].abs().max() > 0
 
 
-@pytest.mark.parametrize("notation", SHAPES)
-def test_weights_sum_to_one_and_groups_are_balanced(notation: str) -> None:
-    experts = Experts.from_notation(notation, hidden=H)
-    routing = route(case(experts, torch.float32)["logits"], experts)
-    torch.testing.assert_close(routing.weights.sum(-1), torch.ones(R, M))
-    group = routing.indices // (experts.total // experts.groups)
-    counts = torch.nn.functional.one_hot(group, experts.groups).sum(-2)
-    assert (counts == experts.activated // experts.groups).all()
-    assert (routing.indices.sort(-1).values.diff(dim=-1) > 0).all()
+@pytest.mark.parametrize("notation", ["4e1a", "8e3a", "8e8a"])
+def test_what_experts_take_is_the_masked_product(notation: str) -> None:
+    """Forward and backward; all_experts knows expert choice as a matrix of weights alone."""
+    experts = replace(Experts.from_notation(notation, hidden=H), router="expert_choice")
+    tensors = case(experts, torch.float64)
+    (ours, gradients), (theirs, others) = (run(p, experts, tensors) for p in (taken_tokens, all_experts))
+    torch.testing.assert_close(ours, theirs)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name])
+        assert gradient.abs().max() > 0, name
+    routing = route(tensors["logits"], experts)
+    x, _, up, gate, down = tensors.values()
+    assert torch.equal(expert_product(x, up, gate, down, routing), ours)
 
 
-def test_the_highest_scores_are_chosen() -> None:
-    experts = Experts(total=8, activated=3, hidden=H)
-    logits = case(experts, torch.float32)["logits"]
-    chosen = route(logits, experts).indices.sort(-1).values
-    torch.testing.assert_close(chosen, logits.topk(3).indices.sort(-1).values)
+def test_a_token_that_no_expert_takes_gets_nothing() -> None:
+    experts = Experts(total=4, activated=1, hidden=H, router="expert_choice")
+    x, _, up, gate, down = case(experts, torch.float64).values()
+    logits = torch.zeros(R, M, 4, dtype=torch.float64)
+    logits[:, 6:12, 0] = logits[:, 6:12, 1] = logits[:, 12:18, 2] = logits[:, 18:, 3] = 5
+    out = expert_product(x, up, gate, down, route(logits, experts))
+    assert out[:, :6].abs().max() == 0
+    assert (out[:, 6:].abs().amax(-1) > 0).all()

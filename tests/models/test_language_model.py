@@ -3,16 +3,21 @@ import torch
 import torch.nn.functional as F
 
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
+from mue_check.models.balancing import LayerRouting
+from mue_check.models.choice import Routing
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.parameters import initial_value, stable_seed
+from mue_check.models.routing import route
 
 REFERENCE = parse_scenario("d=32,L=2,H=32")
 VOCAB, CONTEXT = 11, 8
 
 
-def build(text: str, seeds=(0, 1), rule: str = "complete_mue"):
+def build(text: str, seeds=(0, 1), edit=None):
     target = parse_scenario(text, default=REFERENCE)
-    prescription = get_rule(rule).prescribe(REFERENCE, target)
+    prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
+    if edit:
+        prescription = edit(prescription)
     model = LanguageModel(target.model, prescription, vocab=VOCAB, context=CONTEXT)
     std = {Role(row.role): row.init_std for row in prescription.values(HyperParameters(init_std=0.3))}
     return model, {p.name: initial_value(p, std[p.role], seeds) for p in model.parameters}
@@ -22,7 +27,7 @@ def tokens(batch: int = 3, length: int = CONTEXT, runs: int = 2) -> torch.Tensor
     return torch.randint(0, VOCAB, (runs, batch, length), generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("text", ["d=32", "d=48", "8e2a", "8e4a2g1s,h=16"])
+@pytest.mark.parametrize("text", ["d=32", "d=48", "8e2a", "8e4a2g1s,h=16", "8e2a,router=content_blind"])
 def test_shapes_and_causality(text: str) -> None:
     model, p = build(text)
     x = tokens()
@@ -64,28 +69,61 @@ def test_loss_is_cross_entropy_of_the_next_token() -> None:
     torch.testing.assert_close(model.losses(p, x), torch.stack(expected))
 
 
-def test_shared_experts_are_outside_the_route_scale() -> None:
-    model, p = build("8e2a1s")
-    x = torch.randn(2, 5, 32)
-    names = ("shared_up", "shared_gate", "shared_down", "expert_up", "expert_gate", "expert_down", "router")
-    part = {name: p["block0." + name] for name in names}
-    whole = model._feed_forward({f"b.{k}": v for k, v in part.items()}, "b.", x, lambda name, value: None)
-    silent = {**part, "expert_down": torch.zeros_like(part["expert_down"])}
-    shared = model._feed_forward({f"b.{k}": v for k, v in silent.items()}, "b.", x, lambda name, value: None)
-    up, gate, down = (part[n] for n in ("shared_up", "shared_gate", "shared_down"))
-    torch.testing.assert_close(shared, (F.silu(x @ gate) * (x @ up)) @ down)
-    assert not torch.allclose(whole, shared)
+def layer_of(p, *names: str):
+    return {"b." + name: p["block0." + name].clone() for name in names}
+
+
+def equal_weights(runs: int, tokens: int, activated: int) -> Routing:
+    indices = torch.arange(activated).expand(runs, tokens, activated)
+    return Routing(torch.full((runs, tokens, activated), 1 / activated), indices)
+
+
+MIXTURE = ("expert_up", "expert_gate", "expert_down")
+SHARED = ("shared_up", "shared_gate", "shared_down")
+
+
+def test_shared_experts_have_a_multiplier_of_their_own() -> None:
+    """R scales the routed sum alone, and A of the one does not scale the other."""
+    x, routing = torch.randn(2, 5, 32), equal_weights(2, 5, 2)
+    text = "8e2a1s,h=16"
+
+    def change(role: Role, multiplier: float):
+        return lambda q: q.with_factors(role, forward_multiplier=multiplier)
+
+    parts = {}
+    for name, edit in {
+        "prescribed": None,
+        "shared": change(Role.SHARED_DOWN, 5.0),
+        "routed": change(Role.EXPERT_DOWN, 5.0),
+        "router": change(Role.ROUTER, 6.0),
+    }.items():
+        model, p = build(text, edit=edit)
+        whole = layer_of(p, *MIXTURE, *SHARED)
+        silent = {**whole, "b.expert_down": torch.zeros_like(whole["b.expert_down"])}
+        shared = model._mixture(silent, "b.", x, routing)
+        parts[name] = (model._mixture(whole, "b.", x, routing) - shared, shared)
+    routed, shared = parts["prescribed"]
+    up, gate, down = (whole["b." + name] for name in SHARED)
+    expansion = 3 * 16 / 32
+    torch.testing.assert_close(shared, (F.silu(x @ gate) * (x @ up)) @ down / expansion)
+    for name, times_routed, times_shared in (
+        ("shared", 1, 5 * expansion),
+        ("routed", 5 * expansion, 1),
+        ("router", 6 / 2, 1),
+    ):
+        torch.testing.assert_close(parts[name][0], routed * times_routed, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(parts[name][1], shared * times_shared)
 
 
 def test_a_dense_moe_with_equal_experts_is_the_dense_layer() -> None:
     """a = N equal experts, R = a, weights that sum to 1: a times one expert, and A = d / (a h) takes it back."""
     model, p = build("4e4a,h=32")
     x = torch.randn(2, 5, 32)
-    part = {f"b.{k}": p[f"block0.{k}"].clone() for k in ("router", "expert_up", "expert_gate", "expert_down")}
+    part = layer_of(p, *MIXTURE)
     for name in ("expert_up", "expert_gate"):
         part["b." + name][:] = part["b." + name][:, :, :1]
     part["b.expert_down"][:] = part["b.expert_down"][:, :1]
-    out = model._feed_forward(part, "b.", x, lambda name, value: None) * model._branch_multiplier
+    out = model._mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.experts))
     up, gate, down = part["b.expert_up"][:, :, 0], part["b.expert_gate"][:, :, 0], part["b.expert_down"][:, 0]
     torch.testing.assert_close(out, (F.silu(x @ gate) * (x @ up)) @ down, rtol=1e-4, atol=1e-5)
 
@@ -100,12 +138,77 @@ def test_init_depends_on_seed_and_name_alone() -> None:
     assert not torch.equal(stacked["block0.expert_up"][0], stacked["block0.expert_gate"][0])
 
 
+def seen_by_tap(model: LanguageModel, p) -> dict[str, torch.Tensor]:
+    seen: dict[str, torch.Tensor] = {}
+    model.logits(p, tokens(), seen.__setitem__)
+    return seen
+
+
 def test_taps_see_every_branch() -> None:
-    model, p = build("8e2a")
-    seen: dict[str, torch.Size] = {}
-    model.logits(p, tokens(), lambda name, value: seen.__setitem__(name, value.shape))
-    assert set(seen) == {
-        "embedding", "residual", "logits",
-        *(f"block{i}.{n}" for i in range(2) for n in ("attention_branch", "router_logits", "ffn_branch")),
-    }  # fmt: skip
-    assert seen["logits"] == (2, 3 * CONTEXT, VOCAB)
+    seen = seen_by_tap(*build("8e2a"))
+    names = ("attention_logits", "attention_branch", "router_logits", "ffn_branch")
+    assert set(seen) == {"embedding", "residual", "logits", *(f"block{i}.{n}" for i in range(2) for n in names)}
+    assert seen["logits"].shape == (2, 3 * CONTEXT, VOCAB)
+    assert {len(value) for value in seen.values()} == {2}
+
+
+def test_attention_logits_are_the_causal_scaled_products() -> None:
+    model, p = build("d=48,dh=24")
+    scores = seen_by_tap(model, p)["block0.attention_logits"]
+    assert scores.shape == (2, 3, 2, CONTEXT, CONTEXT)
+    x = p["token_embedding"][1][tokens()[1]] + p["position_embedding"][1]
+    y = F.rms_norm(x, (48,), eps=1e-6)
+    q, k = ((y @ p["block0.attention_qkv"][1][:, i]).unflatten(-1, (2, 24)).transpose(1, 2) for i in range(2))
+    expected = (q @ k.transpose(-1, -2)) * (4 / 24)
+    torch.testing.assert_close(scores[1], expected.tril(), rtol=1e-4, atol=1e-5)
+    assert scores.triu(1).abs().max() == 0
+
+
+def test_the_attention_scale_has_a_multiplier() -> None:
+    model, p = build("d=32,dh=8")
+    double, _ = build("d=32,dh=8", edit=lambda q: q.with_factors(Role.ATTENTION_QKV, forward_multiplier=2.0))
+    plain, scaled = (seen_by_tap(m, p) for m in (model, double))
+    name = "block0.attention_logits"
+    torch.testing.assert_close(scaled[name], 2 * plain[name])
+    doubled = {**p, "block0.attention_qkv": p["block0.attention_qkv"].clone()}
+    doubled["block0.attention_qkv"][:, :, 0] *= 2  # as if the queries were twice as large
+    name = "block0.attention_branch"
+    torch.testing.assert_close(scaled[name], seen_by_tap(model, doubled)[name])
+    assert not torch.allclose(scaled[name], plain[name])
+
+
+def test_without_a_tap_no_attention_logits_are_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, p = build("d=32")
+    formed = []
+    tril = torch.Tensor.tril
+    monkeypatch.setattr(torch.Tensor, "tril", lambda x, *rest: formed.append(1) or tril(x, *rest))
+    model.logits(p, tokens())
+    assert not formed
+    seen_by_tap(model, p)
+    assert len(formed) == 2
+
+
+@pytest.mark.parametrize("router", ["sigmoid_norm", "content_blind"])
+def test_hidden_values_choose_the_experts_unless_the_router_is_blind(router: str) -> None:
+    model, p = build(f"8e2a,router={router}")
+    other = {**p, "block0.router": p["block0.router"].flip(1), "position_embedding": p["position_embedding"] * 3}
+    indices = []
+    for parameters in (p, other):
+        layers: list[LayerRouting] = []
+        model.logits(parameters, tokens(), layers=layers)
+        indices.append(torch.stack([layer.routing.indices.sort(-1).values for layer in layers]))
+    assert torch.equal(*indices) == (router == "content_blind")
+    assert not torch.equal(indices[0][0], indices[0][1])  # layers differ
+
+
+def test_a_selection_bias_reaches_its_own_layer() -> None:
+    model, p = build("8e2a,balance=selection_bias")
+    bias = model.zero_bias(2, torch.device("cpu"))
+    assert bias is not None
+    bias[1, 0, 3] = 10
+    layers: list[LayerRouting] = []
+    model.logits(p, tokens(), bias_LRE=bias, layers=layers)
+    share = [[(layer.routing.indices[r] == 3).any(-1).double().mean().item() for r in range(2)] for layer in layers]
+    assert share[1][0] == 1
+    assert max(share[0][0], share[0][1], share[1][1]) < 0.9
+    assert build("8e2a")[0].zero_bias(2, torch.device("cpu")) is None

@@ -26,7 +26,7 @@ def make_cell(**changes) -> Cell:
         train=TRAIN,
         corpus="markov",
         corpus_fingerprint="abc",
-        lrs=(0.01, 0.02),
+        values=(0.01, 0.02),
         seeds=(0,),
     )
     return replace(cell, **changes)
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-COLUMNS = {"seed": [0, 0], "lr": [0.01, 0.02], "loss": [1 / 3, math.nan], "name": ["a", "b"]}
+COLUMNS = {"seed": [0, 0], "value": [0.01, 0.02], "loss": [1 / 3, math.nan], "name": ["a", "b"]}
 
 
 def test_numbers_come_back_to_the_last_bit(store: Store) -> None:
@@ -72,7 +72,7 @@ def test_the_key_follows_the_content() -> None:
     cell = make_cell()
     assert cell.key == make_cell().key
     changes = [
-        {"lrs": (0.01,)},
+        {"values": (0.01,)},
         {"seeds": (1,)},
         {"corpus_fingerprint": "abd"},
         {"train": replace(TRAIN, steps=11)},

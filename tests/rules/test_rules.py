@@ -2,11 +2,10 @@ import math
 
 import pytest
 
-from mue_check import HyperParameters, Role, RuleError, Scenario, get_rule, parse_scenario
+from mue_check import RULES, HyperParameters, Role, RuleError, Scenario, get_rule, parse_scenario
 from mue_check.rules.roles import HIDDEN, roles_of
 
 REFERENCE = parse_scenario("d=32,L=2,H=32,B=512,T=200")
-RULES = ["complete_mue", "complete_mue_literal", "standard"]
 
 
 def prescribe(text: str, rule: str = "complete_mue"):
@@ -65,32 +64,6 @@ def test_bridges(text: str, active: float) -> None:
     assert p[Role.EXPERT_UP].init_std == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "lr", "eps", "one_minus_beta"),
-    [
-        ("B=2048,T=50", 2, 0.5, 4),  # fixed tokens
-        ("B=2048", 1, 1, 1),  # fixed steps
-        ("T=800", 0.5, 2, 0.25),  # fixed batch
-    ],
-)
-def test_batch_and_duration(text: str, lr: float, eps: float, one_minus_beta: float) -> None:
-    target = parse_scenario(text, default=REFERENCE)
-    p = get_rule("complete_mue").prescribe(REFERENCE, target)
-    f = p[Role.TOKEN_EMBEDDING]
-    assert (f.lr, f.weight_decay) == (pytest.approx(lr), pytest.approx(lr))
-    assert f.eps == pytest.approx(eps)
-    assert f.one_minus_beta == pytest.approx(one_minus_beta)
-    # invariant of Complete(d)P, where tokens or batch are kept: eta * lambda * steps does not change
-    if text != "B=2048":
-        assert f.lr * f.weight_decay * target.steps == pytest.approx(REFERENCE.steps)
-
-
-def test_a_beta_outside_its_range_is_refused() -> None:
-    p = prescribe("B=16384,T=6")
-    with pytest.raises(RuleError, match=r"beta1=0\.9 becomes -2.* must lie in \[0, 1\)"):
-        p.values(HyperParameters())
-
-
 def test_standard_scales_init_by_fan_in_and_nothing_else() -> None:
     p = prescribe("d=128,16e4a,h=8", "standard")
     assert p[Role.EXPERT_UP].init_std == pytest.approx(0.5)
@@ -99,14 +72,20 @@ def test_standard_scales_init_by_fan_in_and_nothing_else() -> None:
     assert {(f.lr, f.weight_decay, f.eps, f.forward_multiplier) for f in p.factors.values()} == {(1, 1, 1, 1)}
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_only_standard_leaves_the_form_of_attention_that_goes_with_the_head_width(rule: str) -> None:
+    wide = prescribe("d=64,H=64,dh=64", rule)[Role.ATTENTION_QKV].forward_multiplier
+    assert wide == (2 if rule == "standard" else 1)  # 1/sqrt(64) = 1/8; the 1/d_head form gives 4/64 = 1/16
+
+
 def test_unknown_role_and_rule_name_the_known_ones() -> None:
     p = prescribe("16e4a")
     with pytest.raises(RuleError, match=r"unknown role 'lm_head': known roles are token_embedding"):
         p["lm_head"]
     with pytest.raises(RuleError, match="prescribes nothing for role 'ffn_up'"):
         p[Role.FFN_UP]
-    with pytest.raises(RuleError, match=r"unknown rule 'mup': allowed are complete_mue"):
-        get_rule("mup")
+    with pytest.raises(RuleError, match=r"unknown rule 'u_mup': allowed are complete_mue, .*, standard"):
+        get_rule("u_mup")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mue_check.axes import width_ladder
+from mue_check.axes import Ladder, Rung
+from mue_check.axes.scale import dense
 from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
+from mue_check.mutants import get_mutant
 from mue_check.records import Store
 from mue_check.rules import get_rule
 from mue_check.study.comparison import load_comparisons
@@ -17,7 +19,8 @@ from mue_check.study.search import LossSearch
 from mue_check.study.setting import Study
 from mue_check.tiers import get_tier
 
-LADDER = width_ladder((32, 64), depth=1)
+RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
+LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
 
 
 class Bowl:
@@ -27,10 +30,10 @@ class Bowl:
         self.optimum, self.noise, self.diverges_above, self.runs = optimum, noise, diverges_above, 0
 
     def __call__(self, cell, corpus):
-        columns: dict[str, list[float]] = {"seed": [], "lr": [], "initial": [], "loss": []}
+        columns: dict[str, list[float]] = {"seed": [], "value": [], "initial": [], "loss": []}
         for seed in cell.seeds:
             spread = np.random.default_rng([seed, cell.model.width]).normal() * self.noise
-            for lr in cell.lrs:
+            for lr in cell.values:
                 x = np.log2(lr)
                 loss = 2 + 0.03 * (x - self.optimum(cell) - spread) ** 2
                 row = (seed, lr, 1e6, np.nan if x > self.diverges_above else loss)
@@ -60,7 +63,7 @@ def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
 
 
 def search(study: Study) -> LossSearch:
-    return LossSearch(study.arm(LADDER.reference, study.prescription(LADDER, LADDER.reference)), study.store)
+    return LossSearch(study.arm(LADDER, LADDER.reference), study.store)
 
 
 @pytest.mark.parametrize("optimum", [-6.4, -3.1, -9.2, -11.9, -1.2])
@@ -71,7 +74,7 @@ def test_it_finds_the_optimum_wherever_it_is(study: Study, monkeypatch, optimum:
     fit = fit_optimum(curve)
     assert fit.resolved
     assert list(fit.by_seed.values()) == pytest.approx([optimum] * 4)
-    assert len(curve.lrs) >= 5
+    assert len(curve.values) >= 5
 
 
 def test_points_are_shared_between_passes(study: Study, monkeypatch) -> None:
@@ -153,3 +156,36 @@ def test_records_alone_give_the_same_answer(study: Study, monkeypatch) -> None:
         comparison = stored[answer.comparison.name]
         assert comparison == answer.comparison
         assert judge_stored_drift(Store(study.root), comparison)[2] == answer.result
+
+
+def test_an_approximate_law_has_its_residual(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.8 * (cell.model.width == 64), noise=0.02))
+    exact = ask_drift(study, LADDER, LADDER.targets[0])
+    assert exact.verdict is Verdict.FAIL
+    loose = replace(LADDER, targets=(replace(LADDER.targets[0], residual=1.0),))
+    answer = ask_drift(study, loose, loose.targets[0])
+    assert answer.verdict is Verdict.RESIDUAL
+    assert answer.comparison.expected == "RESIDUAL"
+    assert judge_stored_drift(Store(study.root), answer.comparison)[2] == answer.result
+
+
+@pytest.mark.parametrize(("rule", "residual"), [("complete_mue", -1.0), ("complete_mue_literal", 1.0)])
+def test_weight_decay_may_lie_between_the_published_forms(
+    study: Study, monkeypatch, rule: str, residual: float
+) -> None:
+    use(monkeypatch, Bowl(lambda cell: -2.0 + 0.7 * residual * (cell.model.width == 64), noise=0.02))
+    answer = ask_drift(study.with_rule(get_rule(rule)), LADDER, LADDER.targets[0], knob="weight_decay")
+    assert answer.comparison.knob == "weight_decay"
+    assert answer.comparison.residual == residual
+    assert answer.verdict is Verdict.RESIDUAL
+    assert answer.result.interval.mean == pytest.approx(0.7 * residual, abs=0.1)
+
+
+def test_a_mutant_is_asked_under_its_own_name(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.02))
+    right = ask_drift(study, LADDER, LADDER.targets[0])
+    mutant = ask_drift(study, LADDER, LADDER.targets[0], mutate=get_mutant("hidden_lr_unscaled"))
+    assert mutant.comparison.rule == "hidden_lr_unscaled"
+    assert mutant.comparison.name != right.comparison.name
+    assert mutant.comparison.sides[0].cells == right.comparison.sides[0].cells
+    assert not set(mutant.comparison.sides[1].cells) & set(right.comparison.sides[1].cells)

@@ -12,7 +12,9 @@ from torch._subclasses.fake_tensor import (
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import experts as experts_module
-from mue_check.models.experts import grouped_experts, route
+from mue_check.models.experts import grouped_experts
+from mue_check.models.routing import route
+from mue_check.routers import BALANCES, ROUTERS
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training import run as run_module
@@ -56,6 +58,16 @@ def test_the_step_is_safe_to_capture(text: str) -> None:
     assert stack.log.shape == (4, 2)
 
 
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("balance", BALANCES)
+def test_every_router_and_balance_is_safe_to_capture(router: str, balance: str) -> None:
+    notation = "16e1a1s" if router == "switch" else "16e4a1s"
+    text = f"{notation},h=8,router={router},balance={balance}"
+    if balance != "none" and not ROUTERS[router].scored:
+        pytest.skip("its load does not follow scores")
+    assert fake_step(text).log.shape == (4, 2)
+
+
 @pytest.mark.parametrize(
     "unsafe",
     [
@@ -71,7 +83,7 @@ def test_the_guard_sees_what_must_not_be(monkeypatch: pytest.MonkeyPatch, unsafe
     monkeypatch.setattr(
         run_module.LanguageModel,
         "losses",
-        lambda self, p, tokens: whole(self, p, tokens) + unsafe(p["unembedding"]).sum(),
+        lambda self, p, tokens, **rest: whole(self, p, tokens, **rest) + unsafe(p["unembedding"]).sum(),
     )
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         fake_step("d=32")

@@ -1,0 +1,139 @@
+"""Ladders of the mixture: activated experts, capacity, granularity, shared experts, hybrids, and the bridges."""
+
+from mue_check.axes.ladder import Ladder, Question, Rung
+from mue_check.axes.scale import dense
+from mue_check.axes.sizes import Sizes
+from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
+
+
+def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """The dense model, then N experts of full width with a of them active: Bridge I and Bridge II at once."""
+    reference = Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
+    targets = [
+        mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
+        for a in sizes.activated
+    ]
+    return (_ladder("activated_experts", [reference, *targets]),)
+
+
+def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """More experts N, of which the same number is active."""
+    rungs = [
+        mixture(sizes, Experts(total=n, activated=2, hidden=sizes.width // 4), size=n)
+        for n in (sizes.capacity_base, *sizes.capacities)
+    ]
+    return (_ladder("capacity", rungs),)
+
+
+def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Each expert split into g narrower ones: density a/N and active width a h stay. It begins at a = 2, since one
+    normalized weight is constant and its router learns nothing."""
+    rungs = [
+        mixture(sizes, Experts(total=8 * g, activated=2 * g, hidden=sizes.width // (2 * g)), size=g)
+        for g in (1, *sizes.granularities)
+    ]
+    return (_ladder("granularity", rungs),)
+
+
+def small(
+    sizes: Sizes, *, groups: int = 1, shared: int = 0, router: str = "sigmoid_norm", activated: int = 4
+) -> Experts:
+    """16 experts of a quarter of the width: four of them are as wide as the model."""
+    return Experts(total=16, activated=activated, hidden=sizes.width // 4, groups=groups, shared=shared, router=router)
+
+
+def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Shared experts beside the routed ones."""
+    return (
+        _ladder("shared_experts", [mixture(sizes, small(sizes, shared=s), size=s + 1) for s in (0, *sizes.shared)]),
+    )
+
+
+def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Group-balanced with global and with per-group normalization, and groups beside a shared expert."""
+    rungs = [mixture(sizes, small(sizes), size=1)]
+    for g in sizes.groups:
+        rungs.append(mixture(sizes, small(sizes, groups=g), size=len(rungs) + 1))
+    per_group = small(sizes, groups=4, router="sigmoid_group_norm")
+    rungs.append(mixture(sizes, per_group, size=len(rungs) + 1, label=f"{per_group.notation}-per-group"))
+    rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
+    return (_ladder("routing_hybrids", rungs),)
+
+
+def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Bridge I, Bridge II, and their composition against the direct route.
+
+    The chain goes from a dense model of H = 4 d over the Dense MoE 16e16a of the same active width to
+    16e4a; the direct route to 16e4a starts at the dense model of H = d. Both end in the same cells, so the
+    routes agree when the two dense models do.
+    """
+    wide = Rung(label=f"H{4 * sizes.width}", size=1, model=dense(sizes.width, sizes.depth, hidden=4 * sizes.width))
+    narrow = Rung(label=f"H{sizes.width}", size=1, model=dense(sizes.width, sizes.depth))
+    full = mixture(sizes, small(sizes, activated=16), size=2)
+    sparse = mixture(sizes, small(sizes), size=3)
+    return (
+        Ladder(axis="bridges", name="bridge_1", reference=wide, targets=(full,)),
+        Ladder(axis="bridges", name="bridge_2", reference=full, targets=(sparse,)),
+        Ladder(
+            axis="bridges",
+            name="bridges_composed",
+            reference=narrow,
+            targets=(Rung(label=wide.label, size=2, model=wide.model), sparse),
+        ),
+    )
+
+
+def heldout_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """One composite target: the single sweep before you trust it."""
+    reference = Scenario(model=dense(sizes.width, sizes.depth))
+    return (heldout_ladder(reference, parse_scenario(sizes.heldout, default=reference)),)
+
+
+def heldout_ladder(reference: Scenario, target: Scenario) -> Ladder:
+    """From one scenario to another, whatever they differ in."""
+    rung = Rung(
+        label="composite",
+        size=2,
+        model=target.model,
+        batch=target.tokens_per_step / reference.tokens_per_step,
+        steps=target.steps / reference.steps,
+    )
+    first = Rung(label=f"d{reference.model.width}", size=1, model=reference.model)
+    return Ladder(axis="heldout", name="heldout", reference=first, targets=(rung,))
+
+
+def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Dense against mixtures of the same active width and above, and capacity against granularity from one mixture.
+
+    Capacity and granularity both multiply the experts by four at the same active compute.
+    """
+    d = sizes.width
+    reference = Rung(label="dense", size=1, model=dense(d, sizes.depth))
+
+    def rung(experts: Experts, size: int) -> Rung:
+        return mixture(sizes, experts, size=size, label=f"{experts.notation}-h{experts.hidden}")
+
+    mixtures = [rung(small(sizes), 2), rung(Experts(total=16, activated=2, hidden=d), 3)]
+    first = rung(Experts(total=8, activated=2, hidden=d // 2), 1)
+    more = rung(Experts(total=32, activated=2, hidden=d // 2), 2)
+    finer = rung(Experts(total=32, activated=8, hidden=d // 8), 2)
+    return (
+        _speed("speed_of_mixture", [reference, *mixtures]),
+        _speed("speed_of_capacity", [first, more]),
+        _speed("speed_of_granularity", [first, finer]),
+    )
+
+
+def _speed(name: str, rungs: list[Rung]) -> Ladder:
+    asks: frozenset[Question] = frozenset({"speed"})
+    return Ladder(axis="speed", name=name, reference=rungs[0], targets=tuple(rungs[1:]), asks=asks)
+
+
+def mixture(sizes: Sizes, experts: Experts, *, size: int, label: str | None = None) -> Rung:
+    """A mixture of the reference's width and depth."""
+    model = ModelSpec(width=sizes.width, depth=sizes.depth, feed_forward=experts)
+    return Rung(label=label or experts.notation, size=size, model=model)
+
+
+def _ladder(axis: str, rungs: list[Rung]) -> Ladder:
+    return Ladder(axis=axis, name=axis, reference=rungs[0], targets=tuple(rungs[1:]))

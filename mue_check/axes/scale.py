@@ -1,0 +1,73 @@
+"""Ladders of scale: width, depth, batch and duration."""
+
+import math
+
+from mue_check.axes.ladder import Ladder, Rung
+from mue_check.axes.sizes import Sizes
+from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
+
+
+def dense(width: int, depth: int, *, hidden: int | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> ModelSpec:
+    """A dense model, of unit expansion (H = d) unless ``hidden`` says otherwise."""
+    return ModelSpec(width=width, depth=depth, feed_forward=Dense(hidden=hidden or width), head_width=head_width)
+
+
+def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Dense models, mixtures, and models whose heads widen in place of growing in number (activation scales alone)."""
+    widths = (sizes.width, *sizes.widths)
+    dense_rungs = [Rung(label=f"d{d}", size=d, model=dense(d, sizes.depth)) for d in widths]
+    ladders = [Ladder(axis="width", name="width", reference=dense_rungs[0], targets=tuple(dense_rungs[1:]))]
+    mixtures = []
+    for d in (sizes.width, *sizes.mixture_widths):
+        experts = Experts(total=8, activated=2, shared=1, hidden=d)
+        model = ModelSpec(width=d, depth=sizes.depth, feed_forward=experts)
+        mixtures.append(Rung(label=f"d{d}-{experts.notation}", size=d, model=model))
+    ladders.append(Ladder(axis="width", name="width_of_mixture", reference=mixtures[0], targets=tuple(mixtures[1:])))
+    heads = [Rung(label=f"d{d}-2-heads", size=d, model=dense(d, sizes.depth, head_width=d // 2)) for d in widths]
+    ladders.append(
+        Ladder(
+            axis="width",
+            name="width_of_heads",
+            reference=heads[0],
+            targets=tuple(heads[1:]),
+            asks=frozenset({"scales"}),
+        )
+    )
+    return tuple(ladder for ladder in ladders if ladder.targets)
+
+
+def depth_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Dense models of one width with more blocks."""
+    rungs = [Rung(label=f"L{n}", size=n, model=dense(sizes.width, n)) for n in (sizes.depth, *sizes.depths)]
+    return (Ladder(axis="depth", name="depth", reference=rungs[0], targets=tuple(rungs[1:])),)
+
+
+def batch_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Batch x k at fixed tokens (exact), and at fixed steps (approximate: sigma_0 falls by sqrt(k))."""
+    model = dense(sizes.width, sizes.depth)
+    reference = Rung(label="B1", size=1, model=model)
+    exact = tuple(Rung(label=f"B{k}", size=k, model=model, batch=k, steps=1 / k) for k in sizes.batches)
+    loose = tuple(Rung(label=f"B{k}", size=k, model=model, batch=k, residual=sigma_shift(k)) for k in sizes.batches)
+    return (
+        _noisy("batch", "batch_at_fixed_tokens", reference, exact),
+        _noisy("batch", "batch_at_fixed_steps", reference, loose),
+    )
+
+
+def duration_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
+    """Steps x k at fixed batch (approximate: the horizon is kept, sigma_0 falls by sqrt(k))."""
+    model = dense(sizes.width, sizes.depth)
+    targets = tuple(Rung(label=f"T{k}", size=k, model=model, steps=k, residual=sigma_shift(k)) for k in sizes.durations)
+    return (_noisy("duration", "duration_at_fixed_batch", Rung(label="T1", size=1, model=model), targets),)
+
+
+def sigma_shift(k: float) -> float:
+    """Octaves of learning rate that would restore sigma_0 after it fell by sqrt(k) (arXiv 2205.10287): log2(k) / 2.
+
+    An approximate law leaves sigma_0 where it fell; the optimum may move towards its old value, and no further.
+    """
+    return math.log2(k) / 2
+
+
+def _noisy(axis: str, name: str, reference: Rung, targets: tuple[Rung, ...]) -> Ladder:
+    return Ladder(axis=axis, name=name, reference=reference, targets=targets, regime="noise", asks=frozenset({"drift"}))

@@ -1,0 +1,29 @@
+"""Sizes: what a tier's ladders are built from."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The reference's width d and depth L, and the targets along each axis; an empty tuple leaves an axis out.
+
+    ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;
+    ``granularities`` split each expert of the coarse mixture into so many; ``groups`` divide its experts.
+    """
+
+    width: int
+    depth: int
+    widths: tuple[int, ...]
+    mixture_widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    batches: tuple[int, ...]
+    durations: tuple[int, ...]
+    activated: tuple[int, ...]
+    total_experts: int
+    capacity_base: int
+    capacities: tuple[int, ...]
+    granularities: tuple[int, ...]
+    shared: tuple[int, ...]
+    groups: tuple[int, ...]
+    heldout: str
+    """SPEC of the composite target that changes everything at once."""

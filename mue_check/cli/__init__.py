@@ -1,0 +1,36 @@
+"""The command line: one file per command. Bad arguments are one line and exit 2."""
+
+import sys
+from collections.abc import Sequence
+
+from mue_check import __version__
+from mue_check.cli import compare, mutants, report, rules
+from mue_check.cli.command import EXIT_OK, EXIT_USAGE, Parser
+from mue_check.errors import MueCheckError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 not as expected, 2 bad arguments)."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except MueCheckError as error:
+        print(f"mue_check {options.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, and Python would complain at exit
+        return EXIT_OK
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mue_check",
+        description="Does a learning rate tuned on a small dense model still stand at the model that you will train? "
+        "The main job is `pytest suites/`.",
+    )
+    parser.add_argument("--version", action="version", version=f"mue_check {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (rules, report, compare, mutants):
+        command.add(commands)
+    return parser

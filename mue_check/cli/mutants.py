@@ -1,0 +1,71 @@
+"""``mue_check mutants``: does the suite catch what it must? Every shipped mutant before every check."""
+
+from pathlib import Path
+
+from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
+from mue_check.errors import SpecError
+from mue_check.tiers import TIERS
+
+
+def add(commands: "Commands[Parser]") -> None:
+    """Declare the command."""
+    mutants = commands.add_parser(
+        "mutants",
+        help="the mutation table: does the suite catch what it must?",
+        description="Put every shipped mutant of the parameterization before the laws of scale and the audit of "
+        "values, and with --sweep before the learning-rate sweep. Exit 1 when the check that names a mutant does not "
+        "catch it.",
+        epilog="example: mue_check mutants --workers 2 --out reports/mutation/report.md",
+    )
+    mutants.add_argument("--only", metavar="A,B", help="these mutants alone (default: all)")
+    mutants.add_argument(
+        "--sweep", action="store_true", help="the drift of each mutant too: minutes in place of seconds"
+    )
+    mutants.add_argument("--tier", default="smoke", help=f"one of {', '.join(TIERS)} (default: smoke)")
+    mutants.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    mutants.add_argument(
+        "--study", type=Path, default=Path("reports/mutants"), metavar="DIR", help="records (default: reports/mutants)"
+    )
+    mutants.add_argument("--out", type=Path, metavar="FILE", help="write the table as Markdown")
+    mutants.add_argument("--quiet", action="store_true", help="print nothing but the score")
+    mutants.set_defaults(run=run)
+
+
+def run(options: Options) -> int:
+    """Ask, print each mutant as it is done, and write the table."""
+    from mue_check.mutants import MUTANTS, get_mutant
+    from mue_check.records.files import write_atomic
+    from mue_check.report.mutation import mutation_words, render_mutation
+    from mue_check.rules import get_rule
+    from mue_check.study.mutation import CHECKS, run_mutants
+    from mue_check.study.setting import Study
+    from mue_check.tiers import get_tier
+
+    if options.workers < 1:
+        raise SpecError(f"--workers {options.workers}: must be at least 1")
+    names = [m.name for m in MUTANTS]
+    if options.only is not None:
+        names = [get_mutant(name.strip()).name for name in options.only.split(",")]
+    tier = get_tier(options.tier)
+    study = Study(
+        root=options.study,
+        tier=tier,
+        corpus="markov",
+        rule=get_rule("complete_mue"),
+        tolerance=tier.tolerance,
+        command="mue_check mutants",
+    )
+    study.store.prepare()
+    checks = [check for check in CHECKS if options.sweep or check != "drift"]
+    results = []
+    for result in run_mutants(study, names, checks, workers=options.workers):
+        results.append(result)
+        if not options.quiet:
+            said = ", ".join(f"{o.check} {'caught' if o.caught else o.verdict}" for o in result.outcomes)
+            print(f"{'ok  ' if result.killed else 'MISS'} {result.name} ({result.ladder}): {said}", flush=True)
+    print("\n".join(mutation_words(results)))
+    if options.out:
+        sweep = " --sweep" if options.sweep else ""
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(options.out, render_mutation(results, f"mue_check mutants --tier {tier.name}{sweep}").encode())
+    return EXIT_OK if all(result.killed for result in results) else EXIT_FAIL

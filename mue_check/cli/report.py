@@ -1,0 +1,30 @@
+"""``mue_check report``: a study judged again from its records."""
+
+from pathlib import Path
+
+from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
+
+
+def add(commands: "Commands[Parser]") -> None:
+    """Declare the command."""
+    report = commands.add_parser(
+        "report",
+        help="judge a study's records again and draw its report",
+        description="Judge a study's records again, without training, and write report.html, report.md and figures.",
+        epilog="example: mue_check report reports/cpu",
+    )
+    report.add_argument("study", metavar="STUDY", type=Path, help="a folder that `pytest suites/` filled")
+    report.add_argument("--quiet", action="store_true", help="write the report and print nothing")
+    report.set_defaults(run=run)
+
+
+def run(options: Options) -> int:
+    """Judge and draw; exit 1 when something is not as expected."""
+    from mue_check.report import summarize, verdict_lines, write_report
+
+    summary = summarize(options.study)
+    page = write_report(options.study, summary)
+    if not options.quiet:
+        print("\n".join(verdict_lines(summary)))
+        print(f"report: {page}")
+    return EXIT_OK if summary.as_expected else EXIT_FAIL

@@ -1,0 +1,87 @@
+"""``mue_check rules``: the whole prescription for a target model."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
+from mue_check.rules import RULES, HyperParameters, Prescription, Row, get_rule
+from mue_check.spec import Dense, parse_scenario
+
+SPEC_HELP = "key=value pairs joined by commas, or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
+
+
+def add(commands: "Commands[Parser]") -> None:
+    """Declare the command."""
+    rules = commands.add_parser(
+        "rules",
+        help="print the whole prescription for a target model",
+        description="Print what a transfer rule prescribes for a target, one row per role.",
+        epilog="example: mue_check rules --reference d=128,L=32,H=128,B=65536,T=25000 "
+        "--target d=1024,128e8a1s,h=1024,T=100000",
+    )
+    rules.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {SPEC_HELP}")
+    rules.add_argument(
+        "--target", required=True, metavar="SPEC", help="likewise; what it leaves out is the reference's"
+    )
+    rules.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
+    flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
+    for f in fields(HyperParameters):
+        rules.add_argument(
+            flags.get(f.name, f"--{f.name}"),
+            dest=f.name,
+            type=float,
+            default=f.default,
+            metavar="X",
+            help=f"the reference's tuned {f.name.replace('_', ' ')} (default: {f.default:g})",
+        )
+    rules.add_argument("--format", choices=["table", "json", "csv"], default="table", help="default: table")
+    rules.set_defaults(run=run)
+
+
+def run(options: Options) -> int:
+    """Print it."""
+    base = HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
+    reference = parse_scenario(options.reference)
+    target = parse_scenario(options.target, default=reference)
+    prescription = get_rule(options.rule).prescribe(reference, target)
+    rows = prescription.values(base)
+    if options.format == "json":
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    elif options.format == "csv":
+        writer = csv.DictWriter(sys.stdout, [f.name for f in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    else:
+        print(_table(prescription, rows, base))
+    return EXIT_OK
+
+
+def _table(prescription: Prescription, rows: Sequence[Row], base: HyperParameters) -> str:
+    names = [f.name for f in fields(Row)]
+    cells = [names, *([v if isinstance(v, str) else f"{v:.4g}" for v in asdict(row).values()] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    lines = [
+        f"rule       {prescription.rule}",
+        f"reference  {prescription.reference}",
+        f"target     {prescription.target}",
+        f"base       lr={base.lr:g} wd={base.weight_decay:g} init_std={base.init_std:g} "
+        f"eps={base.eps:g} beta1={base.beta1:g} beta2={base.beta2:g}",
+        "",
+    ]
+    for line in cells:
+        first, rest = line[0].ljust(widths[0]), (cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))
+        lines.append("  ".join([first, *rest]))
+    lines += ["", "forward_multiplier multiplies what the role's matrix gives: on the down-projections A (and 1/m_L),"]
+    lines += ["on the router R, which scales the normalized routed sum alone, on the unembedding the logits."]
+    ffn = prescription.reference.model.feed_forward
+    if prescription.rule.startswith("complete_mue") and isinstance(ffn, Dense):
+        expansion = prescription.reference.model.expansion
+        if expansion != 1:
+            lines.append(
+                f"The rule counts from unit expansion: the reference itself must have been tuned with "
+                f"A = {1 / expansion:g} and its down-projection at {expansion**0.5:.4g} x init_std."
+            )
+    return "\n".join(lines)

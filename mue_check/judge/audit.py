@@ -1,0 +1,73 @@
+"""The audit: values that arrived at each parameter against those that the rule prescribes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from mue_check.judge.verdict import Verdict
+from mue_check.rules import Row
+
+AUDITED = ("init_std", "lr", "weight_decay", "eps", "beta1", "beta2")
+RELATIVE_TOLERANCE = 0.02
+"""Float32 probes find a value to better than that; an init std is known to 4 standard errors in addition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offence:
+    """One value of one parameter that is not the prescribed one."""
+
+    parameter: str
+    role: str
+    value: str
+    measured: float
+    prescribed: float
+
+    def __str__(self) -> str:
+        times = f", {self.measured / self.prescribed:.3g} times" if self.prescribed else ""
+        return (
+            f"{self.parameter} ({self.role}): {self.value} {self.measured:.4g}, prescribed {self.prescribed:.4g}{times}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """All offences; none is a PASS."""
+
+    parameters: int
+    offences: tuple[Offence, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL with any offence."""
+        return Verdict.FAIL if self.offences else Verdict.PASS
+
+    def __str__(self) -> str:
+        if not self.offences:
+            return f"{self.parameters} parameters, all as prescribed"
+        first = "; ".join(map(str, self.offences[:3]))
+        return f"{len(self.offences)} values are not as prescribed: {first}"
+
+
+def judge_audit(table: pd.DataFrame, prescribed: Sequence[Row]) -> Audit:
+    """From a measured optimizer table and the rule's own rows."""
+    rows: Mapping[str, Row] = {row.role: row for row in prescribed}
+    offences = []
+    for found in table.to_dict("records"):
+        expected = asdict(rows[found["role"]])
+        for value in AUDITED:
+            slack = RELATIVE_TOLERANCE
+            if value == "init_std":
+                slack += 4 / math.sqrt(2 * found["numbers"])
+            if not math.isclose(found[value], expected[value], rel_tol=slack, abs_tol=1e-12):
+                offences.append(
+                    Offence(
+                        parameter=found["parameter"],
+                        role=found["role"],
+                        value=value,
+                        measured=found[value],
+                        prescribed=expected[value],
+                    )
+                )
+    return Audit(parameters=len(table), offences=tuple(offences))

@@ -1,0 +1,39 @@
+"""How evenly a router spreads its tokens, and how unequal the weights of a token's active experts are."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mue_check.judge.interval import Interval, t_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingLoad:
+    """Means over layers, with intervals over seeds.
+
+    ``imbalance``: the busiest expert's load over the mean load (1: even, N: collapse). ``variance_factor``: second
+    moment of the active weights over that of equal ones, which the theory takes as 1 (arXiv 2605.23893).
+    ``weight_sum``: of a token's active weights, before R.
+    """
+
+    imbalance: Interval
+    variance_factor: Interval
+    weight_sum: Interval
+
+    def __str__(self) -> str:
+        return (
+            f"busiest expert {self.imbalance} times the mean load, variance factor {self.variance_factor}, "
+            f"weights sum to {self.weight_sum}"
+        )
+
+
+def judge_load(table: pd.DataFrame) -> RoutingLoad:
+    """From a routing table (columns seed, layer, expert, load, weight_sum, variance_factor)."""
+    experts = table["expert"].nunique()
+    layers = table.groupby(["seed", "layer"]).agg({"load": "max", "weight_sum": "first", "variance_factor": "first"})
+    seeds = layers.groupby("seed").mean()
+    return RoutingLoad(
+        imbalance=t_interval(list(seeds["load"] * experts)),
+        variance_factor=t_interval(list(seeds["variance_factor"])),
+        weight_sum=t_interval(list(seeds["weight_sum"])),
+    )

@@ -1,0 +1,70 @@
+"""Convergence speed-up: steps that one model needs over the steps that another needs for the same held-out loss."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mue_check.judge.interval import Interval, t_interval
+
+LEVELS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """``ratios`` [S, K] of steps, reference over target, at ``levels`` [K] of loss in nats, falling.
+
+    ``overall`` is the mean log2 ratio over the levels: +1 means that the target is twice as fast.
+    """
+
+    levels: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+    overall: Interval
+
+    @property
+    def by_level(self) -> list[Interval]:
+        """log2 of the ratio at each level, over seeds."""
+        return [t_interval(list(column)) for column in np.log2(self.ratios).T]
+
+    def __str__(self) -> str:
+        best = self.by_level[-1]
+        return (
+            f"speed-up {2**self.overall.mean:.2f} times, log2 {self.overall}; at the lowest shared loss "
+            f"{self.levels[-1]:.3f} nats log2 {best}"
+        )
+
+
+def compare_learning(reference: pd.DataFrame, target: pd.DataFrame) -> Speedup:
+    """From two learning_curve tables with the same seeds; NaN without a loss that all runs of both reach."""
+    ours, theirs = (_curves(table) for table in (reference, target))
+    curves = (*ours.values(), *theirs.values())
+    # every run has reached the levels, and none begins below the first
+    high = min(float(losses[0]) for _, losses in curves)
+    low = max(float(losses[-1]) for _, losses in curves)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not low < high or not seeds:
+        return Speedup(levels=np.array([np.nan]), ratios=np.full((1, 1), np.nan), overall=t_interval([]))
+    levels = np.linspace(high, low, LEVELS + 1)[1:]
+    ratios = np.array([_steps_at(ours[seed], levels) / _steps_at(theirs[seed], levels) for seed in seeds])
+    return Speedup(levels=levels, ratios=ratios, overall=t_interval([float(row.mean()) for row in np.log2(ratios)]))
+
+
+_Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _curves(table: pd.DataFrame) -> dict[int, _Curve]:
+    """Per seed the steps and the lowest loss so far, which never rises."""
+    curves: dict[int, _Curve] = {}
+    for seed, rows in table.sort_values("step").groupby("seed"):
+        losses = np.minimum.accumulate(np.nan_to_num(rows["loss"].to_numpy(dtype=np.float64), nan=np.inf))
+        curves[int(str(seed))] = (rows["step"].to_numpy(dtype=np.float64), losses)
+    return curves
+
+
+def _steps_at(curve: _Curve, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Steps at which the running minimum reaches each level, interpolated in log2(step)."""
+    steps, losses = curve
+    # where the running minimum stands still, the step at which it got there
+    fallen, first = np.unique(-losses, return_index=True)
+    return np.asarray(2.0 ** np.interp(-levels, fallen, np.log2(steps[first])), dtype=np.float64)

@@ -1,0 +1,39 @@
+"""The trend of a drift along an axis, and where it would lead."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mue_check.judge.drift import Drift
+from mue_check.judge.interval import Interval, t_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Octaves of drift per doubling of the size, and the drift that it foretells at ``size``.
+
+    Extrapolation: the interval holds the seeds' spread and not the doubt whether the line goes on.
+    """
+
+    slope: Interval
+    size: float
+    at_size: Interval
+
+
+def judge_trend(reference_size: float, drifts: Sequence[tuple[float, Drift]], size: float) -> Trend | None:
+    """Per seed the least-squares line through the reference (drift 0) and every (size, drift).
+
+    None with fewer than two resolved drifts or two seeds in common.
+    """
+    resolved: list[tuple[float, Mapping[int, float]]] = [(s, d.by_seed) for s, d in drifts if d.reason is None]
+    if len(resolved) < 2 or all(s == reference_size for s, _ in resolved):
+        return None
+    x = np.array([math.log2(s / reference_size) for s, _ in resolved])
+    seeds = [seed for seed in resolved[0][1] if all(seed in by_seed for _, by_seed in resolved)]
+    if len(seeds) < 2:
+        return None
+    slopes = [float(x @ [by_seed[seed] for _, by_seed in resolved] / (x @ x)) for seed in seeds]
+    reach = math.log2(size / reference_size)
+    return Trend(slope=t_interval(slopes), size=size, at_size=t_interval([reach * slope for slope in slopes]))

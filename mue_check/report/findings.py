@@ -1,0 +1,104 @@
+"""What each kind of question found, with what the figures need of it.
+
+Shapes: S seeds, T steps. Losses in nats per token, drifts in octaves of the swept base value.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mue_check.judge.drift import Drift
+from mue_check.judge.early import EarlyComparison
+from mue_check.judge.law import LawResult
+from mue_check.judge.load import RoutingLoad
+from mue_check.judge.optimum import Curve
+from mue_check.judge.speedup import Speedup
+from mue_check.judge.trend import Trend
+from mue_check.study.comparison import Comparison, Side
+
+
+class Finding(Protocol):
+    """Any of them: it answers a question."""
+
+    @property
+    def comparison(self) -> Comparison:
+        """The question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftFinding:
+    """One drift with both curves; ``core_seconds`` is what the target's rung cost."""
+
+    comparison: Comparison
+    reference: Curve
+    target: Curve
+    drift: Drift
+    core_seconds: float
+
+    @property
+    def side(self) -> Side:
+        """The target."""
+        return self.comparison.sides[-1]
+
+    @property
+    def regret_share(self) -> float | None:
+        """Regret over gain; None where the target wins nothing that could be lost."""
+        return self.drift.regret / self.drift.gain if self.drift.gain > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawsFinding:
+    """The laws of one ladder; ``tables`` are the coordinates of its sides, in their order."""
+
+    comparison: Comparison
+    results: tuple[LawResult, ...]
+    tables: tuple[pd.DataFrame, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyFinding:
+    """log2(target loss / reference loss), ``ratio`` [S, T], at ``steps`` [T], with what the judge says of it."""
+
+    comparison: Comparison
+    early: EarlyComparison
+    steps: NDArray[np.int64]
+    ratio: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedupFinding:
+    """How many times faster the target reaches the reference's losses."""
+
+    comparison: Comparison
+    speedup: Speedup
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingFinding:
+    """How one rung's router spreads its tokens; ``drift`` is the rung's own, ``laws`` its ladder's, where asked."""
+
+    comparison: Comparison
+    load: RoutingLoad
+    drift: DriftFinding | None
+    laws: LawsFinding | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendFinding:
+    """The drifts of one ladder under one rule, as a line through its reference."""
+
+    drifts: tuple[DriftFinding, ...]
+    trend: Trend
+
+    @property
+    def comparison(self) -> Comparison:
+        """The first of its questions."""
+        return self.drifts[0].comparison
+
+    @property
+    def reference_size(self) -> int:
+        """Where the drift is 0."""
+        return self.comparison.sides[0].size

@@ -1,0 +1,61 @@
+"""Names and numbers as text: every table and figure of a report says them the same way."""
+
+import math
+
+from mue_check.judge.interval import Interval
+
+NONE = "-"
+DEFAULT_ROUTER = "sigmoid_norm"
+"""Its name is left out of headings and file names, as ``study.setting`` leaves it out of a question's."""
+_KNOBS = {"lr": "learning rate"}
+_HUGE = 1000.0
+
+
+def printable(text: str) -> str:
+    """One line without control characters: names come from files that others wrote."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def in_words(name: str) -> str:
+    """A ladder's name for people: ``batch_at_fixed_tokens`` is "batch at fixed tokens"."""
+    return printable(name.replace("_", " "))
+
+
+def knob_words(knob: str) -> str:
+    """The swept base value for people."""
+    return _KNOBS.get(knob, in_words(knob))
+
+
+def interval_text(interval: Interval, digits: int = 2) -> str:
+    """The interval, or that there is none."""
+    if interval.n == 0:
+        return "unresolved"
+    if interval.n == 1:
+        return f"{interval.mean:+.{digits}f} [one seed]"
+    return interval.text(digits)
+
+
+def unsigned_text(interval: Interval, digits: int = 2) -> str:
+    """An interval of what is never negative: a load, a sum of weights."""
+    if interval.n < 2:
+        return interval_text(interval, digits).replace("+", "")
+    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def times_text(log2: Interval) -> str:
+    """An interval of log2 ratios as ratios."""
+    if log2.n == 0 or not math.isfinite(log2.mean):
+        return NONE
+    if log2.n == 1:
+        return f"{_power(log2.mean):.2f} [one seed]"
+    return f"{_power(log2.mean):.2f} [{_power(log2.low):.2f}, {_power(log2.high):.2f}]"
+
+
+def _power(log2: float) -> float:
+    """Two seeds that disagree have an interval beyond what a float holds."""
+    return float(2.0 ** min(log2, _HUGE))
+
+
+def number_text(value: float, digits: int = 2) -> str:
+    """The number, or a dash where there is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else NONE

@@ -1,0 +1,142 @@
+"""The rules of the muP family: each hidden matrix by a fan-in, and no bridge to experts (A = R = 1).
+
+What people use today, as arms beside Complete-muE. They say how a matrix grows with its inputs, and nothing of
+how many experts speak at once. Their tables give eps of hidden weights by width, so it goes with the backbone's
+rho_d whatever a matrix's own fan-in.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mue_check.rules.prescription import Factors, Prescription
+from mue_check.rules.ratios import Ratios
+from mue_check.rules.roles import DOWN, EMBEDDINGS, HIDDEN, VECTORS, Role, roles_of
+from mue_check.spec import ModelSpec, Scenario
+
+Experts = Literal["own", "backbone", "dmft"]
+Router = Literal["hidden", "output"]
+Unembedding = Literal["tp5", "cdp"]
+EXPERTS_DOWN = frozenset({Role.EXPERT_DOWN, Role.SHARED_DOWN})
+
+
+def fan_in(role: Role, model: ModelSpec) -> int:
+    """Inputs of one output unit: the feed-forward's own width for a down-projection (h for an expert), else d."""
+    return model.feed_forward.hidden if role in DOWN else model.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class FanInRule:
+    """One rule of the family; the defaults are CompleteP.
+
+    ``depth``: residual branches and hidden eps x m_L^-1 (CompleteP, alpha = 1). ``batch_and_duration``: the global
+    factors of Complete(d)P. ``unembedding``: "tp5" {std 1, LR 1, multiplier rho_d^-1} or "cdp" {rho_d^-1, rho_d^-1, 1}.
+    ``embedding_eps_by_width``: eps of input embeddings x rho_d^-1. ``experts``: down-projections of experts by their
+    "own" fan-in h/H*, by the "backbone"'s rho_d, or with the "dmft" init. ``router``: a "hidden" matrix, or an "output"
+    weight without multiplier (its forward_multiplier is R).
+    """
+
+    name: str
+    summary: str
+    depth: bool = True
+    batch_and_duration: bool = False
+    unembedding: Unembedding = "tp5"
+    embedding_eps_by_width: bool = False
+    experts: Experts = "own"
+    router: Router = "hidden"
+
+    def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
+        """Factors of every role of ``target``; a down-projection is compared with the reference's own."""
+        ratios = Ratios.of(reference, target)
+
+        def factors(role: Role) -> Factors:
+            rho = fan_in(role, target.model) / fan_in(role, reference.model)
+            f = self._factors(role, rho, ratios)
+            return ratios.with_batch_and_duration(f) if self.batch_and_duration else f
+
+        return Prescription(
+            rule=self.name,
+            reference=reference,
+            target=target,
+            factors={role: factors(role) for role in roles_of(target.model)},
+        )
+
+    def _factors(self, role: Role, rho: float, ratios: Ratios) -> Factors:
+        rho_d, m_depth = ratios.width, ratios.depth if self.depth else 1.0
+        if role in EXPERTS_DOWN and self.experts == "backbone":
+            rho = rho_d
+        std, lr, eps, multiplier = 1.0, 1.0, 1.0, 1.0
+        if role in HIDDEN:
+            std, lr, eps = rho**-0.5, 1 / rho, 1 / (rho_d * m_depth)
+        if role in EXPERTS_DOWN and self.experts == "dmft":
+            std = rho_d**0.5 / rho  # (h/d)^-1 d^-1/2
+        if role is Role.ROUTER and self.router == "output":
+            # as an output weight's, its gradient does not shrink with width, but it does inside a scaled branch
+            std, eps = 1 / rho_d, 1 / m_depth
+        if role in DOWN or role is Role.ATTENTION_OUT:
+            multiplier = 1 / m_depth
+        if role in EMBEDDINGS and self.embedding_eps_by_width:
+            eps = 1 / rho_d
+        if role is Role.UNEMBEDDING:
+            if self.unembedding == "tp5":
+                multiplier = 1 / rho_d
+            else:
+                std, lr = 1 / rho_d, 1 / rho_d
+        return Factors(
+            init_std=std,
+            lr=lr,
+            weight_decay=1.0 if role in VECTORS else 1 / lr,
+            eps=eps,
+            forward_multiplier=multiplier,
+        )
+
+
+MUP = FanInRule(
+    name="mup",
+    summary="muP for Adam (TP5): width alone, every matrix by its own fan-in",
+    depth=False,
+)
+"""arXiv 2203.03466, Table 8: no depth, batch or duration factors."""
+
+COMPLETEP = FanInRule(
+    name="completep",
+    summary="CompleteP with alpha = 1: muP and depth, every matrix by its own fan-in",
+)
+"""arXiv 2505.01618, Table 1."""
+
+COMPLETEP_BLIND = FanInRule(
+    name="completep_blind",
+    summary="CompleteP applied blindly to experts: all of them scaled by the backbone's width",
+    experts="backbone",
+)
+"""What one gets by handing a mixture to a CompleteP implementation; on a dense model it is ``completep``."""
+
+COMPLETED_P = FanInRule(
+    name="completed_p",
+    summary="Complete(d)P: CompleteP with batch and duration factors and its own unembedding",
+    batch_and_duration=True,
+    unembedding="cdp",
+    embedding_eps_by_width=True,
+)
+"""arXiv 2512.22382, Table 1. Its eps of query-key norm gains (m_L^-1) has no role here: the models have no such norm.
+Its unembedding trains as ``completep``'s does where eps is negligible; where it is not, eps would need a factor rho_d
+(as in ``complete_mue_cdp``) and has 1."""
+
+MOE_MUP = FanInRule(
+    name="moe_mup",
+    summary="muP for mixtures: experts as hidden weights, the router as an output weight (unverified)",
+    depth=False,
+    router="output",
+)
+"""After arXiv 2508.09752, UNVERIFIED: not read in its own source. Eps of the router is our reading of "output"."""
+
+DMFT_MOE = FanInRule(
+    name="dmft_moe",
+    summary="CompleteP with router and experts of the mean-field theory; for router sigmoid_mean, density fixed",
+    experts="dmft",
+    router="output",
+)
+"""After arXiv 2601.20205, from a SECONDARY reading: router std d^-gamma (gamma = 1) and LR d^-1; expert up and gate
+std d^-1/2, LR d^-1; expert down std (h/d)^-1 d^-1/2, LR h^-1; shared experts, of which it says nothing, as routed ones.
+It divides the routed sum by a: that is the job of the router variant ``sigmoid_mean``, here R = 1. Holds while the
+density a/N stays fixed, which is not checked. Everything else is CompleteP, which that work extends; the router's eps
+is ours."""

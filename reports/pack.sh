@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Pack a study as it is committed: report, overview figures, and the records in one file that `tar xzf` unpacks.
+#     reports/pack.sh STUDY TARGET
+set -euo pipefail
+study=${1:?usage: reports/pack.sh STUDY TARGET} target=${2:?usage: reports/pack.sh STUDY TARGET}
+mkdir -p "$target/figures"
+cp "$study/report.md" "$target/report.md"
+[ -e "$study/compare.md" ] && sed "s;(compare.png);(figures/overview.png);" "$study/compare.md" >"$target/compare.md"
+for figure in overview trend speedup routing controls; do
+  for file in "$study/figures/$figure"*.png; do
+    [ -e "$file" ] && cp "$file" "$target/figures/"
+  done
+done
+tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - cells costs comparisons |
+  gzip -9n >"$target/records.tar.gz"

@@ -1,0 +1,13 @@
+"""Convergence: how much sooner mixtures reach a loss than dense models, and capacity than granularity. Findings."""
+
+import pytest
+
+from mue_check.pytest_plugin import Case, Expect
+from mue_check.study.setting import Study
+from mue_check.study.speed import ask_speed
+
+
+@pytest.mark.axis("speed", question="speed")
+def test_speed(study: Study, target_case: Case, expect: Expect) -> None:
+    """Steps to a loss, reference over target, at the same hyperparameters; both learn."""
+    expect(ask_speed(study, target_case.ladder, target_case.target))

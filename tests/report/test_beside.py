@@ -1,0 +1,77 @@
+"""Another rule beside the one under test: it is shown everywhere and counts nowhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mue_check.judge.verdict import Verdict
+from mue_check.report import compare_lines, compare_studies, summarize, write_report
+from mue_check.report.drift_tables import drift_table
+from mue_check.report.tables import law_groups, open_law_table
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def study(tmp_path: Path, make: Make) -> Path:
+    made, beside = make(tmp_path / "study"), make(tmp_path / "study", rule="standard")
+    made.store.prepare()
+    made.ask(made.side(32), made.side(64, 0.1))
+    made.ask(made.side(32), made.side(64, 0.2), axis="depth")
+    beside.ask(beside.side(32), beside.side(64, -2.0), expected="")
+    names = ("attention_logits", "logits", "residual")
+    flat = [made.coordinates(width, names=names, label=f"d{width}") for width in (32, 64)]
+    steep = [flat[0], made.coordinates(64, 4.0, names=names, label="wrong")]
+    made.ask(*flat, kind="coordinates", ladder="heldout", axis="heldout")
+    beside.ask(*steep, kind="coordinates", ladder="heldout", axis="heldout", expected="")
+    return tmp_path / "study"
+
+
+def test_a_finding_that_fails_leaves_the_study_as_expected(study: Path) -> None:
+    summary = summarize(study)
+    assert summary.as_expected
+    assert len(summary.verdicts["drift"]) == 2
+    assert len(summary.verdicts["coordinates"]) == 2
+    verdicts = {(d.comparison.rule, d.comparison.ladder): d.drift.verdict for d in summary.targets}
+    assert verdicts["standard", "width"] is Verdict.FAIL
+
+
+def test_it_stands_in_the_tables_and_not_among_what_is_wrong(study: Path) -> None:
+    summary = summarize(study)
+    table = drift_table(summary)
+    assert "expected" not in table.header
+    rows = [row.cells for row in table.rows]
+    assert [row[table.header.index("rule")] for row in rows].count("standard") == 1
+    assert not open_law_table(summary).rows
+    (group,) = law_groups(summary)
+    assert group.as_expected
+    assert {row.verdict for row in group.table.rows} == {"PASS", "FAIL"}
+
+
+def test_all_ladders_at_one_glance(study: Path) -> None:
+    write_report(study)
+    assert (study / "figures" / "overview.png").exists()
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert page.index("Drift along every ladder") < page.index("Figures, ladder by ladder")
+
+
+def test_laws_are_compared_rule_by_rule(study: Path) -> None:
+    lines = compare_lines(compare_studies([study]))
+    at = next(i for i, line in enumerate(lines) if line.startswith("axis") and " laws " in line)
+    header, row = lines[at], lines[at + 1]
+    assert row.startswith("heldout")
+    assert row[header.index("complete_mue") :].split()[0] == "0"
+    assert row[header.index("standard") :].strip() == "2: logits change"
+
+
+def test_a_residual_may_point_down(tmp_path: Path, make: Make) -> None:
+    made = make(tmp_path / "study")
+    made.ask(made.side(32), made.side(64, -0.8), knob="weight_decay", residual=-1.0, expected="RESIDUAL")
+    summary = summarize(tmp_path / "study")
+    assert summary.as_expected
+    (row,) = drift_table(summary).rows
+    assert row.verdict == "RESIDUAL"
+    assert "0.5 (-1)" in row.cells
+    write_report(tmp_path / "study", summary)

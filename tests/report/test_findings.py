@@ -1,0 +1,116 @@
+"""What is found and not judged: trends, speed-ups and routing variants, and the page around them."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mue_check.report import Summary, summarize, verdict_lines, write_report
+from mue_check.report.drift_tables import trend_table
+from mue_check.report.tables import routing_table, speedup_table
+
+Make = Callable[..., Any]
+
+
+def figures(root: Path) -> set[str]:
+    return {path.stem for path in (root / "figures").glob("*.png")}
+
+
+def capacity(made: Any, slope: float, *sizes: int, base: int = 16) -> None:
+    reference = made.side(base)
+    for size in sizes:
+        drift = slope * math.log2(size / base)
+        made.ask(reference, made.side(size, drift, spread=0.01), axis="capacity")
+
+
+def test_the_trend_along_capacity_is_recovered_and_extrapolated(tmp_path: Path, make: Make) -> None:
+    made = make(tmp_path / "study")
+    capacity(made, 0.1, 64, 128)
+    (found,) = summarize(made.root).trends
+    assert found.trend.slope.mean == pytest.approx(0.1, abs=1e-3)
+    assert found.trend.at_size.mean == pytest.approx(0.6, abs=1e-2)
+    table = trend_table(summarize(made.root))
+    assert table.rows[0].cells[table.header.index("targets")] == "d64, d128"
+    page = write_report(made.root).read_text()
+    assert 'id="trend"' in page
+    assert "seeds' spread only" in unescape(page)
+    assert "trend-capacity" in figures(made.root)
+
+
+def test_no_trend_from_one_target_nor_along_other_ladders(tmp_path: Path, make: Make) -> None:
+    made = make(tmp_path / "study")
+    capacity(made, 0.1, 32)
+    made.ask(made.side(32), made.side(64, 0.1))
+    made.ask(made.side(32), made.side(128, 0.1))
+    assert summarize(made.root).trends == ()
+    assert 'id="trend"' not in write_report(made.root).read_text()
+
+
+def test_speedup_is_a_finding_without_a_verdict(tmp_path: Path, make: Make) -> None:
+    made = make(tmp_path / "study")
+    asked = {"kind": "speedup", "axis": "activated_experts", "expected": ""}
+    made.ask(made.learning(32, 1.0), made.learning(64, 2.0), **asked)
+    made.ask(made.learning(32, 1.0), made.learning(128, 1.0, worst=40.0), **asked)
+    summary = summarize(made.root)
+    assert summary.verdicts == {}
+    assert summary.as_expected
+    table = speedup_table(summary)
+    twice, never = table.rows
+    assert twice.cells[table.header.index("times [95 %]")] == "2.00 [2.00, 2.00]"
+    assert twice.cells[table.header.index("at the lowest shared loss [95 %]")].startswith("2.00 [")
+    assert never.note == "no loss that all runs of both reach"
+    page = write_report(made.root).read_text()
+    assert 'id="speedup"' in page
+    assert figures(made.root) == {"speedup-activated_experts-markov-complete_mue"}
+
+
+def routed(root: Path, make: Make) -> Summary:
+    """Two routers on one target with their drifts, and a third whose drift nobody asked."""
+    for router, drift in (("sigmoid_norm", 0.1), ("switch", 1.5), ("moge", None)):
+        made = make(root, router=router)
+        made.ask(made.load("16e4a", [0.25] * 4), kind="routing", axis="capacity", expected="")
+        if drift is not None:
+            target = made.side(64, drift, label="16e4a", salt=router)
+            made.ask(made.side(32, label="8e2a", salt=router), target, axis="capacity")
+    # another value's drift is not the router's
+    made = make(root, router="moge")
+    made.ask(made.side(32), made.side(64, 0.3, label="16e4a"), axis="capacity", knob="init_std")
+    return summarize(root)
+
+
+def test_routing_variants_are_tabled_with_their_own_drift(tmp_path: Path, make: Make) -> None:
+    summary = routed(tmp_path / "study", make)
+    table = routing_table(summary)
+    rows = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
+    assert [rows[name]["verdict"] for name in ("sigmoid_norm", "switch", "moge")] == ["PASS", "FAIL", "-"]
+    assert rows["switch"]["drift [95 %] (octaves)"].startswith("+1.50 [")
+    assert rows["moge"]["drift [95 %] (octaves)"] == "-"
+    assert rows["moge"]["busiest expert / mean"] == "1.00 [1.00, 1.00]"
+    assert rows["moge"]["variance factor"] == "1.25 [1.25, 1.25]"
+    assert rows["moge"]["sum of weights"] == "1.00 [1.00, 1.00]"
+    page = write_report(tmp_path / "study").read_text()
+    assert 'id="routing"' in page
+    assert "routing-capacity" in figures(tmp_path / "study")
+
+
+def test_one_seed_and_a_lost_target_make_a_page(tmp_path: Path, make: Make) -> None:
+    made = make(tmp_path / "study")
+    reference, target = made.side(32), made.side(64, 0.25)
+    made.ask(*(replace(side, cells=side.cells[:1]) for side in (reference, target)))
+    capacity(made, 0.0, 32)
+    made.ask(reference, made.side(64, 0.1, diverges_from=-99.0), axis="capacity")
+    write_report(made.root)
+    assert any("one seed" in line for line in verdict_lines(summarize(made.root)))
+
+
+def test_contents_name_every_section_that_is_there(tmp_path: Path, make: Make) -> None:
+    routed(tmp_path / "study", make)
+    page = write_report(tmp_path / "study").read_text()
+    anchors = re.findall(r'href="#([a-z]+)"', page)
+    assert anchors == re.findall(r'<section id="([a-z]+)"', page)
+    assert {"drift", "routing", "curves", "cost", "again"} <= set(anchors)
