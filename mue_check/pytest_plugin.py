@@ -6,95 +6,33 @@ does nothing until ``suites/conftest.py`` calls ``activate``.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mue_check.errors import MueCheckError
+from mue_check.suite.cases import MAKERS, MARKER, Case
+from mue_check.suite.settings import Settings, add_options, read_settings
+from mue_check.suite.teller import Teller
 
 if TYPE_CHECKING:
-    from mue_check.axes import Ladder, Question, Rung
-    from mue_check.rules import Rule
     from mue_check.study.answer import Answer
     from mue_check.study.setting import Study
-    from mue_check.tiers import Tier
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The command line of one run of the suites, checked."""
-
-    tier: Tier
-    axes: tuple[str, ...]
-    corpora: tuple[str, ...]
-    rule: Rule
-    root: Path
-    tolerance: float
-    allow_inconclusive: bool
-    router: str
-    balance: str
-    heldout: str | None
-    beside: tuple[Rule, ...]
-    command: str
-
-    @property
-    def routing(self) -> str:
-        """How the mixtures route, as ``--router`` spells it without ``builtin:``."""
-        return self.router + (f"+{self.balance}" if self.balance != "none" else "")
-
-    def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
-        """The tier's ladders of an axis with the routing and the composite target that were asked for."""
-        from mue_check.axes import heldout_ladder
-        from mue_check.spec import Scenario, parse_scenario
-
-        ladders = self.tier.ladders(axis, question)
-        if axis == "heldout" and self.heldout is not None:
-            ladder = ladders[0]
-            reference = Scenario.of(ladder.reference.model, self.tier.task(corpus, ladder.regime).train)
-            ladders = (heldout_ladder(reference, parse_scenario(self.heldout, default=reference)),)
-        routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
-        return tuple(ladder for ladder in routed if ladder.targets)
-
+__all__ = ["Case", "Expect", "activate"]
 
 _SETTINGS = pytest.StashKey[Settings]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of ``pytest suites/``."""
-    group = parser.getgroup("mue_check", "transfer suites of mue_check (pytest suites/)")
-    group.addoption("--tier", default="smoke", help="how large and how long: smoke (default), cpu, gpu, full")
-    group.addoption("--axes", metavar="A,B", help="only these axes, e.g. width,activated_experts (default: all)")
-    group.addoption(
-        "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
-    )
-    group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
-    group.addoption(
-        "--router",
-        metavar="builtin:NAME[+BALANCE]",
-        help="routing variant in every mixture, e.g. builtin:deepseek_v3+selection_bias (default: the rule's own)",
-    )
-    group.addoption("--heldout", metavar="SPEC", help="the composite target of suites/test_heldout.py")
-    group.addoption(
-        "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
-    )
-    group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
-    group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
-    group.addoption(
-        "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
-    )
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
-    config.addinivalue_line(
-        "markers",
-        "axis(name, question=drift|scales|speed, corpora=N, without=CORPORA, ladder=NAME, targets=N): what a suite's "
-        "test is about; on the first N corpora, one ladder and its first N targets alone",
-    )
+    config.addinivalue_line("markers", MARKER)
 
 
 def activate(config: pytest.Config) -> None:
@@ -102,7 +40,7 @@ def activate(config: pytest.Config) -> None:
     if _SETTINGS in config.stash:
         return
     try:
-        config.stash[_SETTINGS] = _settings(config)
+        config.stash[_SETTINGS] = read_settings(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
@@ -112,162 +50,13 @@ def activate(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
-def _settings(config: pytest.Config) -> Settings:
-    from mue_check.axes import parse_axes
-    from mue_check.data import CORPORA, load_corpus
-    from mue_check.errors import SpecError
-    from mue_check.records import Store
-    from mue_check.rules import get_rule
-    from mue_check.tiers import get_tier
-
-    option = config.getoption
-    tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
-    if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
-        raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")
-    corpora = tier.corpora
-    if (name := option("corpus")) is not None:
-        if name.endswith(".bin"):
-            name = str(Path(config.invocation_params.dir, name))
-            load_corpus(name).require_context(tier.task(name).train.context)
-        elif name not in CORPORA:
-            raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
-        corpora = (name,)
-    tolerance = option("tolerance")
-    if tolerance is not None and not 0 < tolerance < 100:
-        raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
-    router, balance = _routing(option("router"))
-    given = option("study")
-    root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
-    parts = ["pytest suites/", f"--tier {tier.name}"]
-    parts += [
-        f"--{key} {option(key)}"
-        for key in ("corpus", "tolerance", "router", "heldout", "beside")
-        if option(key) is not None
-    ]
-    parts += [f"--rule {rule.name}"] if rule.name != "complete_mue" else []
-    parts += [f"--study {given}"] if given else []
-    settings = Settings(
-        tier=tier,
-        axes=axes,
-        corpora=corpora,
-        rule=rule,
-        root=root,
-        tolerance=tier.tolerance if tolerance is None else tolerance,
-        allow_inconclusive=option("allow_inconclusive"),
-        router=router,
-        balance=balance,
-        heldout=option("heldout"),
-        beside=tuple(get_rule(name.strip()) for name in (option("beside") or "").split(",") if name.strip()),
-        command=" ".join(parts),
-    )
-    # a routing or a composite that cannot be built is a usage error
-    for corpus in corpora:
-        for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
-            for rung in ladder.rungs:
-                rung.train(tier.task(corpus, ladder.regime).train)
-    Store(root).prepare()
-    return settings
-
-
-def _routing(text: str | None) -> tuple[str, str]:
-    """Router and balance of ``builtin:NAME[+BALANCE]``."""
-    from mue_check.errors import SpecError
-    from mue_check.routers import BALANCES, ROUTERS, get_router
-
-    if text is None:
-        return "sigmoid_norm", "none"
-    kind, _, rest = text.partition(":")
-    name, _, balance = rest.partition("+")
-    if kind != "builtin":
-        raise SpecError(f"--router {text!r}: write builtin:NAME with NAME one of {', '.join(ROUTERS)}")
-    if balance and balance not in BALANCES:
-        raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
-    return get_router(name).name, balance or "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What one suite test is about: a corpus, a ladder and, where it has them, a target on it and another rule."""
-
-    corpus: str
-    ladder: Ladder
-    target: Rung | None = None
-    rule: Rule | None = None
-
-    @property
-    def label(self) -> str:
-        """The test's id."""
-        target, rule = [self.target.label] if self.target else [], [self.rule.name] if self.rule else []
-        return "-".join([Path(self.corpus).name, self.ladder.name, *target, *rule])
-
-    @property
-    def work(self) -> float:
-        """Roughly how long it takes, for the order of tests: longest first."""
-        rungs = [self.target] if self.target else self.ladder.rungs
-        work = max((r.model.active_parameters + r.model.parameters / 3) * r.batch * r.steps for r in rungs)
-        return work * (1.0 if self.target else 0.01)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per corpus and ladder of scales (``ladder_case``), per corpus, ladder and target (``target_case``), or
-    per rule of ``--beside`` and every target (``rule_case``) or ladder of scales (``rule_ladder_case``)."""
-    makers = {
-        "ladder_case": _ladder_cases,
-        "target_case": _target_cases,
-        "rule_case": _rule_cases,
-        "rule_ladder_case": _rule_ladder_cases,
-    }
+    """One test per case of the fixture that it asks for."""
     settings = metafunc.config.stash.get(_SETTINGS, None)
-    for fixture, make in makers.items():
+    for fixture, make in MAKERS.items():
         if fixture in metafunc.fixturenames:
             cases = [] if settings is None else make(settings, metafunc.definition.get_closest_marker("axis"))
             metafunc.parametrize(fixture, cases, ids=[case.label for case in cases])
-
-
-def _ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
-    return [Case(corpus=corpus, ladder=ladder) for corpus, ladder in _asked(settings, marker, "scales")]
-
-
-def _target_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
-    first = marker.kwargs.get("targets") if marker else None
-    return [
-        Case(corpus=corpus, ladder=ladder, target=target)
-        for corpus, ladder in _asked(settings, marker, "drift")
-        for target in ladder.targets[:first]
-    ]
-
-
-def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
-    corpus = settings.corpora[0]
-    return [
-        Case(corpus=corpus, ladder=ladder, target=target, rule=rule)
-        for axis in settings.axes
-        for ladder in settings.ladders(axis, corpus)
-        for target in ladder.targets
-        for rule in settings.beside
-    ]
-
-
-def _rule_ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
-    corpus = settings.corpora[0]
-    return [
-        Case(corpus=corpus, ladder=ladder, rule=rule)
-        for axis in settings.axes
-        for ladder in settings.ladders(axis, corpus, "scales")
-        for rule in settings.beside
-    ]
-
-
-def _asked(settings: Settings, marker: pytest.Mark | None, question: Question) -> Iterator[tuple[str, Ladder]]:
-    """Corpora and ladders of a test's ``axis`` marker, among those that the command line asks for."""
-    if marker is None or marker.args[0] not in settings.axes:
-        return
-    wanted = marker.kwargs
-    corpora = [name for name in settings.corpora if name not in wanted.get("without", ())]
-    for corpus in corpora[: wanted.get("corpora")]:
-        for ladder in settings.ladders(marker.args[0], corpus, wanted.get("question", question)):
-            if wanted.get("ladder") in (None, ladder.name):
-                yield corpus, ladder
 
 
 @pytest.hookimpl(trylast=True)
@@ -350,33 +139,6 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
         pytest.fail(text, pytrace=False)
 
     return check
-
-
-class Teller:
-    """Says each answer as it comes, in place of a dot: the suites run for minutes. Silent with -q, gives way to -v."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-
-    def answers(self, report: pytest.TestReport | pytest.CollectReport) -> list[str]:
-        """A line for each question that this finished test answered; of several laws the first stands for all."""
-        if not isinstance(report, pytest.TestReport) or report.when != "call" or self.config.get_verbosity() != 0:
-            return []
-        return [f"{name}: {str(value).splitlines()[0]}" for name, value in report.user_properties]
-
-    def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-        """No letter for a test whose answer is printed."""
-        return ("passed", "", "") if report.passed and self.answers(report) else None
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Print the answers."""
-        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is None:
-            return
-        for line in self.answers(report):
-            terminal.ensure_newline()
-            terminal.write_line(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

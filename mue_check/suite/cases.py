@@ -1,0 +1,100 @@
+"""What each suite test is asked about: corpora, ladders, targets and rules, from its marker and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mue_check.suite.settings import Settings
+
+if TYPE_CHECKING:
+    from mue_check.axes import Ladder, Question, Rung
+    from mue_check.rules import Rule
+
+MARKER = (
+    "axis(name, question=drift|scales|speed, corpora=N, without=CORPORA, ladder=NAME, targets=N): what a suite's "
+    "test is about; on the first N corpora, one ladder and its first N targets alone"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What one suite test is about: a corpus, a ladder and, where it has them, a target on it and another rule."""
+
+    corpus: str
+    ladder: Ladder
+    target: Rung | None = None
+    rule: Rule | None = None
+
+    @property
+    def label(self) -> str:
+        """The test's id."""
+        target, rule = [self.target.label] if self.target else [], [self.rule.name] if self.rule else []
+        return "-".join([Path(self.corpus).name, self.ladder.name, *target, *rule])
+
+    @property
+    def work(self) -> float:
+        """Roughly how long it takes, for the order of tests: longest first."""
+        rungs = [self.target] if self.target else self.ladder.rungs
+        work = max((r.model.active_parameters + r.model.parameters / 3) * r.batch * r.steps for r in rungs)
+        return work * (1.0 if self.target else 0.01)
+
+
+def _ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    return [Case(corpus=corpus, ladder=ladder) for corpus, ladder in _asked(settings, marker, "scales")]
+
+
+def _target_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    first = marker.kwargs.get("targets") if marker else None
+    return [
+        Case(corpus=corpus, ladder=ladder, target=target)
+        for corpus, ladder in _asked(settings, marker, "drift")
+        for target in ladder.targets[:first]
+    ]
+
+
+def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    corpus = settings.corpora[0]
+    return [
+        Case(corpus=corpus, ladder=ladder, target=target, rule=rule)
+        for axis in settings.axes
+        for ladder in settings.ladders(axis, corpus)
+        for target in ladder.targets
+        for rule in settings.beside
+    ]
+
+
+def _rule_ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    corpus = settings.corpora[0]
+    return [
+        Case(corpus=corpus, ladder=ladder, rule=rule)
+        for axis in settings.axes
+        for ladder in settings.ladders(axis, corpus, "scales")
+        for rule in settings.beside
+    ]
+
+
+def _asked(settings: Settings, marker: pytest.Mark | None, question: Question) -> Iterator[tuple[str, Ladder]]:
+    """Corpora and ladders of a test's ``axis`` marker, among those that the command line asks for."""
+    if marker is None or marker.args[0] not in settings.axes:
+        return
+    wanted = marker.kwargs
+    corpora = [name for name in settings.corpora if name not in wanted.get("without", ())]
+    for corpus in corpora[: wanted.get("corpora")]:
+        for ladder in settings.ladders(marker.args[0], corpus, wanted.get("question", question)):
+            if wanted.get("ladder") in (None, ladder.name):
+                yield corpus, ladder
+
+
+MAKERS: Mapping[str, Callable[[Settings, pytest.Mark | None], list[Case]]] = {
+    "ladder_case": _ladder_cases,
+    "target_case": _target_cases,
+    "rule_case": _rule_cases,
+    "rule_ladder_case": _rule_ladder_cases,
+}
+"""By fixture: one case per corpus and ladder of scales; per corpus, ladder and target; and both per rule of
+``--beside``."""

@@ -1,0 +1,150 @@
+"""The options of ``pytest suites/``, and the checked command line."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mue_check.axes import Ladder, Question
+    from mue_check.rules import Rule
+    from mue_check.tiers import Tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The command line of one run of the suites, checked."""
+
+    tier: Tier
+    axes: tuple[str, ...]
+    corpora: tuple[str, ...]
+    rule: Rule
+    root: Path
+    tolerance: float
+    allow_inconclusive: bool
+    router: str
+    balance: str
+    heldout: str | None
+    beside: tuple[Rule, ...]
+    command: str
+
+    @property
+    def routing(self) -> str:
+        """How the mixtures route, as ``--router`` spells it without ``builtin:``."""
+        return self.router + (f"+{self.balance}" if self.balance != "none" else "")
+
+    def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
+        """The tier's ladders of an axis with the routing and the composite target that were asked for."""
+        from mue_check.axes import heldout_ladder
+        from mue_check.spec import Scenario, parse_scenario
+
+        ladders = self.tier.ladders(axis, question)
+        if axis == "heldout" and self.heldout is not None:
+            ladder = ladders[0]
+            reference = Scenario.of(ladder.reference.model, self.tier.task(corpus, ladder.regime).train)
+            ladders = (heldout_ladder(reference, parse_scenario(self.heldout, default=reference)),)
+        routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
+        return tuple(ladder for ladder in routed if ladder.targets)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """The options of ``pytest suites/``."""
+    group = parser.getgroup("mue_check", "transfer suites of mue_check (pytest suites/)")
+    group.addoption("--tier", default="smoke", help="how large and how long: smoke (default), cpu, gpu, full")
+    group.addoption("--axes", metavar="A,B", help="only these axes, e.g. width,activated_experts (default: all)")
+    group.addoption(
+        "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
+    )
+    group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
+    group.addoption(
+        "--router",
+        metavar="builtin:NAME[+BALANCE]",
+        help="routing variant in every mixture, e.g. builtin:deepseek_v3+selection_bias (default: the rule's own)",
+    )
+    group.addoption("--heldout", metavar="SPEC", help="the composite target of suites/test_heldout.py")
+    group.addoption(
+        "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
+    )
+    group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
+    group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
+    group.addoption(
+        "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
+    )
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Check every option, then make the study folder; MueCheckError on the first that is wrong."""
+    from mue_check.axes import parse_axes
+    from mue_check.data import CORPORA, load_corpus
+    from mue_check.errors import SpecError
+    from mue_check.records import Store
+    from mue_check.rules import get_rule
+    from mue_check.tiers import get_tier
+
+    option = config.getoption
+    tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
+    if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
+        raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")
+    corpora = tier.corpora
+    if (name := option("corpus")) is not None:
+        if name.endswith(".bin"):
+            name = str(Path(config.invocation_params.dir, name))
+            load_corpus(name).require_context(tier.task(name).train.context)
+        elif name not in CORPORA:
+            raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
+        corpora = (name,)
+    tolerance = option("tolerance")
+    if tolerance is not None and not 0 < tolerance < 100:
+        raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
+    router, balance = _routing(option("router"))
+    given = option("study")
+    root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
+    parts = ["pytest suites/", f"--tier {tier.name}"]
+    parts += [
+        f"--{key} {option(key)}"
+        for key in ("corpus", "tolerance", "router", "heldout", "beside")
+        if option(key) is not None
+    ]
+    parts += [f"--rule {rule.name}"] if rule.name != "complete_mue" else []
+    parts += [f"--study {given}"] if given else []
+    settings = Settings(
+        tier=tier,
+        axes=axes,
+        corpora=corpora,
+        rule=rule,
+        root=root,
+        tolerance=tier.tolerance if tolerance is None else tolerance,
+        allow_inconclusive=option("allow_inconclusive"),
+        router=router,
+        balance=balance,
+        heldout=option("heldout"),
+        beside=tuple(get_rule(name.strip()) for name in (option("beside") or "").split(",") if name.strip()),
+        command=" ".join(parts),
+    )
+    # a routing or a composite that cannot be built is a usage error
+    for corpus in corpora:
+        for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
+            for rung in ladder.rungs:
+                rung.train(tier.task(corpus, ladder.regime).train)
+    Store(root).prepare()
+    return settings
+
+
+def _routing(text: str | None) -> tuple[str, str]:
+    """Router and balance of ``builtin:NAME[+BALANCE]``."""
+    from mue_check.errors import SpecError
+    from mue_check.routers import BALANCES, ROUTERS, get_router
+
+    if text is None:
+        return "sigmoid_norm", "none"
+    kind, _, rest = text.partition(":")
+    name, _, balance = rest.partition("+")
+    if kind != "builtin":
+        raise SpecError(f"--router {text!r}: write builtin:NAME with NAME one of {', '.join(ROUTERS)}")
+    if balance and balance not in BALANCES:
+        raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
+    return get_router(name).name, balance or "none"
