@@ -103,7 +103,7 @@ def study(settings: Settings, request: pytest.FixtureRequest) -> Study:
         corpus=case.corpus,
         rule=case.rule or settings.rule,
         tolerance=settings.tolerance,
-        command=f"{settings.command} -k '{request.node.originalname} and {case.label}'",
+        command=settings.command(request.node.nodeid),
         routing=settings.routing,
     )
 

@@ -1,6 +1,7 @@
 """Tiers: how large and how long, so that a suite fits a machine; and the tuned base values of each corpus."""
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +23,10 @@ class Task:
     base: HyperParameters
     half_width: float
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
+
+    def can_sweep(self, knob: Knob) -> bool:
+        """Whether base values were chosen at which this knob has an optimum (docs/choices.md)."""
+        return knob == "lr" or knob in self.other_bases
 
     def base_for(self, knob: Knob) -> HyperParameters:
         """The base values around which one of them is swept: where its optimum is sharp."""
@@ -68,7 +73,7 @@ class Tier:
 _BASE = HyperParameters(lr=2.0**-6.5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
 _NOISE = TrainSpec(steps=400, batch=4, context=16, warmup=40)
 _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
-    ("markov", "sharp"): Task(train=TrainSpec(steps=200, batch=8, context=32, warmup=20), base=_BASE, half_width=0.25),
+    ("markov", "sharp"): Task(train=TrainSpec(steps=200, batch=16, context=16, warmup=20), base=_BASE, half_width=0.25),
     ("text", "sharp"): Task(
         train=TrainSpec(steps=500, batch=16, context=32, warmup=50),
         base=_BASE,
@@ -102,7 +107,7 @@ _SMOKE_SIZES = Sizes(
     depth=2,
     widths=(64,),
     mixture_widths=(),
-    depths=(4,),
+    depths=(4, 8),
     batches=(4,),
     durations=(2,),
     activated=(2,),
@@ -118,7 +123,7 @@ _CPU_SIZES = replace(
     _SMOKE_SIZES,
     widths=(64, 128),
     mixture_widths=(64,),
-    depths=(4, 8),
+    depths=(4, 8, 16),
     batches=(2, 4),
     durations=(2, 4),
     activated=(2, 4, 8),
@@ -126,7 +131,7 @@ _CPU_SIZES = replace(
     granularities=(2, 4),
     shared=(1, 2),
     groups=(2, 4),
-    heldout="d=64,L=4,16e4a1s,h=32",
+    heldout="d=64,L=6,16e4a1s,h=16",
 )
 SMOKE = Tier(
     name="smoke",
@@ -137,7 +142,7 @@ SMOKE = Tier(
         _SMOKE_SIZES,
         widths=(64, 128),
         mixture_widths=(64, 128),
-        depths=(4, 8, 16),
+        depths=(2, 4, 8, 16),
         activated=(2, 4, 8, 16),
         capacities=(32, 128),
         granularities=(2, 4),
@@ -167,7 +172,7 @@ _GPU_SIZES = Sizes(
     depth=4,
     widths=(256, 512),
     mixture_widths=(256,),
-    depths=(8, 16),
+    depths=(4, 8, 16),
     batches=(2, 4),
     durations=(2, 4),
     activated=(2, 4, 8),
@@ -185,7 +190,7 @@ GPU = Tier(
     corpora=("markov", "docstrings"),
     sizes=_GPU_SIZES,
     scale_sizes=replace(
-        _GPU_SIZES, widths=(256, 512, 1024), mixture_widths=(256, 512), depths=(8, 16, 32), activated=(2, 4, 8, 16)
+        _GPU_SIZES, widths=(256, 512, 1024), mixture_widths=(256, 512), depths=(4, 8, 16, 32), activated=(2, 4, 8, 16)
     ),
     tolerance=0.25,
     seeds=4,
@@ -201,6 +206,12 @@ FULL = replace(
 )
 
 TIERS = {tier.name: tier for tier in (SMOKE, CPU, GPU, FULL)}
+
+
+def require_device(tier: Tier) -> None:
+    """SpecError where a tier asks for a device that this machine lacks."""
+    if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
+        raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")
 
 
 def get_tier(name: str) -> Tier:

@@ -14,7 +14,13 @@ def test_null(study: Study, target_case: Case, expect: Expect) -> None:
     expect(ask_null_control(study, target_case.ladder))
 
 
-@pytest.mark.axis("width", ladder="width", corpora=1)
+@pytest.mark.axis("width", ladder="width", corpora=1, least=4)
 def test_standard_parameterization(study: Study, target_case: Case, expect: Expect) -> None:
-    """Without scaling the optimum drifts with width, and the suite says so (the first corpus is enough)."""
+    """Without scaling the optimum drifts with width: beyond the tolerance at two doublings."""
+    expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))
+
+
+@pytest.mark.axis("batch", ladder="batch_at_fixed_tokens", corpora=1, least=4)
+def test_no_batch_factors(study: Study, target_case: Case, expect: Expect) -> None:
+    """Without a factor for the batch the optimum drifts with it, by more than the tolerance."""
     expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))

@@ -44,13 +44,16 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--tier", "huge"], "unknown tier 'huge': allowed are smoke, cpu, gpu, full"),
         (["--axes", "width,hight"], "unknown axis 'hight': allowed are width, depth, batch, duration"),
         (["--beside", "standard,u_mup"], "unknown rule 'u_mup'"),
+        (["--beside", "mup,complete_mue"], "--beside complete_mue: that is the rule under test"),
+        (["--heldout", "d=32"], "is the reference itself"),
+        (["--heldout", "T=7"], "must lie in [0, 1)"),
         (["--rule", "u_mup"], "unknown rule 'u_mup': allowed are complete_mue, complete_mue_literal, complete_mue_cdp"),
         (["--router", "mine:factory"], "--router 'mine:factory': write builtin:NAME with NAME one of sigmoid_norm"),
         (["--router", "builtin:best"], "unknown router 'best': allowed are sigmoid_norm"),
         (["--router", "builtin:moge+luck"], "unknown balance 'luck', allowed are none, auxiliary_loss"),
         (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),
         (["--heldout", "d=48,depth=3"], "unknown key 'depth' in SPEC 'd=48,depth=3'"),
-        (["--heldout", "B=100"], "composite: batch becomes"),
+        (["--heldout", "B=100"], "batch becomes"),
         (["--corpus", "wiki"], "unknown corpus 'wiki': allowed are markov, docstrings, or a token file FILE.bin"),
         (["--corpus", "absent.bin"], "absent.bin' cannot be read: No such file"),
         (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
@@ -90,7 +93,7 @@ def test_the_suites_are_found_from_any_folder(tmp_path: Path) -> None:
     here = collected("suites/", study)
     assert collected(str(ROOT / "suites"), study, cwd=tmp_path) == here
     assert "test_width.py::test_transfer[markov-width-d64]" in here
-    assert "test_controls.py::test_standard_parameterization[markov-width-d64]" in here
+    assert "test_controls.py::test_no_batch_factors[markov-batch_at_fixed_tokens-B4]" in here
 
 
 def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
@@ -103,10 +106,7 @@ def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
     assert "composite]" in both[0]  # longest first
     assert "test_scales" in both[-1]
     only = collected("suites/", "--tier=cpu", "--corpus=docstrings", study)
-    # the Markov source has no optimum of the init std, so that is asked on text alone
-    everywhere = {test.replace("docstrings", "markov") for test in only if "init_std" not in test}
-    assert everywhere == {test for test in both if "[markov" in test}
-    assert any("init_std" in test for test in only)
+    assert {test.replace("docstrings", "markov") for test in only} == {test for test in both if "[markov" in test}
 
 
 def test_other_rules_are_measured_beside(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_other_rules_are_measured_beside(tmp_path: Path) -> None:
     scales = [test for test in chosen if "test_scales" in test]
     assert {test.split("-")[-1].rstrip("]") for test in scales} == {"standard", "mup"}
     assert sorted(test.split("[")[1].rstrip("]") for test in chosen if test not in scales) == [
-        "markov-depth-L4-mup",
-        "markov-depth-L4-standard",
+        "markov-depth-L8-mup",
+        "markov-depth-L8-standard",
         "markov-duration_at_fixed_batch-T2-mup",
         "markov-duration_at_fixed_batch-T2-standard",
     ]
@@ -127,7 +127,12 @@ def test_a_router_and_a_composite_change_the_ladders(tmp_path: Path) -> None:
     study = f"--study={tmp_path / 'study'}"
     suite = ("suites/test_capacity.py", "suites/test_heldout.py")
     assert any("32e2a1s]" in test for test in collected(*suite, study, "--router=builtin:deepseek_v3"))
-    assert any("[markov-heldout-composite]" in test for test in collected(*suite, study, "--heldout=d=48,L=4,8e2a"))
+    composites = collected(*suite, study, "--heldout=d=48,L=4,8e2a")
+    assert any("test_transfer[markov-heldout-composite-" in test for test in composites)
+    assert any("test_scales[markov-heldout" in test for test in composites)
+    longer = collected(*suite, study, "--heldout=d=48,L=4,8e2a,T=400")
+    assert any("test_transfer[markov-heldout-composite-" in test for test in longer)
+    assert not any("test_scales[markov-heldout" in test for test in longer)
 
 
 def records(study: Path) -> dict[str, bytes]:
@@ -171,7 +176,7 @@ def test_a_wrong_rule_fails_and_says_everything(tmp_path: Path) -> None:
         "FAIL where PASS was expected: coordinates-width-markov-complete_mue_literal",
         "FAIL: change of logits after 5 steps: slope 0 +- 0.25; measured -0.",
         "rule complete_mue_literal, corpus markov, tier smoke; d32: d=32,L=2,H=32,B=256,T=5; d64:",
-        "again: pytest suites/ --tier smoke --rule complete_mue_literal --study",
+        "again: pytest 'suites/test_width.py::test_scales[markov-width]' --tier smoke --study",
     ):
         assert part in result.stdout, result.stdout
     properties = {p.get("name"): p.get("value") for p in ElementTree.parse(junit).iter("property")}

@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 
 from mue_check import SpecError, get_rule
-from mue_check.axes import AXES, parse_axes
+from mue_check.axes import AXES, heldout_ladder, parse_axes
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.laws import LAWS
 from mue_check.routers import BALANCES, ROUTERS
 from mue_check.rules import RULES
-from mue_check.spec import Experts, Scenario
+from mue_check.spec import Experts, Scenario, parse_scenario
 from mue_check.tiers import TIERS, get_tier
 
 QUESTIONS = ("drift", "scales", "speed")
@@ -98,15 +98,22 @@ ROUTINGS = [(name, b) for name, router in ROUTERS.items() for b in BALANCES if r
 
 @pytest.mark.parametrize(("router", "balance"), ROUTINGS)
 @pytest.mark.parametrize("tier", TIERS)
-def test_every_ladder_takes_every_router(router: str, balance: str, tier: str) -> None:
+def test_every_ladder_takes_every_router_or_is_left_out(router: str, balance: str, tier: str) -> None:
     for ladder in all_ladders(get_tier(tier)):
         routed = ladder.with_routing(router, balance)
+        if routed is None:
+            # what limits the active experts or adds to them asks another question of these
+            assert ROUTERS[router].most_activated or ROUTERS[router].shared or ladder.name == "routing_hybrids"
+            continue
         for rung in routed.rungs:
             experts = rung.model.feed_forward
             if isinstance(experts, Experts) and (router, balance) != ("sigmoid_norm", "none"):
                 assert (experts.router, experts.balance) == (router, balance)
-                assert experts.notation in rung.label or rung.label == "composite" or "d" in rung.label
-        assert len({rung.label for rung in routed.targets}) == len(routed.targets)
+                assert "per-group" not in rung.label
+                named = [part for part in re.split("[-]", rung.label) if re.fullmatch(r"\d+e\d+a.*", part)]
+                assert named in ([], [experts.notation])
+        assert len({rung.label for rung in routed.targets}) == len(routed.targets) > 0
+        assert [rung.size for rung in routed.rungs] == sorted({rung.size for rung in routed.rungs})
 
 
 def test_the_default_routing_leaves_a_ladder_as_it_is() -> None:
@@ -115,11 +122,31 @@ def test_the_default_routing_leaves_a_ladder_as_it_is() -> None:
     assert {r.model.feed_forward.router for r in ladder.targets} == {"sigmoid_norm", "sigmoid_group_norm"}
 
 
-def test_switch_activates_one_expert() -> None:
-    (ladder,) = get_tier("cpu").ladders("activated_experts")
-    assert [rung.label for rung in ladder.with_routing("switch", "none").targets] == ["16e1a"]
-    (deepseek,) = get_tier("smoke").ladders("capacity")
-    assert [r.label for r in deepseek.with_routing("deepseek_v3", "selection_bias").rungs] == ["8e2a1s", "32e2a1s"]
+def routed(axis: str, router: str) -> list[str] | None:
+    (ladder,) = get_tier("cpu").ladders(axis)
+    found = ladder.with_routing(router, "none")
+    return [rung.label for rung in found.rungs] if found else None
+
+
+def test_a_variant_keeps_what_a_ladder_is_about() -> None:
+    assert routed("activated_experts", "switch") is None  # it has but one active expert
+    assert routed("granularity", "switch") is None
+    assert routed("capacity", "switch") == ["8e1a", "32e1a", "256e1a"]
+    assert routed("capacity", "deepseek_v3") == ["8e2a1s", "32e2a1s", "256e2a1s"]
+    assert routed("granularity", "deepseek_v3") is None  # a shared expert of each width is another active width
+    assert routed("routing_hybrids", "softmax_norm") == ["16e4a", "16e4a2g", "16e4a4g", "16e4a2g1s"]
+
+
+def test_a_composite_differs_from_its_reference() -> None:
+    reference = parse_scenario("d=32,L=4,H=32,B=256,T=200")
+    with pytest.raises(SpecError, match="is the reference itself"):
+        heldout_ladder(reference, parse_scenario("d=32", default=reference))
+    slower, same = (
+        heldout_ladder(reference, parse_scenario(text, default=reference), own=True) for text in ("T=400", "d=64,8e2a")
+    )
+    assert slower.asks == {"drift"}
+    assert same.asks == {"drift", "scales"}
+    assert slower.targets[0].label != same.targets[0].label
 
 
 def test_names_that_are_not_there() -> None:

@@ -1,8 +1,11 @@
 """Ladders of the mixture: activated experts, capacity, granularity, shared experts, hybrids, and the bridges."""
 
+import hashlib
+
 from mue_check.axes.ladder import Ladder, Question, Rung
 from mue_check.axes.scale import dense
 from mue_check.axes.sizes import Sizes
+from mue_check.errors import SpecError
 from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
 
 
@@ -85,21 +88,25 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 def heldout_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """One composite target: the single sweep before you trust it."""
-    reference = Scenario(model=dense(sizes.width, sizes.depth))
+    reference = Scenario(model=dense(sizes.width, sizes.depths[0]))
     return (heldout_ladder(reference, parse_scenario(sizes.heldout, default=reference)),)
 
 
-def heldout_ladder(reference: Scenario, target: Scenario) -> Ladder:
-    """From one scenario to another, whatever they differ in."""
-    rung = Rung(
-        label="composite",
-        size=2,
-        model=target.model,
-        batch=target.tokens_per_step / reference.tokens_per_step,
-        steps=target.steps / reference.steps,
-    )
+def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) -> Ladder:
+    """From one scenario to another, whatever they differ in.
+
+    Where batch or duration differ so do the rates of the first steps, and scales cannot be compared there. A user's
+    ``own`` composite has the hash of its scenario in its label, so that two of them are two.
+    """
+    if target == reference:
+        raise SpecError(f"the composite target {target} is the reference itself: give what differs")
+    batch = target.tokens_per_step / reference.tokens_per_step
+    steps = target.steps / reference.steps
+    label = f"composite-{hashlib.sha256(str(target).encode()).hexdigest()[:6]}" if own else "composite"
+    rung = Rung(label=label, size=2, model=target.model, batch=batch, steps=steps)
     first = Rung(label=f"d{reference.model.width}", size=1, model=reference.model)
-    return Ladder(axis="heldout", name="heldout", reference=first, targets=(rung,))
+    alike: frozenset[Question] = frozenset({"drift", "scales"} if batch == steps == 1 else {"drift"})
+    return Ladder(axis="heldout", name="heldout", reference=first, targets=(rung,), asks=alike)
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:

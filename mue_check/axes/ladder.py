@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mue_check.errors import SpecError
-from mue_check.routers import get_router
+from mue_check.routers import Router, get_router
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 Question = Literal["drift", "scales", "speed"]
@@ -56,34 +56,50 @@ class Ladder:
         """Reference first."""
         return (self.reference, *self.targets)
 
-    def with_routing(self, router: str, balance: str) -> "Ladder":
-        """The same ladder with another routing variant in every mixture.
+    def with_routing(self, router: str, balance: str) -> "Ladder | None":
+        """The same ladder with another routing variant in every mixture; None where that would be another question.
 
-        Shared experts that belong to the variant join; where it activates fewer experts, so do the rungs, and
-        those that become equal are one.
+        Shared experts that belong to the variant join, and it may activate fewer experts. A ladder that is
+        about the activated experts, or promises one active width, is left out where the variant breaks that.
         """
         if (router, balance) == ("sigmoid_norm", "none"):
             return self  # the rule's own, and a hybrid keeps its normalization
         kind = get_router(router)
+        rungs: dict[object, Rung] = {}
+        for rung in self.rungs:
+            routed = _routed(rung, kind, balance)
+            rungs.setdefault((routed.model, routed.batch, routed.steps), routed)  # of equal rungs the first stays
+        first, *rest = rungs.values()
+        made = replace(self, reference=first, targets=tuple(rest))
+        about_activated = len(_activated(self)) > 1 and _activated(made) != _activated(self)
+        one_width = len(_active_widths(self)) == 1 < len(_active_widths(made))
+        return None if not rest or about_activated or one_width else made
 
-        def changed(rung: Rung) -> Rung:
-            old = rung.model.feed_forward
-            if not isinstance(old, Experts):
-                return rung
-            activated = min(old.activated, kind.most_activated or old.activated)
-            new = replace(
-                old,
-                activated=activated,
-                groups=old.groups if kind.grouped and activated % old.groups == 0 else 1,
-                shared=max(old.shared, kind.shared),
-                router=router,
-                balance=balance,
-            )
-            label = rung.label.replace(old.notation, new.notation)
-            return replace(rung, label=label, model=replace(rung.model, feed_forward=new))
 
-        rungs = list({(r.model, r.batch, r.steps): r for r in map(changed, self.rungs)}.values())
-        return replace(self, reference=rungs[0], targets=tuple(rungs[1:]))
+def _activated(ladder: Ladder) -> set[int]:
+    experts = [rung.model.feed_forward for rung in ladder.rungs]
+    return {e.activated for e in experts if isinstance(e, Experts)}
+
+
+def _active_widths(ladder: Ladder) -> set[int]:
+    return {rung.model.feed_forward.active_width for rung in ladder.rungs}
+
+
+def _routed(rung: Rung, kind: Router, balance: str) -> Rung:
+    old = rung.model.feed_forward
+    if not isinstance(old, Experts):
+        return rung
+    activated = min(old.activated, kind.most_activated or old.activated)
+    new = replace(
+        old,
+        activated=activated,
+        groups=old.groups if kind.grouped and activated % old.groups == 0 else 1,
+        shared=max(old.shared, kind.shared),
+        router=kind.name,
+        balance=balance,
+    )
+    label = rung.label.replace(old.notation, new.notation).removesuffix("-per-group")
+    return replace(rung, label=label, model=replace(rung.model, feed_forward=new))
 
 
 def _whole(value: float, what: str) -> int:

@@ -38,7 +38,7 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 def depth_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Dense models of one width with more blocks."""
-    rungs = [Rung(label=f"L{n}", size=n, model=dense(sizes.width, n)) for n in (sizes.depth, *sizes.depths)]
+    rungs = [Rung(label=f"L{n}", size=n, model=dense(sizes.width, n)) for n in sizes.depths]
     return (Ladder(axis="depth", name="depth", reference=rungs[0], targets=tuple(rungs[1:])),)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class Sizes:
     """The reference's width d and depth L, and the targets along each axis; an empty tuple leaves an axis out.
 
+    ``depths`` begin with their own reference: two blocks are too few for the law of depth (docs/choices.md).
     ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;
     ``granularities`` split each expert of the coarse mixture into so many; ``groups`` divide its experts.
     """

@@ -34,12 +34,13 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Ask, print each mutant as it is done, and write the table."""
     from mue_check.mutants import MUTANTS, get_mutant
+    from mue_check.mutants.outcome import CHECKS
     from mue_check.records.files import write_atomic
     from mue_check.report.mutation import mutation_words, render_mutation
     from mue_check.rules import get_rule
-    from mue_check.study.mutation import CHECKS, run_mutants
+    from mue_check.study.mutation import run_mutants
     from mue_check.study.setting import Study
-    from mue_check.tiers import get_tier
+    from mue_check.tiers import get_tier, require_device
 
     if options.workers < 1:
         raise SpecError(f"--workers {options.workers}: must be at least 1")
@@ -47,6 +48,7 @@ def run(options: Options) -> int:
     if options.only is not None:
         names = [get_mutant(name.strip()).name for name in options.only.split(",")]
     tier = get_tier(options.tier)
+    require_device(tier)
     study = Study(
         root=options.study,
         tier=tier,

@@ -31,6 +31,14 @@ class Corpus:
             digest.update(np.ascontiguousarray(part, dtype=np.uint32).tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def bigram_entropy(self) -> float:
+        """Nats per token for one who knows the last token alone: above it a model's blocks have done nothing."""
+        pairs = np.zeros((self.vocab, self.vocab))
+        np.add.at(pairs, (self.train[:-1].astype(np.int64), self.train[1:].astype(np.int64)), 1)
+        following = pairs / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
+        return float(-(pairs / pairs.sum() * np.log(np.where(following > 0, following, 1.0))).sum())
+
     def require_context(self, context: int) -> None:
         """Refuse a corpus that cannot fill one batch's context and the held-out windows."""
         for part, tokens, windows in (("train", self.train, 64), ("held-out", self.heldout, 8)):

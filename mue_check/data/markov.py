@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mue_check.data.corpus import Corpus
 
-VOCAB, CLASSES, SHARPNESS = 32, 8, 1.2
+VOCAB, CLASSES, SHARPNESS = 32, 4, 1.2
 TRAIN_TOKENS, HELDOUT_TOKENS = 400_000, 40_000
 
 

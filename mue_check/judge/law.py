@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mue_check.judge.interval import Interval, t_interval
-from mue_check.judge.verdict import Verdict, judge_interval
+from mue_check.judge.verdict import Verdict, join, judge_interval
 
 Quantity = Literal["rms", "change"]
 Form = Literal["exponent", "ratio"]
@@ -20,7 +20,8 @@ _BLOCK = r"^block\d+\."
 class Law:
     """What should hold of ``quantity`` of ``coordinate`` at ``step``, over all layers that have it.
 
-    ``coordinate`` is an activation's name without its block, or ``weight.<role>``.
+    ``coordinate`` is an activation's name without its block, or ``weight.<role>``. Blocks are joined by their RMS,
+    or summed where their number differs and each carries its share.
 
     "exponent": the log-log slope against the rung's size is ``expected``. "ratio": log2 of each rung over
     the first rung is ``expected`` (0: equal). ``tolerance`` is in the same unit.
@@ -33,12 +34,14 @@ class Law:
     form: Form
     tolerance: float
     expected: float = 0.0
+    over_blocks: Literal["rms", "sum"] = "rms"
     source: str
 
     @property
     def statement(self) -> str:
         """The law in words."""
         what = "RMS" if self.quantity == "rms" else "change"
+        what += ", summed over blocks," if self.over_blocks == "sum" else ""
         when = "at initialization" if self.step == 0 else f"after {self.step} step{'s' * (self.step > 1)}"
         if self.form == "ratio":
             return f"{what} of {self.coordinate} {when}: the reference's within {2**self.tolerance - 1:.0%}"
@@ -75,27 +78,33 @@ def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
         worst = f"{rungs[int(np.argmax(dead))].label}, zero or not finite"
         return LawResult(law=law, interval=t_interval([]), worst=worst, verdict=Verdict.FAIL)
     if law.form == "ratio":
-        off = levels[:, 1:] - levels[:, :1]
-        at = int(np.argmax(np.abs(off.mean(axis=0) - law.expected)))
-        worst = rungs[at + 1].label
-        interval = t_interval(list(off[:, at]))
+        off = [t_interval(list(column)) for column in (levels[:, 1:] - levels[:, :1]).T]
+        verdicts = [judge_interval(interval, law.tolerance, center=law.expected) for interval in off]
+        verdict = join(verdicts)
+        # of the rungs that have the joint verdict, the one that is farthest off
+        at = max((i for i, v in enumerate(verdicts) if v is verdict), key=lambda i: abs(off[i].mean - law.expected))
+        interval, worst = off[at], rungs[at + 1].label
     else:
         x = np.log2([rung.size for rung in rungs])
         interval = t_interval([float(np.polyfit(x, row, 1)[0]) for row in levels])
         local = np.diff(levels.mean(axis=0)) / np.diff(x)
         at = int(np.argmax(np.abs(local - law.expected)))
         worst = f"{rungs[at].label} -> {rungs[at + 1].label}"
-    verdict = judge_interval(interval, law.tolerance, center=law.expected)
+        verdict = judge_interval(interval, law.tolerance, center=law.expected)
     return LawResult(law=law, interval=interval, worst=worst, verdict=verdict)
 
 
 def log2_levels(law: Law, table: pd.DataFrame) -> NDArray[np.float64]:
-    """[S] log2 of the law's quantity per seed in ascending order, layers joined by their RMS."""
+    """[S] log2 of the law's quantity per seed in ascending order, blocks joined as the law says."""
     # "block0.ffn_branch" is a ffn_branch; "block0.router_logits" is no logits
     names = table["coordinate"].str.replace(_BLOCK, "", regex=True)
     rows = table[(table["step"] == law.step) & (names == law.coordinate)]
     if rows.empty:
         raise ValueError(f"no coordinate {law.coordinate!r} at step {law.step} in the table")
-    squares = [np.square(group.to_numpy(dtype=np.float64)).mean() for _, group in rows.groupby("seed")[law.quantity]]
+    groups = [group.to_numpy(dtype=np.float64) for _, group in rows.groupby("seed")[law.quantity]]
+    if law.over_blocks == "sum":
+        levels = [float(values.sum()) for values in groups]
+    else:
+        levels = [float(np.sqrt(np.square(values).mean())) for values in groups]
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log2(squares) / 2, dtype=np.float64)
+        return np.asarray(np.log2(levels), dtype=np.float64)

@@ -5,6 +5,7 @@ the logits are judged in their place.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from mue_check.judge.law import Law, Quantity
 
@@ -93,8 +94,9 @@ def _width(hidden: Iterable[str], *moving: str) -> tuple[Law, ...]:
     )
 
 
-_SIZED = (_BRANCH_AT_INIT, *_keeps_moving("logits", "ffn_branch"))
-_UNSIZED = (_BRANCH_AT_INIT, *_moves_as_the_reference("logits", "ffn_branch"))
+# not the logits: at first the unembedding moves them alone, whatever the branch does
+_SIZED = (_BRANCH_AT_INIT, *_keeps_moving("ffn_branch"))
+_UNSIZED = (_BRANCH_AT_INIT, *_moves_as_the_reference("ffn_branch"))
 
 LAWS: Mapping[str, Sequence[Law]] = {
     "width": _width(_DENSE),
@@ -114,6 +116,12 @@ LAWS: Mapping[str, Sequence[Law]] = {
     "bridge_1": _UNSIZED,
     "bridge_2": _UNSIZED,
     "bridges_composed": _UNSIZED,
-    "heldout": _moves_as_the_reference("logits", "residual"),
+    "heldout": (
+        *(
+            replace(_BRANCH_AT_INIT, name=f"{branch} scale at init", coordinate=branch, over_blocks="sum")
+            for branch in _BRANCHES
+        ),
+        *_moves_as_the_reference("logits", "residual"),
+    ),
 }
 """By ladder. Batch and duration have none: activations are blind to betas, eps and weight decay (``judge.audit``)."""

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.verdict import Verdict
+
+CLAIM_TOLERANCE = 1e-3
+"""Relative: float32 sums of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,15 @@ class RoutingLoad:
     imbalance: Interval
     variance_factor: Interval
     weight_sum: Interval
+    claim: float | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the weights sum to what the router claims; None where it claims nothing."""
+        if self.claim is None:
+            return None
+        off = max(abs(self.weight_sum.low - self.claim), abs(self.weight_sum.high - self.claim))
+        return Verdict.PASS if off <= CLAIM_TOLERANCE * self.claim else Verdict.FAIL
 
     def __str__(self) -> str:
         return (
@@ -27,7 +40,7 @@ class RoutingLoad:
         )
 
 
-def judge_load(table: pd.DataFrame) -> RoutingLoad:
+def judge_load(table: pd.DataFrame, claim: float | None = None) -> RoutingLoad:
     """From a routing table (columns seed, layer, expert, load, weight_sum, variance_factor)."""
     experts = table["expert"].nunique()
     layers = table.groupby(["seed", "layer"]).agg({"load": "max", "weight_sum": "first", "variance_factor": "first"})
@@ -36,4 +49,5 @@ def judge_load(table: pd.DataFrame) -> RoutingLoad:
         imbalance=t_interval(list(seeds["load"] * experts)),
         variance_factor=t_interval(list(seeds["variance_factor"])),
         weight_sum=t_interval(list(seeds["weight_sum"])),
+        claim=claim,
     )

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from mue_check.mutants.outcome import CHECKS, MutantResult, score
 from mue_check.report.markdown import escape
-from mue_check.study.mutation import CHECKS, MutantResult, score
 
 _SAID = 160
 """Characters of a finding that stand in a table."""
@@ -36,7 +36,8 @@ def render_mutation(results: Sequence[MutantResult], command: str) -> str:
     ]
     for result in results:
         found = {outcome.check: outcome for outcome in result.outcomes}
-        cells = [escape(f"{result.name}: {result.summary}"), result.ladder]
+        seen = f" (seen in {result.seen})" if result.seen else ""
+        cells = [escape(f"{result.name}: {result.summary}{seen}"), result.ladder]
         for check in checks:
             said = "-" if check not in found else "caught" if found[check].caught else found[check].verdict.lower()
             cells.append(f"**{said}**" if check == result.caught_by else said)

@@ -65,7 +65,8 @@ class Summary:
         drifts = [(d.comparison, d.drift.verdict) for d in self.drifts]
         laws = [(found.comparison, result.verdict) for found in self.laws for result in found.results]
         earlies = [(e.comparison, e.early.verdict) for e in self.earlies]
-        kinds = {"drift": drifts, "coordinates": laws, "early curve": earlies}
+        routings = [(r.comparison, r.load.verdict) for r in self.routings if r.load.verdict]
+        kinds = {"drift": drifts, "coordinates": laws, "early curve": earlies, "routing": routings}
         found = {
             kind: tuple((verdict, c.expected) for c, verdict in pairs if c.expected and not c.is_control)
             for kind, pairs in kinds.items()
@@ -171,7 +172,7 @@ def _routing(
     own = [d for d in drifts if _setting(d.comparison) == _setting(comparison) and d.side.label == side.label]
     return RoutingFinding(
         comparison=comparison,
-        load=judge_load(side_table(store, side)),
+        load=judge_load(side_table(store, side), comparison.weight_sum),
         drift=next((d for d in own if _ordinary(d)), None),
         laws=next((found for found in laws if _setting(found.comparison) == _setting(comparison)), None),
     )

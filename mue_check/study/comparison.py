@@ -28,7 +28,8 @@ class Comparison:
     """One question put to the records. ``expected`` is the verdict of a right implementation.
 
     The first side is the reference. A drift, an early curve and a speed-up have two sides, coordinates one per
-    rung, routing one in all. A speed-up and a routing are findings: nothing is expected of them (empty text).
+    rung, routing one in all, with the ``weight_sum`` that its router claims. Nothing is expected of a finding (empty
+    text): a speed-up, a router without a claim, another rule beside the one under test.
     ``axis`` is "control" for a control. ``residual`` is what an approximate law leaves, in octaves.
     """
 
@@ -44,6 +45,7 @@ class Comparison:
     expected: str
     knob: str = "lr"
     residual: float = 0.0
+    weight_sum: float | None = None
     sides: tuple[Side, ...]
     command: str
 

@@ -3,15 +3,12 @@
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
 from mue_check.execute import ensure
-from mue_check.judge.load import RoutingLoad, judge_load
+from mue_check.judge.load import CLAIM_TOLERANCE, RoutingLoad, judge_load
 from mue_check.judge.verdict import Verdict
 from mue_check.spec import Experts
 from mue_check.study.answer import Answer
 from mue_check.study.reading import side_table
 from mue_check.study.setting import Study, side_of
-
-CLAIM_TOLERANCE = 1e-3
-"""Relative: float32 sums of weights."""
 
 
 def ask_load(study: Study, ladder: Ladder, rung: Rung) -> Answer[RoutingLoad]:
@@ -26,16 +23,8 @@ def ask_load(study: Study, ladder: Ladder, rung: Rung) -> Answer[RoutingLoad]:
     cell = arm.cell("routing", [arm.base.lr], range(study.tier.seeds))
     ensure([cell], study.store)
     side = side_of(rung, arm, [cell.key])
-    result = judge_load(side_table(study.store, side))
-    verdict = None
-    if (claimed := experts.weight_sum) is not None:
-        kept = abs(result.weight_sum.mean - claimed) < CLAIM_TOLERANCE * claimed
-        verdict = Verdict.PASS if kept else Verdict.FAIL
+    result = judge_load(side_table(study.store, side), experts.weight_sum)
     name = study.name("routing", ladder.name, rung.label)
-    expected = None if verdict is None else Verdict.PASS
-    return Answer(
-        comparison=study.save("routing", name, ladder, CLAIM_TOLERANCE, (side,), expected),
-        result=result,
-        verdict=verdict,
-        measured=str(result),
-    )
+    expected = Verdict.PASS if result.verdict else None
+    comparison = study.save("routing", name, ladder, CLAIM_TOLERANCE, (side,), expected, weight_sum=experts.weight_sum)
+    return Answer(comparison=comparison, result=result, verdict=result.verdict, measured=str(result))

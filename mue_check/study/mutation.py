@@ -2,61 +2,17 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from typing import Literal
 
 from mue_check.errors import SpecError
-from mue_check.judge.verdict import Verdict
-from mue_check.mutants import Check, Mutant, get_mutant
+from mue_check.judge.verdict import Verdict, join
+from mue_check.mutants import Mutant, get_mutant
+from mue_check.mutants.outcome import CHECKS, AnyCheck, MutantResult, Outcome
 from mue_check.study.audit import audit_rung
 from mue_check.study.drift import ask_drift
 from mue_check.study.scales import ask_coordinates
 from mue_check.study.setting import Study
-
-AnyCheck = Literal["scales", "audit", "drift"]
-CHECKS: tuple[AnyCheck, ...] = ("scales", "audit", "drift")
-"""``drift`` is the learning-rate sweep: slow, and blind to much that the others see at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What one check said of one mutant. ``says`` is its first finding."""
-
-    check: AnyCheck
-    verdict: Verdict
-    says: str
-
-    @property
-    def caught(self) -> bool:
-        """FAIL is the only verdict that catches."""
-        return self.verdict is Verdict.FAIL
-
-
-@dataclass(frozen=True, kw_only=True)
-class MutantResult:
-    """One row of the table: all checks that were put to a mutant.
-
-    ``named``: the law that the mutant names is among those that failed (True where it names none).
-    """
-
-    name: str
-    summary: str
-    ladder: str
-    caught_by: Check
-    outcomes: tuple[Outcome, ...]
-    named: bool
-
-    @property
-    def killed(self) -> bool:
-        """The check that must see the mutant sees it, by the law that names it."""
-        return self.named and any(o.caught for o in self.outcomes if o.check == self.caught_by)
-
-
-def score(results: Sequence[MutantResult]) -> float:
-    """Share of mutants that were killed by the check that names them."""
-    return sum(result.killed for result in results) / len(results)
 
 
 def run_mutant(study: Study, mutant: Mutant, checks: Collection[AnyCheck] = CHECKS) -> MutantResult:
@@ -74,7 +30,7 @@ def run_mutant(study: Study, mutant: Mutant, checks: Collection[AnyCheck] = CHEC
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         naming = [result for result in failed if result.law.name == mutant.law]
         named = named or bool(naming)
-        verdict = Verdict.FAIL if failed else Verdict.PASS
+        verdict = join(result.verdict for result in results)
         outcomes.append(Outcome(check="scales", verdict=verdict, says=str((naming or failed or results)[0])))
     if "audit" in checks:
         audit = audit_rung(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
@@ -87,6 +43,7 @@ def run_mutant(study: Study, mutant: Mutant, checks: Collection[AnyCheck] = CHEC
         summary=mutant.summary,
         ladder=mutant.ladder,
         caught_by=mutant.caught_by,
+        seen=mutant.seen,
         outcomes=tuple(outcomes),
         named=named,
     )

@@ -9,7 +9,9 @@ from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_earl
 from mue_check.judge.law import LawResult
 from mue_check.judge.laws import COORDINATE_STEPS
 from mue_check.judge.verdict import Verdict, join
+from mue_check.routers import get_router
 from mue_check.rules import Prescription
+from mue_check.spec import Experts
 from mue_check.study.answer import Answer
 from mue_check.study.arm import Arm
 from mue_check.study.comparison import Side
@@ -50,13 +52,22 @@ def ask_coordinates(
             break
     rule, tolerance = arms[-1].prescription.rule, results[0].law.tolerance
     name = study.name("coordinates", ladder.name, rule=rule)
-    expected = None if finding else Verdict.PASS
+    expected = None if finding or not _is_prescribed(ladder) else Verdict.PASS
     return Answer(
         comparison=study.save("coordinates", name, ladder, tolerance, sides, expected, rule=rule),
         result=results,
         verdict=verdict,
         measured="\n".join(map(str, sorted(results, key=lambda result: result.verdict is Verdict.PASS))),
     )
+
+
+def _is_prescribed(ladder: Ladder) -> bool:
+    """Whether the rule speaks of this routing at all: weights of a known sum, from scores that learn.
+
+    A router that claims no sum is not broken; what it does to the scales is a finding.
+    """
+    mixtures = [rung.model.feed_forward for rung in ladder.rungs if isinstance(rung.model.feed_forward, Experts)]
+    return all(e.weight_sum is not None and get_router(e.router).scored for e in mixtures)
 
 
 def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> Answer[EarlyComparison]:

@@ -86,6 +86,7 @@ class Study:
         rule: str | None = None,
         knob: Knob = "lr",
         residual: float = 0.0,
+        weight_sum: float | None = None,
     ) -> Comparison:
         """Leave a question beside the records; ``rule`` names a mutant of the study's own, ``axis`` a control.
 
@@ -104,6 +105,7 @@ class Study:
             expected=expected.value if expected else "",
             knob=knob,
             residual=residual,
+            weight_sum=weight_sum,
             sides=sides,
             command=self.command,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mue_check.rules import Rule
 
 MARKER = (
-    "axis(name, question=drift|scales|speed, corpora=N, without=CORPORA, ladder=NAME, targets=N): what a suite's "
-    "test is about; on the first N corpora, one ladder and its first N targets alone"
+    "axis(name, question=drift|scales|speed, corpora=N, ladder=NAME, targets=N, least=X): what a "
+    "suite's test is about; on the first N corpora, one ladder and its first N targets, or those X times its reference"
 )
 
 
@@ -49,23 +49,26 @@ def _ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
 
 
 def _target_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
-    first = marker.kwargs.get("targets") if marker else None
+    wanted = marker.kwargs if marker else {}
     return [
         Case(corpus=corpus, ladder=ladder, target=target)
         for corpus, ladder in _asked(settings, marker, "drift")
-        for target in ladder.targets[:first]
+        for target in ladder.targets[: wanted.get("targets")]
+        if target.size >= wanted.get("least", 1) * ladder.reference.size
+    ]
+
+
+def _any_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+    return [
+        Case(corpus=settings.corpora[0], ladder=ladder, target=target)
+        for axis in settings.axes
+        for ladder in settings.ladders(axis, settings.corpora[0])
+        for target in ladder.targets
     ]
 
 
 def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
-    corpus = settings.corpora[0]
-    return [
-        Case(corpus=corpus, ladder=ladder, target=target, rule=rule)
-        for axis in settings.axes
-        for ladder in settings.ladders(axis, corpus)
-        for target in ladder.targets
-        for rule in settings.beside
-    ]
+    return [replace(case, rule=rule) for case in _any_cases(settings, marker) for rule in settings.beside]
 
 
 def _rule_ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
@@ -83,8 +86,7 @@ def _asked(settings: Settings, marker: pytest.Mark | None, question: Question) -
     if marker is None or marker.args[0] not in settings.axes:
         return
     wanted = marker.kwargs
-    corpora = [name for name in settings.corpora if name not in wanted.get("without", ())]
-    for corpus in corpora[: wanted.get("corpora")]:
+    for corpus in settings.corpora[: wanted.get("corpora")]:
         for ladder in settings.ladders(marker.args[0], corpus, wanted.get("question", question)):
             if wanted.get("ladder") in (None, ladder.name):
                 yield corpus, ladder
@@ -93,8 +95,9 @@ def _asked(settings: Settings, marker: pytest.Mark | None, question: Question) -
 MAKERS: Mapping[str, Callable[[Settings, pytest.Mark | None], list[Case]]] = {
     "ladder_case": _ladder_cases,
     "target_case": _target_cases,
+    "any_case": _any_cases,
     "rule_case": _rule_cases,
     "rule_ladder_case": _rule_ladder_cases,
 }
-"""By fixture: one case per corpus and ladder of scales; per corpus, ladder and target; and both per rule of
-``--beside``."""
+"""By fixture: one case per corpus and ladder of scales; per corpus, ladder and target; per target of every axis; and
+per rule of ``--beside``."""

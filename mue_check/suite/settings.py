@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +30,16 @@ class Settings:
     balance: str
     heldout: str | None
     beside: tuple[Rule, ...]
-    command: str
+    options: tuple[str, ...]
 
     @property
     def routing(self) -> str:
         """How the mixtures route, as ``--router`` spells it without ``builtin:``."""
         return self.router + (f"+{self.balance}" if self.balance != "none" else "")
+
+    def command(self, test: str) -> str:
+        """What asks a test's question again; ``test`` is its node id."""
+        return shlex.join(["pytest", test, *self.options])
 
     def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
         """The tier's ladders of an axis with the routing and the composite target that were asked for."""
@@ -43,12 +47,12 @@ class Settings:
         from mue_check.spec import Scenario, parse_scenario
 
         ladders = self.tier.ladders(axis, question)
-        if axis == "heldout" and self.heldout is not None:
-            ladder = ladders[0]
-            reference = Scenario.of(ladder.reference.model, self.tier.task(corpus, ladder.regime).train)
-            ladders = (heldout_ladder(reference, parse_scenario(self.heldout, default=reference)),)
+        if axis == "heldout" and self.heldout is not None and ladders:
+            reference = Scenario.of(ladders[0].reference.model, self.tier.task(corpus).train)
+            ladder = heldout_ladder(reference, parse_scenario(self.heldout, default=reference), own=True)
+            ladders = (ladder,) if question in ladder.asks else ()
         routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
-        return tuple(ladder for ladder in routed if ladder.targets)
+        return tuple(ladder for ladder in routed if ladder is not None and question in ladder.asks)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -83,12 +87,12 @@ def read_settings(config: pytest.Config) -> Settings:
     from mue_check.errors import SpecError
     from mue_check.records import Store
     from mue_check.rules import get_rule
-    from mue_check.tiers import get_tier
+    from mue_check.spec import Scenario
+    from mue_check.tiers import get_tier, require_device
 
     option = config.getoption
     tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
-    if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
-        raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")
+    require_device(tier)
     corpora = tier.corpora
     if (name := option("corpus")) is not None:
         if name.endswith(".bin"):
@@ -103,14 +107,13 @@ def read_settings(config: pytest.Config) -> Settings:
     router, balance = _routing(option("router"))
     given = option("study")
     root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
-    parts = ["pytest suites/", f"--tier {tier.name}"]
-    parts += [
-        f"--{key} {option(key)}"
-        for key in ("corpus", "tolerance", "router", "heldout", "beside")
-        if option(key) is not None
-    ]
-    parts += [f"--rule {rule.name}"] if rule.name != "complete_mue" else []
-    parts += [f"--study {given}"] if given else []
+    beside = tuple(dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip()))
+    if rule.name in beside:
+        raise SpecError(f"--beside {rule.name}: that is the rule under test")
+    options = ["--tier", tier.name]
+    for key in ("corpus", "tolerance", "router", "heldout", "beside", "study"):
+        options += [f"--{key}", str(option(key))] if option(key) else []
+    options += ["--rule", rule.name] if rule.name != "complete_mue" else []
     settings = Settings(
         tier=tier,
         axes=axes,
@@ -122,14 +125,16 @@ def read_settings(config: pytest.Config) -> Settings:
         router=router,
         balance=balance,
         heldout=option("heldout"),
-        beside=tuple(get_rule(name.strip()) for name in (option("beside") or "").split(",") if name.strip()),
-        command=" ".join(parts),
+        beside=tuple(get_rule(name) for name in beside),
+        options=tuple(options),
     )
-    # a routing or a composite that cannot be built is a usage error
+    # a routing, a composite, a batch or a beta that cannot be is a usage error
     for corpus in corpora:
         for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
-            for rung in ladder.rungs:
-                rung.train(tier.task(corpus, ladder.regime).train)
+            task = tier.task(corpus, ladder.regime)
+            reference = Scenario.of(ladder.reference.model, task.train)
+            for rung in ladder.targets:
+                rule.prescribe(reference, Scenario.of(rung.model, rung.train(task.train))).values(task.base)
     Store(root).prepare()
     return settings
 

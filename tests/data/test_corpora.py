@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mue_check.data import load_corpus
+from mue_check.data import Corpus, load_corpus
 from mue_check.data.corpus import HELDOUT_WINDOWS
 from mue_check.data.docstrings import ALPHABET, docstring_corpus, docstrings, letters
 from mue_check.data.markov import entropy_rate, sample, transition_table
@@ -123,3 +123,19 @@ def test_other_tokens_have_another_fingerprint(tmp_path: Path) -> None:
     first = load_corpus(str(write(tmp_path / "a.bin", tokens))).fingerprint
     tokens[-1] += 1
     assert load_corpus(str(write(tmp_path / "b.bin", tokens))).fingerprint != first
+
+
+def test_the_markov_source_needs_more_than_its_last_symbol() -> None:
+    """What only the two last symbols tell is worth learning: else a model's blocks would have nothing to do."""
+    corpus = load_corpus("markov")
+    assert corpus.entropy is not None
+    assert corpus.entropy < corpus.bigram_entropy - 0.4
+    assert corpus.bigram_entropy < np.log(corpus.vocab)
+
+
+def test_bigram_entropy_of_known_sources() -> None:
+    cycle = Corpus(name="cycle", train=np.arange(400, dtype=np.uint16) % 4, heldout=np.zeros(9, np.uint16), vocab=5)
+    assert cycle.bigram_entropy == pytest.approx(0)
+    coin = np.random.default_rng(0).integers(0, 2, 20_000).astype(np.uint16)
+    fair = Corpus(name="coin", train=coin, heldout=coin[:9], vocab=2)
+    assert fair.bigram_entropy == pytest.approx(np.log(2), abs=1e-3)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from mue_check.judge.load import judge_load
+from mue_check.judge.verdict import Verdict
 
 
 def table(loads: Callable[[int, int], Sequence[float]], *, layers: int = 2, factor: float = 1.0) -> pd.DataFrame:
@@ -41,3 +42,17 @@ def test_the_interval_is_over_seeds() -> None:
     # 1.0, 1.2, 1.4, 1.6
     assert found.imbalance.mean == pytest.approx(1.3)
     assert found.imbalance.half_width == pytest.approx(3.182446 * 0.258199 / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"), [(1.0, Verdict.PASS), (2.0, Verdict.FAIL), (None, None)], ids=["kept", "broken", "none"]
+)
+def test_a_claim_about_the_sum_is_judged_from_the_table(claim: float | None, verdict: Verdict | None) -> None:
+    rows = [
+        {"seed": seed, "layer": 0, "expert": e, "load": 0.5, "weight_sum": 1.0, "variance_factor": 1.0}
+        for seed in range(4)
+        for e in range(2)
+    ]
+    assert judge_load(pd.DataFrame(rows), claim).verdict is verdict
+    rows[0]["weight_sum"] = rows[1]["weight_sum"] = 1.2  # one seed that does not keep it is enough
+    assert judge_load(pd.DataFrame(rows), claim).verdict is (Verdict.FAIL if claim else None)

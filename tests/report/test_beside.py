@@ -21,11 +21,11 @@ def study(tmp_path: Path, make: Make) -> Path:
     made.ask(made.side(32), made.side(64, 0.1))
     made.ask(made.side(32), made.side(64, 0.2), axis="depth")
     beside.ask(beside.side(32), beside.side(64, -2.0), expected="")
-    names = ("attention_logits", "logits", "residual")
+    names = ("block0.ffn_branch",)
     flat = [made.coordinates(width, names=names, label=f"d{width}") for width in (32, 64)]
     steep = [flat[0], made.coordinates(64, 4.0, names=names, label="wrong")]
-    made.ask(*flat, kind="coordinates", ladder="heldout", axis="heldout")
-    beside.ask(*steep, kind="coordinates", ladder="heldout", axis="heldout", expected="")
+    made.ask(*flat, kind="coordinates", axis="granularity")
+    beside.ask(*steep, kind="coordinates", axis="granularity", expected="")
     return tmp_path / "study"
 
 
@@ -61,9 +61,9 @@ def test_laws_are_compared_rule_by_rule(study: Path) -> None:
     lines = compare_lines(compare_studies([study]))
     at = next(i for i, line in enumerate(lines) if line.startswith("axis") and " laws " in line)
     header, row = lines[at], lines[at + 1]
-    assert row.startswith("heldout")
+    assert row.startswith("granularity")
     assert row[header.index("complete_mue") :].split()[0] == "0"
-    assert row[header.index("standard") :].strip() == "2: logits change"
+    assert row[header.index("standard") :].strip() == "2: branch scale at init"
 
 
 def test_a_residual_may_point_down(tmp_path: Path, make: Make) -> None:

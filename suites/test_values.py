@@ -1,0 +1,18 @@
+"""Values: what the rule prescribes arrives at the optimizer, for every target of every axis.
+
+Sees what activations are blind to: weight decay, eps, betas. Seconds.
+"""
+
+import pytest
+
+from mue_check.judge.verdict import Verdict
+from mue_check.pytest_plugin import Case
+from mue_check.study.audit import audit_rung
+from mue_check.study.setting import Study
+
+
+def test_values(study: Study, any_case: Case) -> None:
+    """Init std, learning rate, weight decay, eps and betas of every parameter, found by probing."""
+    audit = audit_rung(study, any_case.ladder, any_case.target)
+    if audit.verdict is not Verdict.PASS:
+        pytest.fail(f"{any_case.label}, rule {study.rule.name}: {audit}", pytrace=False)
