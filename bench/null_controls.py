@@ -38,11 +38,15 @@ def main() -> None:
         for row in pool.map(ask, jobs):
             rows.append(row)
             print(f"{len(rows)}/{len(jobs)} {row}", flush=True)
-    table = pd.DataFrame(rows)
+            write(pd.DataFrame(rows), options)
+    print(words(pd.DataFrame(rows), options))
+
+
+def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
+    """The table so far: an interrupted run leaves what it has."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
     (options.out / "null_controls.md").write_text(words(table, options), encoding="utf-8")
-    print(words(table, options))
 
 
 def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:

@@ -117,7 +117,7 @@ _SMOKE_SIZES = Sizes(
     granularities=(2,),
     shared=(1,),
     groups=(),
-    heldout="d=64,16e4a1s,h=16",
+    heldout="d=48,16e2a1s,h=12",
 )
 _CPU_SIZES = replace(
     _SMOKE_SIZES,

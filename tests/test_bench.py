@@ -24,3 +24,21 @@ def test_it_runs_and_writes(tmp_path: Path, script: str, key: str) -> None:
     rows = json.loads(out.read_text())[key]
     assert len(rows) == 1
     assert all(value > 0 for value in rows[0].values() if not isinstance(value, str))
+
+
+def test_null_controls_in_small(tmp_path: Path) -> None:
+    """Two of the pairs that reports/calibration has a hundred of: real trainings, other seeds, no failure."""
+    subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "bench" / "null_controls.py"), "--pairs", "2", "--workers", "1"),
+            *("--study", str(tmp_path / "study"), "--out", str(tmp_path / "out")),
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    rows = (tmp_path / "out" / "null_controls.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert not [row for row in rows if row.endswith("FAIL")]
+    assert "The 95 % interval holds 0 in" in (tmp_path / "out" / "null_controls.md").read_text()
