@@ -2,24 +2,6 @@
 
 import pytest
 
-from mue_check.pytest_plugin import Case, Expect
-from mue_check.study.drift import ask_drift
-from mue_check.study.scales import ask_coordinates, ask_early_curve
-from mue_check.study.setting import Study
+from mue_check.suite.questions import test_early_curve, test_scales, test_transfer
 
 pytestmark = pytest.mark.axis("routing_hybrids", corpora=1)
-
-
-def test_transfer(study: Study, target_case: Case, expect: Expect) -> None:
-    """The loss-vs-LR optimum does not drift."""
-    expect(ask_drift(study, target_case.ladder, target_case.target))
-
-
-def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:
-    """The branch starts as the ungrouped one, and the function moves alike."""
-    expect(ask_coordinates(study, ladder_case.ladder))
-
-
-def test_early_curve(study: Study, target_case: Case, expect: Expect) -> None:
-    """A hybrid does not fall behind in the first steps."""
-    expect(ask_early_curve(study, target_case.ladder, target_case.target))

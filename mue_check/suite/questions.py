@@ -1,0 +1,24 @@
+"""What is asked along an axis of scale or of experts, as tests: a suite file imports those that its axis has.
+
+The marker ``axis`` of the importing file says which ladders they are asked of.
+"""
+
+from mue_check.pytest_plugin import Case, Expect
+from mue_check.study.drift import ask_drift
+from mue_check.study.scales import ask_coordinates, ask_early_curve
+from mue_check.study.setting import Study
+
+
+def test_transfer(study: Study, target_case: Case, expect: Expect) -> None:
+    """The loss-vs-LR optimum does not drift, or no further than an approximate law states."""
+    expect(ask_drift(study, target_case.ladder, target_case.target))
+
+
+def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:
+    """The ladder's laws of activations and weights hold (``judge.laws``)."""
+    expect(ask_coordinates(study, ladder_case.ladder))
+
+
+def test_early_curve(study: Study, target_case: Case, expect: Expect) -> None:
+    """The target does not fall behind the reference in the first steps."""
+    expect(ask_early_curve(study, target_case.ladder, target_case.target))
