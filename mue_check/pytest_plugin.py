@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
-from mue_check.suite.cases import MAKERS, MARKER, Case
+from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
 from mue_check.suite.settings import Settings, add_options, read_settings
 from mue_check.suite.teller import Teller
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mue_check.study.answer import Answer
     from mue_check.study.setting import Study
 
-__all__ = ["Case", "Expect", "activate"]
+__all__ = ["Case", "Expect", "TargetCase", "activate"]
 
 _SETTINGS = pytest.StashKey[Settings]()
 

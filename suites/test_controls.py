@@ -2,25 +2,25 @@
 
 import pytest
 
-from mue_check.pytest_plugin import Case, Expect
+from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.rules import get_rule
 from mue_check.study.drift import ask_null_control, ask_positive_control
 from mue_check.study.setting import Study
 
 
 @pytest.mark.axis("width", ladder="width", targets=1)
-def test_null(study: Study, target_case: Case, expect: Expect) -> None:
+def test_null(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """The reference against itself with other seeds: no drift."""
     expect(ask_null_control(study, target_case.ladder))
 
 
 @pytest.mark.axis("width", ladder="width", corpora=1, least=4)
-def test_standard_parameterization(study: Study, target_case: Case, expect: Expect) -> None:
+def test_standard_parameterization(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """Without scaling the optimum drifts with width: beyond the tolerance at two doublings."""
     expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))
 
 
 @pytest.mark.axis("batch", ladder="batch_at_fixed_tokens", corpora=1, least=4)
-def test_no_batch_factors(study: Study, target_case: Case, expect: Expect) -> None:
+def test_no_batch_factors(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """Without a factor for the batch the optimum drifts with it, by more than the tolerance."""
     expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))

@@ -2,26 +2,26 @@
 
 import pytest
 
-from mue_check.pytest_plugin import Case, Expect
+from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.spec import Experts
 from mue_check.study.load import ask_load
 from mue_check.study.setting import Study
 
 
 @pytest.mark.axis("activated_experts", corpora=1)
-def test_activated_experts(study: Study, target_case: Case, expect: Expect) -> None:
+def test_activated_experts(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """The active weights sum to what the router claims."""
     expect(ask_load(study, target_case.ladder, target_case.target))
 
 
 @pytest.mark.axis("capacity", corpora=1)
-def test_capacity(study: Study, target_case: Case, expect: Expect) -> None:
+def test_capacity(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """The active weights sum to what the router claims."""
     expect(ask_load(study, target_case.ladder, target_case.target))
 
 
 @pytest.mark.axis("heldout", corpora=1)
-def test_heldout(study: Study, target_case: Case, expect: Expect) -> None:
+def test_heldout(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """The active weights sum to what the router claims, where the composite is a mixture at all."""
     if not isinstance(target_case.target.model.feed_forward, Experts):
         pytest.skip("the composite is dense")

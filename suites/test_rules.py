@@ -3,17 +3,17 @@
 Findings, of which nothing is expected.
 """
 
-from mue_check.pytest_plugin import Case, Expect
+from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.study.drift import ask_drift
 from mue_check.study.scales import ask_coordinates
 from mue_check.study.setting import Study
 
 
-def test_transfer(study: Study, rule_case: Case, expect: Expect) -> None:
+def test_transfer(study: Study, rule_case: TargetCase, expect: Expect) -> None:
     """Its drift along every axis."""
     expect(ask_drift(study, rule_case.ladder, rule_case.target, finding=True))
 
 
-def test_scales(study: Study, rule_ladder_case: Case, expect: Expect) -> None:
+def test_scales(study: Study, rule_ladder_case: TargetCase, expect: Expect) -> None:
     """Which of Complete-muE's laws it breaks."""
     expect(ask_coordinates(study, rule_ladder_case.ladder, finding=True))

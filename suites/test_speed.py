@@ -2,12 +2,12 @@
 
 import pytest
 
-from mue_check.pytest_plugin import Case, Expect
+from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.study.setting import Study
 from mue_check.study.speed import ask_speed
 
 
 @pytest.mark.axis("speed", question="speed")
-def test_speed(study: Study, target_case: Case, expect: Expect) -> None:
+def test_speed(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """Steps to a loss, reference over target, at the same hyperparameters; both learn."""
     expect(ask_speed(study, target_case.ladder, target_case.target))

@@ -6,12 +6,12 @@ Sees what activations are blind to: weight decay, eps, betas. Seconds.
 import pytest
 
 from mue_check.judge.verdict import Verdict
-from mue_check.pytest_plugin import Case
+from mue_check.pytest_plugin import TargetCase
 from mue_check.study.audit import audit_rung
 from mue_check.study.setting import Study
 
 
-def test_values(study: Study, any_case: Case) -> None:
+def test_values(study: Study, any_case: TargetCase) -> None:
     """Init std, learning rate, weight decay, eps and betas of every parameter, found by probing."""
     audit = audit_rung(study, any_case.ladder, any_case.target)
     if audit.verdict is not Verdict.PASS:

@@ -130,9 +130,10 @@ def test_a_router_and_a_composite_change_the_ladders(tmp_path: Path) -> None:
     composites = collected(*suite, study, "--heldout=d=48,L=4,8e2a")
     assert any("test_transfer[markov-heldout-composite-" in test for test in composites)
     assert any("test_scales[markov-heldout" in test for test in composites)
+    assert any("test_early_curve[markov-heldout" in test for test in composites)
     longer = collected(*suite, study, "--heldout=d=48,L=4,8e2a,T=400")
     assert any("test_transfer[markov-heldout-composite-" in test for test in longer)
-    assert not any("test_scales[markov-heldout" in test for test in longer)
+    assert not any("test_scales[" in test or "test_early_curve[" in test for test in longer if "heldout" in test)
 
 
 def records(study: Path) -> dict[str, bytes]:

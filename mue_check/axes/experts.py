@@ -1,8 +1,9 @@
 """Ladders of the mixture: activated experts, capacity, granularity, shared experts, hybrids, and the bridges."""
 
 import hashlib
+from dataclasses import replace
 
-from mue_check.axes.ladder import Ladder, Question, Rung
+from mue_check.axes.ladder import USUAL, Ladder, Rung
 from mue_check.axes.scale import dense
 from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
@@ -16,7 +17,7 @@ def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
         for a in sizes.activated
     ]
-    return (_ladder("activated_experts", [reference, *targets]),)
+    return (Ladder.of([reference, *targets], axis="activated_experts"),)
 
 
 def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -25,7 +26,7 @@ def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=n, activated=2, hidden=sizes.width // 4), size=n)
         for n in (sizes.capacity_base, *sizes.capacities)
     ]
-    return (_ladder("capacity", rungs),)
+    return (Ladder.of(rungs, axis="capacity"),)
 
 
 def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -35,7 +36,7 @@ def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=8 * g, activated=2 * g, hidden=sizes.width // (2 * g)), size=g)
         for g in (1, *sizes.granularities)
     ]
-    return (_ladder("granularity", rungs),)
+    return (Ladder.of(rungs, axis="granularity"),)
 
 
 def small(
@@ -47,9 +48,8 @@ def small(
 
 def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Shared experts beside the routed ones."""
-    return (
-        _ladder("shared_experts", [mixture(sizes, small(sizes, shared=s), size=s + 1) for s in (0, *sizes.shared)]),
-    )
+    rungs = [mixture(sizes, small(sizes, shared=s), size=s + 1) for s in (0, *sizes.shared)]
+    return (Ladder.of(rungs, axis="shared_experts"),)
 
 
 def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -60,7 +60,7 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     per_group = small(sizes, groups=4, router="sigmoid_group_norm")
     rungs.append(mixture(sizes, per_group, size=len(rungs) + 1, label=f"{per_group.notation}-per-group"))
     rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
-    return (_ladder("routing_hybrids", rungs),)
+    return (Ladder.of(rungs, axis="routing_hybrids"),)
 
 
 def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -75,14 +75,9 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     full = mixture(sizes, small(sizes, activated=16), size=2)
     sparse = mixture(sizes, small(sizes), size=3)
     return (
-        Ladder(axis="bridges", name="bridge_1", reference=wide, targets=(full,)),
-        Ladder(axis="bridges", name="bridge_2", reference=full, targets=(sparse,)),
-        Ladder(
-            axis="bridges",
-            name="bridges_composed",
-            reference=narrow,
-            targets=(Rung(label=wide.label, size=2, model=wide.model), sparse),
-        ),
+        Ladder.of([wide, full], axis="bridges", name="bridge_1"),
+        Ladder.of([full, sparse], axis="bridges", name="bridge_2"),
+        Ladder.of([narrow, replace(wide, size=2), sparse], axis="bridges", name="bridges_composed"),
     )
 
 
@@ -105,8 +100,7 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
     label = f"composite-{hashlib.sha256(str(target).encode()).hexdigest()[:6]}" if own else "composite"
     rung = Rung(label=label, size=2, model=target.model, batch=batch, steps=steps)
     first = Rung(label=f"d{reference.model.width}", size=1, model=reference.model)
-    alike: frozenset[Question] = frozenset({"drift", "scales"} if batch == steps == 1 else {"drift"})
-    return Ladder(axis="heldout", name="heldout", reference=first, targets=(rung,), asks=alike)
+    return Ladder.of([first, rung], axis="heldout", asks=USUAL if batch == steps == 1 else ["drift"])
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -125,22 +119,13 @@ def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     more = rung(Experts(total=32, activated=2, hidden=d // 2), 2)
     finer = rung(Experts(total=32, activated=8, hidden=d // 8), 2)
     return (
-        _speed("speed_of_mixture", [reference, *mixtures]),
-        _speed("speed_of_capacity", [first, more]),
-        _speed("speed_of_granularity", [first, finer]),
+        Ladder.of([reference, *mixtures], axis="speed", name="speed_of_mixture", asks=["speed"]),
+        Ladder.of([first, more], axis="speed", name="speed_of_capacity", asks=["speed"]),
+        Ladder.of([first, finer], axis="speed", name="speed_of_granularity", asks=["speed"]),
     )
-
-
-def _speed(name: str, rungs: list[Rung]) -> Ladder:
-    asks: frozenset[Question] = frozenset({"speed"})
-    return Ladder(axis="speed", name=name, reference=rungs[0], targets=tuple(rungs[1:]), asks=asks)
 
 
 def mixture(sizes: Sizes, experts: Experts, *, size: int, label: str | None = None) -> Rung:
     """A mixture of the reference's width and depth."""
     model = ModelSpec(width=sizes.width, depth=sizes.depth, feed_forward=experts)
     return Rung(label=label or experts.notation, size=size, model=model)
-
-
-def _ladder(axis: str, rungs: list[Rung]) -> Ladder:
-    return Ladder(axis=axis, name=axis, reference=rungs[0], targets=tuple(rungs[1:]))

@@ -1,6 +1,7 @@
 """Rungs and ladders: the models, batches and durations along which a base value is carried, from one reference."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +11,7 @@ from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 Question = Literal["drift", "scales", "speed"]
 """What a ladder is for: optima, activation scales, steps to a loss."""
+USUAL: frozenset[Question] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise"]
 """Which of a tier's tasks: "sharp" has a sharp optimum at little cost, "noise" is dominated by gradient noise (small
 batches), where batch and duration matter at all."""
@@ -49,7 +51,23 @@ class Ladder:
     reference: Rung
     targets: tuple[Rung, ...]
     regime: Regime = "sharp"
-    asks: frozenset[Question] = frozenset({"drift", "scales"})
+    asks: frozenset[Question] = USUAL
+
+    @classmethod
+    def of(
+        cls,
+        rungs: Sequence[Rung],
+        *,
+        axis: str,
+        name: str = "",
+        regime: Regime = "sharp",
+        asks: Iterable[Question] = USUAL,
+    ) -> "Ladder":
+        """From ``rungs``, the reference first; named after its axis unless it has a name of its own."""
+        first, *targets = rungs
+        return cls(
+            axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, asks=frozenset(asks)
+        )
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

@@ -16,22 +16,16 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Dense models, mixtures, and models whose heads widen in place of growing in number (activation scales alone)."""
     widths = (sizes.width, *sizes.widths)
     dense_rungs = [Rung(label=f"d{d}", size=d, model=dense(d, sizes.depth)) for d in widths]
-    ladders = [Ladder(axis="width", name="width", reference=dense_rungs[0], targets=tuple(dense_rungs[1:]))]
     mixtures = []
     for d in (sizes.width, *sizes.mixture_widths):
         experts = Experts(total=8, activated=2, shared=1, hidden=d)
         model = ModelSpec(width=d, depth=sizes.depth, feed_forward=experts)
         mixtures.append(Rung(label=f"d{d}-{experts.notation}", size=d, model=model))
-    ladders.append(Ladder(axis="width", name="width_of_mixture", reference=mixtures[0], targets=tuple(mixtures[1:])))
     heads = [Rung(label=f"d{d}-2-heads", size=d, model=dense(d, sizes.depth, head_width=d // 2)) for d in widths]
-    ladders.append(
-        Ladder(
-            axis="width",
-            name="width_of_heads",
-            reference=heads[0],
-            targets=tuple(heads[1:]),
-            asks=frozenset({"scales"}),
-        )
+    ladders = (
+        Ladder.of(dense_rungs, axis="width"),
+        Ladder.of(mixtures, axis="width", name="width_of_mixture"),
+        Ladder.of(heads, axis="width", name="width_of_heads", asks=["scales"]),
     )
     return tuple(ladder for ladder in ladders if ladder.targets)
 
@@ -39,26 +33,27 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def depth_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Dense models of one width with more blocks."""
     rungs = [Rung(label=f"L{n}", size=n, model=dense(sizes.width, n)) for n in sizes.depths]
-    return (Ladder(axis="depth", name="depth", reference=rungs[0], targets=tuple(rungs[1:])),)
+    return (Ladder.of(rungs, axis="depth"),)
 
 
 def batch_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Batch x k at fixed tokens (exact), and at fixed steps (approximate: sigma_0 falls by sqrt(k))."""
     model = dense(sizes.width, sizes.depth)
     reference = Rung(label="B1", size=1, model=model)
-    exact = tuple(Rung(label=f"B{k}", size=k, model=model, batch=k, steps=1 / k) for k in sizes.batches)
-    loose = tuple(Rung(label=f"B{k}", size=k, model=model, batch=k, residual=sigma_shift(k)) for k in sizes.batches)
+    exact = [Rung(label=f"B{k}", size=k, model=model, batch=k, steps=1 / k) for k in sizes.batches]
+    loose = [Rung(label=f"B{k}", size=k, model=model, batch=k, residual=sigma_shift(k)) for k in sizes.batches]
     return (
-        _noisy("batch", "batch_at_fixed_tokens", reference, exact),
-        _noisy("batch", "batch_at_fixed_steps", reference, loose),
+        _noisy([reference, *exact], "batch", "batch_at_fixed_tokens"),
+        _noisy([reference, *loose], "batch", "batch_at_fixed_steps"),
     )
 
 
 def duration_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Steps x k at fixed batch (approximate: the horizon is kept, sigma_0 falls by sqrt(k))."""
     model = dense(sizes.width, sizes.depth)
-    targets = tuple(Rung(label=f"T{k}", size=k, model=model, steps=k, residual=sigma_shift(k)) for k in sizes.durations)
-    return (_noisy("duration", "duration_at_fixed_batch", Rung(label="T1", size=1, model=model), targets),)
+    reference = Rung(label="T1", size=1, model=model)
+    longer = [Rung(label=f"T{k}", size=k, model=model, steps=k, residual=sigma_shift(k)) for k in sizes.durations]
+    return (_noisy([reference, *longer], "duration", "duration_at_fixed_batch"),)
 
 
 def sigma_shift(k: float) -> float:
@@ -69,5 +64,5 @@ def sigma_shift(k: float) -> float:
     return math.log2(k) / 2
 
 
-def _noisy(axis: str, name: str, reference: Rung, targets: tuple[Rung, ...]) -> Ladder:
-    return Ladder(axis=axis, name=name, reference=reference, targets=targets, regime="noise", asks=frozenset({"drift"}))
+def _noisy(rungs: list[Rung], axis: str, name: str) -> Ladder:
+    return Ladder.of(rungs, axis=axis, name=name, regime="noise", asks=["drift"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,51 +23,74 @@ MARKER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What one suite test is about: a corpus, a ladder and, where it has them, a target on it and another rule."""
+    """What one suite test is about: a corpus, a ladder and, for the rules beside, another rule."""
 
     corpus: str
     ladder: Ladder
-    target: Rung | None = None
     rule: Rule | None = None
 
     @property
     def label(self) -> str:
         """The test's id."""
-        target, rule = [self.target.label] if self.target else [], [self.rule.name] if self.rule else []
-        return "-".join([Path(self.corpus).name, self.ladder.name, *target, *rule])
+        return "-".join([Path(self.corpus).name, self.ladder.name, *([self.rule.name] if self.rule else [])])
 
     @property
     def work(self) -> float:
         """Roughly how long it takes, for the order of tests: longest first."""
-        rungs = [self.target] if self.target else self.ladder.rungs
-        work = max((r.model.active_parameters + r.model.parameters / 3) * r.batch * r.steps for r in rungs)
-        return work * (1.0 if self.target else 0.01)
+        return 0.01 * max(map(_work, self.ladder.rungs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetCase(Case):
+    """The same for one target of the ladder."""
+
+    target: Rung
+
+    @property
+    def label(self) -> str:
+        """The test's id."""
+        rule = [self.rule.name] if self.rule else []
+        return "-".join([Path(self.corpus).name, self.ladder.name, self.target.label, *rule])
+
+    @property
+    def work(self) -> float:
+        """Roughly how long it takes."""
+        return _work(self.target)
+
+
+def _work(rung: Rung) -> float:
+    return (rung.model.active_parameters + rung.model.parameters / 3) * rung.batch * rung.steps
 
 
 def _ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
     return [Case(corpus=corpus, ladder=ladder) for corpus, ladder in _asked(settings, marker, "scales")]
 
 
-def _target_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+def _target_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
     wanted = marker.kwargs if marker else {}
     return [
-        Case(corpus=corpus, ladder=ladder, target=target)
+        TargetCase(corpus=corpus, ladder=ladder, target=target)
         for corpus, ladder in _asked(settings, marker, "drift")
         for target in ladder.targets[: wanted.get("targets")]
         if target.size >= wanted.get("least", 1) * ladder.reference.size
     ]
 
 
-def _any_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+def _early_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
+    # another batch or another number of steps has no curve to lie beside the reference's, step by step
+    return [case for case in _target_cases(settings, marker) if "scales" in case.ladder.asks]
+
+
+def _any_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
     return [
-        Case(corpus=settings.corpora[0], ladder=ladder, target=target)
+        TargetCase(corpus=settings.corpora[0], ladder=ladder, target=target)
         for axis in settings.axes
         for ladder in settings.ladders(axis, settings.corpora[0])
         for target in ladder.targets
     ]
 
 
-def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:
+def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
     return [replace(case, rule=rule) for case in _any_cases(settings, marker) for rule in settings.beside]
 
 
@@ -94,12 +117,13 @@ def _asked(settings: Settings, marker: pytest.Mark | None, question: Question) -
                 yield corpus, ladder
 
 
-MAKERS: Mapping[str, Callable[[Settings, pytest.Mark | None], list[Case]]] = {
+MAKERS: Mapping[str, Callable[[Settings, pytest.Mark | None], Sequence[Case]]] = {
     "ladder_case": _ladder_cases,
     "target_case": _target_cases,
+    "early_case": _early_cases,
     "any_case": _any_cases,
     "rule_case": _rule_cases,
     "rule_ladder_case": _rule_ladder_cases,
 }
-"""By fixture: one case per corpus and ladder of scales; per corpus, ladder and target; per target of every axis; and
-per rule of ``--beside``."""
+"""By fixture: one case per corpus and ladder of scales; per corpus, ladder and target; the same where both train alike;
+per target of every axis; and per rule of ``--beside``."""

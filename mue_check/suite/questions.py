@@ -3,13 +3,13 @@
 The marker ``axis`` of the importing file says which ladders they are asked of.
 """
 
-from mue_check.pytest_plugin import Case, Expect
+from mue_check.pytest_plugin import Case, Expect, TargetCase
 from mue_check.study.drift import ask_drift
 from mue_check.study.scales import ask_coordinates, ask_early_curve
 from mue_check.study.setting import Study
 
 
-def test_transfer(study: Study, target_case: Case, expect: Expect) -> None:
+def test_transfer(study: Study, target_case: TargetCase, expect: Expect) -> None:
     """The loss-vs-LR optimum does not drift, or no further than an approximate law states."""
     expect(ask_drift(study, target_case.ladder, target_case.target))
 
@@ -19,6 +19,6 @@ def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:
     expect(ask_coordinates(study, ladder_case.ladder))
 
 
-def test_early_curve(study: Study, target_case: Case, expect: Expect) -> None:
+def test_early_curve(study: Study, early_case: TargetCase, expect: Expect) -> None:
     """The target does not fall behind the reference in the first steps."""
-    expect(ask_early_curve(study, target_case.ladder, target_case.target))
+    expect(ask_early_curve(study, early_case.ladder, early_case.target))
