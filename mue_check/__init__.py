@@ -1,10 +1,18 @@
 """mue_check: does a learning rate tuned on a small dense model still stand at the model that you will train?"""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from mue_check.errors import DataError, MueCheckError, RuleError, SpecError, StoreError
 from mue_check.rules import RULES, HyperParameters, Prescription, Role, get_rule
 from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec, parse_scenario
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mue_check.audit import audit_model, init_parameters, param_groups, scenario_of
+    from mue_check.conformance.api import check_block, check_router, parametrize_with_checks
+    from mue_check.conformance.claim import RoutingSpec
+
+__version__ = "0.2.0"
 
 __all__ = [
     "RULES",
@@ -16,11 +24,32 @@ __all__ = [
     "MueCheckError",
     "Prescription",
     "Role",
+    "RoutingSpec",
     "RuleError",
     "Scenario",
     "SpecError",
     "StoreError",
     "TrainSpec",
+    "audit_model",
+    "check_block",
+    "check_router",
     "get_rule",
+    "init_parameters",
+    "param_groups",
+    "parametrize_with_checks",
     "parse_scenario",
+    "scenario_of",
 ]
+
+_LATE = {
+    **dict.fromkeys(("audit_model", "init_parameters", "param_groups", "scenario_of"), "mue_check.audit"),
+    **dict.fromkeys(("check_block", "check_router", "parametrize_with_checks"), "mue_check.conformance.api"),
+    "RoutingSpec": "mue_check.conformance.claim",
+}
+"""What needs torch, by the module that it is imported from when it is first asked for."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,3 +19,7 @@ class DataError(MueCheckError):
 
 class StoreError(MueCheckError):
     """A study folder that cannot be read or written."""
+
+
+class ClaimError(MueCheckError):
+    """A claim about a router that contradicts itself, or a router that cannot be read without one."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
+from mue_check.suite import conformance
 from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
-from mue_check.suite.settings import Settings, add_options, read_settings
+from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
 from mue_check.suite.teller import Teller
 
 if TYPE_CHECKING:
@@ -50,9 +51,21 @@ def activate(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What people must know of their own router before they wait for it."""
+    settings = config.stash.get(_SETTINGS, None)
+    return [f"mue_check: {notice}" for notice in settings.notices] if settings else []
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per case of the fixture that it asks for."""
     settings = metafunc.config.stash.get(_SETTINGS, None)
+    if conformance.FIXTURE in metafunc.fixturenames:
+        try:
+            checks = [] if settings is None else conformance.router_checks(settings)
+        except MueCheckError as error:
+            raise pytest.UsageError(str(error)) from None
+        metafunc.parametrize(conformance.FIXTURE, checks)
     for fixture, make in MAKERS.items():
         if fixture in metafunc.fixturenames:
             cases = [] if settings is None else make(settings, metafunc.definition.get_closest_marker("axis"))
@@ -118,6 +131,8 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
     from mue_check.judge.verdict import meets
 
     def check(answer: Answer[object]) -> None:
+        for notice in settings.late_notices():
+            record_property("notice", notice)
         comparison, verdict = answer.comparison, answer.verdict
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
         said = "measured" if verdict is None else f"{verdict}{expected}"
@@ -145,11 +160,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Draw the report and print its first table (in the controller alone)."""
     settings = config.stash.get(_SETTINGS, None)
     ran = any(terminalreporter.stats.get(key) for key in ("passed", "failed", "xfailed"))
-    if settings is None or hasattr(config, "workerinput") or not ran:
+    if settings is None or hasattr(config, "workerinput") or not ran or trains_nothing(config.args):
         return
     from mue_check.report import summarize, verdict_lines, write_report
 
     terminalreporter.section("mue_check")
+    if config.get_verbosity() < 0:  # then there was no header
+        for notice in settings.notices:
+            terminalreporter.line(notice)
     try:
         summary = summarize(settings.root)
         for line in verdict_lines(summary):

@@ -1,5 +1,9 @@
-"""Routing variants by name: what each claims of its weights. No tensors here; ``models.routing`` computes them."""
+"""Routing variants by name: what each claims of its weights. No tensors here; ``models.routing`` computes them.
 
+Beside them stand a user's own (``--router``, ``dropin``), whose names end in a hash of their source.
+"""
+
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,19 +17,35 @@ class Router:
     """One way of choosing experts.
 
     ``weight_sum``: the active weights of a token sum to 1 ("one"), to the number of groups ("groups"), or to
-    whatever comes out ("free"). ``most_activated`` bounds a where the design does. ``grouped``: it can take a/G
-    experts of each of G groups. ``scored``: tokens select by score, which a bias can move and a loss even out.
+    whatever comes out ("free"). ``least_activated`` and ``most_activated`` bound a where the design does. ``grouped``:
+    it can take a/G experts of each of G groups. ``scored``: tokens select by score, which a bias can move and a loss
+    even out.
     """
 
     name: str
     summary: str
     weight_sum: WeightSum
     source: str
+    least_activated: int = 1
     most_activated: int | None = None
     grouped: bool = True
     scored: bool = True
     shared: int = 0
     """Shared experts that belong to the published design."""
+    own_groups: int = 1
+    """Groups of neighbours that the design has whatever a ladder asks: N is a multiple of it."""
+    group_limit: int | None = None
+    """From how many of its own groups a token's experts come at most; a group then ranks by its best two."""
+    scale: float | None = None
+    """What the active weights sum to where that is a published scale, which R does not undo ("free")."""
+    drops: bool = False
+    """Tokens may lose experts, or be taken by any number of them: no claim on each token's sum."""
+
+    def takes(self, total: int, activated: int) -> bool:
+        """Whether the design has a choice of ``activated`` experts among ``total`` at all."""
+        size, rest = divmod(total, self.own_groups)
+        reach = size * (self.group_limit or self.own_groups)
+        return rest == 0 and activated <= reach and (self.group_limit is None or size >= 2)
 
 
 ROUTERS = {
@@ -97,9 +117,32 @@ ROUTERS = {
 BALANCES = ("none", "auxiliary_loss", "selection_bias")
 
 
+_USERS: dict[str, Router] = {}
+_USERS_NAME = re.compile(r"[\w-]+-[0-9a-f]{8}")
+"""No built-in name has a hyphen. A name that looks like this is a user's router, whether it is loaded here or not:
+records and reports are read without it, and only training needs it."""
+
+
+def is_users(name: str) -> bool:
+    """Whether that is the name of a user's router."""
+    return name not in ROUTERS and _USERS_NAME.fullmatch(name) is not None
+
+
+def register_router(router: Router) -> None:
+    """Make a user's router known in this process; again under the same name replaces it."""
+    if not is_users(router.name):
+        raise SpecError(f"{router.name!r} is no user's router: its name must end in - and 8 hexadecimal digits")
+    _USERS[router.name] = router
+
+
 def get_router(name: str) -> Router:
     """The variant of that name; SpecError names the known ones."""
-    try:
+    if name in ROUTERS:
         return ROUTERS[name]
-    except KeyError:
-        raise SpecError(f"unknown router {name!r}: allowed are {', '.join(ROUTERS)}") from None
+    if name in _USERS:
+        return _USERS[name]
+    if is_users(name):
+        return Router(
+            name=name, summary="a user's router, not loaded here", weight_sum="free", source="a record", grouped=False
+        )
+    raise SpecError(f"unknown router {name!r}: allowed are {', '.join(ROUTERS)}")

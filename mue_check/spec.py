@@ -78,6 +78,11 @@ class Experts:
             raise SpecError(
                 f"{self.notation}: router {self.router!r} activates at most {kind.most_activated} expert(s) per token"
             )
+        if self.activated < kind.least_activated or not kind.takes(self.total, self.activated):
+            raise SpecError(
+                f"{self.notation}: router {self.router!r} claims to activate at least {kind.least_activated}, from "
+                f"{kind.group_limit or kind.own_groups} of {kind.own_groups} group(s)"
+            )
         if self.groups > 1 and not kind.grouped:
             raise SpecError(
                 f"{self.notation}: router {self.router!r} does not take a/G of each group: leave groups G at 1"
@@ -119,8 +124,15 @@ class Experts:
 
     @property
     def weight_sum(self) -> float | None:
-        """What the active weights of a token sum to by the router's own claim; None where it claims nothing."""
-        return {"one": 1.0, "groups": float(self.groups), "free": None}[get_router(self.router).weight_sum]
+        """What the active weights of a token sum to where the rule knows what to do with it; None elsewhere."""
+        kind = get_router(self.router)
+        return {"one": 1.0, "groups": float(self.groups * kind.own_groups), "free": None}[kind.weight_sum]
+
+    @property
+    def claimed_sum(self) -> float | None:
+        """What every token's active weights sum to by the router's own claim; None where it claims nothing."""
+        kind = get_router(self.router)
+        return None if kind.drops else kind.scale or self.weight_sum
 
     def __str__(self) -> str:
         router = f",router={self.router}" if self.router != "sigmoid_norm" else ""

@@ -1,6 +1,7 @@
 """The suites as people run them: a pytest process of its own, looked at from outside."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,41 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+WITH_US = {**os.environ, "PYTHONPATH": str(ROOT)}
+ROUTERS = """
+import torch
+
+NAME = "text"
+
+
+def raises(d_model, n_experts, top_k):
+    raise ValueError("no such size")
+
+
+class Scores(torch.nn.Linear):
+    def __init__(self, d_model, n_experts, top_k):
+        super().__init__(d_model, n_experts)
+        self.top_k = top_k
+
+    def forward(self, x):
+        return super().forward(x).sigmoid()
+
+
+class Right(Scores):
+    def forward(self, x):
+        weights, indices = super().forward(x).topk(self.top_k, dim=-1)
+        return weights / weights.sum(-1, keepdim=True), indices
+
+
+class Narrow(Right):
+    def forward(self, x):
+        return super().forward(x[1:] if self.top_k == 4 else x)
+
+
+class Branching(Right):
+    def forward(self, x):
+        return super().forward(x / 2 if x.abs().max() > 1e9 else x)
+"""
 QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
 
 
@@ -48,7 +84,19 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--heldout", "d=32"], "is the reference itself"),
         (["--heldout", "T=7"], "must lie in [0, 1)"),
         (["--rule", "u_mup"], "unknown rule 'u_mup': allowed are complete_mue, complete_mue_literal, complete_mue_cdp"),
-        (["--router", "mine:factory"], "--router 'mine:factory': write builtin:NAME with NAME one of sigmoid_norm"),
+        (["--router", "mine"], "--router 'mine': write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are sig"),
+        (["--router", "mine:factory"], "--router 'mine:factory': cannot import 'mine': ModuleNotFoundError"),
+        (["--router", "{tmp}/mine.py:NAME"], "mine.py:NAME': NAME is a str, nothing to call"),
+        (
+            ["--router", "{tmp}/mine.py:raises"],
+            "at d_model=32, n_experts=8, top_k=2: the factory raises ValueError: no",
+        ),
+        (
+            ["--router", "{tmp}/mine.py:Scores"],
+            "n_experts=8, top_k=2: cannot tell weights and choice in (the ",
+        ),
+        (["--router", "{tmp}/mine.py:Narrow"], "n_experts=16, top_k=4: indices are [49, 4], not [50, K]"),
+        (["--router", "{tmp}/mine.py:Scores+selection_bias"], "+selection_bias goes with builtin:NAME alone"),
         (["--router", "builtin:best"], "unknown router 'best': allowed are sigmoid_norm"),
         (["--router", "builtin:moge+luck"], "unknown balance 'luck', allowed are none, auxiliary_loss"),
         (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),
@@ -59,6 +107,9 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
         (["--study", "{tmp}/file/study"], "cannot be written"),
         (["--tolerance", "-1"], "--tolerance -1.0: must be above 0"),
+        (["--claim", "claim.toml"], "--claim: goes with a router of your own"),
+        (["--claim", "absent.toml", "--router", "docs/examples/my_router.py:Router"], "cannot be read: No such file"),
+        (["--expected", "absent.toml"], "cannot be read: No such file"),
         (["--tier", "gpu"], "needs a CUDA device"),
     ],
 )
@@ -68,6 +119,7 @@ def test_bad_options_are_one_line_and_exit_4(
 ) -> None:
     np.zeros(100, dtype=np.uint16).tofile(tmp_path / "short.bin")
     (tmp_path / "file").write_text("in the way")
+    (tmp_path / "mine.py").write_text(ROUTERS)
     study = tmp_path / "study"
     filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     if "--study" not in filled:
@@ -78,7 +130,7 @@ def test_bad_options_are_one_line_and_exit_4(
     assert result.returncode == 4, result.stdout + result.stderr
     errors = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(errors) == 1, result.stderr
-    assert says in errors[0]
+    assert says.replace("{tmp}", str(tmp_path)) in errors[0]
     assert not study.exists()
 
 
@@ -101,11 +153,11 @@ def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
     chosen = collected("suites/", "--axes=activated_experts", study)
     assert chosen
     assert all("-activated_experts" in test for test in chosen)
-    both = collected("suites/", "--tier=cpu", study)
+    both = [test for test in collected("suites/", "--tier=cpu", study) if "test_router.py" not in test]
     assert {"docstrings", "markov"} == {test.split("[")[1].split("-")[0].rstrip("]") for test in both}
     assert "composite]" in both[0]  # longest first
     assert "test_scales" in both[-1]
-    only = collected("suites/", "--tier=cpu", "--corpus=docstrings", study)
+    only = [test for test in collected("suites/", "--tier=cpu", "--corpus=docstrings", study) if "docstrings" in test]
     assert {test.replace("docstrings", "markov") for test in only} == {test for test in both if "[markov" in test}
 
 
@@ -184,5 +236,49 @@ def test_a_wrong_rule_fails_and_says_everything(tmp_path: Path) -> None:
     assert "FAIL: change of logits" in str(properties["coordinates-width-markov-complete_mue_literal"])
 
 
+def test_a_users_router_is_measured_and_its_records_outlive_it(tmp_path: Path) -> None:
+    study, file = tmp_path / "study", tmp_path / "mine.py"
+    file.write_text(ROUTERS)
+    suite = ("suites/test_capacity.py", "-k", "test_scales", "--study", study, "--router", f"{file}:Branching")
+    result = run_pytest(*suite)
+    assert result.returncode == 0, result.stdout + result.stderr
+    notice = "mine.py:Branching is called run after run, since vmap refuses it: RuntimeError: vmap: It looks like you"
+    assert result.stdout.count(notice) == 1
+    assert "(mine.py:33: return super().forward(x / 2 if x.abs().max() > 1e9 else x))" in result.stdout
+    (said,) = [line for line in result.stdout.splitlines() if line.startswith("coordinates-capacity-markov-")]
+    assert re.match(r"coordinates-capacity-markov-complete_mue-mine-Branching-[0-9a-f]{8}: PASS", said)
+    cells = set(study.glob("cells/*"))
+    again = run_pytest(*suite, "-n", "2")
+    assert said in again.stdout
+    assert set(study.glob("cells/*")) == cells
+    file.unlink()
+    report = [sys.executable, "-m", "mue_check", "report", str(study)]
+    judged = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, check=False, env=WITH_US)
+    assert judged.returncode == 0, judged.stderr
+    assert "mine-Branching-" in (study / "report.md").read_text()
+
+
 def test_no_test_run_is_exit_5(tmp_path: Path) -> None:
     assert run_pytest("suites/", "-k", "nothing", "--study", tmp_path / "study").returncode == 5
+
+
+def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path) -> None:
+    expected = tmp_path / "expected.toml"
+    expected.write_text('bias-selection = "mended next week"\n')
+    study = f"--study={tmp_path / 'study'}"
+    example = ("suites/test_router.py", "--router=docs/examples/my_router.py:Router", study)
+    broken = run_pytest(*example, "-n", "2")
+    assert broken.returncode == 1, broken.stdout
+    assert "the selection bias leaks into the weights" in broken.stdout
+    assert (
+        "FAILED suites/test_router.py::test_router[docs/examples/my_router.py:Router-bias-selection]" in broken.stdout
+    )
+    known = run_pytest(*example, f"--expected={expected}")
+    assert known.returncode == 0, known.stdout
+    assert "1 xfailed" in known.stdout
+    right = run_pytest("suites/test_router.py", study)
+    assert right.returncode == 0, right.stdout
+    # a router that could not even train hears why from its checks, and in a suite that trains from the usage error
+    silent = "--router=mue_check.conformance.subjects.misbehaving:ReturnsNone"
+    assert "the router returns None, no tensors" in run_pytest("suites/test_router.py", silent, study).stdout
+    assert run_pytest("suites/test_capacity.py", silent, study).returncode == 4

@@ -77,37 +77,42 @@ class Ladder:
     def with_routing(self, router: str, balance: str) -> "Ladder | None":
         """The same ladder with another routing variant in every mixture; None where that would be another question.
 
-        Shared experts that belong to the variant join, and it may activate fewer experts. A ladder that is
-        about the activated experts, or promises one active width, is left out where the variant breaks that.
+        Shared experts that belong to the variant join, and it may activate fewer experts, or a number of its own. A
+        target that it cannot route falls away. A ladder whose reference it cannot route, or that is about the activated
+        experts or promises one active width where the variant breaks that, is left out.
         """
         if (router, balance) == ("sigmoid_norm", "none"):
             return self  # the rule's own, and a hybrid keeps its normalization
         kind = get_router(router)
+        pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, kind, balance))]
+        if not pairs or pairs[0][0] != self.reference:
+            return None
+        before = [rung for rung, _ in pairs]
         rungs: dict[object, Rung] = {}
-        for rung in self.rungs:
-            routed = _routed(rung, kind, balance)
+        for _, routed in pairs:
             rungs.setdefault((routed.model, routed.batch, routed.steps), routed)  # of equal rungs the first stays
-        first, *rest = rungs.values()
-        made = replace(self, reference=first, targets=tuple(rest))
-        about_activated = len(_activated(self)) > 1 and _activated(made) != _activated(self)
-        one_width = len(_active_widths(self)) == 1 < len(_active_widths(made))
-        return None if not rest or about_activated or one_width else made
+        first, *rest = after = list(rungs.values())
+        about_activated = len(_activated(before)) > 1 and _activated(after) != _activated(before)
+        one_width = len(_active_widths(before)) == 1 < len(_active_widths(after))
+        return None if not rest or about_activated or one_width else replace(self, reference=first, targets=tuple(rest))
 
 
-def _activated(ladder: Ladder) -> set[int]:
-    experts = [rung.model.feed_forward for rung in ladder.rungs]
+def _activated(rungs: Sequence[Rung]) -> set[int]:
+    experts = [rung.model.feed_forward for rung in rungs]
     return {e.activated for e in experts if isinstance(e, Experts)}
 
 
-def _active_widths(ladder: Ladder) -> set[int]:
-    return {rung.model.feed_forward.active_width for rung in ladder.rungs}
+def _active_widths(rungs: Sequence[Rung]) -> set[int]:
+    return {rung.model.feed_forward.active_width for rung in rungs}
 
 
-def _routed(rung: Rung, kind: Router, balance: str) -> Rung:
+def _routed(rung: Rung, kind: Router, balance: str) -> Rung | None:
     old = rung.model.feed_forward
     if not isinstance(old, Experts):
         return rung
-    activated = min(old.activated, kind.most_activated or old.activated)
+    activated = max(kind.least_activated, min(old.activated, kind.most_activated or old.activated))
+    if not kind.takes(old.total, activated):
+        return None
     new = replace(
         old,
         activated=activated,

@@ -17,6 +17,12 @@ def add(commands: "Commands[Parser]") -> None:
         "catch it.",
         epilog="example: mue_check mutants --workers 2 --out reports/mutation/report.md",
     )
+    mutants.add_argument(
+        "--routing", action="store_true", help="mistakes of people's routers, blocks and optimizers before their checks"
+    )
+    mutants.add_argument(
+        "--seeds", type=int, default=2, metavar="N", help="with --routing: seeds of right subjects (default: 2)"
+    )
     mutants.add_argument("--only", metavar="A,B", help="these mutants alone (default: all)")
     mutants.add_argument(
         "--sweep", action="store_true", help="the drift of each mutant too: minutes in place of seconds"
@@ -33,6 +39,8 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Ask, print each mutant as it is done, and write the table."""
+    if options.routing:
+        return _routing(options)
     from mue_check.mutants import MUTANTS, get_mutant
     from mue_check.mutants.outcome import CHECKS
     from mue_check.records.files import write_atomic
@@ -71,3 +79,35 @@ def run(options: Options) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(options.out, render_mutation(results, f"mue_check mutants --tier {tier.name}{sweep}").encode())
     return EXIT_OK if all(result.killed for result in results) else EXIT_FAIL
+
+
+def _routing(options: Options) -> int:
+    from mue_check.audit.mutation import run_set_ups
+    from mue_check.conformance.mutation import run_bugs, run_right
+    from mue_check.records.files import write_atomic
+    from mue_check.report.bugs import bug_words, render_bugs
+
+    if options.seeds < 1:
+        raise SpecError(f"--seeds {options.seeds}: must be at least 1")
+    bugs, set_ups, right = [], [], []
+    for bug in run_bugs():
+        bugs.append(bug)
+        if not options.quiet:
+            print(
+                f"{'ok  ' if bug.caught else 'MISS'} row {bug.row} {bug.name}: {bug.caught_by}: {bug.said}", flush=True
+            )
+    for set_up in run_set_ups():
+        set_ups.append(set_up)
+        if not options.quiet:
+            print(f"{'ok  ' if set_up.caught else 'MISS'} {set_up.name}: {set_up.caught_by}: {set_up.said}", flush=True)
+    for subject in run_right(options.seeds):
+        right.append(subject)
+        if not options.quiet:
+            alarms = f", false alarms: {', '.join(subject.false_alarms)}" if subject.false_alarms else ""
+            print(f"{subject.claim} {subject.name}: fit {subject.fit}{alarms}", flush=True)
+    print("\n".join(bug_words(bugs, set_ups, right)))
+    if options.out:
+        command = f"mue_check mutants --routing --seeds {options.seeds}"
+        write_atomic(options.out, render_bugs(bugs, set_ups, right, command).encode())
+    missed = any(not b.caught for b in bugs) or any(not s.caught for s in set_ups) or any(r.false_alarms for r in right)
+    return EXIT_FAIL if missed else EXIT_OK

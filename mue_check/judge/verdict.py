@@ -1,9 +1,13 @@
 """The verdict: one function. INCONCLUSIVE is no PASS, and it is no FAIL either; RESIDUAL is for approximate laws."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from mue_check.judge.interval import Interval
+if TYPE_CHECKING:
+    from mue_check.judge.interval import Interval
 
 
 class Verdict(StrEnum):

@@ -59,7 +59,7 @@ def _weights(stack: Stack) -> Iterator[tuple[str, Tensor]]:
     """Each role with all its weights side by side, [R, X]."""
     by_role: defaultdict[str, list[Tensor]] = defaultdict(list)
     for p in stack.state.declared:
-        by_role[p.role].append(stack.state.parameters[p.name].detach().flatten(1))
+        by_role[p.role].append(stack.state.parameters[p.name].detach().reshape(stack.runs, -1))
     for role, parts in by_role.items():
         yield WEIGHT + role, torch.cat(parts, dim=1)
 

@@ -17,13 +17,21 @@ BIAS_STEP = 0.001
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """What the router of one layer said and did in one forward pass: logits [R, M, E] and the choice."""
+    """What the router of one layer said and did in one forward pass: logits [R, M, E] and the choice.
 
-    logits_RME: Tensor
+    A user's router may keep its logits to itself, so that ``sizes`` says M and E; ``auxiliary_R`` is a loss of its own.
+    """
+
+    logits_RME: Tensor | None
     routing: AnyRouting
+    sizes: tuple[int, int] | None = None
+    auxiliary_R: Tensor | None = None
 
     def assignments(self) -> Tensor:
         """[R, M, E]: 1 where a token sees an expert; no gradient."""
+        if self.logits_RME is None:
+            assert self.sizes is not None
+            return assignments(self.routing, *self.sizes)
         return assignments(self.routing, *self.logits_RME.shape[1:])
 
 
@@ -51,6 +59,7 @@ def auxiliary_loss(layers: Sequence[LayerRouting], router: str) -> Tensor:
     for layer in layers:
         load_RE = layer.assignments().sum(1)
         share_RE = load_RE / load_RE.sum(-1, keepdim=True)
+        assert layer.logits_RME is not None  # only what is built in is balanced
         mean_RE = probabilities(layer.logits_RME, router).mean(1)
         losses.append((share_RE * mean_RE).sum(-1) * share_RE.shape[-1])
     return torch.stack(losses).mean(0)

@@ -1,4 +1,4 @@
-"""What a router decides, by token (Routing) or by expert (ExpertChoice); both as one matrix of weights."""
+"""What a router decides: by token (Routing), by expert (ExpertChoice), or as a matrix, which both can be written as."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,15 @@ class ExpertChoice:
     indices: Tensor
 
 
-AnyRouting = Routing | ExpertChoice
+@dataclass(frozen=True)
+class DenseRouting:
+    """Each token's weight at each expert and whether the two meet, both [R, M, E]; any number of experts per token."""
+
+    weights: Tensor
+    met: Tensor
+
+
+AnyRouting = Routing | ExpertChoice | DenseRouting
 
 
 def select(scores_RME: Tensor, experts: Experts, bias_RE: Tensor | None = None) -> Routing:
@@ -45,6 +53,8 @@ def scaled_weights(routing: AnyRouting, multiplier: float) -> AnyRouting:
 def combine(routing: AnyRouting, tokens: int, total: int) -> Tensor:
     """[R, M, E]: each token's weight at each expert, 0 where the two do not meet."""
     weights = routing.weights
+    if isinstance(routing, DenseRouting):
+        return weights
     if isinstance(routing, Routing):
         return weights.new_zeros(len(weights), tokens, total).scatter(-1, routing.indices, weights)
     return weights.new_zeros(len(weights), total, tokens).scatter(-1, routing.indices, weights).transpose(1, 2)
@@ -52,4 +62,6 @@ def combine(routing: AnyRouting, tokens: int, total: int) -> Tensor:
 
 def assignments(routing: AnyRouting, tokens: int, total: int) -> Tensor:
     """[R, M, E]: 1 where a token sees an expert, else 0; no gradient."""
+    if isinstance(routing, DenseRouting):
+        return routing.met.to(routing.weights.dtype)
     return combine(replace(routing, weights=torch.ones_like(routing.weights)), tokens, total)

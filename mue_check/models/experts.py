@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mue_check.models.choice import AnyRouting, ExpertChoice, Routing, combine
+from mue_check.models.choice import AnyRouting, DenseRouting, ExpertChoice, Routing, combine
 
 
 def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
@@ -71,8 +71,9 @@ def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD:
     """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quicker for the shape."""
     if isinstance(routing, ExpertChoice):
         return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    product = grouped_experts if prefer_grouped(x_RMD, up_RDEF, routing) else all_experts
-    return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+    if isinstance(routing, DenseRouting) or not prefer_grouped(x_RMD, up_RDEF, routing):
+        return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+    return grouped_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
 
 
 def prefer_grouped(x_RMD: Tensor, up_RDEF: Tensor, routing: Routing) -> bool:

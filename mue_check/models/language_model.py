@@ -15,8 +15,10 @@ from mue_check.models.balancing import LayerRouting
 from mue_check.models.choice import AnyRouting, scaled_weights
 from mue_check.models.content_blind import prefix_keys
 from mue_check.models.experts import expert_product
+from mue_check.models.foreign import ForeignRouter
 from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.routing import route
+from mue_check.routers import is_users
 from mue_check.rules import Prescription, Role
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
@@ -44,7 +46,10 @@ class LanguageModel:
     def __init__(self, spec: ModelSpec, prescription: Prescription, *, vocab: int, context: int) -> None:
         self.spec, self.vocab, self.context = spec, vocab, context
         self.experts = spec.feed_forward if isinstance(spec.feed_forward, Experts) else None
-        self.parameters = tuple(_declare(spec, vocab, context))
+        self.router: ForeignRouter | None = None
+        if self.experts and is_users(self.experts.router):
+            self.router = ForeignRouter(self.experts, width=spec.width, depth=spec.depth)
+        self.parameters = tuple(_declare(spec, vocab, context, self.router))
 
         def multiplier(role: Role) -> float:
             return prescription[role].forward_multiplier
@@ -93,12 +98,10 @@ class LanguageModel:
                 branch = self._dense(p, prefix, y)
             else:
                 bias_RE = None if bias_LRE is None else bias_LRE[layer]
-                logits_RME = y @ p[prefix + "router"]
-                tap(prefix + "router_logits", logits_RME)
-                routing = route(logits_RME, self.experts, bias_RE=bias_RE, prefix_RM=prefix_RM, layer=layer)
+                decided = self._decide(p, layer, y, self.experts, bias_RE, prefix_RM, tap)
                 if layers is not None:
-                    layers.append(LayerRouting(logits_RME, routing))
-                branch = self._mixture(p, prefix, y, routing)
+                    layers.append(decided)
+                branch = self._mixture(p, prefix, y, decided.routing)
             tap(prefix + "ffn_branch", branch)
             x = x + branch
         tap("residual", x)
@@ -135,6 +138,29 @@ class LanguageModel:
         up, gate, down = (p[prefix + name] for name in ("ffn_up", "ffn_gate", "ffn_down"))
         return scaled(_swiglu(y_RMD, up, gate, down), self._ffn_multiplier)
 
+    def _decide(
+        self,
+        p: Parameters,
+        layer: int,
+        y_RMD: Tensor,
+        experts: Experts,
+        bias_RE: Tensor | None,
+        prefix_RM: Tensor | None,
+        tap: Tap,
+    ) -> LayerRouting:
+        name = f"block{layer}.router"
+        if self.router is not None:
+            decided = self.router(layer, p, y_RMD)
+            if tap is not _no_tap:
+                logits_RME = decided.logits_RME
+                logits_RME = self.router.logits(layer, p, y_RMD) if logits_RME is None else logits_RME
+                if logits_RME is not None:
+                    tap(name + "_logits", logits_RME)
+            return decided
+        logits_RME = y_RMD @ p[name]
+        tap(name + "_logits", logits_RME)
+        return LayerRouting(logits_RME, route(logits_RME, experts, bias_RE=bias_RE, prefix_RM=prefix_RM, layer=layer))
+
     def _mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, routing: AnyRouting) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("expert_up", "expert_gate", "expert_down"))
         # A R on the weights [R, M, K]: the routed sum is D / K times as large
@@ -149,7 +175,7 @@ def _swiglu(x: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor) -> Te
     return (F.silu(x @ gate_RDF) * (x @ up_RDF)) @ down_RFD
 
 
-def _declare(spec: ModelSpec, vocab: int, context: int) -> Iterator[Parameter]:
+def _declare(spec: ModelSpec, vocab: int, context: int, router: ForeignRouter | None) -> Iterator[Parameter]:
     d = spec.width
 
     def matrix(name: str, role: Role, *shape: int) -> Parameter:
@@ -172,7 +198,10 @@ def _declare(spec: ModelSpec, vocab: int, context: int) -> Iterator[Parameter]:
             yield matrix(prefix + "ffn_gate", Role.FFN_GATE, d, ffn.hidden)
             yield matrix(prefix + "ffn_down", Role.FFN_DOWN, ffn.hidden, d)
             continue
-        yield matrix(prefix + "router", Role.ROUTER, d, ffn.total)
+        if router is None:
+            yield matrix(prefix + "router", Role.ROUTER, d, ffn.total)
+        else:
+            yield from router.declare(layer)
         yield matrix(prefix + "expert_up", Role.EXPERT_UP, d, ffn.total, ffn.hidden)
         yield matrix(prefix + "expert_gate", Role.EXPERT_GATE, d, ffn.total, ffn.hidden)
         yield matrix(prefix + "expert_down", Role.EXPERT_DOWN, ffn.total, ffn.hidden, d)

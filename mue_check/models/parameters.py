@@ -15,12 +15,13 @@ Parameters = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One tensor of a model, without its run axis. ``constant`` is set for gains, which start equal."""
+    """One tensor of a model, without its run axis. ``constant`` is set for what is not drawn: gains, which start equal,
+    and vectors that a user's router begins with."""
 
     name: str
     role: Role
     shape: tuple[int, ...]
-    constant: float | None = None
+    constant: float | tuple[float, ...] | None = None
 
 
 def stable_seed(*parts: object) -> int:
@@ -32,7 +33,9 @@ def stable_seed(*parts: object) -> int:
 def initial_value(parameter: Parameter, std: float, seeds: Sequence[int]) -> Tensor:
     """[R, *shape] float32 on CPU: normal with ``std``, run r drawn from seeds[r] and the parameter's name alone."""
     if parameter.constant is not None:
-        return torch.full((len(seeds), *parameter.shape), parameter.constant)
+        value = torch.tensor(parameter.constant)
+        value = value.view(parameter.shape) if value.dim() else value
+        return value.expand(len(seeds), *parameter.shape).clone()
     drawn = {
         seed: torch.randn(parameter.shape, generator=torch.Generator().manual_seed(stable_seed(seed, parameter.name)))
         for seed in set(seeds)

@@ -23,8 +23,8 @@ def ask_load(study: Study, ladder: Ladder, rung: Rung) -> Answer[RoutingLoad]:
     cell = arm.cell("routing", [arm.base.lr], range(study.tier.seeds))
     ensure([cell], study.store)
     side = side_of(rung, arm, [cell.key])
-    result = judge_load(side_table(study.store, side), experts.weight_sum)
+    result = judge_load(side_table(study.store, side), experts.claimed_sum)
     name = study.name("routing", ladder.name, rung.label)
     expected = Verdict.PASS if result.verdict else None
-    comparison = study.save("routing", name, ladder, CLAIM_TOLERANCE, (side,), expected, weight_sum=experts.weight_sum)
+    comparison = study.save("routing", name, ladder, CLAIM_TOLERANCE, (side,), expected, weight_sum=experts.claimed_sum)
     return Answer(comparison=comparison, result=result, verdict=result.verdict, measured=str(result))

@@ -12,6 +12,8 @@ from mue_check.judge.optimum import Curve
 from mue_check.records import Store
 from mue_check.study.comparison import Comparison, Side
 
+_OF_A_ROUTER = ("router_logits", "weight.router")
+
 
 def curve_of(tables: Sequence[pd.DataFrame], *, first_seed: int = 0) -> Curve:
     """The loss-vs-LR curve in loss_grid tables, with replicates in place of seeds.
@@ -54,5 +56,10 @@ def law_rungs(store: Store, sides: Sequence[Side]) -> list[Rung]:
 
 
 def judge_coordinates(ladder: str, rungs: Sequence[Rung]) -> list[LawResult]:
-    """Judge the laws of the ladder of that name on its rungs."""
-    return [judge_law(law, rungs) for law in LAWS[ladder]]
+    """Judge the laws of the ladder of that name on its rungs.
+
+    A user's router may keep its logits to itself, or have no matrix: its laws then have nothing to look at.
+    """
+    measured = set(rungs[0].table["coordinate"])
+    absent = [c for c in _OF_A_ROUTER if not any(name.endswith(c) for name in measured)]
+    return [judge_law(law, rungs) for law in LAWS[ladder] if law.coordinate not in absent]

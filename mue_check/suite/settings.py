@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
+    from mue_check.conformance.claim import RoutingSpec
     from mue_check.rules import Rule
     from mue_check.tiers import Tier
 
@@ -31,6 +33,14 @@ class Settings:
     heldout: str | None
     beside: tuple[Rule, ...]
     options: tuple[str, ...]
+    subject: str = "builtin:sigmoid_norm"
+    """The router whose conformance is asked, as it was named in ``folder``."""
+    folder: Path = Path()
+    claim: RoutingSpec | None = None
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """Checks that are expected to fail, and why."""
+    notices: tuple[str, ...] = ()
+    """What people must know of their own router."""
 
     @property
     def routing(self) -> str:
@@ -40,6 +50,16 @@ class Settings:
     def command(self, test: str) -> str:
         """What asks a test's question again; ``test`` is its node id."""
         return shlex.join(["pytest", test, *self.options])
+
+    def late_notices(self) -> tuple[str, ...]:
+        """What people must know of their own router and was found while it trained, each once in a process."""
+        from mue_check.routers import is_users
+
+        if not is_users(self.router):
+            return ()
+        from mue_check.models.foreign import LOADED
+
+        return LOADED[self.router].news()
 
     def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
         """The tier's ladders of an axis with the routing and the composite target that were asked for."""
@@ -66,9 +86,12 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
     group.addoption(
         "--router",
-        metavar="builtin:NAME[+BALANCE]",
-        help="routing variant in every mixture, e.g. builtin:deepseek_v3+selection_bias (default: the rule's own)",
+        metavar="builtin:NAME[+BALANCE]|MODULE:FACTORY|FILE.py:FACTORY",
+        help="routing in every mixture: a variant, e.g. builtin:deepseek_v3+selection_bias, or your own router, "
+        "made by factory(d_model, n_experts, top_k) (default: the rule's own)",
     )
+    group.addoption("--claim", metavar="FILE.toml", help="what your router claims (default: its routing_spec)")
+    group.addoption("--expected", metavar="FILE.toml", help='checks of suites/test_router.py that fail: id = "reason"')
     group.addoption("--heldout", metavar="SPEC", help="the composite target of suites/test_heldout.py")
     group.addoption(
         "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
@@ -83,6 +106,8 @@ def add_options(parser: pytest.Parser) -> None:
 def read_settings(config: pytest.Config) -> Settings:
     """Check every option, then make the study folder; MueCheckError on the first that is wrong."""
     from mue_check.axes import parse_axes
+    from mue_check.conformance.claim import read_claim
+    from mue_check.conformance.expected import read_expected
     from mue_check.data import CORPORA, load_corpus
     from mue_check.errors import SpecError
     from mue_check.records import Store
@@ -104,14 +129,18 @@ def read_settings(config: pytest.Config) -> Settings:
     tolerance = option("tolerance")
     if tolerance is not None and not 0 < tolerance < 100:
         raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
-    router, balance = _routing(option("router"))
+    folder = Path(config.invocation_params.dir)
+    if option("claim") and (option("router") or "builtin:").startswith("builtin:"):
+        raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
+    claim = read_claim(folder / option("claim")) if option("claim") else None
+    router, balance = _routing(option("router"), folder, claim)
     given = option("study")
     root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
     beside = tuple(dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip()))
     if rule.name in beside:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
     options = ["--tier", tier.name]
-    for key in ("corpus", "tolerance", "router", "heldout", "beside", "study"):
+    for key in ("corpus", "tolerance", "router", "claim", "expected", "heldout", "beside", "study"):
         options += [f"--{key}", str(option(key))] if option(key) else []
     options += ["--rule", rule.name] if rule.name != "complete_mue" else []
     settings = Settings(
@@ -127,7 +156,13 @@ def read_settings(config: pytest.Config) -> Settings:
         heldout=option("heldout"),
         beside=tuple(get_rule(name) for name in beside),
         options=tuple(options),
+        subject=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
+        folder=folder,
+        claim=claim,
+        expected=read_expected(folder / option("expected")) if option("expected") else {},
     )
+    if not trains_nothing(config.args):
+        settings = replace(settings, notices=_try_router(settings, option("router")))
     # a routing, a composite, a batch or a beta that cannot be is a usage error
     for corpus in corpora:
         for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
@@ -139,17 +174,56 @@ def read_settings(config: pytest.Config) -> Settings:
     return settings
 
 
-def _routing(text: str | None) -> tuple[str, str]:
-    """Router and balance of ``builtin:NAME[+BALANCE]``."""
-    from mue_check.errors import SpecError
+def trains_nothing(arguments: Sequence[str]) -> bool:
+    """Whether conformance alone is asked for: a router that could not even train shall hear why from its checks."""
+    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
+    return bool(named) and all(name.endswith("test_router.py") for name in named)
+
+
+def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple[str, str]:
+    """Router and balance of ``builtin:NAME[+BALANCE]``; a user's router is loaded, and has no balance."""
+    from mue_check.errors import ClaimError, SpecError
     from mue_check.routers import BALANCES, ROUTERS, get_router
 
     if text is None:
         return "sigmoid_norm", "none"
-    kind, _, rest = text.partition(":")
-    name, _, balance = rest.partition("+")
-    if kind != "builtin":
-        raise SpecError(f"--router {text!r}: write builtin:NAME with NAME one of {', '.join(ROUTERS)}")
-    if balance and balance not in BALANCES:
-        raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
-    return get_router(name).name, balance or "none"
+    kind, colon, rest = text.rpartition(":")
+    name, plus, balance = rest.partition("+")
+    if not colon:
+        names = ", ".join(ROUTERS)
+        raise SpecError(f"--router {text!r}: write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are {names}")
+    if kind == "builtin":
+        if balance and balance not in BALANCES:
+            raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
+        return get_router(name).name, balance or "none"
+    if plus:
+        raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME alone; your router balances itself")
+    from mue_check.dropin import load_router
+
+    try:
+        return load_router(text, folder, claim).name, "none"
+    except ClaimError as error:
+        raise SpecError(f"--router {text!r}: {error}") from None
+
+
+def _try_router(settings: Settings, text: str | None) -> tuple[str, ...]:
+    """Call a user's router at every size that it may meet, before anything trains; notices."""
+    from mue_check.errors import ClaimError, SpecError
+    from mue_check.routers import is_users
+
+    if not is_users(settings.router):
+        return ()
+    from mue_check.dropin import try_router
+
+    questions: tuple[Question, ...] = ("drift", "scales", "speed")
+    ladders = [
+        ladder
+        for axis in settings.axes
+        for corpus in settings.corpora
+        for question in questions
+        for ladder in settings.ladders(axis, corpus, question)
+    ]
+    try:
+        return try_router(settings.router, ladders, settings.tier.device)
+    except ClaimError as error:
+        raise SpecError(f"--router {text!r}: {error}") from None

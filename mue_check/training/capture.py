@@ -35,3 +35,22 @@ def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.dev
         step()
     restore()
     return graph.replay
+
+
+def capture_if_possible(
+    step: Callable[[], None], state: Sequence[Tensor], device: torch.device, say: Callable[[BaseException], None]
+) -> Callable[[], None]:
+    """``capture``, or the ``step`` itself where code that is not ours breaks it; ``say`` then gets the error."""
+    saved = [tensor.clone() for tensor in state]
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    try:
+        return capture(step, state, device)
+    except Exception as error:  # a capture that broke off raises whatever the code under it does
+        if stream is not None:
+            torch.cuda.set_stream(stream)  # the broken capture has left its own
+            torch.cuda.synchronize(device)
+        with torch.no_grad():
+            for tensor, value in zip(state, saved, strict=True):
+                tensor.copy_(value)
+        say(error)
+        return step

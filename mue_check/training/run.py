@@ -21,7 +21,7 @@ from mue_check.models.parameters import stable_seed
 from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.spec import ModelSpec, TrainSpec
 from mue_check.training.adamw import AdamW
-from mue_check.training.capture import capture
+from mue_check.training.capture import capture, capture_if_possible
 from mue_check.training.state import RunState
 
 
@@ -74,6 +74,9 @@ class Stack:
             weight_decay=None if weight_decays is None else torch.tensor(weight_decays),
             train=train,
         )
+        held = {} if self.model.router is None else self.model.router.buffers(seeds, device)
+        self.tensors = {**self.state.parameters, **held}
+        """What a forward pass needs: the parameters, and the buffers of a user's router."""
         self.selection_bias = self.model.zero_bias(self.runs, device)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
         self.heldout = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
@@ -92,12 +95,22 @@ class Stack:
     def step(self) -> Callable[[], None]:
         """One training step as a callable, captured whole where the device allows."""
         stack = weakref.proxy(self)  # a stack that held itself would keep its memory until the next collection
-        return capture(lambda: training_step(stack), self.buffers(), self.device)
+
+        def step() -> None:
+            training_step(stack)
+
+        router = self.model.router
+        if router is None:
+            return capture(step, self.buffers(), self.device)
+        if self.device.type == "cuda" and router.capture_trouble:
+            return step
+        return capture_if_possible(step, self.buffers(), self.device, router.cannot_be_captured)
 
     def buffers(self) -> list[Tensor]:
         """Everything that a step changes in place."""
         bias = [] if self.selection_bias is None else [self.selection_bias]
-        return [*self.state.buffers(), *bias, self.counter, self.log]
+        moving = [] if self.model.router is None else [self.tensors[name] for name in self.model.router.moving]
+        return [*self.state.buffers(), *bias, *moving, self.counter, self.log]
 
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""
@@ -110,7 +123,7 @@ class Stack:
         total = torch.zeros(self.runs, dtype=torch.float64, device=self.device)
         for window_BT in torch.split(self.heldout, self.train.batch):
             window_RBT = window_BT.expand(self.runs, -1, -1)
-            losses = self.model.losses(self.state.parameters, window_RBT, bias_LRE=self.selection_bias)
+            losses = self.model.losses(self.tensors, window_RBT, bias_LRE=self.selection_bias)
             total += losses.double() * len(window_BT)
         return total / len(self.heldout)
 
@@ -118,14 +131,14 @@ class Stack:
     def probe(self, tokens_BT: Tensor, tap: Tap) -> None:
         """A forward pass on fixed tokens [B, T], the same for every run, showing each activation to ``tap``."""
         tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
-        self.model.logits(self.state.parameters, tokens_RBT, tap, bias_LRE=self.selection_bias)
+        self.model.logits(self.tensors, tokens_RBT, tap, bias_LRE=self.selection_bias)
 
     @torch.no_grad()
     def routing(self, tokens_BT: Tensor) -> list[RoutingStatistics]:
         """How each layer routes fixed tokens [B, T], the same for every run; empty for a dense model."""
         layers: list[LayerRouting] = []
         tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
-        self.model.logits(self.state.parameters, tokens_RBT, bias_LRE=self.selection_bias, layers=layers)
+        self.model.logits(self.tensors, tokens_RBT, bias_LRE=self.selection_bias, layers=layers)
         return [routing_statistics(layer) for layer in layers]
 
 
@@ -137,11 +150,15 @@ def training_step(stack: Stack) -> None:
     """
     experts, bias = stack.model.experts, stack.selection_bias
     layers: list[LayerRouting] = []
-    watched = layers if experts and experts.balance != "none" else None
-    losses_R = stack.model.losses(stack.state.parameters, stack.batch(), bias_LRE=bias, layers=watched)
+    adds = stack.model.router is not None and stack.model.router.has_auxiliary_loss
+    watched = layers if experts and (experts.balance != "none" or adds) else None
+    losses_R = stack.model.losses(stack.tensors, stack.batch(), bias_LRE=bias, layers=watched)
     objective_R = losses_R
     if experts and experts.balance == "auxiliary_loss":
         objective_R = losses_R + AUXILIARY_COEFFICIENT * auxiliary_loss(layers, experts.router)
+    for layer in layers:
+        if layer.auxiliary_R is not None:
+            objective_R = objective_R + layer.auxiliary_R
     stack.state.gradient.zero_()
     torch.autograd.backward(objective_R.sum())
     stack.optimizer.step(stack.counter)

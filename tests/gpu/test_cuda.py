@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
+from mue_check.conformance.subject import Factory, subject_of
 from mue_check.data import load_corpus
+from mue_check.dropin import add_router
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
+from mue_check.models.foreign import LOADED
 from mue_check.models.routing import route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
+from tests.models import foreign_routers as users
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -84,6 +88,31 @@ def test_a_nan_run_does_not_touch_its_neighbours() -> None:
     assert torch.isnan(hurt.log[:, 1]).all()
     for run in (0, 2, 3):
         torch.testing.assert_close(hurt.log[:, run], clean.log[:, run], rtol=1e-4, atol=1e-5)
+
+
+class Syncing(users.Sigmoid):
+    """Asks the host for a value, which no capture can."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(x / max(1.0, x.abs().max().item() / 1e9))
+
+
+@pytest.mark.parametrize("factory", [*users.ROUTERS, users.Branching, Syncing], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("known", [True, False], ids=["guarded", "caught"])
+def test_a_users_router_is_captured_or_trains_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, factory: Factory, known: bool
+) -> None:
+    router = add_router(subject_of("router", factory, name=f"users:{factory.__name__}")).name
+    if not known:  # the guard sees nothing, and the capture itself breaks
+        monkeypatch.setattr("mue_check.models.foreign.Foreign.capture_trouble", lambda self, shape: "")
+    captured, eager = build(f"16e4a1s,h=8,router={router}"), build(f"16e4a1s,h=8,router={router}")
+    captured.advance(10)
+    for _ in range(10):
+        training_step(eager)
+    torch.testing.assert_close(captured.log[:10], eager.log[:10], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(captured.evaluate(), eager.evaluate(), rtol=1e-2, atol=1e-2)
+    said = "".join(LOADED[router].news())
+    assert ("cannot be captured" in said) == (factory in (users.Branching, Syncing))
 
 
 def test_the_grouped_product_in_bf16() -> None:

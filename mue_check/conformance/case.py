@@ -1,0 +1,260 @@
+"""A case: a subject at one shape and seed, and what checks need of it: modules, tokens, routings, logits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mue_check.conformance.adapter import Layout, Size, learn_layout
+from mue_check.conformance.claim import RoutingSpec
+from mue_check.conformance.routing import Routing
+from mue_check.conformance.subject import SHAPES, Shape, Subject, fitted
+from mue_check.errors import ClaimError
+
+if TYPE_CHECKING:
+    from mue_check.conformance.block import Form
+
+
+@dataclass
+class Found:
+    """What was learned of a subject at a shape where nothing is ambiguous, shared by all its cases."""
+
+    layout: Layout | None = None
+    router: str | None = None
+    """Dotted name of the router inside a block; "" for a subject that is a router."""
+    linear: bool = False
+    """The choice follows x W^T of the router's one [E, d] weight, so that it can stand for logits not returned."""
+    trouble: str = ""
+    """Why no layout was found."""
+    experts: "Form | None" = None
+    """Where a block's experts lie and what they compute."""
+    no_experts: str = ""
+    """Why they were not found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One subject, shape and seed on a device."""
+
+    subject: Subject
+    shape: Shape
+    seed: int
+    device: torch.device
+    chosen: bool = False
+    """The user named this shape: what is odd about it is then no matter of taste."""
+    found: Found = field(default_factory=Found)
+
+    @property
+    def claim(self) -> RoutingSpec:
+        """What the subject claims."""
+        return self.subject.claim
+
+    def at(self, **changes: int) -> "Case":
+        """The same at another shape that the claim allows."""
+        return replace(self, shape=fitted(replace(self.shape, **changes), self.claim))
+
+    def build(self, *, dtype: torch.dtype = torch.float32, train: bool = False) -> "Built":
+        """A fresh module; the same seed draws the same weights."""
+        with torch.random.fork_rng(devices=_cuda(self.device)):
+            # torch.manual_seed would seed every kind of device, with a stack trace each: a third of a check's time
+            torch.default_generator.manual_seed(1000 + self.seed)
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(1000 + self.seed)
+            module = self.subject.build(self.shape)
+        return Built(case=self, module=module.to(device=self.device, dtype=dtype).train(train), dtype=dtype)
+
+    def tokens(self, draw: int = 0, *, count: int | None = None) -> Tensor:
+        """[T, D] standard normal activations, as a norm before the block gives them."""
+        generator = torch.Generator().manual_seed(7919 * self.seed + draw)
+        x = torch.randn(count or self.shape.tokens, self.shape.d, generator=generator)
+        return x.to(self.device)
+
+    def learn(self) -> None:
+        """Find the layout of what the router returns, once, at a shape where all sizes differ."""
+        if self.found.layout is not None or self.found.trouble:
+            return
+        case = replace(self, shape=fitted(SHAPES[0], self.claim))
+        try:
+            self.found.router, self.found.layout = _search(case)
+        except ClaimError as error:
+            self.found.trouble = str(error)
+        else:
+            self.found.linear = _follows(case)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A module of a case, ready to be called."""
+
+    case: Case
+    module: nn.Module
+    dtype: torch.dtype
+
+    @cached_property
+    def router(self) -> nn.Module | None:
+        """The module that routes: itself, or the block's part; None in a block that has none."""
+        if self.case.subject.kind == "router":
+            return self.module
+        self.case.learn()
+        name = self.case.found.router
+        return None if name is None else self.module.get_submodule(name)
+
+    def call(self, x: Tensor) -> Any:
+        """What the subject returns for tokens [T, D]; a block sees them as one sequence."""
+        x = x.to(self.dtype)
+        return self.module(x.unsqueeze(0) if self.case.subject.kind == "block" else x)
+
+    def output(self, x: Tensor) -> Tensor:
+        """[T, D]: a block's output."""
+        return block_output(self.call(x), (1, *x.shape)).squeeze(0)
+
+    def route(self, x: Tensor) -> Routing:
+        """The routing of tokens [T, D]; ClaimError where it cannot be read."""
+        self.case.learn()
+        layout = self.case.found.layout
+        if layout is not None:
+            return layout.read(*self.routed(x))
+        if self.case.subject.kind == "block":
+            return self._shown(x)
+        self.call(x)  # what is wrong with the call itself comes first
+        raise ClaimError(self.case.found.trouble)
+
+    def acting(self, x: Tensor) -> Routing:
+        """The weights that act on the experts: a block may scale or normalize what its router returns."""
+        if self.case.subject.kind == "router":
+            return self.route(x)
+        try:
+            return self._shown(x)
+        except ClaimError:  # experts that cannot be told from one another show no weights
+            return self.route(x)
+
+    def _shown(self, x: Tensor) -> Routing:
+        """The routing as a block's output shows it."""
+        from mue_check.conformance.opening import read_routing
+
+        return read_routing(self, x)
+
+    def routed(self, x: Tensor) -> tuple[Any, Size]:
+        """What the router itself returns for tokens [T, D]."""
+        shape = self.case.shape
+        size = Size(tokens=len(x), experts=shape.experts, activated=shape.activated, lead=(1, len(x)))
+        if self.case.subject.kind == "router":
+            return self.call(x), replace(size, lead=())
+        if self.router is None:
+            raise ClaimError(self.case.found.trouble or "no part of the block returns a routing")
+        with outputs_of(self.module, lambda m: m is self.router) as seen:
+            self.call(x)
+        if not seen:
+            raise ClaimError(f"the block's {self.case.found.router} was not called")
+        return seen[0][2], size
+
+    def logits(self, x: Tensor) -> Tensor | None:
+        """[T, E] logits: returned, or x W^T where the choice was seen to follow it; None without either."""
+        routing = self.route(x)
+        if routing.logits is not None:
+            return routing.logits
+        return self.linear_logits(x) if self.case.found.linear else None
+
+    def linear_logits(self, x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor | None:
+        """[T, E]: x W^T, and the router's bias where it has one that is not for the choice alone; in ``dtype``."""
+        weight = self.gate_weight()
+        if weight is None or self.router is None:
+            return None
+        size, name = (self.case.shape.experts,), (self.case.claim.selection_bias or "").rsplit(".", 1)[-1]
+        if self.case.subject.kind == "block":
+            from mue_check.conformance.block import router_input
+
+            x = router_input(self, x)
+        biases = [p for n, p in self.router.named_parameters() if p.shape == size and n.rsplit(".", 1)[-1] != name]
+        dtype = dtype or weight.dtype
+        bias = biases[0].to(dtype) if len(biases) == 1 else None
+        return nn.functional.linear(x.to(dtype), weight.to(dtype), bias)
+
+    def gate_weight(self) -> Tensor | None:
+        """The router's own [E, D] matrix (transposed if it lies that way); None where there is not just one."""
+        if self.router is None:
+            return None
+        e, d = self.case.shape.experts, self.case.shape.d
+        found = [
+            p if p.shape == (e, d) else p.T for p in self.router.parameters() if tuple(p.shape) in ((e, d), (d, e))
+        ]
+        return found[0] if len(found) == 1 else None
+
+
+def block_output(returned: object, shape: tuple[int, ...]) -> Tensor:
+    """The one tensor of the input's shape in what a block returns."""
+    parts = list(returned.values()) if isinstance(returned, dict) else returned
+    leaves = parts if isinstance(parts, tuple | list) else [parts]
+    floats = [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
+    found = [t for t in floats if tuple(t.shape) == shape]
+    if not found:  # Llama 4's block leaves it to its layer to put batch and time apart again
+        found = [t.reshape(shape) for t in floats if tuple(t.shape) == (prod(shape[:-1]), shape[-1])]
+    if len(found) != 1:
+        got = ", ".join(f"{list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__ for t in leaves)
+        raise ClaimError(f"the block returns ({got}); just one tensor of its input's shape {list(shape)} is needed")
+    return found[0]
+
+
+@contextmanager
+def outputs_of(
+    module: nn.Module, wanted: Callable[[nn.Module], bool]
+) -> Iterator[list[tuple[str, tuple[Any, ...], Any]]]:
+    """Collects (name, inputs, output) of the wanted submodules' calls while it is open."""
+    seen: list[tuple[str, tuple[Any, ...], Any]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        return lambda _, inputs, output: seen.append((name, inputs, output))
+
+    handles = [m.register_forward_hook(record(name)) for name, m in module.named_modules() if wanted(m)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _search(case: Case) -> tuple[str, Layout]:
+    """The router's name and the layout of its return."""
+    built, x, shape = case.build(), case.tokens(), case.shape
+    size = Size(tokens=len(x), experts=shape.experts, activated=shape.activated)
+    if case.subject.kind == "router":
+        return "", learn_layout(built.call(x), size, case.claim)
+    size = replace(size, lead=(1, len(x)))
+    declared = case.claim.router
+    if declared is not None:
+        try:
+            wanted = built.module.get_submodule(declared)
+        except AttributeError:
+            raise ClaimError(f"the block has no submodule {declared!r}, which the claim names as its router") from None
+    with outputs_of(built.module, lambda m: m is not built.module and (declared is None or m is wanted)) as seen:
+        built.call(x)
+    trouble = "no part of the block returns a routing"
+    # calls end from the inside out; the last that can be read is the outermost
+    for name, _, output in reversed(seen):
+        try:
+            return name, learn_layout(output, size, case.claim)
+        except ClaimError as error:
+            if declared is not None:
+                trouble = str(error)
+    raise ClaimError(f"{trouble}: name its router in the claim (router = 'gate')")
+
+
+def _follows(case: Case) -> bool:
+    """Whether the choice is that of x W^T, best or worst: any other overlap than chance."""
+    built, x, k = case.build(), case.tokens(), case.shape.activated
+    logits = built.linear_logits(x)
+    if logits is None:
+        return False
+    mask = built.route(x).mask
+    best = torch.zeros_like(mask).scatter(-1, logits.topk(k, dim=-1).indices, True)
+    overlap, chance = float((mask & best).sum() / mask.sum().clamp_min(1)), k / case.shape.experts
+    return overlap > (1 + chance) / 2 or overlap < chance / 4
+
+
+def _cuda(device: torch.device) -> list[int]:
+    return [torch.cuda.current_device()] if device.type == "cuda" else []

@@ -1,0 +1,81 @@
+"""The child of ``isolate``: loads the subject, runs the checks, writes one JSON line per answer to a descriptor."""
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def main(descriptor: int, job: dict[str, Any]) -> None:
+    """Answer with {"usage": ...} or {"head": ..., "checks": ...}, and then with results."""
+    from mue_check.errors import MueCheckError
+
+    with open(descriptor, "w", buffering=1) as out:
+
+        def say(value: dict[str, Any]) -> None:
+            out.write(json.dumps(value) + "\n")
+
+        try:
+            _run(job, say)
+        except MueCheckError as error:
+            say({"usage": str(error)})
+        out.flush()
+    # threads that a subject has left behind do not matter any more
+    os._exit(0)
+
+
+def _run(job: dict[str, Any], say: Any) -> None:
+    import torch
+
+    from mue_check.conformance.case import Case
+    from mue_check.conformance.claim import read_claim
+    from mue_check.conformance.infer import describe
+    from mue_check.conformance.registry import Finding, checks_for
+    from mue_check.conformance.runner import Options, blank, run_checks, sheltered, within
+    from mue_check.conformance.subject import SHAPES, Shape, load_subject
+    from mue_check.errors import ClaimError
+
+    torch.set_num_threads(1)
+    device = job["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ClaimError(f"--device {device}: must be cpu, cuda or auto")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ClaimError(f"--device {device}: there is no CUDA device")
+    claim = read_claim(Path(job["claim"])) if job["claim"] else None
+    checks_for(job["kind"], job["expected"])  # an id that is none is an error
+    checks = [c for c in checks_for(job["kind"], job["checks"]) if job["question"] in (None, c.question)]
+    if not checks:
+        raise ClaimError(f"--only {job['question']}: none of the checks asked for is about that")
+    subject = load_subject(job["kind"], job["name"], claim)
+    options = Options(seeds=job["seeds"], device=device, time_limit=job["time_limit"], again=tuple(job["again"]))
+    if job["shapes"]:
+        options = replace(options, shapes=tuple(Shape(*sizes) for sizes in job["shapes"]))
+    waiting = Finding(status="failed", measured="")
+    say(
+        {
+            "head": [f"claim:   {subject.claim} ({subject.claimed})"],
+            "device": device,
+            "checks": {check.id: blank(check, subject, "error", waiting, options).as_json() for check in checks},
+        }
+    )
+    if job["look"]:
+        case = Case(
+            subject=subject, shape=subject.shapes(options.shapes or SHAPES)[0], seed=0, device=torch.device(device)
+        )
+        try:
+            with sheltered(), within(options.time_limit):
+                head = describe(case)
+        except BaseException as error:  # whatever it is, a check will say it better
+            head = [f"routing: could not be looked at: {type(error).__name__}"]
+        say({"head": head})
+    for result in run_checks(subject, checks, options):
+        say(result.as_json())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

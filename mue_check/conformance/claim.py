@@ -1,0 +1,154 @@
+"""RoutingSpec: what the author of a router or a block claims of it, in the field's own terms."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mue_check.errors import ClaimError
+
+Kind = Literal["token_choice", "capacity", "expert_choice"]
+"""Each token takes its experts; the same with a bound on what an expert takes; each expert takes its tokens."""
+Gate = Literal["sigmoid", "softmax", "any"]
+Order = Literal["score_first", "select_first", "any"]
+"""The gate's function over all experts and then the choice, or the choice and then the function over the chosen."""
+Field = Literal["weights", "indices", "combine", "mask", "logits", "scores", "requested", "aux"]
+"""Parts of what a router returns: [T, a] weights and indices, [T, E] weights (combine) and mask, ..."""
+ATTRIBUTE = "routing_spec"
+"""A module may carry its claim under this name: a RoutingSpec, or a mapping of its fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """Where a block keeps its experts' weights, for blocks whose layout cannot be found by probing.
+
+    ``up``, ``gate`` and ``down`` are dotted names of parameters; ``gate`` is None without one, ``up`` alone may hold
+    both (``fused`` = "concatenated", gate rows first, or "interleaved"). ``axes`` says how one expert's matrix
+    lies: "out_in" or "in_out". ``activation`` names a function of torch.nn.functional.
+    """
+
+    up: str
+    down: str
+    gate: str | None = None
+    axes: Literal["out_in", "in_out"] = "out_in"
+    fused: Literal["none", "concatenated", "interleaved"] = "none"
+    activation: str = "silu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingSpec:
+    """A router's claim. The default is Complete-muE's own routing (arXiv 2605.23893).
+
+    ``weight_sum``: what a token's active weights sum to: "one", "groups" (each group by itself sums to 1), "free"
+    (whatever comes out), or a number (a routed scale, 2.5 in DeepSeek-V3); dropped tokens of a capacity router aside.
+    ``top_k``: the design is for this many experts alone. ``groups``: experts lie in this many groups of neighbours;
+    ``per_group_k``: each token takes so many of each (balanced); ``group_limit``: its experts come from at most so
+    many groups. ``capacity_factor``: an expert takes at most ceil(factor * T * a / E) tokens. ``selection_bias``:
+    dotted name of a buffer or parameter [E] that is added for the choice alone. ``apply_on``: weights multiply the
+    experts' output or input. ``shared``: the block adds experts that see every token. ``route_scale``: the block
+    multiplies the routed sum by this, outside the router. ``causal``: later tokens do not reach earlier ones.
+    ``fp32_gate``: the gate computes in float32 whatever the model's type; None claims nothing. ``auxiliary_loss``:
+    "module:function" called as f(logits of each layer, a tuple of [T, E]; E; a), or a dotted attribute that holds
+    the last forward's loss. ``router``: dotted name of the router inside a block. ``returns``: where a part lies in
+    what the router returns, by position, key or attribute, for returns that cannot be told by type and shape.
+    """
+
+    kind: Kind = "token_choice"
+    gate: Gate = "any"
+    order: Order = "any"
+    weight_sum: Literal["one", "groups", "free"] | float = "one"
+    top_k: int | None = None
+    groups: int = 1
+    per_group_k: int | None = None
+    group_limit: int | None = None
+    capacity_factor: float | None = None
+    selection_bias: str | None = None
+    apply_on: Literal["output", "input"] = "output"
+    shared: bool = False
+    route_scale: float = 1.0
+    causal: bool = True
+    fp32_gate: bool | None = None
+    auxiliary_loss: str | None = None
+    router: str | None = None
+    returns: Mapping[Field, int | str] = field(default_factory=dict)
+    experts: Experts | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", Kind), ("gate", Gate), ("order", Order)):
+            self._require(name, getattr(self, name) in get_args(allowed), f"one of {', '.join(get_args(allowed))}")
+        self._require("apply_on", self.apply_on in ("output", "input"), "output or input")
+        number = isinstance(self.weight_sum, int | float) and not isinstance(self.weight_sum, bool)
+        named = self.weight_sum in ("one", "groups", "free")
+        self._require("weight_sum", named or (number and _positive(self.weight_sum)), "one, groups, free or a number")
+        for name in ("groups", "top_k", "per_group_k", "group_limit"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            self._require(name, whole or (value is None and name != "groups"), "a whole number of at least 1")
+        for name in ("route_scale", "capacity_factor"):
+            value = getattr(self, name)
+            self._require(name, value is None or _positive(value), "a number above 0")
+        if self.group_limit is not None:
+            self._require("group_limit", self.group_limit <= self.groups, f"at most groups={self.groups}")
+        if self.per_group_k is not None and self.top_k is not None:
+            self._require("top_k", self.top_k == self.per_group_k * self.groups, "groups * per_group_k")
+        if self.kind == "capacity":
+            self._require("capacity_factor", self.capacity_factor is not None, "given for kind='capacity'")
+        unknown = set(self.returns) - set(get_args(Field))
+        self._require("returns", not unknown, f"a mapping from {', '.join(get_args(Field))}")
+
+    def _require(self, name: str, ok: bool, allowed: str) -> None:
+        if not ok:
+            raise ClaimError(f"RoutingSpec.{name}={getattr(self, name)!r}: must be {allowed}")
+
+    def expected_sum(self) -> float | None:
+        """What a token's active weights sum to by this claim; None where anything may come out."""
+        if self.weight_sum == "free":
+            return None
+        if self.weight_sum == "groups":
+            return float(self.groups)
+        return 1.0 if self.weight_sum == "one" else float(self.weight_sum)
+
+    def __str__(self) -> str:
+        default = RoutingSpec()
+        said = {k: v for k, v in asdict(self).items() if v != getattr(default, k) or k in ("kind", "weight_sum")}
+        return ", ".join(f"{key}={value}" for key, value in said.items())
+
+
+def read_claim(path: Path) -> RoutingSpec:
+    """The claim in a TOML file: fields of RoutingSpec at the top level, [returns] and [experts] as tables."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ClaimError(f"claim {path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ClaimError(f"claim {path}: not TOML: {error}") from None
+    return claim_of(values, str(path))
+
+
+def claim_of(values: Mapping[str, Any] | RoutingSpec, where: str) -> RoutingSpec:
+    """A claim from a mapping of its fields; ClaimError names what it does not know."""
+    if isinstance(values, RoutingSpec):
+        return values
+    if not isinstance(values, Mapping):
+        raise ClaimError(f"{where}: a RoutingSpec or a mapping of its fields, not {type(values).__name__}")
+    values = dict(values)
+    try:
+        if isinstance(values.get("experts"), Mapping):
+            values["experts"] = Experts(**_known(values["experts"], Experts, f"{where} [experts]"))
+        return RoutingSpec(**_known(values, RoutingSpec, where))
+    except TypeError as error:
+        raise ClaimError(f"{where}: {error}") from None
+
+
+def _known(values: Mapping[str, Any], owner: type, where: str) -> dict[str, Any]:
+    names = [f.name for f in fields(owner)]
+    for key in values:
+        if key not in names:
+            raise ClaimError(f"{where}: unknown field {key!r}; known are {', '.join(names)}")
+    return dict(values)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

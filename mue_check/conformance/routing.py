@@ -1,0 +1,56 @@
+"""Routing: what a router decided for T tokens and E experts, in one dense form for every kind of router."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """The canonical form. T and E are small in checks, so dense tensors are cheap and cover all kinds.
+
+    ``combine`` [T, E]: weight of each token at each expert, 0 where they do not meet; carries the gradient.
+    ``times`` [T, E]: how often a token was given to an expert (1, or more where an index was repeated).
+    ``requested`` [T, E] bool: what was asked before capacity dropped some. ``logits`` and ``scores`` [T, E]: before
+    and after the gate's function, where the router returns them. ``aux``: everything else it returned.
+    """
+
+    combine: Tensor
+    times: Tensor
+    requested: Tensor | None = None
+    logits: Tensor | None = None
+    scores: Tensor | None = None
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def mask(self) -> Tensor:
+        """[T, E] bool: which experts see which token."""
+        return self.times > 0
+
+    @property
+    def sums(self) -> Tensor:
+        """[T]: each token's sum of active weights."""
+        return self.combine.sum(-1)
+
+    @property
+    def load(self) -> Tensor:
+        """[E]: tokens per expert."""
+        return self.mask.sum(0)
+
+
+def from_token_choice(weights: Tensor, indices: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """(combine, times) from [T, K] weights and indices; index -1 or E marks a dropped slot."""
+    dropped = (indices == -1) | (indices == experts)
+    slots = indices.long().masked_fill(dropped, experts)
+    ones = torch.ones_like(slots)
+    combine = weights.new_zeros(len(slots), experts + 1).scatter_add(1, slots, weights)
+    times = ones.new_zeros(len(slots), experts + 1).scatter_add(1, slots, ones)
+    return combine[:, :experts], times[:, :experts]
+
+
+def from_expert_choice(weights: Tensor, indices: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """(combine, times) from [E, C] weights and token indices."""
+    combine, times = from_token_choice(weights, indices, tokens)
+    return combine.T, times.T

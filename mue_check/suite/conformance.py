@@ -1,0 +1,31 @@
+"""The checks of the router that ``--router`` names, as cases of suites/test_router.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mue_check.suite.settings import Settings
+
+if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet
+
+FIXTURE = "router_check"
+
+
+def router_checks(settings: Settings) -> Sequence[ParameterSet]:
+    """One case per check; an expected failure is a strict xfail.
+
+    None where --axes asks for some axes alone, and for content_blind, which sees no activations.
+    """
+    from mue_check.axes import AXES
+    from mue_check.conformance.api import bound_checks
+    from mue_check.conformance.subject import load_subject
+
+    if settings.router == "content_blind" or set(settings.axes) != set(AXES):
+        return []
+    where, _, attribute = settings.subject.rpartition(":")
+    path = settings.folder / where if where.endswith(".py") else where
+    subject = load_subject("router", f"{path}:{attribute}", settings.claim)
+    return bound_checks(replace(subject, name=settings.subject), expected=settings.expected)

@@ -1,0 +1,237 @@
+"""``mue_check audit``: exit codes, one-line errors, text and JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mue_check.audit.workbench import REFERENCE, TARGET
+from mue_check.cli import main
+
+MUTANTS = "mue_check.audit.mutants"
+SPECS = ["--reference", REFERENCE, "--target", TARGET]
+FACTORIES = """
+import torch
+from mue_check.audit.example import ExampleConfig, ExampleMixture
+from mue_check.audit.mutants import right
+
+
+def raising():
+    raise ValueError("no checkpoint\\nat all")
+
+def nothing():
+    return None
+
+def model_alone():
+    return ExampleMixture(ExampleConfig())
+
+def five():
+    return (*right(), 1)
+
+def no_model():
+    return "model", torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+
+def no_optimizer():
+    return ExampleMixture(ExampleConfig()), None
+
+def odd_optimizer():
+    return ExampleMixture(ExampleConfig()), "adam"
+
+def odd_scheduler():
+    model, optimizer, *_ = right()
+    return model, optimizer, "cosine"
+
+def odd_loss():
+    return (*right()[:3], 3.0)
+
+def empty():
+    return torch.nn.Identity(), torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+
+def meta():
+    with torch.device("meta"):
+        model = ExampleMixture(ExampleConfig())
+    return model, torch.optim.AdamW(model.parameters())
+
+def frozen():
+    model, optimizer, *_ = right()
+    return model.requires_grad_(False), optimizer
+
+def plain():
+    model = torch.nn.Sequential(torch.nn.Embedding(9, 32), torch.nn.Linear(32, 9))
+    return model, torch.optim.AdamW(model.parameters())
+
+def sgd():
+    model, *_ = right()
+    print("built")
+    return model, torch.optim.SGD(model.parameters(), lr=1e-3)
+
+def renamed():
+    model, optimizer, scheduler, loss = right()
+    model.readout = model.lm_head
+    del model.lm_head
+    model.multipliers["unembedding"] = 1.0
+    type(model).lm_head = property(lambda self: self.readout)
+    return model, optimizer, scheduler, loss
+
+answer = 42
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path) -> str:
+    path = tmp_path / "factories.py"
+    path.write_text(FACTORIES)
+    return str(path)
+
+
+def audit(*arguments: str) -> int:
+    try:
+        return main(["audit", *arguments])
+    except SystemExit as stop:
+        return int(str(stop.code))
+
+
+def test_exit_codes_and_text(capsys: pytest.CaptureFixture[str], factories: str) -> None:
+    assert audit(f"{MUTANTS}:right", *SPECS) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "rule       complete_mue"
+    assert out[-1] == "PASS: 27 parameters, all as prescribed"
+    assert audit(f"{MUTANTS}:A_missing", *SPECS, "--quiet") == 1
+    assert (
+        capsys.readouterr().out == "FAIL: 2 of 27 parameters are not as prescribed: init_std, lr, weight_decay, eps\n"
+    )
+    assert audit(f"{factories}:sgd", *SPECS) == 3
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith("INCONCLUSIVE: ")
+    assert captured.err == "built\n"
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit("--help") == 0
+    assert "example: mue_check audit" in capsys.readouterr().out
+
+
+def test_json_to_standard_output_and_to_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
+) -> None:
+    assert audit(f"{factories}:sgd", *SPECS, "--json", "-") == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "INCONCLUSIVE"
+    path = tmp_path / "deep" / "audit.json"
+    assert audit(f"{MUTANTS}:scheduler_overwrites_groups", *SPECS, "--json", str(path)) == 1
+    assert "FAIL" in capsys.readouterr().out
+    told = json.loads(path.read_text())
+    assert [o["check"] for o in told["offences"]] == ["scheduler"]
+    assert len(told["rows"]) == 27
+    row = next(r for r in told["rows"] if r["parameter"].endswith("gate_up_proj"))
+    assert (row["role"], row["shape"], row["fan_in"]) == ("expert_gate", [8, 96, 64], 64)
+    assert set(row["measured"]) == set(row["prescribed"])
+    assert "params" in told["groups_as_python"]
+    assert told["multipliers"][0] | {"fold": 0.5, "form": "folded"} == told["multipliers"][0]
+
+
+def test_base_values_and_target_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(f"{MUTANTS}:right", *SPECS, "--lr", "2e-3", "--wd", "0.2", "--init-std", "0.02") == 1
+    out = capsys.readouterr().out
+    assert {line.split()[0] for line in out.splitlines() if " 0.5 " in line} >= {"lr", "weight_decay"}
+    assert audit(f"{MUTANTS}:right", "--reference", REFERENCE, "--quiet") == 1  # as long as the reference: betas
+    assert "beta1" in capsys.readouterr().out
+    assert audit(f"{MUTANTS}:right", *SPECS, "--rule", "standard", "--quiet") == 1
+
+
+def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str) -> None:
+    assert audit(f"{factories}:renamed", *SPECS) == 1
+    assert "readout.weight: its name is not known: declare it" in capsys.readouterr().out
+    roles = tmp_path / "roles.toml"
+    roles.write_text('[roles]\n"readout.*" = "unembedding"\n')
+    assert audit(f"{factories}:renamed", *SPECS, "--roles", str(roles)) == 0
+    roles.write_text('[roles]\n"readout.*" = "unembedding"\n[multipliers]\nunembedding = 0.5\n')
+    assert audit(f"{factories}:renamed", *SPECS, "--roles", str(roles)) == 1
+    assert "declared, and a forward pass shows another" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("raising", "raised ValueError: no checkpoint"),
+        ("nothing", "returned a NoneType: must be (model, optimizer)"),
+        ("model_alone", "returned a ExampleMixture: must be (model, optimizer)"),
+        ("five", "returned 5 things"),
+        ("no_model", "the model is a str, not a torch.nn.Module"),
+        ("no_optimizer", "there is no optimizer"),
+        ("odd_optimizer", "the optimizer is a str without"),
+        ("odd_scheduler", "the scheduler is a str without step"),
+        ("odd_loss", "the loss is a float, not a callable"),
+        ("empty", "the model (Identity) has no parameters"),
+        ("meta", "meta device"),
+        ("frozen", "every parameter of the model is frozen"),
+        ("answer", "answer is a int, not a function"),
+        ("missing", "has no missing"),
+    ],
+)
+def test_odd_factories_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], factories: str, name: str, says: str
+) -> None:
+    assert audit(f"{factories}:{name}", *SPECS) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("mue_check audit: ")
+    assert says in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing"], "write module:function"),
+        (["no_such_module:f"], "cannot be imported: ModuleNotFoundError"),
+        (["no/such/file.py:f"], "no such file"),
+        ([f"{MUTANTS}:right", "--target", "d=128"], "the target says d=128"),
+        ([f"{MUTANTS}:right", "--rule", "mump"], "unknown rule 'mump'"),
+        ([f"{MUTANTS}:right", "--lr", "0"], "lr=0"),
+        ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml: cannot be read"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert audit(*arguments, "--reference", REFERENCE) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert says in captured.err
+
+
+def test_a_model_without_configuration_needs_a_target(
+    capsys: pytest.CaptureFixture[str], factories: str, tmp_path: Path
+) -> None:
+    assert audit(f"{factories}:plain", "--reference", REFERENCE) == 2
+    assert "give --target SPEC" in capsys.readouterr().err
+    roles = tmp_path / "roles.toml"
+    roles.write_text('[roles]\n"0.weight" = "token_embedding"\n"1.weight" = "unembedding"\n"1.bias" = "bias"\n')
+    assert audit(f"{factories}:plain", *SPECS, "--roles", str(roles)) == 1
+    roles.write_text("[rolls]\n")
+    assert audit(f"{factories}:plain", *SPECS, "--roles", str(roles)) == 2
+    assert "holds tables [roles] and [multipliers], not rolls" in capsys.readouterr().err
+
+
+def test_a_module_beside_the_caller_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FACTORIES)
+    command = [sys.executable, "-m", "mue_check", "audit", "mine:right", *SPECS, "--quiet"]
+    root = str(Path(__file__).parents[2])
+    out = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )
+    assert (out.returncode, out.stdout) == (0, "PASS: 27 parameters, all as prescribed\n"), out.stderr
+
+
+def test_the_package_needs_no_torch_until_it_is_asked() -> None:
+    code = "import sys, mue_check; sys.exit('torch' in sys.modules or 'audit_model' not in mue_check.__all__)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

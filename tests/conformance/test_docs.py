@@ -1,0 +1,105 @@
+"""Every check has a page that says its law as registered; the index, the bugs and the examples agree with the code."""
+
+import ast
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from mue_check.conformance.causes import CAUSES
+from mue_check.conformance.claim import Experts, RoutingSpec, claim_of
+from mue_check.conformance.registry import Check, all_checks
+from mue_check.conformance.subjects.broken import BUGS
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = DOCS / "checks"
+INDEX = (PAGES / "README.md").read_text()
+CHECKS = all_checks()
+TEXTS = {path.stem: path.read_text() for path in sorted(PAGES.glob("*.md"))}
+
+
+def severity_of(check: Check) -> str:
+    return check.severity + (f" (must if {check.must_if} is claimed)" if check.must_if else "")
+
+
+def rows_of(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the index."""
+    _, _, below = INDEX.partition(f"{heading}\n")
+    lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+    assert lines, heading
+    _, _, *body = lines.group().splitlines()
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in body]
+
+
+def blocks_of(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_every_page_belongs_to_a_check() -> None:
+    assert set(TEXTS) - {"README"} == set(CHECKS)
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=lambda check: check.id)
+def test_a_page_says_what_is_registered(check: Check) -> None:
+    title, law, facts, *_ = TEXTS[check.id].split("\n\n")
+    assert title == f"# {check.id}"
+    assert check.law in law
+    subjects = ", ".join(sorted(check.subjects, reverse=True))
+    assert facts == " · ".join((severity_of(check), check.question, subjects, f"since {check.since}", check.source))
+    parts = re.findall(r"^## (.*)$", TEXTS[check.id], re.MULTILINE)
+    assert parts == ["Why it matters", "What is measured", "How to mend"]
+    assert 15 <= TEXTS[check.id].count("\n") <= 40
+
+
+def test_the_index_lists_every_check_in_the_order_in_which_they_are_asked() -> None:
+    expected = [[f"[{c.id}]({c.id}.md)", severity_of(c), c.question, c.law] for c in CHECKS.values()]
+    assert rows_of("# The checks") == expected
+
+
+def test_the_bugs_are_those_that_are_kept() -> None:
+    expected = []
+    for row, cause in CAUSES.items():
+        by = dict.fromkeys(f"[{bug.caught_by}]({bug.caught_by}.md)" for bug in BUGS if bug.row == row)
+        expected.append([str(row), cause.what, cause.seen, ", ".join(by) or "`mue_check audit`"])
+    assert rows_of("## Mistakes that happened") == expected
+
+
+@pytest.mark.parametrize("row", sorted({bug.row for bug in BUGS}))
+def test_who_catches_a_mistake_says_where_it_was_met(row: int) -> None:
+    pages = " ".join(TEXTS[bug.caught_by] for bug in BUGS if bug.row == row)
+    missing = [number for number in re.findall(r"#\d+", CAUSES[row].seen) if number not in pages]
+    assert not missing
+
+
+def test_every_field_of_a_claim_is_explained() -> None:
+    said = [row[0] for row in rows_of("## Claims")]
+    assert said == [f"`{f.name}`" for f in fields(RoutingSpec)]
+    assert all(f"`{f.name}`" in INDEX for f in fields(Experts))
+
+
+def test_examples_are_claims_or_expected_failures() -> None:
+    for name, text in TEXTS.items():
+        for block in blocks_of(text, "toml"):
+            values = tomllib.loads(block)
+            if not set(values) <= set(CHECKS):
+                claim_of(values, name)
+
+
+def test_examples_of_code_are_python() -> None:
+    for text in TEXTS.values():
+        for block in blocks_of(text, "python"):
+            ast.parse(block)
+
+
+def test_links_lead_somewhere() -> None:
+    for name, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)#]+)", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)):
+            assert (PAGES / target).exists(), f"{name} links to {target}"
+
+
+def test_pages_are_plain_text() -> None:
+    for name, text in TEXTS.items():
+        assert text.replace("·", "").isascii(), name
+        assert not [line for line in text.splitlines() if line != line.rstrip()], name

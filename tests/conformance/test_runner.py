@@ -1,0 +1,204 @@
+"""Whatever a subject does, each check has an answer, and nothing gets out."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+import warnings
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+
+from mue_check.cli import main
+from mue_check.conformance.api import check_router
+from mue_check.conformance.result import verdict_of
+from mue_check.conformance.subjects import misbehaving
+from mue_check.conformance.subjects.gates import CompleteMueRouter
+from mue_check.errors import ClaimError
+from mue_check.judge.verdict import Verdict
+
+ROOT = Path(__file__).parents[2]
+MODULE = "mue_check.conformance.subjects.misbehaving"
+FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("Raises", "raises RuntimeError: router was not initialised (misbehaving.py:"),
+        ("RaisesAtOddSizes", "raises RuntimeError: n_experts=12 must be a power of 2"),
+        ("RaisesBaseException", "raises GivesUp: no"),
+        ("Exits", "raises SystemExit: 0"),
+        ("NotANumber", "weights are not finite"),
+        ("WrongShape", "cannot tell weights and choice"),
+        ("ReturnsNone", "the router returns None, no tensors"),
+        ("WrongType", "declare it: RoutingSpec(returns="),
+        ("Doubles", "the weights are torch.float64 for float32 tokens"),
+        ("WrongDevice", "it returns tensors on meta, the tokens lie on cpu"),
+        ("WantsMoreInForward", "raises TypeError"),
+        ("WantsMoreInFactory", "raises TypeError"),
+        ("not_a_module", "not a torch.nn.Module"),
+    ],
+)
+def test_a_subject_that_misbehaves_fails_with_its_own_words(factory: str, says: str) -> None:
+    results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1)
+    assert [r.check for r in results] == FEW, "the others still run"
+    assert says in results[0].measured
+    assert verdict_of(results, "claim") == Verdict.FAIL
+
+
+@pytest.mark.parametrize("factory", ["Sleeps", "Spins"])
+def test_a_subject_that_hangs_is_stopped(factory: str) -> None:
+    start = time.perf_counter()
+    results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1, time_limit=0.5)
+    assert time.perf_counter() - start < 10
+    assert {r.outcome for r in results} == {"error"}
+    assert results[0].measured == "no answer within 0.5 s"
+
+
+def test_what_is_not_wrong_is_not_said_to_be() -> None:
+    (result,) = check_router(misbehaving.MutatesInput, only=["input-mutation"])
+    assert result.outcome == "failed"
+    assert "evaluation mode" in result.measured
+    (quiet, state) = check_router(misbehaving.Prints, only=["quiet", "global-state"])
+    assert (quiet.outcome, state.outcome) == ("failed", "passed")
+    assert quiet.warning, "printing is a should"
+
+
+def test_nothing_gets_out(capfd: pytest.CaptureFixture[str]) -> None:
+    class Loud(CompleteMueRouter):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            print("here")
+            warnings.warn("there", stacklevel=1)
+            torch.manual_seed(0)
+            random.seed(0)
+            return super().forward(x)
+
+    torch.manual_seed(3)
+    random.seed(3)
+    states = torch.random.get_rng_state(), random.getstate()
+    check_router(Loud, seeds=1)
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(states[0], torch.random.get_rng_state())
+    assert states[1] == random.getstate()
+
+
+def test_results_do_not_depend_on_what_ran_before() -> None:
+    first = [(r.check, r.outcome, r.measured) for r in check_router(CompleteMueRouter)]
+    torch.manual_seed(99)
+    again = [(r.check, r.outcome, r.measured) for r in check_router(CompleteMueRouter)]
+    assert first == again
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mue_check", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) -> None:
+    out, junit = tmp_path / "out.json", tmp_path / "out.xml"
+    right = run("router", "builtin:sigmoid_norm", "--seeds", "1", "--json", out, "--junit", junit)
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert "matches its own claim: PASS" in right.stdout
+    assert "fit for Complete-muE: PASS (the sum is 1 for every E and a: fits with R = a)" in right.stdout
+    told = json.loads(out.read_text())
+    assert told["verdicts"] == {"claim": "PASS", "fit": "PASS"}
+    suite = ElementTree.parse(junit).getroot()
+    assert int(suite.get("tests", 0)) == len(told["results"]) == len(suite.findall("testcase"))
+    assert suite.get("failures") == suite.get("errors") == "0"
+
+    broken = "mue_check.conformance.subjects.broken_gates:UnnormalizedSigmoid"
+    wrong = run("router", broken, "--check", "weight-sum", "--check", "runs")
+    assert wrong.returncode == 1
+    for part in ("law:", "measured: sums", "worst:    token", "(pytorch/torchtitan #1448; row 3)", "d=24 f=16 E=8"):
+        assert part in wrong.stdout
+    again = next(line for line in wrong.stdout.splitlines() if "again:" in line)
+    assert again.split("again:")[1].strip() == f"mue_check router {broken} --check weight-sum"
+
+
+def test_a_subject_that_ends_its_process_spoils_no_other_check() -> None:
+    result = run("router", f"{MODULE}:ExitsAtOnce", *(f"--check={check}" for check in FEW[:2]), "--json", "-")
+    told = json.loads(result.stdout)
+    assert result.returncode == 1
+    assert [r["outcome"] for r in told["results"]] == ["error", "error"]
+    assert "ends its process (exit code 0)" in told["results"][0]["measured"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no_such_module:factory"], "cannot import 'no_such_module'"),
+        (["builtin:best"], "unknown router 'best'"),
+        (["builtin:sigmoid_norm", "--claim", "absent.toml"], "cannot be read: No such file"),
+        (["builtin:sigmoid_norm", "--check", "sum"], "no check of a router is called 'sum': known are runs"),
+        (["builtin:sigmoid_norm", "--only", "fit", "--check", "runs"], "none of the checks asked for"),
+        (["builtin:sigmoid_norm", "--shapes", "32x8"], "write d_model x d_expert x experts x top_k"),
+        (["builtin:sigmoid_norm", "--shapes", "32x8x4x5"], "top_k at most the experts"),
+        (["builtin:sigmoid_norm", "--seeds", "0"], "--seeds 0: must be at least 1"),
+        (["builtin:sigmoid_norm", "--time-limit", "0"], "--time-limit 0"),
+        (["builtin:sigmoid_norm", "--expected", "absent.toml"], "cannot be read"),
+        (["builtin:sigmoid_norm", "--device", "tpu"], "--device tpu"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["router", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert says in err
+
+
+def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "expected.toml"
+    broken = "mue_check.conformance.subjects.broken_gates:UnnormalizedSigmoid"
+
+    def exit_of(text: str, *checks: str) -> int:
+        file.write_text(text)
+        return main(
+            ["router", broken, "--seeds=1", "--only=claim", "--expected", str(file), *(f"--check={c}" for c in checks)]
+        )
+
+    assert exit_of('weight-sum = "a sum by design"\ngate = "the same"\n', "weight-sum", "gate") == 0
+    assert "[expected: a sum by design]" in capsys.readouterr().out
+    assert exit_of('runs = "it never did"\n', "runs") == 1
+    assert "its failure was expected" in capsys.readouterr().out
+    assert exit_of('load = "not asked here"\n', "runs") == 1
+    assert "expected failure 'load' matches no check that ran" in capsys.readouterr().err
+    assert exit_of('weight-summ = "a typo"\n') == 2
+    assert exit_of("weight-sum = 3\n") == 2
+    with pytest.raises(ClaimError, match="match no check that ran: load"):
+        check_router(CompleteMueRouter, only=["runs"], expected={"load": "not asked"})
+
+
+def test_the_decorator_gives_each_check_to_a_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import mue_check
+        from mue_check.conformance.subjects.broken_gates import UnnormalizedSigmoid
+        from mue_check.conformance.subjects.gates import CompleteMueRouter
+
+        FEW = ["runs", "weight-sum", "group-limit"]
+        EXPECTED = {"weight-sum": "known", "runs": "no"}
+
+        @mue_check.parametrize_with_checks([CompleteMueRouter], only=FEW)
+        def test_right(check):
+            check()
+
+        @mue_check.parametrize_with_checks([UnnormalizedSigmoid], only=FEW)
+        def test_broken(check):
+            check()
+
+        @mue_check.parametrize_with_checks([UnnormalizedSigmoid], only=FEW, expected=EXPECTED)
+        def test_expected(check):
+            check()
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    # runs passes although its failure was expected: strict
+    result.assert_outcomes(passed=3, failed=2, skipped=3, xfailed=1)
+    result.stdout.fnmatch_lines(["*measured: sums*", "*XPASS(strict)*"])
