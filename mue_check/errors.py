@@ -23,3 +23,7 @@ class StoreError(MueCheckError):
 
 class ClaimError(MueCheckError):
     """A claim about a router that contradicts itself, or a router that cannot be read without one."""
+
+
+class UnreadableError(ClaimError):
+    """What a subject does could not be found out, which says nothing against it; the message says what to declare."""

@@ -5,7 +5,7 @@ other shape. What two parts could be is an error that says how to declare it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -13,31 +13,39 @@ from torch import Tensor
 
 from mue_check.conformance.claim import Field, RoutingSpec
 from mue_check.conformance.routing import Routing, from_expert_choice, from_token_choice
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, UnreadableError
 
 Path = tuple[int | str, ...]
 Leaves = Mapping[Path, Tensor]
 Kinds = Mapping[str, Sequence[Path]]
 """What parts can be, by type and shape."""
-_DECLARE = "declare it: RoutingSpec(returns={'weights': POSITION, 'indices': POSITION, ...})"
+_DECLARE = (
+    "declare it: RoutingSpec(returns={'weights': POSITION, 'indices': POSITION, ...}), or {'combine': POSITION} for "
+    "weights [T, E] that are 0 where an expert is not taken"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """T tokens (``lead`` is their shape where they come as a batch), E experts, a activated."""
+    """T tokens (``lead`` is their shape where they come as a batch), E experts, a activated, just so many or not."""
 
     tokens: int
     experts: int
     activated: int
     lead: tuple[int, ...] = ()
+    variable: bool = False
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which part of a return is what; ``by_expert`` for indices [E, C] of tokens."""
+    """Which part of a return is what; ``by_expert`` for indices [E, C] of tokens.
+
+    ``nulls``: indices beyond the experts are experts that do nothing, not mistakes.
+    """
 
     parts: Mapping[Field, Path]
     by_expert: bool = False
+    nulls: bool = False
 
     def __str__(self) -> str:
         return ", ".join(f"{name} at {_dotted(path)}" for name, path in self.parts.items())
@@ -74,12 +82,17 @@ class Layout:
                 raise ClaimError(f"weights {list(weights.shape)} and indices {list(indices.shape)} differ in shape")
             top = size.tokens if self.by_expert else size.experts
             wrong = indices[(indices < -1) | (indices > top)]
-            if len(wrong):
+            if self.nulls:
+                indices = indices.where((indices >= 0) & (indices < top), top)
+            elif len(wrong):
                 raise ClaimError(
                     f"index {int(wrong[0])} points past the {top} {'tokens' if self.by_expert else 'experts'}"
+                    + ("" if self.by_expert else "; for experts that do nothing (null, zero) claim kind = 'variable'")
                 )
             return (from_expert_choice if self.by_expert else from_token_choice)(weights, indices, top)
         combine, mask = found.get("combine"), found.get("mask")
+        if combine is None and weights is not None and mask is not None:
+            combine = mask.to(weights.dtype) * _rows(weights, size.tokens, "weights")
         if combine is None:
             raise ClaimError(f"the router returns no weights: {_DECLARE}")
         if combine.dim() == 3:
@@ -102,16 +115,21 @@ def learn_layout(returned: object, size: Size, claim: RoutingSpec) -> Layout:
     kinds: dict[str, list[Path]] = {}
     for path, leaf in leaves.items():
         kinds.setdefault(_kind(leaf, size), []).append(path)
-    for way in (_by_slots, _by_indices, _by_matrix):
-        layout = way(kinds, leaves, size)
+    variable = claim.kind == "variable"
+    for way in (_by_slots, _by_indices, _by_mask, _by_matrix):
+        layout = way(kinds, leaves, replace(size, variable=variable))
         if layout is not None:
-            return layout
+            return replace(layout, nulls=variable)
     shapes = ", ".join(f"{_dotted(p)}: {leaf.dtype} {list(leaf.shape)}" for p, leaf in leaves.items())
     raise ClaimError(f"cannot tell weights and choice in ({shapes}): {_DECLARE}")
 
 
 def _by_slots(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
     """Combine and dispatch [T, E, C]: places within an expert's capacity (GShard)."""
+    floating = kinds.get("slot_weights", [])
+    marks = [p for p in floating if bool(((leaves[p] == 0) | (leaves[p] == 1)).all())]
+    if not kinds.get("dispatch") and len(marks) == 1 and len(floating) == 2:
+        kinds = {"dispatch": marks, "slot_weights": [p for p in floating if p not in marks]}  # of the weights' type
     dispatch, weights = _one(kinds, "dispatch"), _one(kinds, "slot_weights")
     return Layout({"combine": weights, "mask": dispatch}) if dispatch is not None and weights is not None else None
 
@@ -128,6 +146,15 @@ def _by_indices(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
             parts: dict[Field, Path] = {"weights": weights, "indices": indices}
             return Layout(parts | _logits_and_scores(kinds, leaves, parts), by_expert)
     return None
+
+
+def _by_mask(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
+    """A map [T, E] of the one expert of a token, and its weight [T, 1] (Switch in transformers)."""
+    mask, weights = _one(kinds, "mask"), kinds.get("weights", [])
+    if mask is None or size.activated != 1 or len(weights) != 1 or kinds.get("indices"):
+        return None
+    parts: dict[Field, Path] = {"weights": weights[0], "mask": mask}
+    return Layout(parts | _logits_and_scores(kinds, leaves, parts))
 
 
 def _by_matrix(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
@@ -159,7 +186,7 @@ def _declared(claim: RoutingSpec, returned: object, leaves: Leaves, size: Size) 
                 raise ClaimError(f"the claim puts {name} at {told!r}; what is returned has {_listed(list(leaves))}")
             parts[name] = path
     by_expert = "indices" in parts and leaves[parts["indices"]].shape[0] == size.experts != size.tokens
-    return Layout(parts, by_expert or claim.kind == "expert_choice")
+    return Layout(parts, by_expert or claim.kind == "expert_choice", nulls=claim.kind == "variable")
 
 
 def _told(told: int | str, returned: object) -> Path:
@@ -197,7 +224,7 @@ def _is_combine(dense: Tensor, allowed: Tensor | None, size: Size) -> bool:
     if allowed is not None:
         return bool((dense[~allowed] == 0).all()) and bool((dense != 0).any())
     active = (dense != 0).sum(-1)
-    return bool(active.max() < size.experts)
+    return bool(active.min() < size.experts) if size.variable else bool(active.max() < size.experts)
 
 
 def _logits_and_scores(kinds: Kinds, leaves: Leaves, known: Mapping[Field, Path]) -> dict[Field, Path]:
@@ -216,7 +243,7 @@ def _one(kinds: Kinds, kind: str) -> Path | None:
     """The one part of a kind, None without any; ClaimError where there are several."""
     paths = kinds.get(kind, [])
     if len(paths) > 1:
-        raise ClaimError(f"{_listed(paths)} could all be the {kind.replace('_', ' ')}: {_DECLARE}")
+        raise UnreadableError(f"{_listed(paths)} could all be the {kind.replace('_', ' ')}: {_DECLARE}")
     return paths[0] if paths else None
 
 

@@ -12,7 +12,7 @@ from mue_check.conformance.case import Built, outputs_of
 from mue_check.conformance.expert_function import Function
 from mue_check.conformance.experts import DECLARE, Weights, only, output_with, parameters
 from mue_check.conformance.routing import Routing
-from mue_check.errors import ClaimError
+from mue_check.errors import UnreadableError
 
 _SMALL = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Weights below are read as 0, relative to the largest."""
@@ -26,8 +26,8 @@ class Form:
     routing: tuple[Weights, ...]
     function: Function | None
     dtype: torch.dtype
-    normed: bool = False
-    """The experts see what the router sees, which is not what the block sees."""
+    view: str | None = None
+    """The part of the block whose output the experts see, "" for the router's input; None for the block's tokens."""
     against_claim: str = ""
     """What was found in place of the experts that the claim declares."""
 
@@ -93,7 +93,7 @@ class Block:
     def functions(self, x: Tensor, combine: Tensor | None = None) -> Tensor:
         """[E, T, D]: f_e(x), or f_e(C x) with weights [T, E] for a block that weights its experts' input."""
         if self.form.function is None:
-            raise ClaimError(f"what one expert computes was not found out: {DECLARE}")
+            raise UnreadableError(f"what one expert computes was not found out: {DECLARE}")
         x = self._seen(x)
         if combine is not None:
             x = combine.T.unsqueeze(-1).to(x.dtype) * x
@@ -135,15 +135,19 @@ class Block:
     def read(self, x: Tensor) -> Routing:
         """The routing that the output shows; ClaimError where it shows none."""
         if self.built.case.claim.apply_on == "input":
-            raise ClaimError(
-                "weights on the experts' input cannot be read from the output: name the router in the claim"
+            raise UnreadableError(
+                "weights on the experts' input cannot be read from the output: make the router a module that returns "
+                "weights and choice, and name it in the claim (router = 'gate')"
             )
         combine, left = self.weights_in(x)
         if not float(left.max()) <= (1e-3 if self.built.dtype in _SMALL else 0.1):
-            raise ClaimError(f"{float(left.max()):.2g} of a token's routed output is no sum of the experts' outputs")
+            raise UnreadableError(
+                f"{float(left.max()):.2g} of a token's routed output is no sum of the experts' outputs, and no part of "
+                "the block returns its routing: make the router a module, and name it in the claim (router = 'gate')"
+            )
         combine = combine / self.built.case.claim.route_scale
         met = combine.abs() > _SMALL.get(self.built.dtype, 1e-2) * float(combine.detach().abs().max())
-        return Routing(combine=torch.where(met, combine, 0.0), times=met.long(), logits=self._logits(x))
+        return Routing(combine=torch.where(met, combine, 0.0), times=met.long(), logits=self.built.gate_logits(x))
 
     @cached_property
     def _own(self) -> dict[str, Tensor]:
@@ -151,20 +155,27 @@ class Block:
 
     def _seen(self, x: Tensor) -> Tensor:
         """The tokens as the experts see them."""
-        return router_input(self.built, x) if self.form.normed else x.to(self.built.dtype)
-
-    def _logits(self, x: Tensor) -> Tensor | None:
-        """What a part of the block returns for each token and expert, where just one does."""
-        sizes = ((len(x), self.experts), (1, len(x), self.experts))
-        with outputs_of(self.built.module, lambda m: not list(m.children())) as seen:
-            self.built.call(x)
-        found = [y for _, _, y in seen if isinstance(y, Tensor) and y.is_floating_point() and tuple(y.shape) in sizes]
-        return found[0].reshape(sizes[0]) if len(found) == 1 else None
+        if self.form.view is None:
+            return x.to(self.built.dtype)
+        if self.form.view == "":
+            return router_input(self.built, x)
+        return dict(views_of(self.built, x))[self.form.view]
 
 
 def _wide(x: Tensor) -> Tensor:
     """At least float32, which solving needs."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def views_of(built: Built, x: Tensor) -> list[tuple[str, Tensor]]:
+    """Names of a block's parts and what they make [T, D] of tokens, which a norm before the experts may."""
+    found: dict[str, Tensor] = {}
+    with outputs_of(built.module, lambda m: m is not built.module) as seen:
+        built.call(x)
+    for name, _, output in seen:
+        if isinstance(output, Tensor) and output.shape[-1:] == x.shape[1:] and output.numel() == x.numel():
+            found.setdefault(name, output.reshape(x.shape).to(built.dtype))
+    return list(found.items())
 
 
 def router_input(built: Built, x: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 from mue_check.errors import ClaimError
 
-Kind = Literal["token_choice", "capacity", "expert_choice"]
-"""Each token takes its experts; the same with a bound on what an expert takes; each expert takes its tokens."""
+Kind = Literal["token_choice", "capacity", "expert_choice", "variable"]
+"""Each token takes its a experts; the same with a bound on what an expert takes; each expert takes its tokens; each
+token takes as many experts as it likes (ReLU gates, a threshold or cumulated probability, null experts)."""
 Gate = Literal["sigmoid", "softmax", "any"]
 Order = Literal["score_first", "select_first", "any"]
 """The gate's function over all experts and then the choice, or the choice and then the function over the chosen."""
@@ -35,6 +36,15 @@ class Experts:
     axes: Literal["out_in", "in_out"] = "out_in"
     fused: Literal["none", "concatenated", "interleaved"] = "none"
     activation: str = "silu"
+
+    def __post_init__(self) -> None:
+        for name in ("up", "down", "activation"):
+            _require(self, name, _name(getattr(self, name)), "a name")
+        _require(self, "gate", self.gate is None or _name(self.gate), "a name")
+        _require(self, "axes", self.axes in ("out_in", "in_out"), "out_in or in_out")
+        _require(
+            self, "fused", self.fused in ("none", "concatenated", "interleaved"), "none, concatenated, interleaved"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +87,40 @@ class RoutingSpec:
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", Kind), ("gate", Gate), ("order", Order)):
-            self._require(name, getattr(self, name) in get_args(allowed), f"one of {', '.join(get_args(allowed))}")
-        self._require("apply_on", self.apply_on in ("output", "input"), "output or input")
+            _require(self, name, getattr(self, name) in get_args(allowed), f"one of {', '.join(get_args(allowed))}")
+        _require(self, "apply_on", self.apply_on in ("output", "input"), "output or input")
+        for name in ("shared", "causal"):
+            _require(self, name, isinstance(getattr(self, name), bool), "true or false")
+        _require(self, "fp32_gate", self.fp32_gate is None or isinstance(self.fp32_gate, bool), "true or false")
+        for name in ("selection_bias", "auxiliary_loss", "router"):
+            _require(self, name, getattr(self, name) is None or _name(getattr(self, name)), "a name")
+        _require(self, "experts", self.experts is None or isinstance(self.experts, Experts), "a table: up, down, ...")
         number = isinstance(self.weight_sum, int | float) and not isinstance(self.weight_sum, bool)
         named = self.weight_sum in ("one", "groups", "free")
-        self._require("weight_sum", named or (number and _positive(self.weight_sum)), "one, groups, free or a number")
+        _require(self, "weight_sum", named or (number and _positive(self.weight_sum)), "one, groups, free or a number")
         for name in ("groups", "top_k", "per_group_k", "group_limit"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            self._require(name, whole or (value is None and name != "groups"), "a whole number of at least 1")
+            _require(self, name, whole or (value is None and name != "groups"), "a whole number of at least 1")
         for name in ("route_scale", "capacity_factor"):
             value = getattr(self, name)
-            self._require(name, value is None or _positive(value), "a number above 0")
+            _require(self, name, value is None or _positive(value), "a number above 0")
         if self.group_limit is not None:
-            self._require("group_limit", self.group_limit <= self.groups, f"at most groups={self.groups}")
+            _require(self, "group_limit", self.group_limit <= self.groups, f"at most groups={self.groups}")
         if self.per_group_k is not None and self.top_k is not None:
-            self._require("top_k", self.top_k == self.per_group_k * self.groups, "groups * per_group_k")
+            _require(self, "top_k", self.top_k == self.per_group_k * self.groups, "groups * per_group_k")
         if self.kind == "capacity":
-            self._require("capacity_factor", self.capacity_factor is not None, "given for kind='capacity'")
-        unknown = set(self.returns) - set(get_args(Field))
-        self._require("returns", not unknown, f"a mapping from {', '.join(get_args(Field))}")
+            _require(self, "capacity_factor", self.capacity_factor is not None, "given for kind='capacity'")
+        places = isinstance(self.returns, Mapping) and all(
+            key in get_args(Field) and (_name(place) or (type(place) is int and place >= 0))
+            for key, place in self.returns.items()
+        )
+        _require(self, "returns", places, f"a table from {', '.join(get_args(Field))} to positions, keys or attributes")
 
-    def _require(self, name: str, ok: bool, allowed: str) -> None:
-        if not ok:
-            raise ClaimError(f"RoutingSpec.{name}={getattr(self, name)!r}: must be {allowed}")
+    @property
+    def independent(self) -> bool:
+        """Whether tokens choose without regard to one another."""
+        return self.kind in ("token_choice", "variable")
 
     def expected_sum(self) -> float | None:
         """What a token's active weights sum to by this claim; None where anything may come out."""
@@ -136,7 +156,11 @@ def claim_of(values: Mapping[str, Any] | RoutingSpec, where: str) -> RoutingSpec
     values = dict(values)
     try:
         if isinstance(values.get("experts"), Mapping):
-            values["experts"] = Experts(**_known(values["experts"], Experts, f"{where} [experts]"))
+            known = _known(values["experts"], Experts, f"{where} [experts]")
+            missing = [key for key in ("up", "down") if key not in known]
+            if missing:
+                raise ClaimError(f"{where} [experts]: {missing[0]} is missing")
+            values["experts"] = Experts(**known)
         return RoutingSpec(**_known(values, RoutingSpec, where))
     except TypeError as error:
         raise ClaimError(f"{where}: {error}") from None
@@ -148,6 +172,15 @@ def _known(values: Mapping[str, Any], owner: type, where: str) -> dict[str, Any]
         if key not in names:
             raise ClaimError(f"{where}: unknown field {key!r}; known are {', '.join(names)}")
     return dict(values)
+
+
+def _require(owner: Experts | RoutingSpec, name: str, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise ClaimError(f"{type(owner).__name__}.{name}={getattr(owner, name)!r}: must be {allowed}")
+
+
+def _name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _positive(value: object) -> bool:

@@ -4,6 +4,7 @@ Shapes alone cannot tell a router's [E, d] from a bias per expert, nor how a fla
 is the experts' own if writing anything into the other experts' parts of it leaves alone what one expert adds.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mue_check.conformance.case import Built, Case, block_output
+from mue_check.conformance.inside import exactly
 from mue_check.conformance.subject import first_line
 from mue_check.errors import ClaimError
 
@@ -66,7 +68,9 @@ class Weights:
 def output_with(built: Built, values: Values, x: Tensor) -> Tensor:
     """[T, D]: the block's output for tokens [T, D] with other values for some parameters."""
     x = x.to(built.dtype)
-    return block_output(functional_call(built.module, dict(values), (x.unsqueeze(0),)), (1, *x.shape)).squeeze(0)
+    with exactly(built.dtype):
+        returned = functional_call(built.module, dict(values), (x.unsqueeze(0),))
+    return block_output(returned, (1, *x.shape)).squeeze(0)
 
 
 def parameters(built: Built) -> dict[str, Tensor]:
@@ -133,6 +137,12 @@ def find_weights(case: Case, built: Built, x: Tensor) -> tuple[tuple[Weights, ..
         # a router of several layers has matrices that grow with E too
         routing += mixed
         matrices = [w for w in way if w not in bad]
+    declared = case.claim.experts
+    named = () if declared is None else (declared.up, declared.down, declared.gate)
+    found = [w for w in [*routing, *vectors] if w.name in named]
+    if len(found) >= 2:
+        # they are no experts by what they do; what they do instead is for the checks to say
+        return tuple(found), tuple(w for w in [*routing, *vectors] if w not in found)
     raise ClaimError(f"found no weights of experts among the block's parameters: {DECLARE}")
 
 
@@ -160,10 +170,9 @@ def _candidates(case: Case, values: Values) -> list[Weights]:
 
 
 def _templates(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    for i, part in enumerate(parts):
-        if part.isdigit():
-            yield ".".join([*parts[:i], "{}", *parts[i + 1 :]])
+    """The name with each of its numbers left open: of a list's entry, or within a word (expert_3)."""
+    for number in re.finditer(r"\d+", name):
+        yield f"{name[: number.start()]}{{}}{name[number.end() :]}"
 
 
 def _layouts(w: Weights, values: Values, experts: int) -> list[Weights]:

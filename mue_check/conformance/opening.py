@@ -9,15 +9,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mue_check.conformance.block import Block, Form, router_input
+from mue_check.conformance.block import Block, Form, router_input, views_of
 from mue_check.conformance.case import Built, Case
 from mue_check.conformance.expert_function import Function, direction_error, forms
 from mue_check.conformance.experts import find_weights, parameters, stirred, tied, tolerance
 from mue_check.conformance.routing import Routing
-from mue_check.conformance.subject import SHAPES, fitted
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, UnreadableError
 
 _TOKENS = 96
+_VIEWS = 4
+"""Of the tokens that the experts may see: the block's, the router's, and what a norm or two make of them."""
 
 
 def open_block(case: Case, *, stir: bool = True, train: bool = False, dtype: torch.dtype | None = None) -> Block:
@@ -44,14 +45,11 @@ def form_of(case: Case) -> Form:
     found = case.found
     if found.experts is None and not found.no_experts:
         try:
-            first = replace(case, shape=fitted(SHAPES[0], case.claim))
-            # where all are activated nothing is seen of who meets whom
-            spread = first.shape.experts > first.shape.activated
-            found.experts = _learn(first if spread else first.at(experts=2 * first.shape.experts))
+            found.experts = _learn(case.first)
         except ClaimError as error:
             found.no_experts = str(error)
     if found.experts is None:
-        raise ClaimError(found.no_experts)
+        raise UnreadableError(found.no_experts)
     return found.experts
 
 
@@ -95,11 +93,11 @@ def _with_function(block: Block, x: Tensor) -> Form:
 
     def fitting(candidates: list[Function]) -> Form | None:
         best, found = 10 * tolerance(block.built.dtype), None
-        for view, normed in inputs:
+        for tokens, view in inputs:
             for function in candidates:
-                error = direction_error(seen, function.outputs(module, block.values, view, experts))
+                error = direction_error(seen, function.outputs(module, block.values, tokens, experts))
                 if error < best:
-                    best, found = error, replace(block.form, function=function, normed=normed)
+                    best, found = error, replace(block.form, function=function, view=view)
             if found is not None:
                 break
         return found
@@ -117,16 +115,18 @@ def _with_function(block: Block, x: Tensor) -> Form:
     return replace(seen_form, against_claim=str(seen_form.function))
 
 
-def _inputs(block: Block, x: Tensor) -> list[tuple[Tensor, bool]]:
-    """What the experts may see, the claimed first: (tokens or weighted tokens, whether the router's input is meant)."""
-    views = [(x.to(block.built.dtype), False)]
+def _inputs(block: Block, x: Tensor) -> list[tuple[Tensor, str | None]]:
+    """What the experts may see, the claimed first: tokens or weighted tokens, and which view of them that is."""
+    views: list[tuple[Tensor, str | None]] = [(x.to(block.built.dtype), None)]
+    others: list[tuple[str, Tensor]] = [("", router_input(block.built, x))] if block.reads_router else []
+    for name, other in [*others, *views_of(block.built, x)]:
+        new = other.shape == x.shape and not any(torch.equal(other, known) for known, _ in views)
+        if new and len(views) < _VIEWS:
+            views.append((other, name))
     if not block.reads_router:
         return views
-    other = router_input(block.built, x)
-    if other.shape == x.shape and not torch.equal(other, views[0][0]):
-        views.append((other, True))
     weights = block.built.route(x).combine.T.unsqueeze(-1).to(block.built.dtype)
-    weighted = [(weights * view, normed) for view, normed in views]
+    weighted = [(weights * tokens, view) for tokens, view in views]
     return [*weighted, *views] if block.built.case.claim.apply_on == "input" else [*views, *weighted]
 
 

@@ -64,7 +64,7 @@ class Result:
 
     def expected_to_fail(self, reason: str) -> "Result":
         """The same in the eyes of a user who expects the failure; a pass is then a failure of its own."""
-        if self.outcome in ("failed", "error"):
+        if self.outcome in ("failed", "error", "unknown"):
             return replace(self, outcome="xfailed", measured=f"{self.measured} [expected: {reason}]")
         if self.outcome in ("passed", "skipped"):
             return replace(self, outcome="xpassed", measured=f"{self.measured}; its failure was expected: {reason}")

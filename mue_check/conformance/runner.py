@@ -19,7 +19,7 @@ from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import Check, Finding
 from mue_check.conformance.result import NO_ANSWER, Outcome, Result, cause_words
 from mue_check.conformance.subject import ONE_TOKEN, SHAPES, Shape, Subject, first_line
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, UnreadableError
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""
@@ -97,6 +97,8 @@ def _one(check: Check, case: Case) -> tuple[Outcome, Finding]:
         finding = check.run(case)
     except (TimeLimit, KeyboardInterrupt):
         raise
+    except UnreadableError as error:
+        return "unknown", Finding(status="unknown", measured=str(error))
     except ClaimError as error:
         return "error", Finding(status="failed", measured=str(error))
     except BaseException as error:  # the subject's own code may raise anything

@@ -37,7 +37,7 @@ SHAPES = (
     Shape(d=24, f=16, experts=8, activated=2, tokens=50),
     Shape(d=32, f=16, experts=12, activated=3, tokens=42),  # 2f = d, E no power of two
     Shape(d=40, f=24, experts=8, activated=1, tokens=34),
-    Shape(d=24, f=32, experts=6, activated=6, tokens=30),  # all experts activated
+    Shape(d=24, f=32, experts=6, activated=6, tokens=6),  # all experts activated, and T = E
     Shape(d=48, f=8, experts=16, activated=4, tokens=2),
     Shape(d=56, f=16, experts=64, activated=8, tokens=72),
 )
@@ -64,6 +64,9 @@ class Subject:
         module = _call(self.factory, sizes)
         if not isinstance(module, nn.Module):
             raise TypeError(f"the factory gives {type(module).__name__}, not a torch.nn.Module")
+        for name, held in [*module.named_parameters(), *module.named_buffers()]:
+            if held.is_meta:
+                raise TypeError(f"{name} is on the meta device and has no values: to_empty, then its init, are missing")
         return module
 
     def shapes(self, shapes: Sequence[Shape] = SHAPES) -> tuple[Shape, ...]:
@@ -78,7 +81,8 @@ def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
         a = claim.top_k
     elif claim.per_group_k is not None:
         a = groups * claim.per_group_k
-    size = -(-max(shape.experts, a) // groups)
+    # where there was a choice there shall be one
+    size = -(-max(shape.experts, a if shape.activated == shape.experts else 2 * a) // groups)
     if claim.per_group_k is not None:
         size = max(size, claim.per_group_k)
     if claim.group_limit is not None:
@@ -119,7 +123,18 @@ def subject_of(kind: SubjectKind, factory: Factory, *, name: str = "", claim: Ro
         claim, said = claim_of(carried, f"{label}.{ATTRIBUTE}"), f"its {ATTRIBUTE}"
     if claim is None:
         claim, said = RoutingSpec(), "Complete-muE's own, for it carries none"
+    if ":" in (claim.auxiliary_loss or ""):
+        auxiliary_function(claim)
     return Subject(kind=kind, name=label, factory=factory, claim=claim, claimed=said)
+
+
+def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:
+    """The function that the claim names as its auxiliary loss; ClaimError where there is none."""
+    module, _, name = (claim.auxiliary_loss or "").partition(":")
+    found: object = getattr(_module(module), name, None)
+    if not callable(found):
+        raise ClaimError(f"the claim's auxiliary_loss: {module!r} has no function {name!r}")
+    return found
 
 
 def _module(where: str) -> object:
@@ -152,10 +167,16 @@ def _module(where: str) -> object:
 def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
     """By keyword where the names are ours, else by position."""
     try:
-        named = set(sizes) <= set(inspect.signature(factory).parameters)
+        signature = inspect.signature(factory)
     except (TypeError, ValueError):
-        named = False
-    return factory(**sizes) if named else factory(*sizes.values())
+        return factory(*sizes.values())
+    if set(sizes) <= set(signature.parameters):
+        return factory(**sizes)
+    try:
+        signature.bind(*sizes.values())
+    except TypeError:
+        raise TypeError(f"the factory takes {signature}; it is called with ({', '.join(sizes)})") from None
+    return factory(*sizes.values())
 
 
 def first_line(error: BaseException) -> str:

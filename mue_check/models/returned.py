@@ -31,6 +31,8 @@ class Reading:
         """The choice of all runs, its weights in the model's own type."""
         if "combine" in found:
             return _dense(found, dtype)
+        if "indices" not in found:  # a map of the one expert, and its weight
+            return _dense({**found, "combine": found["mask"] * _columns(found["weights"])}, dtype)
         weights, indices = _columns(found["weights"]).to(dtype), _columns(found["indices"]).long()
         top = tokens if self.by_expert else experts
         dropped = (indices < 0) | (indices >= top)

@@ -1,15 +1,20 @@
 """The load-balancing loss: least when even, growing with imbalance, layer by layer, and felt by the router."""
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mue_check.conformance.case import Built, Case
-from mue_check.conformance.registry import Finding, check, failed, passed, skipped
+from mue_check.conformance.adapter import Size, leaves_of
+from mue_check.conformance.case import Built, Case, same
+from mue_check.conformance.checks.gradients import constant_at_one
+from mue_check.conformance.inside import calls_of
+from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
+from mue_check.conformance.subject import auxiliary_function
 from mue_check.errors import ClaimError
 
 _CONFIDENT = 8.0
@@ -38,8 +43,8 @@ class Auxiliary:
 def aux_uniform(case: Case) -> Finding:
     """Even load against several uneven ones."""
     aux = _auxiliary(case)
-    if aux is None:
-        return skipped(_NONE)
+    if isinstance(aux, Finding):
+        return aux
     floor = float(aux.value([_wanted(aux, 0.0)]).detach())
     for share in (0.3, 0.6, 1.0):
         value = float(aux.value([_wanted(aux, share)]).detach())
@@ -59,8 +64,8 @@ def aux_uniform(case: Case) -> Finding:
 def aux_imbalance(case: Case) -> Finding:
     """More and more tokens want the same experts."""
     aux = _auxiliary(case)
-    if aux is None:
-        return skipped(_NONE)
+    if isinstance(aux, Finding):
+        return aux
     if aux.experts == aux.activated:
         return skipped("the load is even when all experts are taken")
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -87,8 +92,10 @@ def aux_imbalance(case: Case) -> Finding:
 def aux_layers(case: Case) -> Finding:
     """Each layer collapses onto other experts, so that together they look even."""
     aux = _auxiliary(case)
-    if aux is None or not aux.layered:
-        return skipped(_NONE if aux is None else "the loss sees one layer at a time")
+    if isinstance(aux, Finding):
+        return aux
+    if not aux.layered:
+        return skipped("the loss sees one layer at a time")
     if aux.experts == aux.activated:
         return skipped("the load is even when all experts are taken")
     layers = [_wanted(aux, 1.0, first) for first in range(0, aux.experts, aux.activated)]
@@ -106,8 +113,8 @@ def aux_layers(case: Case) -> Finding:
 def aux_split(case: Case) -> Finding:
     """A batch twice over, and each half after the other."""
     aux = _auxiliary(case)
-    if aux is None:
-        return skipped(_NONE)
+    if isinstance(aux, Finding):
+        return aux
     logits = _wanted(aux, 0.5)
     once = float(aux.value([logits]).detach())
     for said, value in (
@@ -127,8 +134,8 @@ def aux_split(case: Case) -> Finding:
 def aux_gradient(case: Case) -> Finding:
     """Gradient with respect to the logits, or to the router's weights."""
     aux = _auxiliary(case)
-    if aux is None:
-        return skipped(_NONE)
+    if isinstance(aux, Finding):
+        return aux
     if aux.experts == aux.activated:
         return skipped("the load is even when all experts are taken")
     logits = (_wanted(aux, 0.75) / 4).requires_grad_()
@@ -137,6 +144,8 @@ def aux_gradient(case: Case) -> Finding:
         return failed("the loss carries no gradient", causes=(15,))
     (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
     largest = 0.0 if gradient is None else float(gradient.abs().max())
+    if constant_at_one(case) and not largest > 1e-9:
+        return skipped("a loss of normalized weights is constant at a = 1: see router-gradient-top1")
     if gradient is None or not largest > 1e-9:
         return failed(f"the largest gradient on the logits is {largest:.2g}", causes=(15,))
     crowded = float(gradient[:, : aux.activated].sum() - gradient[:, aux.activated :].mean() * aux.activated)
@@ -145,68 +154,115 @@ def aux_gradient(case: Case) -> Finding:
     return passed(f"largest gradient on the logits {largest:.3g}, away from the crowded experts")
 
 
-_NONE = "no auxiliary loss is claimed or returned"
-
-
-def _auxiliary(case: Case) -> Auxiliary | None:
-    """The loss that the claim names, or the one scalar that the router returns or holds after a forward pass."""
+def _auxiliary(case: Case) -> Auxiliary | Finding:
+    """The loss that the claim names, or the one scalar that is returned and grows with imbalance; else why not."""
     named, shape = case.claim.auxiliary_loss, case.shape
     # a multiple of E, so that an even load exists
     tokens = shape.experts * max(2, -(-shape.tokens // shape.experts))
-    if named is not None and ":" in named:
-        module, _, name = named.partition(":")
-        function = getattr(importlib.import_module(module), name)
 
-        def value(layers: list[Tensor]) -> Tensor:
-            return _scalar(function(tuple(layers), shape.experts, shape.activated))
-
+    def of(value: Callable[[list[Tensor]], Tensor], *, layered: bool) -> Auxiliary:
         return Auxiliary(
             value=value,
-            layered=True,
+            layered=layered,
             experts=shape.experts,
             activated=shape.activated,
             tokens=tokens,
             device=case.device,
         )
+
+    if named is not None and ":" in named:
+        function = auxiliary_function(case.claim)
+        return of(lambda layers: _scalar(function(tuple(layers), shape.experts, shape.activated)), layered=True)
     built = case.build(train=True)
     if _held(built, case.tokens(), named) is None:
         if named is not None:
             raise ClaimError(f"the claim names the auxiliary loss {named!r}, and no scalar is found there")
-        return None
-    weight = built.gate_weight()
-    if (
-        weight is None
-        or shape.d < shape.experts
-        or not (case.found.linear or built.route(case.tokens()).logits is not None)
-    ):
-        return None
-    with torch.no_grad():
-        # logits are then the tokens' first E entries
-        eye = torch.eye(shape.experts, shape.d).to(weight)
-        weight.copy_(eye)
-        for name, parameter in (built.router or built.module).named_parameters():
-            if parameter.shape == (shape.experts,) and "bias" in name:
-                parameter.zero_()
+        return skipped("no auxiliary loss is claimed or returned")
+    drive = _driver(built, tokens)
+    if drive is None:
+        words = "there is an auxiliary loss, and no way to set the logits: claim auxiliary_loss = 'module:function'"
+        return skipped(words) if named is None else unknown(words)
 
     def driven(layers: list[Tensor]) -> Tensor:
         (logits,) = layers
-        found = _held(built, logits @ eye.to(logits), named)
+        with drive(logits) as x:
+            found = _held(built, x, named)
         assert found is not None
         return found
 
-    return Auxiliary(
-        value=driven, layered=False, experts=shape.experts, activated=shape.activated, tokens=tokens, device=case.device
-    )
+    aux = of(driven, layered=False)
+    if named is None and shape.experts > shape.activated and not _balances(aux):
+        return skipped("the number that is returned does not depend on balance; a balancing loss can be claimed")
+    return aux
+
+
+def _balances(aux: Auxiliary) -> bool:
+    """Whether a number that nobody called a loss is one: not a z-loss, nor what is returned to be logged."""
+    even, crowded = aux.value([_wanted(aux, 0.0)]), aux.value([_wanted(aux, 1.0)])
+    apart = float(crowded.detach() - even.detach())
+    slack = _SLACK * max(abs(float(even.detach())), abs(float(crowded.detach())))
+    if abs(apart) <= slack:
+        softer = aux.value([0.5 * _wanted(aux, 0.0)])
+        # what depends on no logit and has a gradient all the same is a loss, and a broken one
+        return even.requires_grad and abs(float(softer.detach() - even.detach())) <= slack
+    return apart > 0 or even.requires_grad
+
+
+def _driver(built: Built, tokens: int) -> Callable[[Tensor], AbstractContextManager[Tensor]] | None:
+    """What sets the router's logits while tokens are passed through the subject, and gives those tokens."""
+    case, weight = built.case, built.gate_weight()
+    if weight is not None and case.shape.d >= case.shape.experts and case.found.linear:
+        eye = torch.eye(case.shape.experts, case.shape.d).to(weight)
+        with torch.no_grad():
+            # logits are then the tokens' first E entries
+            weight.copy_(eye)
+            for name, parameter in (built.router or built.module).named_parameters():
+                if parameter.shape == (case.shape.experts,) and "bias" in name:
+                    parameter.zero_()
+        return lambda logits: nullcontext(logits @ eye.to(logits))
+    x = case.tokens(count=tokens)
+    torch.manual_seed(case.seed)  # for a noise in training, which is part of the logits
+    if built.logits_call(x) is None:
+        return None
+
+    @contextmanager
+    def swap(logits: Tensor) -> Iterator[Tensor]:
+        x = case.tokens(count=len(logits))  # outside, where its calls do not count
+        found = built.logits_call(x)
+        assert found is not None
+        place, own = found
+
+        def made(number: int, result: Any) -> Any:
+            # a loss may compute them once more; what was made of those in their place is none of them
+            if number == place or same(result, own):
+                return logits.to(result.dtype).view(result.shape)
+            return result
+
+        with calls_of(built.scope, made=made):
+            yield x
+
+    return swap
 
 
 def _held(built: Built, x: Tensor, named: str | None) -> Tensor | None:
-    routing = built.route(x)
+    """The loss after a forward pass: at the attribute that the claim names, or the one scalar that is returned."""
     if named is not None and named != "returned":
-        found: object = built.module
+        built.call(x)
+        held: object = built.module
         for part in named.split("."):
-            found = getattr(found, part, None)
-        return found if isinstance(found, Tensor) and found.numel() == 1 else None
-    scalars = [t for t in routing.aux.values() if t.numel() == 1 and t.is_floating_point()]
+            held = getattr(held, part, None)
+        return _one_scalar([held] if isinstance(held, Tensor) else [])
+    if built.case.subject.kind == "router":
+        return _one_scalar(built.route(x).aux.values())
+    size = Size(tokens=len(x), experts=built.case.shape.experts, activated=built.case.shape.activated)
+    returned = _one_scalar(leaf for _, leaf in leaves_of(built.call(x), size))
+    if returned is not None or built.router is None:
+        return returned
+    return _one_scalar(built.route(x).aux.values())
+
+
+def _one_scalar(found: Iterable[Tensor]) -> Tensor | None:
+    scalars = [t for t in found if t.numel() == 1 and t.is_floating_point()]
     return scalars[0].reshape(()) if len(scalars) == 1 else None
 
 

@@ -43,6 +43,13 @@ def capacity(case: Case) -> Finding:
                 causes=(18,),
             )
         dropped, full = (requested & ~routing.mask).sum(0), int(loads.max())
+        least = min(int(factor * shape.tokens * shape.activated / shape.experts), shape.tokens)
+        if bool(dropped.any()) and full < least:
+            return failed(
+                f"tokens are dropped with {full} places taken, where an expert has at least {least} by the claim: is "
+                "the capacity that of a part of the batch?",
+                worst=f"expert {int(dropped.argmax())}",
+            )
         early = (dropped > 0) & (loads < full)
         if bool(early.any()):
             expert = int(early.nonzero()[0])

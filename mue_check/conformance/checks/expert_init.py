@@ -17,6 +17,7 @@ from mue_check.conformance.subject import Shape
 _SIGMAS = 6.0
 """Standard errors: with some thousand comparisons in a run, chance stays below 1e-5."""
 _SLACK = 0.01
+_CENTRED = 0.1
 Law = Callable[[int, int], float]
 Fans = Callable[[Shape], tuple[int, int]]
 LAWS: dict[str, Law] = {
@@ -73,7 +74,7 @@ def _at_init(case: Case) -> Finding:
         )
     for name, matrix in matrices.items():
         if not sizes[name].zero:
-            found = _unlike(name, matrix)
+            found = _unlike(name, matrix) or _drawn(name, matrix)
             if found is not None:
                 return found
     return _follows(block, sizes)
@@ -89,6 +90,19 @@ def _unlike(name: str, matrix: Tensor) -> Finding | None:
         return None
     words = f"{name} has standard deviation {each[worst].std:.3g} in expert {worst} and {typical:.3g} in most"
     return failed(words, worst=f"{name} of expert {worst}")
+
+
+def _drawn(name: str, matrix: Tensor) -> Finding | None:
+    """A failure where a matrix is the same in all experts, or its entries are not spread around 0."""
+    if torch.equal(matrix, matrix[:1].expand_as(matrix)):
+        return failed(f"{name} is the same in every expert, and not 0", worst=name)
+    flat = matrix.double().flatten()
+    mean, size = float(flat.mean()), float(flat.square().mean().sqrt())
+    if abs(mean) > _CENTRED * size + _SIGMAS * size * flat.numel() ** -0.5:
+        return failed(
+            f"the entries of {name} have mean {mean:.3g} at a size of {size:.3g}: drawn around 0?", worst=name
+        )
+    return None
 
 
 def _follows(block: Block, sizes: dict[str, _Size]) -> Finding:

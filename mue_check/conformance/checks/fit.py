@@ -30,6 +30,13 @@ def fit_scale(case: Case) -> Finding:
     )
     low, high = min(v[0] for v in sums.values()), max(v[1] for v in sums.values())
     if not low > 0 or high - low > _TOLERANCE * high:
+        several = [pair for (_, a), pair in sums.items() if a > 1]
+        several = several if case.claim.kind == "token_choice" else []
+        if several and max(v[1] for v in several) <= (1 + _TOLERANCE) * min(v[0] for v in several):
+            return failed(
+                f"the sum of active weights is no constant: {several[0][0]:.4g} but for a = 1, where they are not "
+                f"normalized ({table}); R = a carries over between a > 1, and neither to a = 1 nor from there"
+            )
         return failed(
             f"the sum of active weights is no constant ({table}), so no factor R carries over: normalize the weights "
             "over the active experts, then R = a"

@@ -14,6 +14,9 @@ _STEPS = {torch.float64: (1e-3, 1e-4, 1e-5), torch.float32: (1e-2, 3e-3, 1e-3)}
 _NOISE = {torch.float64: 1e-7, torch.float32: 1e-6}
 """Of the loss of a token, relative: a gate may compute in float32."""
 _CLOSE = 0.02
+_CHOOSING = ("router", "input")
+"""What the choice of experts depends on."""
+_HELD = {"experts": "weights", "router": "weights", "others": "weights", "input": "tokens"}
 
 
 @check(
@@ -25,12 +28,13 @@ _CLOSE = 0.02
 @blockwise
 def gradient_split(block: Block) -> Finding:
     """A loss that is a sum over tokens: of all, of each half, and along one direction of each group of parameters."""
-    case, x, own = block.built.case, block.built.case.tokens(), block.load()
+    case, own = block.built.case, block.load()
+    x = case.tokens().to(block.built.dtype)
     trained = {n: p for n, p in own.items() if p.requires_grad}
     target = target_of(block, len(x))
     whole = _gradients(block, x, target, trained)
     words = []
-    if case.claim.kind == "token_choice" and len(x) > 1:
+    if case.claim.independent and len(x) > 1:
         half = len(x) // 2
         first, second = (_gradients(block, x[s], target[s], trained) for s in (slice(0, half), slice(half, None)))
         total = float(torch.stack([g.norm() for g in whole.values()]).norm())
@@ -43,13 +47,13 @@ def gradient_split(block: Block) -> Finding:
             said = f"gradients of two halves add up to the whole's but for {apart[worst]:.2g} of it"
             return failed(said, worst=worst, causes=(16, 21))
         words.append(f"halves add up to {apart[worst]:.1g}")
-    for group, names in block.groups.items():
-        chosen = {n: trained[n] for n in names if n in trained}
+    groups = {group: {n: trained[n] for n in names if n in trained} for group, names in block.groups.items()}
+    for group, chosen in {**groups, "input": {"tokens": x.requires_grad_()}}.items():
         if not chosen:
             continue
         found = _along(block, x, target, chosen, group)
         if found is None:
-            return unknown(f"the choice of experts moves with the smallest step in the {group}'s weights")
+            return unknown(f"the choice of experts moves with the smallest step in the {group}'s {_HELD[group]}")
         if not found.agrees:
             said = f"the gradient of the {group} along a direction is {found.ratio:.4g} times the finite difference"
             return failed(said, worst=group, causes=(21, 22) if group == "experts" else ())
@@ -87,12 +91,12 @@ def _along(block: Block, x: Tensor, target: Tensor, group: Mapping[str, Tensor],
     # half along the gradient, so that the slope is no accident; half anywhere, in case the gradient is wrong
     along, anywhere = _unit(gradient), _unit(noise)
     way = {n: size * (along[n] + anywhere[n]) / 2**0.5 for n in group}
-    mask = block.routing(x).mask if name == "router" else torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
+    mask = block.routing(x).mask if name in _CHOOSING else torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
     first: _Slope | None = None
     for step in _STEPS.get(dtype, (1e-2,)):
         ends = [_moved(block, x, target, group, way, sign * step, name) for sign in (1.0, -1.0)]
         steady = torch.stack([(m == mask).all(1) for _, m in ends]).all(0)
-        if block.built.case.claim.kind != "token_choice":
+        if not block.built.case.claim.independent:
             steady = steady & steady.all()
         if not bool(steady.any()):
             continue
@@ -126,7 +130,7 @@ def _moved(
             p.add_(step * way[n])
         losses = (block.built.output(x) * target).sum(1)
         fixed = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
-        return losses, block.routing(x).mask if name == "router" else fixed
+        return losses, block.routing(x).mask if name in _CHOOSING else fixed
     finally:
         for n, p in group.items():
             p.copy_(before[n])

@@ -12,6 +12,8 @@ _NOTHING = 1e-6
 _STEP = 3e-3
 """Of the parameters' size: far above rounding, as many gates compute in float32 whatever the type around them."""
 _TOLERANCE = 0.02
+_SEVERAL = 16
+_JUMP = 0.1
 
 
 @check(
@@ -21,7 +23,7 @@ _TOLERANCE = 0.02
 )
 def router_gradient(case: Case) -> Finding:
     """Draw a gradient for each weight and look at what arrives."""
-    if case.shape.activated == 1 and _constant_at_one(case):
+    if case.shape.activated == 1 and constant_at_one(case):
         return skipped("normalized weights are constant at a = 1: see router-gradient-top1")
     return _reached(case, causes=(1, 2))
 
@@ -34,7 +36,7 @@ def router_gradient(case: Case) -> Finding:
 )
 def router_gradient_top1(case: Case) -> Finding:
     """The same where each token takes one expert and the claim makes its weight constant."""
-    if case.shape.activated != 1 or not _constant_at_one(case):
+    if case.shape.activated != 1 or not constant_at_one(case):
         return skipped("asked at a = 1 of weights that are normalized")
     return _reached(case, causes=(2,))
 
@@ -50,38 +52,63 @@ def router_gradient_exact(case: Case) -> Finding:
     built, x = case.build(dtype=dtype), case.tokens()
     trained = _trained(built)
     if not trained:
-        return unknown("the router has no parameters")
+        return skipped("no parameters that train: see router-gradient")
     generator = torch.Generator().manual_seed(31 + case.seed)
     directions = [torch.randn(p.shape, generator=generator).to(p) for p in trained]
     scale = max(float(p.detach().norm()) for p in trained) / max(float(v.norm()) for v in directions)
     step = _STEP * max(scale, 1e-3)
     task = _task(built.route(x), generator).to(dtype)
 
-    def at(sign: float) -> Routing:
-        with torch.no_grad():
-            for p, v in zip(trained, directions, strict=True):
-                p.add_(sign * step * v)
-            try:
-                return built.route(x)
-            finally:
-                for p, v in zip(trained, directions, strict=True):
-                    p.sub_(sign * step * v)
-
-    up, down, here = at(1.0), at(-1.0), built.route(x)
+    here = built.route(x)
     if not here.combine.requires_grad:
         return skipped("no gradient at all: see router-gradient")
-    if case.claim.kind == "expert_choice":
-        steady = ((up.mask == down.mask) & (up.mask == here.mask)).all() & torch.ones(
-            len(x), dtype=torch.bool, device=x.device
-        )
-    else:
-        steady = ((up.mask == down.mask) & (up.mask == here.mask)).all(-1)
+    mask = here.mask
+
+    def difference(step: float) -> tuple[Tensor, Tensor]:
+        """([T] slope of the loss, [T] bool: the choice stays) along the direction."""
+        ends = []
+        for sign in (1.0, -1.0):
+            with torch.no_grad():
+                for p, v in zip(trained, directions, strict=True):
+                    p.data.add_(sign * step * v)  # whatever the subject does to the gradient mode
+                try:
+                    ends.append(built.route(x))
+                finally:
+                    for p, v in zip(trained, directions, strict=True):
+                        p.data.sub_(sign * step * v)
+        same = (ends[0].mask == ends[1].mask) & (ends[0].mask == mask)
+        steady = same.all().expand(len(x)) if case.claim.kind == "expert_choice" else same.all(-1)
+        slope = ((ends[0].combine - ends[1].combine).to(dtype) * task).double().sum(-1) / (2 * step)
+        return slope, steady
+
+    slope, steady = difference(step)
+    found = _compared(trained, directions, built.route(x).combine, task, slope, steady, step)
+    if found.status == "failed":
+        # a weight may jump where the choice stays (SparseMixer's threshold): there is no slope at a jump
+        finer, still = difference(step / 4)
+        smooth = steady & still & ((slope - finer).abs() <= _JUMP * (slope.abs() + finer.abs()))
+        if bool((smooth != steady).any()):
+            found = _compared(trained, directions, built.route(x).combine, task, slope, smooth, step)
+    return found
+
+
+def _compared(
+    trained: list[nn.Parameter],
+    directions: list[Tensor],
+    combine: Tensor,
+    task: Tensor,
+    slope: Tensor,
+    steady: Tensor,
+    step: float,
+) -> Finding:
     if not bool(steady.any()):
         return skipped("no token keeps its choice along the direction")
-    torch.autograd.backward((here.combine.to(dtype) * task)[steady].sum())
-    along = sum(float((p.grad * v).sum()) for p, v in zip(trained, directions, strict=True) if p.grad is not None)
-    measured = float(((up.combine - down.combine).to(dtype) * task)[steady].double().sum()) / (2 * step)
-    size = sum(float((p.grad**2).sum()) for p in trained if p.grad is not None) ** 0.5
+    loss = (combine.to(task.dtype) * task)[steady].sum()
+    given = torch.autograd.grad(loss, trained, allow_unused=True)
+    gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(trained, given, strict=True)]
+    along = sum(float((g * v).sum()) for g, v in zip(gradients, directions, strict=True))
+    measured = float(slope[steady].sum())
+    size = sum(float((g**2).sum()) for g in gradients) ** 0.5
     floor = size * max(float(v.norm()) for v in directions)
     # a direction may be nearly at right angles to the gradient: compare with what another would have given
     typical = floor / max(sum(p.numel() for p in trained), 1) ** 0.5
@@ -96,10 +123,14 @@ def router_gradient_exact(case: Case) -> Finding:
 
 
 def _reached(case: Case, causes: tuple[int, ...]) -> Finding:
-    built, x = case.build(), case.tokens()
+    # a gate that is cut off hard may be flat at a token or two
+    built, x = case.build(), case.tokens(count=max(case.shape.tokens, _SEVERAL))
     trained = _trained(built)
     if not trained:
-        return unknown("the router has no parameters")
+        frozen = [n for n, p in (built.router or built.module).named_parameters() if not p.requires_grad]
+        if built.router is not None and frozen:
+            return failed("none of the router's parameters requires a gradient", worst=frozen[0], causes=causes)
+        return unknown("the router has no parameters, so that nothing of it is learned; is a weight a buffer?")
     routing = built.route(x)
     if not routing.combine.requires_grad:
         return failed("the weights carry no gradient: they are cut from the graph", causes=causes)
@@ -113,7 +144,7 @@ def _reached(case: Case, causes: tuple[int, ...]) -> Finding:
     return passed(f"largest gradient {largest:.3g} for gradients of order 1 on the weights")
 
 
-def _constant_at_one(case: Case) -> bool:
+def constant_at_one(case: Case) -> bool:
     """Whether a = 1 is a size that the router may never be meant for: not claimed, and not named by the user."""
     return not case.chosen and case.claim.expected_sum() is not None and case.claim.top_k is None
 

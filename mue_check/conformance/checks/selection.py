@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mue_check.conformance.case import Built, Case
-from mue_check.conformance.checks.compare import difference
+from mue_check.conformance.checks.compare import NO_LOGITS, TOLERANCE, difference
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
 from mue_check.conformance.routing import Routing
 
@@ -33,6 +33,8 @@ def load(case: Case) -> Finding:
             return failed(f"experts take {int(loads.min())} to {int(loads.max())} tokens, all alike by the claim")
         return passed(f"each expert takes {int(loads[0])} tokens")
     taken = routing.times.sum(-1)
+    if case.claim.kind == "variable":
+        return passed(f"a token takes {int(taken.min())} to {int(taken.max())} experts")
     over = taken > shape.activated if case.claim.kind == "capacity" else taken != shape.activated
     if bool(over.any()):
         token = int(over.nonzero()[0])
@@ -52,29 +54,37 @@ def load(case: Case) -> Finding:
 def selection(case: Case) -> Finding:
     """Compare the choice with the top of the logits."""
     claim, k = case.claim, case.shape.activated
-    if claim.kind != "token_choice":
+    if not claim.independent:
         return skipped("the choice is not a top a")
     built, x = case.build(), case.tokens()
     bias = selection_bias(built)
     if bias is not None and bool((bias != bias[0]).any()):
         return skipped("the selection bias is not constant at init")
     routing, logits = built.route(x), built.logits(x)
+    masked = _masked(built, x, routing)
+    if masked is not None:
+        return masked
+    if logits is None and claim.kind == "variable":
+        return skipped("no logits [T, E] were seen")  # those of null experts may be among them
     if logits is None:
-        return unknown("the router returns no logits and has no single [E, d] weight to compute them from")
+        return unknown(NO_LOGITS)
     if claim.group_limit is not None:
         # which groups are the best is the design's own matter; within those that are taken the best experts are
         grouped = routing.mask.view(len(x), claim.groups, -1)
         taken = grouped.any(-1, keepdim=True).expand_as(grouped).reshape(routing.mask.shape)
         logits = logits.masked_fill(~taken, -torch.inf)
-    best = top(logits, k, claim.groups if claim.per_group_k is not None else 1)
+    if claim.kind == "variable":
+        best = _as_many(logits, routing.mask.sum(-1))
+    else:
+        best = top(logits, k, claim.groups if claim.per_group_k is not None else 1)
     apart = difference(routing.mask.float(), best.float())
     if apart.real:
         chosen, wanted = routing.mask[apart.worst].nonzero().flatten(), best[apart.worst].nonzero().flatten()
         return failed(
-            f"{apart.differing} of {apart.tokens} tokens do not take their {k} best experts",
+            f"{apart.differing} of {apart.tokens} tokens do not take their {best.sum(-1).max()} best experts",
             worst=f"token {apart.worst} takes {chosen.tolist()}, its best are {wanted.tolist()}",
         )
-    return passed(f"the {k} best of every token")
+    return passed("the best of every token")
 
 
 @check(
@@ -224,19 +234,45 @@ def load_at_init(case: Case) -> Finding:
     """exp(entropy) of the load of many tokens."""
     if case.claim.kind == "expert_choice" or case.shape.activated == case.shape.experts:
         return skipped("the load is even by design")
-    routing = case.build().route(case.tokens(3, count=_MANY))
+    # an even load of few tokens would leave half of very many experts without one
+    many = max(_MANY, 4 * case.shape.experts // case.shape.activated)
+    routing = case.build().route(case.tokens(3, count=many))
     share = (routing.requested if routing.requested is not None else routing.mask).double().mean(0)
     share = share / share.sum()
     effective = float(torch.exp(-(share * share.clamp_min(1e-300).log()).sum()))
     sets = len(torch.unique(routing.mask, dim=0))
-    said = f"{effective:.1f} effective experts of {case.shape.experts}, {sets} different choices of {_MANY} tokens"
+    said = f"{effective:.1f} effective experts of {case.shape.experts}, {sets} different choices of {many} tokens"
     # capacity hides a collapse: what is dropped goes nowhere
-    dropped = 1 - float(routing.times.sum()) / (_MANY * case.shape.activated)
+    places = many * case.shape.activated
+    dropped = 0.0 if case.claim.kind == "variable" else 1 - float(routing.times.sum()) / places
     if effective < case.shape.experts / 2 or sets == 1 or dropped > 0.5:
         return failed(
             said, worst=f"expert {int(share.argmax())} takes {float(share.max()):.0%} of all places", causes=(28,)
         )
     return passed(said)
+
+
+def _masked(built: Built, x: Tensor, routing: Routing) -> Finding | None:
+    """A failure where some of the logits that are returned, and not all, are those that the gate was given."""
+    given, returned = built.gate_logits(x), routing.logits
+    if given is None or returned is None:
+        return None
+    other = (returned - given).abs() > TOLERANCE * given.abs().max()
+    if not bool(other.any()) or bool(other.all(-1).any()):
+        return None
+    token, expert = (int(i) for i in other.nonzero()[0])
+    return failed(
+        f"of the logits that it returns {int(other.sum())} of {other.numel()} are not those that its gate was given, "
+        "as after a masking in place: a loss of them sees other numbers than the router",
+        worst=f"token {token} at expert {expert}: {float(returned[token, expert]):.4g}, given "
+        f"{float(given[token, expert]):.4g}",
+    )
+
+
+def _as_many(logits: Tensor, counts: Tensor) -> Tensor:
+    """[T, E] bool: the best of each token, as many as it takes."""
+    rank = logits.detach().argsort(dim=-1, descending=True).argsort(dim=-1)
+    return rank < counts.unsqueeze(-1)
 
 
 def top(logits: Tensor, k: int, groups: int = 1) -> Tensor:
@@ -255,8 +291,13 @@ def selection_bias(built: Built) -> Tensor | None:
         if not found:
             raise LookupError(f"the claim names the selection bias {name!r}; there are {', '.join(everything)}")
         return found[0]
-    buffers = [t for n, t in built.module.named_buffers() if "bias" in n and t.shape == size and t.is_floating_point()]
-    return buffers[0] if len(buffers) == 1 else None
+    # a linear layer's bias is trained; this one is not, or has DeepSeek's name
+    found = [
+        t
+        for n, t in everything.items()
+        if "bias" in n and t.shape == size and t.is_floating_point() and (not t.requires_grad or "correction" in n)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def requested_of(built: Built, x: Tensor, routing: Routing) -> Tensor | None:

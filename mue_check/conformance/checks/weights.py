@@ -1,14 +1,24 @@
 """What the weights sum to, their sign, and the gate that they come from."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from mue_check.conformance.case import Case
+from mue_check.conformance.checks.compare import NO_LOGITS
 from mue_check.conformance.claim import RoutingSpec
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
 from mue_check.conformance.routing import Routing
+from mue_check.errors import UnreadableError
 
 _TOLERANCE = 1e-3
+_USUAL: dict[str, RoutingSpec] = {
+    "a normalized sigmoid": RoutingSpec(gate="sigmoid"),
+    "a sigmoid that is not normalized": RoutingSpec(gate="sigmoid", weight_sum="free"),
+    "a normalized softmax": RoutingSpec(gate="softmax"),
+    "a softmax that is not normalized": RoutingSpec(gate="softmax", weight_sum="free"),
+}
 
 
 @check(
@@ -17,10 +27,18 @@ _TOLERANCE = 1e-3
     source="arXiv 2605.23893",
 )
 def weight_sum(case: Case) -> Finding:
-    """Sum over the experts of each token."""
+    """Sum over the experts of each token, a router's in training mode too."""
+    finding = _summed(case, case.build().acting(case.tokens()))
+    if finding.status == "passed" and case.subject.kind == "router":
+        training = _summed(case, case.build(train=True).route(case.tokens()))
+        if training.status == "failed":
+            return replace(training, measured=f"in training mode alone: {training.measured}")
+    return finding
+
+
+def _summed(case: Case, routing: Routing) -> Finding:
     claim = case.claim
-    routing = case.build().acting(case.tokens())
-    full = routing.times.sum(-1) == case.shape.activated
+    full = kept(routing, case)
     if claim.kind == "expert_choice" or claim.weight_sum == "free":
         return skipped(f"any sum is claimed; measured {_range(routing.sums)}")
     if not bool(full.any()):
@@ -36,8 +54,10 @@ def weight_sum(case: Case) -> Finding:
     worst = int(apart.argmax())
     if float(apart[worst]) <= _TOLERANCE * expected:
         return passed(f"sums {_range(sums)}, claimed {expected:g}")
+    if _bare(case, sums):
+        return skipped(f"not normalized at a = 1, which leaves the router its gradient; sums {_range(sums)}")
     mean = float(sums.mean())
-    constant = float(sums.max() - sums.min()) <= _TOLERANCE * abs(mean)
+    constant = _constant(sums)
     hint = f": a constant {mean:.4g}" if constant else f", mean {mean:.4g}"
     token = int(full.nonzero()[worst])
     return failed(
@@ -70,7 +90,9 @@ def weight_sign(case: Case) -> Finding:
             f"an expert that was not chosen has weight {float(outside.max()):.4g}",
             worst=f"token {token} at expert {expert}",
         )
-    return passed(f"weights in [{float(weights[routing.mask].min()):.3g}, {float(weights.max()):.3g}]")
+    given = weights[routing.mask]
+    low = float(given.min()) if given.numel() else 0.0  # whether anything was given is for load to say
+    return passed(f"weights in [{low:.3g}, {float(weights.max()):.3g}]")
 
 
 @check(
@@ -81,15 +103,25 @@ def weight_sign(case: Case) -> Finding:
 def gate(case: Case) -> Finding:
     """Recompute the weights of the chosen experts from the logits."""
     claim = case.claim
+    built, x = case.build(), case.tokens()
+    try:
+        routing, logits = built.route(x), built.logits(x)
+    except UnreadableError:
+        if claim.gate == "any":
+            return skipped("no gate is claimed")
+        raise
+    misplaced = "" if logits is None else _misplaced(logits.detach().double(), routing)
+    if misplaced:
+        return failed(f"weights and experts are in different orders: {misplaced}, each at another expert than its own")
     if claim.gate == "any":
         return skipped("no gate is claimed")
-    built, x = case.build(), case.tokens()
-    routing, logits = built.route(x), built.logits(x)
     if logits is None:
-        return unknown("the router returns no logits and has no single [E, d] weight to compute them from")
+        return unknown(NO_LOGITS)
+    found, rows = routing.combine.detach().double(), kept(routing, case)
+    if claim.weight_sum != "free" and bool(rows.any()) and _bare(case, routing.sums[rows].detach()):
+        claim = replace(claim, weight_sum="free")
     expected = gated(logits.detach().double(), routing, claim)
-    found, kept = routing.combine.detach().double(), routing.times.sum(-1) == case.shape.activated
-    rows = torch.ones_like(kept) if claim.kind == "expert_choice" or claim.weight_sum == "free" else kept
+    rows = torch.ones_like(rows) if claim.kind == "expert_choice" or claim.weight_sum == "free" else rows
     found, expected = found[rows], expected[rows]
     if claim.weight_sum == "free":
         # any constant factor is claimed with it
@@ -105,6 +137,22 @@ def gate(case: Case) -> Finding:
         worst=f"token {token} at expert {expert}: {is_:.4g}, not {should:.4g}",
         causes=(4, 7, 5),
     )
+
+
+def kept(routing: Routing, case: Case) -> Tensor:
+    """[T] bool: tokens that none of their experts has dropped."""
+    taken = routing.times.sum(-1)
+    return taken > 0 if case.claim.kind == "variable" else taken == case.shape.activated
+
+
+def _constant(sums: Tensor) -> bool:
+    return float(sums.max() - sums.min()) <= _TOLERANCE * abs(float(sums.mean()))
+
+
+def _bare(case: Case, sums: Tensor) -> bool:
+    """Whether a router that normalizes gives the score as it is at a = 1, a size that was not asked of it."""
+    asked = case.chosen or case.claim.top_k is not None or case.claim.weight_sum == "groups"
+    return case.shape.activated == 1 and not asked and len(sums) > 1 and not _constant(sums)
 
 
 def gated(logits: Tensor, routing: Routing, claim: RoutingSpec) -> Tensor:
@@ -129,16 +177,23 @@ def _resembles(logits: Tensor, routing: Routing, claim: RoutingSpec) -> str:
     raw = logits.masked_fill(~routing.mask, 0)
     if float((found - raw).abs().max()) <= _TOLERANCE * float(raw.abs().max()):
         return "; they are the logits themselves"
-    claims: dict[str, RoutingSpec] = {
-        "a normalized sigmoid": RoutingSpec(gate="sigmoid"),
-        "a sigmoid that is not normalized": RoutingSpec(gate="sigmoid", weight_sum="free"),
-        "a normalized softmax": RoutingSpec(gate="softmax"),
-        "a softmax that is not normalized": RoutingSpec(gate="softmax", weight_sum="free"),
-    }
-    for said, other in claims.items():
+    for said, other in _USUAL.items():
         weights = gated(logits, routing, other)
         if float((found - weights).abs().max()) <= _TOLERANCE * float(weights.max()):
             return f"; they are {said}"
+    return ""
+
+
+def _misplaced(logits: Tensor, routing: Routing) -> str:
+    """The usual gate whose weights these are but for their order within each token, in words."""
+    found = routing.combine.detach().double()
+    for said, other in _USUAL.items():
+        weights = gated(logits, routing, other)
+        weights = weights * (found.sum() / weights.sum())
+        size = _TOLERANCE * float(weights.abs().max())
+        apart = [(found - weights).abs(), (found.sort(-1).values - weights.sort(-1).values).abs()]
+        if float(apart[1].max()) <= size < float(apart[0].max()):
+            return f"as a set they are {said}"
     return ""
 
 
