@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 import os
@@ -179,3 +180,32 @@ def test_mutants_refuse_bad_arguments(
     assert len(captured.err.splitlines()) == 1
     assert says in captured.err
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (BrokenPipeError(), 141, ""),
+        (KeyboardInterrupt(), 130, "mue_check rules: interrupted\n"),
+        (OSError(errno.ENOSPC, "No space left"), 2, "mue_check rules: the output cannot be written: No space left\n"),
+    ],
+    ids=["reader left", "interrupted", "full disk"],
+)
+def test_what_stops_halfway_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str
+) -> None:
+    class Errors(io.StringIO):
+        told = ""
+
+        def write(self, text: str) -> int:
+            self.told += text
+            return len(text)
+
+    def stopped(options: object) -> int:
+        raise error
+
+    errors = Errors()
+    monkeypatch.setattr("mue_check.cli.rules.run", stopped)
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert main(["rules", "--reference", REFERENCE, "--target", TARGET]) == code
+    assert errors.told == says

@@ -1,11 +1,12 @@
 """The command line: one file per command. Bad arguments are one line and exit 2."""
 
+import errno
 import sys
 from collections.abc import Sequence
 
 from mue_check import __version__
 from mue_check.cli import audit, compare, conformance, mutants, report, rules
-from mue_check.cli.command import EXIT_OK, EXIT_USAGE, Parser
+from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser
 from mue_check.errors import MueCheckError
 
 
@@ -19,7 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, and Python would complain at exit
-        return EXIT_OK
+        return EXIT_UNREAD
+    except KeyboardInterrupt:
+        print(f"mue_check {options.command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"mue_check {options.command}: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE
     return code
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 EXIT_OK, EXIT_FAIL, EXIT_USAGE, EXIT_INCONCLUSIVE = 0, 1, 2, 3
+EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
+"""As shells count SIGINT and SIGPIPE: what stopped halfway has no verdict, and must not look like a pass."""
 
 Options = argparse.Namespace
 Run = Callable[[Options], int]

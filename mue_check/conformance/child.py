@@ -1,18 +1,25 @@
 """The child of ``isolate``: loads the subject, runs the checks, writes one JSON line per answer to a descriptor."""
 
+import contextlib
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+_SET_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of linux/prctl.h."""
 
 
 def main(descriptor: int, job: dict[str, Any]) -> None:
     """Answer with {"usage": ...} or {"head": ..., "checks": ...}, and then with results."""
     from mue_check.errors import MueCheckError
 
+    _end_with_the_parent()
     with open(descriptor, "w", buffering=1) as out:
 
         def say(value: dict[str, Any]) -> None:
@@ -25,6 +32,12 @@ def main(descriptor: int, job: dict[str, Any]) -> None:
         out.flush()
     # threads that a subject has left behind do not matter any more
     os._exit(0)
+
+
+def _end_with_the_parent() -> None:
+    """Be killed when the parent dies: a subject that hangs would else run on for ever. Linux alone can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
 
 
 def _run(job: dict[str, Any], say: Any) -> None:
