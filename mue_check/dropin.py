@@ -65,14 +65,19 @@ def add_router(subject: Subject, named: str = "") -> Router:
     return router
 
 
-def try_router(name: str, ladders: Iterable[Ladder], device: str) -> tuple[str, ...]:
-    """Try it at every size of the ladders, and say what people must know of it. ClaimError where it cannot serve."""
+def sizes_of(name: str, ladders: Iterable[Ladder]) -> list[Shape]:
+    """Every size at which the ladders ask for a user's router."""
     shapes: set[Shape] = set()
     for model in (rung.model for ladder in ladders for rung in ladder.rungs):
         if isinstance(model.feed_forward, Experts) and model.feed_forward.router == name:
             shapes.add(shape_of(model.feed_forward, model.width))
     # where all experts are activated a shape says less of what a tensor is: learn the layout elsewhere
-    for shape in sorted(shapes, key=lambda s: (s.activated == s.experts, s.experts, s.d)):
+    return sorted(shapes, key=lambda s: (s.activated == s.experts, s.experts, s.d))
+
+
+def try_router(name: str, shapes: Iterable[Shape], device: str) -> tuple[str, ...]:
+    """Try it at these sizes, and say what people must know of it. ClaimError where it cannot serve."""
+    for shape in shapes:
         LOADED[name].manner(shape)
         if device == "cuda":
             LOADED[name].capture_trouble(shape)

@@ -11,8 +11,9 @@ import pytest
 
 from mue_check import Experts, SpecError, get_rule, parse_scenario
 from mue_check.conformance.claim import RoutingSpec
-from mue_check.conformance.subject import load_subject, subject_of
-from mue_check.dropin import add_router, load_router, source_hash, try_router
+from mue_check.conformance.subject import Shape, load_subject, subject_of
+from mue_check.conformance.subjects import misbehaving
+from mue_check.dropin import add_router, load_router, sizes_of, source_hash, try_router
 from mue_check.errors import ClaimError
 from mue_check.judge.law import Rung
 from mue_check.judge.laws import LAWS
@@ -21,6 +22,7 @@ from mue_check.routers import ROUTERS, get_router, is_users
 from mue_check.rules import Role
 from mue_check.study.reading import judge_coordinates
 from mue_check.tiers import get_tier
+from mue_check.trying import apart
 from tests.models import foreign_routers as users
 
 
@@ -147,10 +149,11 @@ def test_it_is_tried_at_every_size_before_anything_trains() -> None:
     tier = get_tier("smoke")
     ladders = [ladder for axis in ("capacity", "width", "activated_experts") for ladder in tier.ladders(axis)]
     routed = [ladder.with_routing(name, "none") for ladder in ladders]
-    notices = try_router(name, [ladder for ladder in routed if ladder], "cpu")
+    sizes = sizes_of(name, [ladder for ladder in routed if ladder])
+    notices = try_router(name, sizes, "cpu")
     assert len(notices) == 1
     assert {(s.experts, s.activated) for s in LOADED[name].manners} == {(8, 2), (32, 2), (16, 2)}
-    assert try_router(name, [ladder for ladder in routed if ladder], "cuda") == ()
+    assert try_router(name, sizes, "cuda") == ()
 
 
 def test_laws_of_what_it_does_not_show_are_left_out() -> None:
@@ -167,3 +170,46 @@ def test_laws_of_what_it_does_not_show_are_left_out() -> None:
         judge_coordinates(
             "width_of_mixture", [replace(r, table=r.table[r.table["coordinate"] != "logits"]) for r in rungs]
         )
+
+
+SIZE = Shape(d=32, f=0, experts=8, activated=2, tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("Sleeps", "at d_model=32, n_experts=8, top_k=2: it hangs: no answer in 2 s"),
+        ("ExitsAtOnce", "at d_model=32, n_experts=8, top_k=2: it ends its process (exit code 0)"),
+        ("RaisesBaseException", "at d_model=32, n_experts=8, top_k=2: it raises GivesUp: no"),
+    ],
+)
+def test_what_would_take_pytest_along_is_found_in_a_process_of_its_own(factory: str, says: str) -> None:
+    name = f"mue_check.conformance.subjects.misbehaving:{factory}"
+    with pytest.raises(ClaimError) as caught, apart(name, Path(), None) as trial:
+        trial.at([SIZE], limit=2)
+    assert str(caught.value) == says
+    assert trial.process.poll() is not None
+
+
+def test_an_import_that_never_ends(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text("import time\n\ntime.sleep(3600)\n")
+    with (
+        pytest.raises(ClaimError, match=r"importing it hangs: no answer in 0.1 s"),
+        apart("waits.py:Router", tmp_path, None, limit=0.1),
+    ):
+        pass
+
+
+def test_what_breaks_whoever_reads_it_is_one_line() -> None:
+    subject = subject_of("router", misbehaving.WrongDevice, name="users:WrongDevice")
+    with pytest.raises(ClaimError, match="what it returns raises NotImplementedError") as caught:
+        try_router(add_router(subject).name, [SIZE], "cpu")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_router_that_changes_its_tokens_is_told() -> None:
+    name = add_router(subject_of("router", misbehaving.MutatesInput, name="users:MutatesInput")).name
+    (notice,) = try_router(name, [SIZE], "cpu")
+    assert notice == (
+        "router users:MutatesInput changes the tokens that it is given, in place: the experts get the changed ones"
+    )

@@ -195,6 +195,8 @@ def _notices(manner: Manner, subject: Subject) -> Iterator[tuple[str, str]]:
         yield "unbatched", f"is called for all runs at once, but for {', '.join(manner.unbatched)}: run after run"
     if not manner.trains:
         yield "noise", "draws random numbers in training mode: it stays in eval mode, without them"
+    if manner.mutates:
+        yield "mutates", "changes the tokens that it is given, in place: the experts get the changed ones"
     if manner.loose or subject.claim.auxiliary_loss:
         where = ", ".join(manner.loose) or "auxiliary_loss of its claim"
         yield "auxiliary", f"has a loss ({where}) that is left out: returns = {{'aux': ...}} in its claim adds it"

@@ -34,6 +34,7 @@ class Manner:
     frozen parameters as one seed makes them, of which ``moving`` change in a training step. ``gate``: the only matrix,
     where it lies between tokens and experts. ``trains``: it can be in training mode. ``slow``: why vmap refuses it;
     ``unbatched``: what vmap itself repeats for each run. ``loose``: numbers with a gradient that nobody declared.
+    ``mutates``: it changes the tokens that it is given.
     """
 
     layout: Layout
@@ -47,6 +48,7 @@ class Manner:
     slow: str
     unbatched: tuple[str, ...]
     loose: tuple[str, ...]
+    mutates: bool = False
 
     def call(self, *, training: bool) -> Call:
         """The call of a training step, or of a look at the model."""
@@ -88,9 +90,11 @@ def examine(subject: Subject, shape: Shape, layout: Layout | None = None) -> Man
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _examine(subject, shape, layout)
-    except ClaimError as error:
+    except Exception as error:
+        # tensors without values, or of a kind of its own: what a router returns can break whatever reads it
+        said = str(error) if isinstance(error, ClaimError) else f"what it returns raises {words_of(error)}"
         where = f"d_model={shape.d}, n_experts={shape.experts}, top_k={shape.activated}"
-        raise ClaimError(f"at {where}: {error}") from None
+        raise ClaimError(f"at {where}: {said}") from None
 
 
 def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
@@ -106,8 +110,10 @@ def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
     size = Size(tokens=next(t for t in _TOKENS if t != shape.experts), experts=shape.experts, activated=shape.activated)
     tensors, x_RMD = _drawn(module, held, shape.d, size.tokens)
     first = {name: value[0] for name, value in tensors.items()}
-    trained_once, noisy, moving = _try(module.train(), first, x_RMD[0])
-    looked, always_noisy, moved = _try(module.eval(), first, x_RMD[0])
+    given = x_RMD[0].clone()
+    trained_once, noisy, moving = _try(module.train(), first, given)
+    mutates = not torch.equal(given, x_RMD[0])
+    looked, always_noisy, moved = _try(module.eval(), first, x_RMD[0].clone())
     if always_noisy:
         raise ClaimError("it draws random numbers in eval mode too, so that no run could be repeated")
     if noisy:
@@ -136,6 +142,7 @@ def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
         slow=slow,
         unbatched=unbatched,
         loose=tuple(n for n, p in read.aux.items() if n != "aux" and p.numel() == 1 and p.requires_grad),
+        mutates=mutates,
     )
 
 
@@ -178,7 +185,7 @@ def _try(module: nn.Module, tensors: Tensors, x_MD: Tensor) -> tuple[object, boo
     before = torch.get_rng_state()
     own = {name: value.clone() for name, value in tensors.items()}
     try:
-        returned: object = functional_call(module, own, (x_MD.clone(),))
+        returned: object = functional_call(module, own, (x_MD,))
     except Exception as error:  # whatever a user's module raises
         raise ClaimError(f"calling it raises {words_of(error)}") from None
     moved = tuple(n for n, value in tensors.items() if not value.requires_grad and not torch.equal(value, own[n]))

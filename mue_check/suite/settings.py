@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mue_check.conformance.claim import RoutingSpec
     from mue_check.rules import Rule
     from mue_check.tiers import Tier
+    from mue_check.trying import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,11 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_settings(config: pytest.Config) -> Settings:
     """Check every option, then make the study folder; MueCheckError on the first that is wrong."""
+    with ExitStack() as stack:
+        return _checked(config, stack)
+
+
+def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.axes import parse_axes
     from mue_check.conformance.claim import read_claim
     from mue_check.conformance.expected import read_expected
@@ -133,6 +140,7 @@ def read_settings(config: pytest.Config) -> Settings:
     if option("claim") and (option("router") or "builtin:").startswith("builtin:"):
         raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
     claim = read_claim(folder / option("claim")) if option("claim") else None
+    trial = _apart(config, folder, claim, stack)
     router, balance = _routing(option("router"), folder, claim)
     given = option("study")
     root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
@@ -162,7 +170,7 @@ def read_settings(config: pytest.Config) -> Settings:
         expected=read_expected(folder / option("expected")) if option("expected") else {},
     )
     if not trains_nothing(config.args):
-        settings = replace(settings, notices=_try_router(settings, option("router")))
+        settings = replace(settings, notices=_try_router(settings, option("router"), trial))
     # a routing, a composite, a batch or a beta that cannot be is a usage error
     for corpus in corpora:
         for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
@@ -206,14 +214,28 @@ def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple
         raise SpecError(f"--router {text!r}: {error}") from None
 
 
-def _try_router(settings: Settings, text: str | None) -> tuple[str, ...]:
+def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack: ExitStack) -> Trial | None:
+    """A user's router in a process of its own, until the stack ends; workers start when it has been tried."""
+    text = config.getoption("router") or "builtin:"
+    if ":" not in text or text.startswith("builtin:") or hasattr(config, "workerinput"):
+        return None
+    from mue_check.errors import ClaimError, SpecError
+    from mue_check.trying import apart
+
+    try:
+        return stack.enter_context(apart(text, folder, claim))
+    except ClaimError as error:
+        raise SpecError(f"--router {text!r}: {error}") from None
+
+
+def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:
     """Call a user's router at every size that it may meet, before anything trains; notices."""
     from mue_check.errors import ClaimError, SpecError
     from mue_check.routers import is_users
 
     if not is_users(settings.router):
         return ()
-    from mue_check.dropin import try_router
+    from mue_check.dropin import sizes_of, try_router
 
     questions: tuple[Question, ...] = ("drift", "scales", "speed")
     ladders = [
@@ -223,7 +245,10 @@ def _try_router(settings: Settings, text: str | None) -> tuple[str, ...]:
         for question in questions
         for ladder in settings.ladders(axis, corpus, question)
     ]
+    sizes = sizes_of(settings.router, ladders)
     try:
-        return try_router(settings.router, ladders, settings.tier.device)
+        if trial is not None:
+            trial.at(sizes)
+        return try_router(settings.router, sizes, settings.tier.device)
     except ClaimError as error:
         raise SpecError(f"--router {text!r}: {error}") from None
