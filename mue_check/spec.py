@@ -6,7 +6,7 @@ experts; parts that are 1 (groups) or 0 (shared) are left out, e.g. ``128e8a1s``
 
 import re
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mue_check.errors import SpecError
@@ -267,12 +267,21 @@ class _Draft:
             raise SpecError(f"{key}={value!r} in SPEC {text!r}: must be a whole number") from None
 
 
-def parse_scenario(text: str, *, default: Scenario | None = None) -> Scenario:
+def parse_scenario(text: str, *, default: Scenario | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> Scenario:
     """Read a SPEC: ``key=value`` pairs joined by commas, or the path of a TOML file with the same keys.
 
     What the text leaves out is taken from ``default`` (a target takes it from its reference). An
-    expert width that is given nowhere is the model's width d. Raises SpecError.
+    expert width that is given nowhere is the model's width d, a head width ``head_width``. Raises SpecError.
     """
+    return _build(_read(text), text, default, head_width)
+
+
+def says_head_width(text: str) -> bool:
+    """Whether a SPEC gives dh. Raises SpecError."""
+    return "dh" in _read(text).numbers
+
+
+def _read(text: str) -> _Draft:
     draft = _Draft()
     if text.endswith(".toml"):
         try:
@@ -288,10 +297,10 @@ def parse_scenario(text: str, *, default: Scenario | None = None) -> Scenario:
                 draft.put(key.strip(), value.strip(), text)
             else:
                 draft.put("experts", key, text)
-    return _build(draft, text, default)
+    return draft
 
 
-def _build(draft: _Draft, text: str, default: Scenario | None) -> Scenario:
+def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) -> Scenario:
     old = default.model if default else None
 
     def number(key: str, fallback: int | None) -> int:
@@ -327,13 +336,11 @@ def _build(draft: _Draft, text: str, default: Scenario | None) -> Scenario:
             raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, and its feed-forward is dense")
         router = draft.words.get("router", feed_forward.router)
         feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", feed_forward.balance))
-    head = next(f.default for f in fields(ModelSpec) if f.name == "head_width")
-    assert isinstance(head, int)
     model = ModelSpec(
         width=width,
         depth=number("L", old.depth if old else None),
         feed_forward=feed_forward,
-        head_width=number("dh", old.head_width if old else head),
+        head_width=number("dh", old.head_width if old else head_width),
     )
     return Scenario(
         model=model,

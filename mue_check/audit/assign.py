@@ -6,9 +6,11 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from mue_check.audit.names import PATTERNS, Kind, Pattern
+from mue_check.audit.names import PATTERNS, Kind, Pattern, plain_name, shape_of
 from mue_check.audit.setup import AuditError
+from mue_check.audit.wrapped import carried
 from mue_check.rules import Role, parse_role
 from mue_check.rules.roles import DOWN, EMBEDDINGS, ROUTED, SHARED, VECTORS
 
@@ -54,7 +56,7 @@ def assign_roles(model: nn.Module, declared: Mapping[str, str] | None = None) ->
 
     ``declared`` maps patterns such as ``"blocks.*.mix.weight"`` to role names and goes before the model's own
     ``mue_check_roles``, which goes before the known names. AuditError: a pattern that fits no parameter, a model
-    without parameters.
+    without parameters, a parameter without a shape.
     """
     names: dict[int, list[str]] = {}
     tensors: dict[int, Tensor] = {}
@@ -63,6 +65,9 @@ def assign_roles(model: nn.Module, declared: Mapping[str, str] | None = None) ->
         tensors[id(parameter)] = parameter
     if not names:
         raise AuditError(f"the model ({type(model).__name__}) has no parameters")
+    lazy = next((names[key][0] for key, tensor in tensors.items() if is_lazy(tensor)), None)
+    if lazy is not None:
+        raise AuditError(f"{lazy} has no shape yet (a lazy module): run one batch through the model first")
     asked = _declared(model, declared, [name for group in names.values() for name in group])
     width, vocabulary = _table(model, asked)
     out: dict[str, Assignment] = {}
@@ -81,12 +86,12 @@ def width_of(assignments: Mapping[str, Assignment]) -> int | None:
 
 def _declared(model: nn.Module, given: Mapping[str, str] | None, names: list[str]) -> dict[str, tuple[Role, str]]:
     out: dict[str, tuple[Role, str]] = {}
-    own = getattr(model, ATTRIBUTE, None) or {}
+    own = carried(model, ATTRIBUTE) or {}
     for where, mapping in (("roles", given or {}), (f"the model's {ATTRIBUTE}", own)):
         if not isinstance(mapping, Mapping):
             raise AuditError(f"{where}: must map name patterns to roles, not be a {type(mapping).__name__}")
         for pattern, role in mapping.items():
-            fits = [name for name in names if fnmatchcase(name, pattern)]
+            fits = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(plain_name(n), pattern)]
             if not fits:
                 raise AuditError(
                     f"{where}: pattern {pattern!r} fits no parameter; the first are {', '.join(names[:3])}"
@@ -101,7 +106,7 @@ def _table(model: nn.Module, asked: Mapping[str, tuple[Role, str]]) -> tuple[int
     embedding = next(p for p in PATTERNS if p.role is Role.TOKEN_EMBEDDING)
     for name, parameter in model.named_parameters():
         role = asked[name][0] if name in asked else None
-        fits = role is None and embedding.matches(name) and _is_kind(model, name, "embedding")
+        fits = role is None and embedding.matches(plain_name(name)) and _is_kind(model, name, "embedding")
         if (role is Role.TOKEN_EMBEDDING or fits) and parameter.ndim == 2:
             return parameter.shape[1], parameter.shape[0]
     return None, None
@@ -123,7 +128,7 @@ def _assign(
         return placed or replace(plain, role=role, why=why)
     reason = "its name is not known"
     for pattern in PATTERNS:
-        if not pattern.matches(name):
+        if not pattern.matches(plain_name(name)):
             continue
         wrong = _mismatch(model, name, pattern, shape, vocabulary)
         placed = _placed(
@@ -133,7 +138,7 @@ def _assign(
             return placed
         reason = f"named as {pattern.role}, but " + (wrong or f"no axis of {list(shape)} is the width d={width}")
         break
-    return replace(plain, why=f"{reason}: declare it, roles={{{name!r}: ROLE}}")
+    return replace(plain, why=f"{reason}: declare it, roles={{{shape_of(plain_name(name))!r}: ROLE}}")
 
 
 def _mismatch(
@@ -144,7 +149,7 @@ def _mismatch(
         return f"with {len(shape)} axes"
     if not _is_kind(model, name, pattern.kind):
         return f"in a {type(_owner(model, name)).__name__}"
-    if pattern.role is Role.UNEMBEDDING and not name.endswith("lm_head.weight") and vocabulary not in shape:
+    if pattern.role is Role.UNEMBEDDING and not plain_name(name).endswith("lm_head.weight") and vocabulary not in shape:
         return "not of the vocabulary's size"
     return None
 

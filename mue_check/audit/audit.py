@@ -6,21 +6,21 @@ from torch import nn
 
 from mue_check.audit.assign import Assignment, assign_roles, width_of
 from mue_check.audit.forward import default_loss
-from mue_check.audit.groups import look_at, right_groups
+from mue_check.audit.gains import first_gains
+from mue_check.audit.groups import look_at, right_groups, with_ties
 from mue_check.audit.initial import Initial, judge_initial, measure_initial
 from mue_check.audit.membership import groups_of, judge_membership
 from mue_check.audit.multipliers import contradictions, declared_multipliers, find_multipliers, unseen
 from mue_check.audit.prescribed import Form, Prescribed, Slot
 from mue_check.audit.report import VALUES, Findings, MultiplierRow, Offence, ParameterRow, Report
-from mue_check.audit.scenario import config_of, scenario_of
-from mue_check.audit.setup import AuditError, Loss, SetUp
+from mue_check.audit.scenario import scenarios_of
+from mue_check.audit.setup import Loss, SetUp
 from mue_check.audit.stepping import judge_steps
 from mue_check.audit.training import find_dead
 from mue_check.audit.updates import Update
-from mue_check.errors import SpecError
-from mue_check.rules import HyperParameters, Role, get_rule
+from mue_check.rules import HyperParameters, Role, about_expansion, get_rule
 from mue_check.rules.roles import VECTORS
-from mue_check.spec import Scenario, parse_scenario
+from mue_check.spec import Scenario
 
 
 def audit_model(
@@ -47,23 +47,23 @@ def audit_model(
     asked.
     """
     setup = SetUp.of(model, optimizer, scheduler, loss)
-    source = parse_scenario(reference) if isinstance(reference, str) else reference
-    goal = target_of(model, target, source)
+    source, goal, about_heads = scenarios_of(model, reference, target)
     prescription = get_rule(rule).prescribe(source, goal)
     assignments = assign_roles(model, roles)
     declared = declared_multipliers(model, multipliers)
-    probed = look_at(model, assignments, probe=probe)
+    probed = look_at(model, assignments, prescription, probe=probe)
+    assignments = with_ties(assignments, probed)
     present = find_multipliers(model, assignments, declared, probed)
-    prescribed = Prescribed(prescription, base or HyperParameters(), assignments, present)
+    prescribed = Prescribed(prescription, base or HyperParameters(), assignments, present, normed=probed.normed)
 
     where = groups_of(setup)
     initial = measure_initial(model, prescribed)
-    found = Findings(notes=[*probed.notes, *_remarks(assignments, goal)])
+    remarks = [about_heads, about_expansion(prescription), *_remarks(assignments, goal)]
+    found = Findings(unjudged=[*probed.unjudged], notes=[*probed.notes, *filter(None, remarks)])
     for a in assignments.values():
         if a.role is None and a.trainable:
             found.offences.append(Offence(check="role", parameter=a.name, says=a.why))
-    found.offences += judge_membership(setup, assignments, where)
-    found.offences += judge_initial(prescribed, initial)
+    found.offences += judge_initial(prescribed, initial, first_gains(model, assignments))
     for role, said_, seen in contradictions(declared, probed):
         says = "declared, and a forward pass shows another"
         found.offences.append(
@@ -75,10 +75,11 @@ def audit_model(
             f"routed experts are declared to be multiplied by {hidden[0]:.4g} (A R), and a forward pass shows "
             f"{hidden[1]:.4g} around their module: right if the rest is inside it"
         )
-    _judge_forms(prescribed, found)
+    _judge_forms(prescribed, found, probe=probe)
     values = judge_steps(setup, prescribed, where, found)
     idle = {name for name, update in values.items() if update.idle}
-    _judge_training(setup, assignments, idle, found, probe=probe)
+    moved = _judge_training(setup, assignments, idle, found, probe=probe)
+    judge_membership(setup, assignments, where, moved, found)
     return Report(
         rule=prescription.rule,
         reference=str(source),
@@ -93,37 +94,19 @@ def audit_model(
     )
 
 
-def target_of(model: nn.Module, target: Scenario | str | None, reference: Scenario) -> Scenario:
-    """The scenario to judge the model as; AuditError where nothing says it."""
-    if isinstance(target, Scenario):
-        return target
-    readable = config_of(model) is not None
-    if target is None and not readable:
-        raise AuditError(
-            f"the model ({type(model).__name__}) has no configuration to read the target from: give --target SPEC "
-            "(target= in Python)"
-        )
-    own = reference
-    if readable:
-        try:
-            own = scenario_of(model, batch=reference.tokens_per_step, steps=reference.steps)
-        except SpecError:
-            # a configuration that is no scenario is no obstacle where the target is given
-            if target is None:
-                raise
-    return own if target is None else parse_scenario(target, default=own)
-
-
 def form_of(forms: tuple[Form, ...]) -> str:
     """Which form was judged: multipliers present, folded into the weights, both, or none wanted."""
     words = {f.word for f in forms} - {"none"}
-    if not words:
+    said = {
+        "present": "present in the model",
+        "folded": "folded into init std, LR, weight decay and eps",
+        "partly folded": "partly folded into init std, LR, weight decay and eps",
+        "missing": "missing",
+    }
+    told = [text for word, text in said.items() if word in words]
+    if not told:
         return "no multiplier is wanted"
-    if words == {"present"}:
-        return "multipliers present in the model"
-    if words == {"folded"}:
-        return "multipliers folded into init std, LR, weight decay and eps"
-    return "mixed: some multipliers present, some folded into init std, LR, weight decay and eps"
+    return f"multipliers {told[0]}" if len(told) == 1 else "mixed: multipliers " + "; ".join(told)
 
 
 def _remarks(assignments: Mapping[str, Assignment], goal: Scenario) -> Iterator[str]:
@@ -143,36 +126,53 @@ def _remarks(assignments: Mapping[str, Assignment], goal: Scenario) -> Iterator[
         yield f"the target has L={goal.model.depth}, and {blocks} blocks have an attention: 1/m_L goes by the target"
 
 
-def _judge_forms(prescribed: Prescribed, found: Findings) -> None:
+def _judge_forms(prescribed: Prescribed, found: Findings, *, probe: bool) -> None:
+    blind, normed = [], []
     for form in prescribed.forms:
-        if form.word != "missing" or form.role is not Role.ATTENTION_QKV:
-            continue
-        p = prescribed.prescription
-        heads = f"from the reference's dh={p.reference.model.head_width} to dh={p.target.model.head_width}"
-        cure = "a fused qkv cannot take it up, and no role is split: scale the logits in the model"
-        if form.present.source == "assumed":
-            found.unjudged.append(
-                f"attention logits must be scaled by {form.wanted:.4g}/sqrt(d_head) ({heads}), and the model does not "
-                "say its scale: declare the multiplier attention_qkv"
+        if form.present.source == "assumed" and form.word not in ("none", "present"):
+            blind.append(str(form.role))
+        elif form.word == "missing" and form.role is Role.ATTENTION_QKV:
+            name = next(n for n, a in prescribed.assignments.items() if a.role is form.role)
+            cure = "a fused qkv cannot take it up, and no role is split: scale the logits in the model"
+            says = f"the logits' scale over 1/sqrt(d_head), {_heads(prescribed)}; {cure}"
+            found.offences.append(
+                Offence(
+                    check="multiplier",
+                    parameter=name,
+                    role=str(form.role),
+                    measured=form.present.value,
+                    prescribed=form.wanted,
+                    says=says,
+                )
             )
-            continue
-        says = f"the logits' scale over 1/sqrt(d_head), {heads}; {cure}"
-        name = next(n for n, a in prescribed.assignments.items() if a.role is form.role)
-        measured, wanted = form.present.value, form.wanted
-        found.offences.append(
-            Offence(
-                check="multiplier", parameter=name, role=str(form.role), measured=measured, prescribed=wanted, says=says
-            )
+        elif form.word == "missing" and form.role in prescribed.normed:
+            normed.append(str(form.role))
+    if str(Role.ATTENTION_QKV) in blind:
+        blind.remove(str(Role.ATTENTION_QKV))
+        form = next(f for f in prescribed.forms if f.role is Role.ATTENTION_QKV)
+        found.unjudged.append(
+            f"attention logits must be scaled by {form.wanted:.4g}/sqrt(d_head) ({_heads(prescribed)}), and the model "
+            "does not say its scale: declare the multiplier attention_qkv"
         )
-    blind = [f.role for f in prescribed.forms if f.present.source == "assumed" and f.word == "folded"]
     if blind:
-        found.notes.append(
+        lines = found.unjudged if probe else found.notes
+        lines.append(
             f"no forward multiplier was declared or could be seen on {', '.join(blind)}, and none is assumed: declare "
-            "it if the model has one"
+            "it, as 1 where the model has none"
+        )
+    if normed:
+        found.unjudged.append(
+            f"multipliers on {', '.join(normed)}: a norm ends their branches and undoes what a matrix takes up, and "
+            "the rules are not written for that; m_L^-1 belongs behind it, in the model"
         )
     for name, slot in prescribed.slots.items():
         if slot.conflict:
             found.offences.append(Offence(check="tied", parameter=name, role=slot.label, says=slot.conflict))
+
+
+def _heads(prescribed: Prescribed) -> str:
+    p = prescribed.prescription
+    return f"from the reference's dh={p.reference.model.head_width} to dh={p.target.model.head_width}"
 
 
 def _judge_training(
@@ -182,11 +182,12 @@ def _judge_training(
     found: Findings,
     *,
     probe: bool,
-) -> None:
+) -> frozenset[str]:
+    """What a few steps of training reach; the names of the parameters that they move."""
     loss = setup.loss or (default_loss(setup.model, assignments) if probe else None)
     if loss is None:
         found.notes.append("no loss: dead parameters were not looked for")
-        return
+        return frozenset()
     trained = find_dead(setup, assignments, idle, loss)
     found.offences += trained.offences
     found.notes += trained.notes
@@ -194,6 +195,7 @@ def _judge_training(
         found.unjudged.append(f"dead parameters: {trained.failed}")
     elif trained.failed:
         found.notes.append(f"dead parameters were not looked for, as there is no loss ({trained.failed})")
+    return trained.moved
 
 
 def _multipliers(prescribed: Prescribed) -> Iterator[MultiplierRow]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mue_check.audit.assign import Assignment
 from mue_check.audit.probe import logits_of
+from mue_check.audit.wrapped import inner
 from mue_check.rules import Role
 
 _SEQUENCES, _TOKENS = 4, 16
@@ -27,18 +28,18 @@ def random_tokens(model: nn.Module, assignments: Mapping[str, Assignment]) -> Te
 
 def default_forward(model: nn.Module, assignments: Mapping[str, Assignment]) -> Callable[[], object] | None:
     """``model(tokens)`` on random tokens; None where there is no vocabulary to draw them from."""
-    tokens = random_tokens(model, assignments)
-    return None if tokens is None else lambda: model(tokens)
+    tokens, itself = random_tokens(model, assignments), inner(model)
+    return None if tokens is None else lambda: itself(tokens)
 
 
 def default_loss(model: nn.Module, assignments: Mapping[str, Assignment]) -> Callable[[], Tensor] | None:
     """Cross-entropy of the logits of random tokens against random tokens."""
-    tokens = random_tokens(model, assignments)
+    tokens, itself = random_tokens(model, assignments), inner(model)
     if tokens is None:
         return None
 
     def loss() -> Tensor:
-        logits = logits_of(model(tokens))
+        logits = logits_of(itself(tokens))
         if logits is None:
             raise TypeError("the model returned no logits")
         rows = logits.flatten(0, -2)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,13 +10,17 @@ from torch import nn
 
 from mue_check.audit.assign import Assignment, assign_roles
 from mue_check.audit.forward import default_forward
-from mue_check.audit.multipliers import Multiplier, Probed, declared_multipliers, find_multipliers
+from mue_check.audit.gains import first_gains
+from mue_check.audit.multipliers import declared_multipliers, find_multipliers
 from mue_check.audit.prescribed import Prescribed, Slot
-from mue_check.audit.probe import probe_multipliers
+from mue_check.audit.probe import Probed, probe_multipliers
 from mue_check.audit.report import Group
 from mue_check.audit.restore import preserved_model
 from mue_check.audit.setup import AuditError, said
+from mue_check.audit.wrapped import uncompiled
 from mue_check.rules import HyperParameters, Prescription, Role
+from mue_check.rules.roles import VECTORS
+from mue_check.spec import Experts
 
 KEYS = ("lr", "weight_decay", "eps", "betas")
 
@@ -67,14 +72,15 @@ def init_parameters(
 
     Arguments as in ``param_groups``; a multiplier is looked for before anything is drawn.
     """
-    prescribed = _prescribe(model, prescription, base or HyperParameters(), roles, multipliers, probe)
-    by_name = dict(model.named_parameters(remove_duplicate=False))
-    for name, slot in prescribed.slots.items():
-        if slot.role is Role.NORM_GAIN:
-            by_name[name].fill_(1.0)
-        elif slot.role is Role.BIAS:
-            by_name[name].zero_()
-        else:
+    asked = (model, prescription, base or HyperParameters(), roles, multipliers, probe)
+    assignments = _prescribe(*asked).assignments
+    by_name, gains = dict(model.named_parameters(remove_duplicate=False)), first_gains(model, assignments)
+    for name, a in assignments.items():
+        if a.role in VECTORS:
+            by_name[name].fill_(gains.get(name, 0.0))
+    # gains and scalar gates count in what a branch is multiplied by, so that they come first
+    for name, slot in _prescribe(*asked).slots.items():
+        if slot.role not in VECTORS:
             by_name[name].normal_(0.0, slot.row.init_std, generator=generator)
 
 
@@ -101,19 +107,30 @@ def right_groups(prescribed: Prescribed) -> list[Group]:
     ]
 
 
-def look_at(model: nn.Module, assignments: Mapping[str, Assignment], *, probe: bool) -> Probed:
+def look_at(
+    model: nn.Module, assignments: Mapping[str, Assignment], prescription: Prescription, *, probe: bool
+) -> Probed:
     """What a forward pass on random tokens shows of the multipliers; a note where there could be none."""
     if not probe or any(p.is_meta for p in model.parameters()):
         return Probed()
     forward = default_forward(model, assignments)
     if forward is None:
         return Probed(notes=("no token embedding was found, so no forward pass was made to look for multipliers",))
+    ffn = prescription.target.model.feed_forward
     try:
-        with preserved_model(model):
-            return probe_multipliers(model, assignments, forward)
+        with preserved_model(model), uncompiled():
+            return probe_multipliers(model, assignments, forward, ffn.total if isinstance(ffn, Experts) else None)
     except Exception as error:
         # the model is the user's own code, and may want other arguments
         return Probed(notes=(f"no forward pass on random tokens ({said(error)}): multipliers were not looked for",))
+
+
+def with_ties(assignments: Mapping[str, Assignment], probed: Probed) -> dict[str, Assignment]:
+    """The same, where the embedding's matrix was seen to give the logits too."""
+    return {
+        name: replace(a, also=(*a.also, Role.UNEMBEDDING)) if probed.tied and a.role is Role.TOKEN_EMBEDDING else a
+        for name, a in assignments.items()
+    }
 
 
 def _prescribe(
@@ -129,10 +146,10 @@ def _prescribe(
     if lost:
         raise AuditError(f"{len(lost)} parameters have no role; {lost[0].name}: {lost[0].why}")
     declared = declared_multipliers(model, multipliers)
-    present: Mapping[Role, Multiplier] = find_multipliers(
-        model, assignments, declared, look_at(model, assignments, probe=probe)
-    )
-    prescribed = Prescribed(prescription, base, assignments, present)
+    probed = look_at(model, assignments, prescription, probe=probe)
+    assignments = with_ties(assignments, probed)
+    present = find_multipliers(model, assignments, declared, probed)
+    prescribed = Prescribed(prescription, base, assignments, present, normed=probed.normed)
     for name, slot in prescribed.slots.items():
         if slot.conflict:
             raise AuditError(f"{name} is tied: {slot.conflict}")

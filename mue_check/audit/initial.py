@@ -46,8 +46,13 @@ def measure_initial(model: nn.Module, prescribed: Prescribed) -> dict[str, Initi
     return out
 
 
-def judge_initial(prescribed: Prescribed, measured: Mapping[str, Initial]) -> Iterator[Offence]:
-    """Everything that does not start as prescribed; standard errors widen with the number of comparisons."""
+def judge_initial(
+    prescribed: Prescribed, measured: Mapping[str, Initial], gains: Mapping[str, float]
+) -> Iterator[Offence]:
+    """Everything that does not start as prescribed; standard errors widen with the number of comparisons.
+
+    ``gains``: what each norm's gain starts at.
+    """
     drawn = {n: s for n, s in prescribed.slots.items() if s.role not in VECTORS and not s.conflict}
     comparisons = sum(1 + len(measured[n].experts) for n in drawn) + len({s.label for s in drawn.values()})
     errors = NormalDist().inv_cdf(1 - _FALSE_ALARMS / (2 * max(1, comparisons)))
@@ -55,7 +60,7 @@ def judge_initial(prescribed: Prescribed, measured: Mapping[str, Initial]) -> It
     for name, slot in prescribed.slots.items():
         found = measured[name]
         if slot.role in VECTORS:
-            yield from _constant(name, slot, found)
+            yield from _constant(name, slot, found, gains.get(name, 0.0))
         elif name in drawn:
             offence = _matrix(name, slot, found, errors)
             if offence is not None:
@@ -66,8 +71,7 @@ def judge_initial(prescribed: Prescribed, measured: Mapping[str, Initial]) -> It
             yield from _together(label, drawn, measured, errors)
 
 
-def _constant(name: str, slot: Slot, found: Initial) -> Iterator[Offence]:
-    start = 1.0 if slot.role is Role.NORM_GAIN else 0.0
+def _constant(name: str, slot: Slot, found: Initial, start: float) -> Iterator[Offence]:
     worst = max(found.least, found.largest, key=lambda entry: abs(entry - start))
     if abs(worst - start) > 1e-6:
         says = f"an entry that should start at {start:g}"

@@ -1,9 +1,9 @@
 """Which group holds each parameter: none, two, or an optimizer that holds another model's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 from mue_check.audit.assign import Assignment
-from mue_check.audit.report import Offence
+from mue_check.audit.report import Findings, Offence
 from mue_check.audit.setup import SetUp
 
 
@@ -17,26 +17,41 @@ def groups_of(setup: SetUp) -> dict[str, tuple[int, ...]]:
 
 
 def judge_membership(
-    setup: SetUp, assignments: Mapping[str, Assignment], where: Mapping[str, tuple[int, ...]]
-) -> Iterator[Offence]:
-    """Trainable parameters in no group or in two, and parameters in a group that are not the model's."""
-    for name, a in assignments.items():
-        role = "" if a.role is None else str(a.role)
-        if a.trainable and not where[name]:
-            stack = "a stack of experts, which matching by kind of module or by '.weight' misses: " if a.experts else ""
-            yield Offence(check="group", parameter=name, role=role, says=f"{stack}in no parameter group")
-        if len(where[name]) > 1:
-            told = ", ".join(map(str, where[name]))
-            yield Offence(check="group", parameter=name, role=role, says=f"in {len(where[name])} groups: {told}")
+    setup: SetUp,
+    assignments: Mapping[str, Assignment],
+    where: Mapping[str, tuple[int, ...]],
+    moved: Collection[str],
+    found: Findings,
+) -> None:
+    """Trainable parameters in no group or in two, and parameters in a group that are not the model's.
+
+    ``moved`` changed in training: an optimizer that holds copies and writes them back does train the model.
+    """
+    lost = [name for name, a in assignments.items() if a.trainable and not where[name]]
     own = {id(p) for p in setup.model.parameters()}
     strangers = [(i, p) for i, group in enumerate(setup.groups) for p in group["params"] if id(p) not in own]
-    if strangers:
-        i, first = strangers[0]
-        lost = sum(not held for held in where.values())
-        hint = ": was the optimizer built before the model was replaced, converted or wrapped?" if lost else ""
-        yield Offence(
-            check="group",
-            parameter="(optimizer)",
-            says=f"{len(strangers)} parameters in groups are not the model's, the first in group {i}, "
-            f"{list(first.shape)}{hint}",
+    copied = [name for name in lost if name in moved] if strangers else []
+    for name in lost:
+        if name not in copied:
+            a = assignments[name]
+            stack = "a stack of experts, which matching by kind of module or by '.weight' misses: " if a.experts else ""
+            says = f"{stack}in no parameter group"
+            found.offences.append(Offence(check="group", parameter=name, role=_role(a), says=says))
+    for name, groups in where.items():
+        if name in assignments and len(groups) > 1:
+            says = f"in {len(groups)} groups: {', '.join(map(str, groups))}"
+            found.offences.append(Offence(check="group", parameter=name, role=_role(assignments[name]), says=says))
+    if copied and len(copied) == len(lost):
+        found.unjudged.append(
+            f"LR, weight decay, eps and betas of {len(copied)} parameters, the first {copied[0]}: the optimizer holds "
+            "copies of them and writes these back, and what acts on a copy is not read"
         )
+    elif strangers:
+        i, first = strangers[0]
+        hint = ": was the optimizer built before the model was replaced, converted or wrapped?" if lost else ""
+        says = f"{len(strangers)} parameters in groups are not the model's, the first in group {i}, {list(first.shape)}"
+        found.offences.append(Offence(check="group", parameter="(optimizer)", says=says + hint))
+
+
+def _role(a: Assignment) -> str:
+    return "" if a.role is None else str(a.role)

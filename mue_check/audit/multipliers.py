@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from mue_check.audit.assign import Assignment
+from mue_check.audit.probe import Probed
 from mue_check.audit.scenario import config_of, router_is_normalized
 from mue_check.audit.setup import AuditError
+from mue_check.audit.wrapped import carried
 from mue_check.judge.audit import RELATIVE_TOLERANCE
 from mue_check.rules import Role, parse_role
 from mue_check.rules.roles import DOWN, EMBEDDINGS
@@ -36,18 +38,9 @@ class Multiplier:
         return Multiplier(value=self.value * other.value, source=sources[0] if sources else "assumed")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probed:
-    """What a forward pass showed. ``hidden`` are roles whose number may be inside a module that was not looked into."""
-
-    values: Mapping[Role, float] = field(default_factory=dict)
-    hidden: frozenset[Role] = frozenset()
-    notes: tuple[str, ...] = ()
-
-
 def declared_multipliers(model: nn.Module, given: Mapping[str, float] | None) -> dict[Role, float]:
     """Role -> number, checked; the model's own ``mue_check_multipliers`` where nothing is given. AuditError."""
-    mapping = given if given is not None else getattr(model, "mue_check_multipliers", {})
+    mapping = given if given is not None else carried(model, "mue_check_multipliers") or {}
     if not isinstance(mapping, Mapping):
         raise AuditError(f"multipliers: must map roles to numbers, not be a {type(mapping).__name__}")
     out = {}
@@ -71,18 +64,27 @@ def find_multipliers(
         read[Role.ATTENTION_QKV] = Multiplier(value=scale, source="module")
     seen = {role: Multiplier(value=v, source="probed") for role, v in probed.values.items()}
     said = {role: Multiplier(value=v, source="declared") for role, v in declared.items()}
-    return {**read, **seen, **said}
+    found = {**read, **seen, **said}
+    if probed.routed is not None and not (Role.ROUTER in said and Role.EXPERT_DOWN in said):
+        # of the two that make up what was seen, one may be known: the other is the rest
+        known, rest = Role.ROUTER, Role.EXPERT_DOWN
+        if Role.EXPERT_DOWN in said:
+            known, rest = rest, known
+        found[known] = {**seen, **said}.get(known, Multiplier(source="probed"))
+        found[rest] = Multiplier(value=probed.routed / found[known].value, source="probed")
+    return found
 
 
 def contradictions(declared: Mapping[Role, float], probed: Probed) -> list[tuple[Role, float, float]]:
     """(role, declared, found) where a forward pass shows another number than was declared."""
-    return [
+    pairs = [
         (role, value, probed.values[role])
         for role, value in declared.items()
-        if role in probed.values
-        and role not in probed.hidden
-        and not math.isclose(value, probed.values[role], rel_tol=RELATIVE_TOLERANCE)
+        if role in probed.values and role not in probed.inside
     ]
+    if probed.routed is not None and Role.ROUTER in declared and Role.EXPERT_DOWN in declared:
+        pairs.append((Role.EXPERT_DOWN, declared[Role.EXPERT_DOWN] * declared[Role.ROUTER], probed.routed))
+    return [pair for pair in pairs if not math.isclose(pair[1], pair[2], rel_tol=RELATIVE_TOLERANCE)]
 
 
 def unseen(declared: Mapping[Role, float], probed: Probed) -> tuple[float, float] | None:
@@ -91,7 +93,11 @@ def unseen(declared: Mapping[Role, float], probed: Probed) -> tuple[float, float
     The rest may be inside the module, where nobody looks.
     """
     pair = (Role.EXPERT_DOWN, Role.ROUTER)
-    if not any(role in declared for role in pair) or not all(role in probed.values for role in pair):
+    if (
+        probed.routed is not None
+        or not any(role in declared for role in pair)
+        or not all(role in probed.values for role in pair)
+    ):
         return None
     said = math.prod(declared.get(role, probed.values[role]) for role in pair)
     seen = math.prod(probed.values[role] for role in pair)

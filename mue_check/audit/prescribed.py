@@ -7,7 +7,8 @@ So W' trains alike with init std m, learning rate m, weight decay 1/m and eps 1/
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from mue_check.audit.assign import Assignment
@@ -51,8 +52,9 @@ class Form:
 
     @property
     def fold(self) -> float:
-        """Wanted over present."""
-        return self.wanted / self.present.value
+        """Wanted over present; a number that was probed is known to four digits."""
+        fold = self.wanted / self.present.value
+        return 1.0 if self.present.source == "probed" and math.isclose(fold, 1, rel_tol=1e-4) else fold
 
     @property
     def word(self) -> str:
@@ -73,10 +75,12 @@ class Prescribed:
         base: HyperParameters,
         assignments: Mapping[str, Assignment],
         present: Mapping[Role, Multiplier],
+        *,
+        normed: Collection[Role] = (),
     ) -> None:
         require_target(prescription, assignments)
         self.prescription, self.base = prescription, base
-        self._present, self.assignments = present, assignments
+        self._present, self.assignments, self.normed = present, assignments, normed
         self._rows: dict[tuple[Role, int | None], Row] = {}
         self.forms = tuple(self._form(role, a) for role, a in _firsts(assignments).items())
         self.slots = {name: self._slot(a) for name, a in assignments.items() if a.role is not None}
@@ -88,7 +92,12 @@ class Prescribed:
             # the bias of a branch is multiplied with it
             carrier = self.assignments[a.beside]
             label = f"{a.role} of {carrier.role}"
-        fold = self._fold(carrier.role, carrier) if carrier.role in FOLDABLE else 1.0
+        fold = 1.0
+        if a.role is Role.BIAS and carrier.role is Role.UNEMBEDDING:
+            # the rule multiplies what the matrix gives and not this (TP5: an output bias has LR 1)
+            fold = 1 / self._present.get(Role.BIAS, Multiplier()).value
+        elif carrier.role in FOLDABLE:
+            fold = self._fold(carrier.role, carrier)
         slot = Slot(label=label, role=a.role, row=folded(self._row(a.role, a), fold), fold=fold)
         for other in a.also:
             slot = self._tied(slot, other, a)
@@ -114,7 +123,8 @@ class Prescribed:
         )
 
     def _fold(self, role: Role, a: Assignment) -> float:
-        return self._form(role, a).fold
+        form = self._form(role, a)
+        return form.fold if form.foldable or role in a.also else 1.0
 
     def _form(self, role: Role, a: Assignment) -> Form:
         present = self._present.get(role, Multiplier())
@@ -122,10 +132,16 @@ class Prescribed:
             return Form(role=role, wanted=self._attention(), present=present, foldable=False)
         wanted = self._row(role, a).forward_multiplier
         if role is Role.EXPERT_DOWN:
-            # A on the branch and R on the routed sum act on one product
-            wanted *= self.prescription[Role.ROUTER].forward_multiplier
-            present = present.times(self._present.get(Role.ROUTER, Multiplier()))
-        return Form(role=role, wanted=wanted, present=present, foldable=role not in a.also)
+            # A on the branch and R on the weights act on one product; R counts from what the weights sum to by design
+            own = self._own_sum()
+            wanted *= self.prescription[Role.ROUTER].forward_multiplier * own
+            present = present.times(self._present.get(Role.ROUTER, Multiplier(value=own)))
+        foldable = role not in a.also and role not in self.normed
+        return Form(role=role, wanted=wanted, present=present, foldable=foldable)
+
+    def _own_sum(self) -> float:
+        ffn = self.prescription.target.model.feed_forward
+        return (ffn.claimed_sum if isinstance(ffn, Experts) else None) or 1.0
 
     def _attention(self) -> float:
         """The logits' scale over 1/sqrt(d_head), for a reference that was tuned at 1/sqrt(d_head) of its own."""
@@ -165,6 +181,24 @@ def require_target(prescription: Prescription, assignments: Mapping[str, Assignm
         for what, said, found in _facts(a, model.width, experts, ffn.hidden):
             if said != found:
                 raise AuditError(f"the target says {what}={said}, and {a.name} {list(a.shape)} has {found}")
+    if experts is not None and all(a.role is not None for a in assignments.values() if a.trainable):
+        _require_experts(experts, assignments)
+
+
+def _require_experts(experts: Experts, assignments: Mapping[str, Assignment]) -> None:
+    held = {a.role for a in assignments.values()}
+    for count, role in ((experts.total, Role.EXPERT_DOWN), (experts.shared, Role.SHARED_DOWN)):
+        if count and role not in held:
+            raise AuditError(f"the target says {experts}, and no parameter has the role {role}")
+    listed: dict[str, int] = {}
+    for a in assignments.values():
+        if a.role is Role.EXPERT_DOWN and a.experts is None and a.fan_in == experts.hidden:
+            # the last number in the name is the expert's
+            layer = re.sub(r"\.\d+(?=\.(?!.*\.\d+\.))", ".*", a.name)
+            listed[layer] = listed.get(layer, 0) + 1
+    for layer, count in listed.items():
+        if count != experts.total:
+            raise AuditError(f"the target says N={experts.total}, and there are {count} of {layer}")
 
 
 def _facts(a: Assignment, width: int, experts: Experts | None, hidden: int) -> list[tuple[str, object, object]]:

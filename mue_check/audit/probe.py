@@ -1,12 +1,13 @@
 """What a forward pass shows of a model's multipliers: each module's output against what arrives where it is used.
 
 Residual branches: the inputs of two successive norms differ by what was added between them, and least squares gives
-the numbers by which the branches' outputs were multiplied. Logits: what the model returns against the unembedding's
-output, and its input against the final norm's output. Routed sums: what the rows of the weights sum to.
+the numbers by which the branches' outputs were multiplied. Routed experts are made alike for it, so that whatever a
+mixture does with their outputs comes out as one number (``mixtures``). Logits: what the model returns against the
+unembedding's output, and its input against the final norm's. A multiplier inside a module shows against its matrix.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,66 +15,61 @@ import torch
 from torch import Tensor, nn
 
 from mue_check.audit.assign import Assignment
-from mue_check.audit.multipliers import Probed
+from mue_check.audit.fitting import AGREEMENT, fit, fit_gated, rounding_of
+from mue_check.audit.mixtures import Form, Forms, expert_outputs, find_mixtures, posed
+from mue_check.audit.watching import Seen, Segment, watching
 from mue_check.rules import Role
-from mue_check.rules.roles import DOWN, EMBEDDINGS
 
-_AGREEMENT = 0.01
-"""Blocks of one model must show the same number to this, and row sums must be constant to it."""
 _NOTHING = 1e-3
 """Within rounding of 1 there is no multiplier."""
-_ENDS = DOWN | {Role.ATTENTION_OUT}
+_ROWS = 64
+"""Outputs of a matrix that stands in for an unembedding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What a forward pass showed.
+
+    ``values`` by role; on the router what a token's weights sum to, on a bias what that of the unembedding is
+    multiplied by. ``routed``: what routed experts' outputs are multiplied by in all, weights included. ``inside`` are
+    roles whose number may be inside a module that was not looked into. ``normed`` roles end in a norm of their own,
+    ``gated`` ones are multiplied by another number for each token. ``tied``: the embedding's matrix gives the logits
+    without a name of its own.
+    """
+
+    values: Mapping[Role, float] = field(default_factory=dict)
+    routed: float | None = None
+    inside: frozenset[Role] = frozenset()
+    normed: frozenset[Role] = frozenset()
+    tied: bool = False
+    notes: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
-class _Seen:
-    """Events of one forward pass, in order; ``between`` holds branch outputs since the last norm."""
+class _Found:
+    """Numbers so far, one per block (NaN where a mixture's was not found); for gates the least and the largest."""
 
-    inputs: list[Tensor] = field(default_factory=list)
-    between: list[list[tuple[Role, Tensor]]] = field(default_factory=lambda: [[]])
-    normed: Tensor | None = None
-    readout: tuple[Tensor, Tensor] | None = None
-    sums: list[Tensor] = field(default_factory=list)
+    numbers: dict[Role, list[float]] = field(default_factory=dict)
+    routed: list[float] = field(default_factory=list)
+    gates: dict[Role, list[float]] = field(default_factory=dict)
+    forms: Forms = field(default_factory=Forms)
 
 
-def probe_multipliers(model: nn.Module, assignments: Mapping[str, Assignment], forward: Callable[[], object]) -> Probed:
-    """The multipliers that one call of ``forward`` shows; roles that it does not show are left out."""
-    seen = _Seen()
-    with _watching(model, assignments, seen), torch.no_grad():
-        output = forward()
-    found: dict[Role, list[float]] = {}
-    notes = []
-    start = [(role, value) for role, value in seen.between[0] if role in EMBEDDINGS]
-    if seen.inputs and start:
-        _add(found, start, _coefficients(seen.inputs[0], start))
-    for before, after, parts in zip(seen.inputs, seen.inputs[1:], seen.between[1:], strict=False):
-        if before.shape == after.shape and parts:
-            delta = after.double() - before.double()
-            _add(found, parts, _coefficients(delta, parts, rounding=_rounding(after)))
-    factor = _readout(seen, logits_of(output))
-    if factor is not None:
-        found[Role.UNEMBEDDING] = [factor]
-    rows = torch.cat(seen.sums) if seen.sums else None
-    if rows is not None:
-        spread, mean = float(rows.std()), float(rows.mean())
-        if spread <= _AGREEMENT * mean:
-            found[Role.ROUTER] = [mean]
-        else:
-            notes.append(
-                f"the weights of a token's active experts sum to {float(rows.min()):.3g} to {float(rows.max()):.3g}: "
-                "the rule's R assumes a constant sum; `mue_check router` judges routers"
-            )
-    values = {}
-    for role, numbers in found.items():
-        if max(map(abs, numbers)) < _NOTHING**2:
-            continue  # its output is part of another's, or is nothing
-        if max(numbers) - min(numbers) <= _AGREEMENT * abs(numbers[0]) and min(numbers) > 0:
-            mean = sum(numbers) / len(numbers)
-            values[role] = 1.0 if abs(mean - 1) < _NOTHING else mean
-        else:
-            notes.append(f"{role}: blocks show different multipliers, {min(numbers):.4g} to {max(numbers):.4g}")
-    stacked = {a.role for a in assignments.values() if a.experts and a.role is not None}
-    return Probed(values=values, hidden=frozenset(stacked | {Role.ROUTER}), notes=tuple(notes))
+def probe_multipliers(
+    model: nn.Module, assignments: Mapping[str, Assignment], forward: Callable[[], object], experts: int | None = None
+) -> Probed:
+    """The multipliers that one call of ``forward`` shows; ``experts`` is N, for experts in flat matrices."""
+    mixtures, found = find_mixtures(model, assignments, experts), _Found()
+    with torch.no_grad(), posed(model, assignments, mixtures):
+        with watching(model, assignments, mixtures) as seen:
+            logits = logits_of(forward())
+        starts = [None, *seen.inputs]
+        for before, after, segment in zip(starts, seen.inputs, seen.segments, strict=False):
+            if before is None or before.shape == after.shape:
+                _look_at(model, segment, before, after, found)
+        tied = _look_at_logits(model, seen, logits, assignments, found)
+    return _summary(found, seen, assignments, tied=tied)
 
 
 def logits_of(output: object) -> Tensor | None:
@@ -86,140 +82,127 @@ def logits_of(output: object) -> Tensor | None:
     return value if isinstance(value, Tensor) and value.ndim >= 2 else None
 
 
-@contextmanager
-def _watching(model: nn.Module, assignments: Mapping[str, Assignment], seen: _Seen) -> Iterator[None]:
-    owners: dict[str, Assignment] = {a.name.rpartition(".")[0]: a for a in assignments.values() if a.role in _ENDS}
-    attention = {
-        _up(a.name.removesuffix(".weight")) + "." for a in assignments.values() if a.role is Role.ATTENTION_QKV
-    }
-    width = next((a.shape[-1] for a in assignments.values() if a.role is Role.TOKEN_EMBEDDING), None)
-    handles = []
+def _look_at(model: nn.Module, segment: Segment, before: Tensor | None, after: Tensor, found: _Found) -> None:
+    """What was added between two norms, as its parts; before the first norm there was nothing."""
+    goal = after.double() - (0 if before is None else before.double())
+    fitted = fit_gated(goal, [p.value for p in segment.parts], rounding=rounding_of(after))
+    for i, part in enumerate(segment.parts if fitted else ()):
+        assert fitted is not None
+        found.numbers.setdefault(part.role, []).append(fitted.numbers[i])
+        if i == fitted.gated:
+            found.gates.setdefault(part.role, []).extend(fitted.gates)
+    if len(segment.mixtures) == 1 and segment.normed is not None and segment.normed.numel() == goal.numel():
+        found.routed.append(_routed(model, segment, segment.normed, goal, rounding_of(after), found.forms))
 
-    def on_norm(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-        given = _first(args, kwargs)
-        made = _tensor(output)
-        if given is not None and made is not None:
-            seen.inputs.append(given.detach())
-            seen.between.append([])
-            seen.normed = made.detach()
 
-    def on_end(role: Role) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-            made = _tensor(output)
-            if made is not None:
-                seen.between[-1].append((role, made.detach()))
-
-        return hook
-
-    def on_experts(total: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 2:
-                    rows = value.detach().double()
-                    if rows.shape[1] <= total and bool((rows >= 0).all()):
-                        seen.sums.append(rows.sum(1))
-
-        return hook
-
-    def on_readout(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-        given, made = _first(args, kwargs), _tensor(output)
-        if given is not None and made is not None:
-            seen.readout = given.detach(), made.detach()
-
+def _routed(model: nn.Module, segment: Segment, normed: Tensor, goal: Tensor, rounding: float, forms: Forms) -> float:
+    """What one expert's f(y) is multiplied by in what a layer of experts alike adds; NaN where no form fits."""
+    y_TD = normed.reshape(-1, normed.shape[-1])
+    others = [p.value.reshape(y_TD.shape) for p in segment.parts if p.role is not Role.EXPERT_DOWN]
+    best: tuple[float, float, Form | None] | None = None
     try:
-        for a in assignments.values():
-            path = _up(a.name)
-            owner = model.get_submodule(path)
-            if a.role is Role.NORM_GAIN and a.shape == (width,) and not any(path.startswith(p) for p in attention):
-                handles.append(owner.register_forward_hook(on_norm, with_kwargs=True))
-            elif a.role in EMBEDDINGS:
-                handles.append(owner.register_forward_hook(on_end(a.role)))
-            elif path in owners and owners[path] is a and a.role is not None:
-                if a.role is not Role.EXPERT_DOWN or a.experts:
-                    handles.append(owner.register_forward_hook(on_end(a.role)))
-                if a.role is Role.EXPERT_DOWN and a.experts:
-                    handles.append(owner.register_forward_pre_hook(on_experts(a.experts), with_kwargs=True))
-            if Role.UNEMBEDDING in (a.role, *a.also):
-                readout = _readout_module(model, a)
-                if readout is not None:
-                    handles.append(readout.register_forward_hook(on_readout, with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        for form, made in expert_outputs(model, segment.mixtures[0], y_TD, forms):
+            rows = len(made)
+            parts = [made, *(other[:rows] for other in others)]
+            fitted = fit_gated(goal.reshape(y_TD.shape)[:rows], parts, rounding=rounding)
+            # weights that do not sum to a constant make the experts' own number another one for each token
+            if fitted is not None and fitted.gated != 0 and (best is None or fitted.left < best[0]):
+                best = fitted.left, fitted.numbers[0], form
+            if best is not None and forms.knows(form):
+                break
+    except Exception:  # an expert's module is the user's own, and may want more than tokens
+        best = None
+    if best is None:
+        return math.nan
+    forms.learn(best[2])
+    return best[1]
 
 
-def _readout_module(model: nn.Module, a: Assignment) -> nn.Module | None:
-    """The module that holds the unembedding, by whichever of its names is not the lookup's."""
-    weight = model.get_parameter(a.name)
-    for module in model.modules():
-        if not isinstance(module, nn.Embedding) and getattr(module, "weight", None) is weight:
-            return module
-    return None
-
-
-def _readout(seen: _Seen, logits: Tensor | None) -> float | None:
-    """What the logits are multiplied by, before and after the unembedding; None when either cannot be seen."""
-    if seen.readout is None or seen.normed is None or logits is None:
-        return None
-    given, made = seen.readout
+def _look_at_logits(
+    model: nn.Module, seen: Seen, logits: Tensor | None, assignments: Mapping[str, Assignment], found: _Found
+) -> bool:
+    """What the logits are multiplied by, before, in and after the unembedding. True where the embedding is that."""
+    normed = seen.segments[-1].normed
+    if normed is None or logits is None:
+        return False
+    if seen.readout is None:
+        return _look_at_embedding(model, normed, logits, assignments, found)
+    given, made = seen.readout.given, seen.readout.made
     if made.numel() != logits.numel():
-        return None
-    normed = seen.normed
+        return False
     if given.shape != normed.shape:
         # the last position alone goes on to the logits
         if given.ndim != 3 or normed.ndim != 3 or given.shape[1] != 1:
-            return None
+            return False
         normed = normed[:, -1:]
-    before = _coefficients(given, [(Role.UNEMBEDDING, normed)])
-    after = _coefficients(logits, [(Role.UNEMBEDDING, made)])
-    return None if before is None or after is None else before[0] * after[0]
+    before, after = fit(given, [normed]), fit(logits, [made])
+    if before is not None and after is not None:
+        found.numbers[Role.UNEMBEDDING] = [before.numbers[0] * seen.readout.inside * after.numbers[0]]
+        if seen.readout.bias is not None:
+            found.numbers[Role.BIAS] = [seen.readout.bias * after.numbers[0]]
+    return False
 
 
-def _coefficients(
-    target: Tensor, parts: list[tuple[Role, Tensor]], rounding: float | None = None
-) -> list[float] | None:
-    """Least squares of ``target`` on the parts; None when they do not make it up, or rounding hides the numbers."""
-    goal = target.double()
-    columns = []
-    for _, part in parts:
-        value = part.double()
-        if value.numel() != goal.numel():
-            try:
-                value = value.broadcast_to(goal.shape)  # position embeddings have no batch axis
-            except RuntimeError:
-                return None
-        columns.append(value.reshape(-1))
-    matrix, flat = torch.stack(columns, dim=1), goal.reshape(-1)
-    moments = matrix.T @ matrix
-    if not bool(moments.isfinite().all()) or int(torch.linalg.matrix_rank(moments)) < len(parts):
-        return None
-    solved = torch.linalg.solve(moments, matrix.T @ flat)
-    misfit = float((matrix @ solved - flat).norm())
-    bound = 1e-3 * float(flat.norm()) + 4 * (_rounding(target) if rounding is None else rounding) * flat.numel() ** 0.5
-    errors = misfit / flat.numel() ** 0.5 * torch.linalg.inv(moments).diagonal().sqrt()
-    known = bool((errors <= _AGREEMENT / 3 * solved.abs()).all())
-    return [float(c) for c in solved] if misfit <= bound and known else None
+def _look_at_embedding(
+    model: nn.Module, normed: Tensor, logits: Tensor, assignments: Mapping[str, Assignment], found: _Found
+) -> bool:
+    """Logits that the embedding's own matrix gives, without a module or a name for it."""
+    table = next((a for a in assignments.values() if a.role is Role.TOKEN_EMBEDDING), None)
+    if table is None or Role.UNEMBEDDING in {r for a in assignments.values() for r in (a.role, *a.also)}:
+        return False
+    weight = model.get_parameter(table.name).detach()
+    if logits.shape[-1] != len(weight) or normed.shape[-1] != weight.shape[1]:
+        return False
+    if logits.shape[:-1] != normed.shape[:-1] and normed.ndim == 3:
+        normed = normed[:, -1:]
+    if logits.shape[:-1].numel() != normed.shape[:-1].numel():
+        return False
+    again = normed.double() @ weight[:_ROWS].double().T
+    fitted = fit(logits[..., :_ROWS].reshape(again.shape), [again])
+    if fitted is None:
+        return False
+    found.numbers[Role.UNEMBEDDING] = [fitted.numbers[0]]
+    return True
 
 
-def _rounding(value: Tensor) -> float:
-    """How far an entry is off by its type."""
-    return float(torch.finfo(value.dtype).eps) * float(value.double().square().mean().sqrt())
-
-
-def _add(found: dict[Role, list[float]], parts: list[tuple[Role, Tensor]], numbers: list[float] | None) -> None:
-    for (role, _), number in zip(parts, numbers or [], strict=False):
-        found.setdefault(role, []).append(number)
-
-
-def _first(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor | None:
-    return next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()), None)
-
-
-def _tensor(output: object) -> Tensor | None:
-    value = output[0] if isinstance(output, tuple | list) and output else output
-    return value if isinstance(value, Tensor) else None
-
-
-def _up(path: str) -> str:
-    return path.rpartition(".")[0]
+def _summary(found: _Found, seen: Seen, assignments: Mapping[str, Assignment], *, tied: bool) -> Probed:
+    notes, unjudged = [], []
+    rows = torch.cat(seen.sums) if seen.sums else None
+    if rows is not None:
+        spread, mean = float(rows.std()), float(rows.mean())
+        if spread <= AGREEMENT * mean:
+            found.numbers[Role.ROUTER] = [mean]
+        else:
+            notes.append(
+                f"the weights of a token's active experts sum to {float(rows.min()):.3g} to {float(rows.max()):.3g}: "
+                "the rule's R assumes a constant sum; `mue_check router` judges routers"
+            )
+    for gated, gates in found.gates.items():
+        notes.append(
+            f"{gated} is multiplied by another number for each token, {min(gates):.3g} to {max(gates):.3g}: the rule "
+            "knows of no such gate"
+        )
+    values: dict[Role | None, float] = {}
+    every: list[tuple[Role | None, list[float]]] = [*found.numbers.items(), (None, found.routed)]
+    for role, numbers in every:
+        if not numbers or max(map(abs, numbers)) < _NOTHING**2 or any(map(math.isnan, numbers)):
+            continue  # its output is part of another's, or is nothing
+        what = "routed experts" if role is None else str(role)
+        if max(numbers) - min(numbers) <= AGREEMENT * abs(numbers[0]) and min(numbers) > 0:
+            mean = sum(numbers) / len(numbers)
+            values[role] = 1.0 if abs(mean - 1) < _NOTHING else float(f"{mean:.5g}")
+        else:
+            unjudged.append(
+                f"{what}: blocks show different multipliers, {min(numbers):.4g} to {max(numbers):.4g}, and the rule "
+                "has one for all"
+            )
+    stacked = {a.role for a in assignments.values() if a.experts and a.role is not None}
+    return Probed(
+        values={role: value for role, value in values.items() if role is not None},
+        routed=values.get(None),
+        inside=frozenset(stacked | {Role.ROUTER}),
+        normed=frozenset(seen.normed),
+        tied=tied,
+        notes=tuple(notes),
+        unjudged=tuple(unjudged),
+    )

@@ -2,10 +2,10 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from mue_check.audit.names import shape_of
 from mue_check.judge.verdict import Verdict
 
 VALUES = ("init_std", "lr", "weight_decay", "eps", "beta1", "beta2")
@@ -118,10 +118,10 @@ class Report:
         for i, group in enumerate(self.groups):
             for name in group.parameters:
                 where.setdefault(shape_of(name), set()).add(i)
-        lines = ["import re", "", "named = {}", "for name, p in model.named_parameters():"]
-        lines += ['    named.setdefault(re.sub(r"(?<=[.])[0-9]+(?=[.])", "*", name), []).append((name, p))']
-        lines += ["every = {shape: [p for _, p in found] for shape, found in named.items()}"]
-        lines += ["one = {name: [p] for found in named.values() for name, p in found}", "groups = ["]
+        lines = ["import re", "", "named = {}", "for name, p in model.named_parameters(remove_duplicate=False):"]
+        lines += ['    named.setdefault(re.sub(r"(?<=[.])[0-9]+(?=[.])", "*", name), {})[name] = p']
+        lines += ["every = {shape: list(dict.fromkeys(found.values())) for shape, found in named.items()}"]
+        lines += ["one = {name: [p] for found in named.values() for name, p in found.items()}", "groups = ["]
         for group in self.groups:
             # a shape that stands in one group goes as a whole, else its parameters one by one
             wholes = dict.fromkeys(shape_of(n) for n in group.parameters if len(where[shape_of(n)]) == 1)
@@ -143,7 +143,9 @@ class Report:
         ]
         body = []
         if self.offences:
-            body += ["", f"{len(self.offences)} offences in {len({o.parameter for o in self.offences})} parameters:"]
+            number = len(self.offences)
+            where = f" in {self._accused} parameters" if self._accused else ""
+            body += ["", f"{number} offence{'s' * (number != 1)}{where}:"]
             body += _aligned(_offenders(self.offences))
         for title, lines in (("not judged", self.unjudged), ("notes", self.notes)):
             if lines:
@@ -153,19 +155,21 @@ class Report:
             body += _aligned(_right(self.groups))
         return "\n".join([*head, *body, "", f"{self.verdict}: {self._summary()}"])
 
+    @property
+    def _accused(self) -> int:
+        """How many parameters are wrong; an offence can be the model's, the optimizer's or the scheduler's."""
+        return len({o.parameter for o in self.offences} & {row.parameter for row in self.rows})
+
     def _summary(self) -> str:
         total = len(self.rows)
         if self.offences:
             checks = ", ".join(dict.fromkeys(o.check for o in self.offences))
-            return f"{len({o.parameter for o in self.offences})} of {total} parameters are not as prescribed: {checks}"
+            if not self._accused:
+                return f"not as prescribed: {checks}"
+            return f"{self._accused} of {total} parameters are not as prescribed: {checks}"
         if self.unjudged:
             return f"{total} parameters, none found wrong, and not all could be judged"
         return f"{total} parameters, all as prescribed"
-
-
-def shape_of(name: str) -> str:
-    """A parameter's name with the numbers of layers and experts as ``*``."""
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
 def _offenders(offences: Sequence[Offence]) -> list[list[str]]:

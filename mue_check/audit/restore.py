@@ -21,11 +21,18 @@ Undo = Callable[[], None]
 def preserved(setup: SetUp, *, weights: bool = True) -> Iterator[None]:
     """Whatever is done inside with the set-up is undone at the end; inside, gradients start as None.
 
-    Without ``weights`` the caller answers for parameters and their gradients, and no memory goes to copies of them.
+    Without ``weights`` the caller answers for parameters in groups and their gradients, and no memory goes to copies
+    of them.
     """
     # an optimizer can hold parameters that are not the model's
-    held = {id(p): p for p in [*setup.model.parameters(), *(p for g in setup.groups for p in g["params"])]}
-    undo = [_remember_model(setup.model), *([_remember_tensor(p) for p in held.values()] if weights else [])]
+    own, in_groups = list(setup.model.parameters()), [p for g in setup.groups for p in g["params"]]
+    held = {id(p): p for p in [*own, *in_groups]}
+    copied = list(held.values())
+    if not weights:
+        # one that holds copies may write them back into the model
+        stepped = {id(p) for p in in_groups}
+        copied = [] if stepped <= {id(p) for p in own} else [p for p in own if id(p) not in stepped]
+    undo = [_remember_model(setup.model), *(_remember_tensor(p) for p in copied)]
     keep, seen = set(held), set[int]()
     undo += [_remember(part, keep, seen) for part in (*setup.optimizers, *setup.schedulers)]
     numbers, state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is the user's global state

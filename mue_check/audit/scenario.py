@@ -1,9 +1,25 @@
 """A Scenario from a model's own configuration, read by attribute: transformers, nanoGPT and torchtitan spell alike."""
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+from torch import nn
+
+from mue_check.audit.setup import AuditError
+from mue_check.audit.wrapped import carried
 from mue_check.errors import SpecError
-from mue_check.spec import Dense, Experts, ModelSpec, Scenario
+from mue_check.spec import (
+    REFERENCE_HEAD_WIDTH,
+    Dense,
+    Experts,
+    ModelSpec,
+    Scenario,
+    parse_scenario,
+    says_head_width,
+)
 
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -12,6 +28,7 @@ _HIDDEN = ("intermediate_size", "n_inner", "ffn_hidden_size", "hidden_dim")
 _TOTAL = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts")
 _ACTIVATED = ("num_experts_per_tok", "num_experts_per_token", "top_k", "moe_top_k")
 _EXPERT_HIDDEN = ("moe_intermediate_size", "expert_hidden_size", *_HIDDEN)
+_SHARED = ("n_shared_experts", "moe_num_shared_experts", "num_shared_experts")
 _SHARED_HIDDEN = ("shared_expert_intermediate_size", "shared_intermediate_size")
 
 
@@ -31,9 +48,63 @@ def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> S
     return Scenario(model=model, tokens_per_step=batch, steps=steps)
 
 
+def scenarios_of(
+    model: nn.Module, reference: Scenario | str, target: Scenario | str | None
+) -> tuple[Scenario, Scenario, str]:
+    """(reference, target, what was taken for a head width that the reference does not say).
+
+    The rule scales attention by the heads' width alone. Where the reference's SPEC leaves it out, it is the target's,
+    for heads that do not widen: most models have more heads in place of wider ones. AuditError where it cannot be.
+    """
+    if isinstance(reference, Scenario):
+        return reference, target_of(model, target, reference), ""
+    if says_head_width(reference):
+        source = parse_scenario(reference)
+        return source, target_of(model, target, source), ""
+    source = parse_scenario(reference, head_width=1)
+    goal = target_of(model, target, source)
+    told = "taken as the target's, {}, since it does not say dh"
+    if isinstance(target, str) and not says_head_width(target) and config_of(model) is None:
+        # nobody says it, and any width that divides both will do
+        width = math.gcd(REFERENCE_HEAD_WIDTH, source.model.width, goal.model.width)
+        goal = replace(goal, model=replace(goal.model, head_width=width))
+        told = "taken as the target's, since neither says dh"
+    width = goal.model.head_width
+    if source.model.width % width:
+        raise AuditError(
+            f"the reference {reference!r} does not say its head width (dh), and cannot have the target's: {width} does "
+            f"not divide its d={source.model.width}"
+        )
+    source = replace(source, model=replace(source.model, head_width=width))
+    return source, goal, f"the reference's head width is {told.format(width)}"
+
+
+def target_of(model: nn.Module, target: Scenario | str | None, reference: Scenario) -> Scenario:
+    """The scenario to judge the model as; AuditError where nothing says it."""
+    if isinstance(target, Scenario):
+        return target
+    readable = config_of(model) is not None
+    if target is None and not readable:
+        raise AuditError(
+            f"the model ({type(model).__name__}) has no configuration to read the target from: give --target SPEC "
+            "(target= in Python)"
+        )
+    own = reference
+    if readable:
+        try:
+            own = scenario_of(model, batch=reference.tokens_per_step, steps=reference.steps)
+        except SpecError:
+            # a configuration that is no scenario is no obstacle where the target is given
+            if target is None:
+                raise
+    return own if target is None else parse_scenario(target, default=own)
+
+
 def config_of(model_or_config: object) -> Any:
     """The configuration of a language model: the object itself, its ``config``, or the text part of that; or None."""
-    config = getattr(model_or_config, "config", model_or_config)
+    config: Any = carried(model_or_config, "config") or model_or_config
+    if isinstance(config, Mapping):
+        config = SimpleNamespace(**{str(key): value for key, value in config.items()})
     part = getattr(config, "get_text_config", None)
     config = part() if callable(part) else config
     return config if _number(config, _WIDTH) and _number(config, _DEPTH) else None
@@ -46,7 +117,7 @@ def router_is_normalized(config: object) -> bool:
 
 def _experts(config: object, total: int) -> Experts:
     hidden = _need(config, "width of an expert", _EXPERT_HIDDEN)
-    shared = _number(config, ("n_shared_experts",)) or 0
+    shared = _number(config, _SHARED) or 0
     wide = _number(config, _SHARED_HIDDEN) or 0
     if wide % hidden:
         raise SpecError(
@@ -71,8 +142,12 @@ def _dense_hidden(config: object, width: int) -> int:
 
 def _head_width(config: object, width: int) -> int:
     """The width of a head. Multi-head latent attention has two: the values' is the one that divides d."""
-    said = _number(config, ("v_head_dim", "head_dim"))
-    return said or width // _need(config, "heads", _HEADS)
+    said = _number(config, ("v_head_dim", "head_dim")) or width // _need(config, "heads", _HEADS)
+    if width % said:
+        raise SpecError(
+            f"its heads are {said} wide, which does not divide d={width}: give the target, with a dh that does"
+        )
+    return said
 
 
 def _number(config: object, names: tuple[str, ...]) -> int | None:

@@ -36,7 +36,10 @@ class SetUp:
             raise AuditError("there is no optimizer")
         for optimizer in self.optimizers:
             if not all(hasattr(optimizer, part) for part in ("param_groups", "state", "step")):
-                raise AuditError(f"the optimizer is a {type(optimizer).__name__} without param_groups, state and step")
+                raise AuditError(
+                    f"the optimizer is a {type(optimizer).__name__} without param_groups, state and step: give the "
+                    "optimizers that it holds, as a list"
+                )
         for scheduler in self.schedulers:
             if not hasattr(scheduler, "step"):
                 raise AuditError(f"the scheduler is a {type(scheduler).__name__} without step")
@@ -60,6 +63,23 @@ class SetUp:
         """The parameter groups of all optimizers, in order."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
+    def forget(self) -> None:
+        """Clear the moments of all optimizers, also of those that a wrapper holds and whose states it joins anew."""
+        waiting, seen = list(self.optimizers), set[int]()
+        while waiting:
+            part = waiting.pop()
+            if id(part) in seen:
+                continue
+            seen.add(id(part))
+            if isinstance(part, list | tuple):
+                waiting += part
+            elif isinstance(part, dict):
+                waiting += part.values()
+            elif hasattr(part, "step") and hasattr(part, "__dict__") and not isinstance(part, nn.Module):
+                if isinstance(getattr(part, "state", None), dict):
+                    part.state.clear()
+                waiting += vars(part).values()
+
 
 def _several(value: object) -> tuple[Any, ...]:
     if value is None:
@@ -73,9 +93,12 @@ def load_factory(name: str) -> Callable[[], object]:
     if not (module and colon and attribute):
         raise AuditError(f"factory {name!r}: write module:function or path/to/file.py:function")
     try:
-        found = getattr(_import(module), attribute, None)
-    except Exception as error:
+        found: Any = _import(module)
+    except (Exception, SystemExit) as error:
+        # a script that reads its own command line as it is imported leaves with SystemExit
         raise AuditError(f"factory {name!r}: {module} cannot be imported: {said(error)}") from error
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
     if found is None:
         raise AuditError(f"factory {name!r}: {module} has no {attribute}")
     if not callable(found):
@@ -95,6 +118,8 @@ def _import(module: str) -> object:
         raise FileNotFoundError(f"no such file {module}")
     made = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, made)  # dataclasses and pickles look their module up
+    # a script finds its neighbours, also when they are imported late
+    sys.path.insert(0, str(path.resolve().parent))
     spec.loader.exec_module(made)
     return made
 
@@ -103,7 +128,7 @@ def call_factory(factory: Callable[[], object], name: str) -> SetUp:
     """The factory's set-up; AuditError when it raises or returns something else than (model, optimizer, ...)."""
     try:
         made = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AuditError(f"factory {name!r} raised {said(error)}") from error
     if not isinstance(made, tuple | list) or not 2 <= len(made) <= 4:
         shape = f"{len(made)} things" if isinstance(made, tuple | list) else f"a {type(made).__name__}"

@@ -7,14 +7,12 @@ from dataclasses import replace
 from mue_check.audit.prescribed import Prescribed, Slot
 from mue_check.audit.report import VALUES, Findings, Offence
 from mue_check.audit.restore import preserved
-from mue_check.audit.schedule import Moment, initial_rates, moment_now, step_schedule
+from mue_check.audit.schedule import Walk, walk_schedule, when
 from mue_check.audit.setup import SetUp
 from mue_check.audit.updates import Update, measure_updates, stand_ins
 from mue_check.judge.audit import RELATIVE_TOLERANCE
-from mue_check.rules.roles import VECTORS
-
-SCHEDULER_STEPS = 100
-"""How far the schedule is looked at; a warm-up that hands over later is not seen to its end."""
+from mue_check.rules import Role
+from mue_check.rules.roles import EMBEDDINGS, VECTORS
 
 
 def judge_steps(
@@ -22,67 +20,76 @@ def judge_steps(
 ) -> dict[str, Update]:
     """Values that act on each parameter after a scheduler step, with LR as it is at the schedule's factor 1."""
     parameters = dict(setup.model.named_parameters(remove_duplicate=False))
-    groups, initial = setup.groups, initial_rates(setup)
-    moments: list[Moment] = []
-    updates: dict[int, Update] = {}
-    measured_at: Moment | None = None
-    held = [p for group in groups for p in group["params"]]
+    held = [p for group in setup.groups for p in group["params"]]
     with preserved(setup, weights=False), stand_ins(held):
-        for moment in step_schedule(setup, SCHEDULER_STEPS):
-            if isinstance(moment, str):
-                found.unjudged.append(moment)
-                break
-            moments.append(moment)
-            if measured_at is None and any(f > 0 for f in moment.factors):
-                measured_at, updates = moment, measure_updates(setup)
-        if measured_at is None:
-            updates = measure_updates(setup)
-        if not setup.schedulers and any("initial_lr" in group for group in groups):
-            # a scheduler that was not handed over has bent them already
-            moments.append(moment_now(setup, 0))
-            measured_at = moments[0] if any(f > 0 for f in moments[0].factors) else None
-    _judge_schedule(moments, measured_at, found)
+        walk = walk_schedule(setup, lambda: measure_updates(setup))
+    _judge_schedule(setup, walk, found)
+    factors, updates = walk.factors(walk.at), walk.measured
     out, reasons = {}, dict[str, list[str]]()
     for name, slot in prescribed.slots.items():
         if not where[name]:
             continue
         group, update = where[name][0], updates[id(parameters[name])]
+        out[name] = update
         if update.why:
             reasons.setdefault(update.why, []).append(name)
-            out[name] = update
             continue
-        factor = measured_at.factors[group] if measured_at else 1.0
-        if moments and measured_at is None:
-            update = Update(lr=initial[group])  # the schedule stays at 0, so the group's word is all there is
+        factor, peak = factors[group], math.nan if walk.peaks is None else walk.peaks[group]
+        if factor == 0:
+            # the schedule stays at 0, so the group's word is all there is
+            update = Update(lr=peak)
+        elif walk.peaks is None:
+            update = replace(update, lr=math.nan)
         elif update.lr and not math.isnan(factor):
             update = replace(update, lr=update.lr / factor)
+        if walk.momenta:
+            update = replace(update, beta1=math.nan)
         out[name] = update
         if not slot.conflict:
-            stated = {"lr": initial[group], "weight_decay": groups[group].get("weight_decay", 0.0)}
+            stated = {"lr": peak, "weight_decay": setup.groups[group].get("weight_decay", 0.0)}
             found.offences += _values(name, slot, update, stated)
     for why, names in reasons.items():
         found.unjudged.append(
             f"LR, weight decay, eps and betas of {len(names)} parameters, the first {names[0]}: {why}"
         )
-    undecayed = [n for n, u in out.items() if prescribed.slots[n].role in VECTORS and u.weight_decay == 0]
-    if undecayed and prescribed.base.weight_decay:
-        found.notes.append(f"{len(undecayed)} norm gains and biases are not decayed: right if the reference's were not")
+    _note_undecayed(prescribed, out, found)
     return out
 
 
-def _judge_schedule(moments: list[Moment], measured_at: Moment | None, found: Findings) -> None:
-    apart = next((m for m in moments if not m.together), None)
-    if apart is not None:
+def _note_undecayed(prescribed: Prescribed, values: Mapping[str, Update], found: Findings) -> None:
+    if not prescribed.base.weight_decay:
+        return
+    undecayed = [prescribed.slots[n].role for n, u in values.items() if u.weight_decay == 0]
+    for roles, what in ((VECTORS, "norm gains and biases"), (EMBEDDINGS, "embeddings")):
+        count = sum(role in roles for role in undecayed)
+        if count:
+            found.notes.append(f"{count} {what} are not decayed: right if the reference's were not")
+
+
+def _judge_schedule(setup: SetUp, walk: Walk[dict[int, Update]], found: Findings) -> None:
+    given = "the scheduler" if setup.schedulers else "a scheduler that was not given"
+    if walk.trouble:
+        found.unjudged.append(walk.trouble)
+    apart = walk.apart()
+    if apart:
         says = f"groups are moved apart {apart}; a schedule must move all by one factor"
         found.offences.append(Offence(check="scheduler", parameter="(groups)", says=says))
-    elif moments and measured_at is None:
-        found.unjudged.append(f"the scheduler keeps every learning rate at 0 for {len(moments)} steps")
-    elif measured_at is not None and measured_at.step:
-        factor = f"x {measured_at.factor:.4g} {measured_at.when}"
-        found.notes.append(f"the scheduler moves all groups alike over {len(moments)} steps: {factor}")
-    elif measured_at is not None:
-        found.notes.append(
-            f"a scheduler that was not given has set all groups to x {measured_at.factor:.4g} of their initial rates"
+    elif walk.peaks is None:
+        found.unjudged.append(
+            f"learning rates: {given} still raises them after {walk.steps} steps and does not say to where"
+        )
+    elif any(walk.peaks) and not any(any(rate > 0 for rate in rates) for rates in walk.rates[min(1, walk.steps) :]):
+        found.unjudged.append(f"{given} keeps every learning rate at 0 for {walk.steps} steps")
+    elif walk.at:
+        factor = f"x {walk.factor(walk.at):.4g} {when(walk.at)}"
+        most = f", at most x {walk.largest:.4g}" if not math.isclose(walk.largest, walk.factor(walk.at)) else ""
+        found.notes.append(f"{given} moves all groups alike over {walk.steps} steps: {factor}{most}")
+    elif not setup.schedulers and any("initial_lr" in group for group in setup.groups):
+        found.notes.append(f"{given} has set all groups to x {walk.factor(0):.4g} of their initial rates")
+    if walk.momenta:
+        low, high = walk.momenta
+        found.unjudged.append(
+            f"beta1: {given} moves it from {low:.4g} to {high:.4g}, and the rule speaks of a constant one"
         )
 
 
@@ -92,7 +99,7 @@ def _values(name: str, slot: Slot, update: Update, stated: Mapping[str, float]) 
         measured, wanted = getattr(update, value), getattr(slot.row, value)
         if math.isnan(measured) or math.isclose(measured, wanted, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-15):
             continue
-        if value == "weight_decay" and slot.role in VECTORS and measured == 0:
+        if value == "weight_decay" and _may_go_undecayed(slot) and measured == 0 == stated[value]:
             continue
         says = ""
         if value in stated and not math.isclose(measured, stated[value], rel_tol=RELATIVE_TOLERANCE):
@@ -100,3 +107,8 @@ def _values(name: str, slot: Slot, update: Update, stated: Mapping[str, float]) 
             if value == "weight_decay" and abs(measured) < 1e-6:
                 says = f"the group says {stated[value]:.4g}, and its step has no decoupled decay (an L2 term is none)"
         yield Offence(check=value, parameter=name, role=slot.label, measured=measured, prescribed=wanted, says=says)
+
+
+def _may_go_undecayed(slot: Slot) -> bool:
+    """Many leave gains, biases and embeddings out of decay in every model: then the reference's went without too."""
+    return slot.role in VECTORS | EMBEDDINGS and str(Role.UNEMBEDDING) not in slot.label

@@ -1,8 +1,9 @@
 """Dead parameters: those that a few real steps of training neither reach with a gradient nor move."""
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from mue_check.audit.report import Offence
 from mue_check.audit.restore import preserved
 from mue_check.audit.schedule import step_scheduler
 from mue_check.audit.setup import SetUp, said
+from mue_check.audit.wrapped import uncompiled
 from mue_check.rules.roles import ROUTED
 
 STEPS = 3
@@ -20,10 +22,11 @@ STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What moved. ``failed`` says why no step could be taken."""
+    """What came of it. ``moved`` are the parameters that changed, ``failed`` says why no step could be taken."""
 
     offences: tuple[Offence, ...] = ()
     notes: tuple[str, ...] = ()
+    moved: frozenset[str] = frozenset()
     failed: str = ""
 
 
@@ -45,10 +48,10 @@ def find_dead(
     reached = {name: torch.zeros(_pieces(assignments[name]), dtype=torch.bool) for name in named}
     moved = dict.fromkeys(named, False)
     try:
-        with preserved(setup):
+        with preserved(setup), uncompiled(), torch.enable_grad():
             setup.model.train()
             for step in range(STEPS):
-                before = {name: p.detach().clone() for name, p in named.items()}
+                before = {name: p.detach().clone() for name, p in named.items() if not moved[name]}
                 for p in named.values():
                     p.grad = None
                 value = loss()
@@ -62,14 +65,18 @@ def find_dead(
                 for optimizer in setup.optimizers:
                     optimizer.step()
                 for scheduler in setup.schedulers:
-                    step_scheduler(scheduler, step)
-                for name, p in named.items():
-                    moved[name] |= not torch.equal(before[name], p.detach())
+                    with contextlib.suppress(Exception):  # where the schedule is followed it is told
+                        step_scheduler(scheduler, step)
+                for name, value_before in before.items():
+                    moved[name] = not torch.equal(value_before, named[name].detach())
+                if all(moved.values()) and all(bool(pieces.all()) for pieces in reached.values()):
+                    break
     except Exception as error:
         # model, loss and optimizer are the user's own code
         return Trained(failed=f"a training step raised {said(error)}")
     still = [name for name in named if not moved[name] and bool(reached[name].any())]
-    return _judge(assignments, reached, still, idle)
+    judged = _judge(assignments, reached, still, idle)
+    return replace(judged, moved=frozenset(name for name, did in moved.items() if did))
 
 
 def _judge(

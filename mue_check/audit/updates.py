@@ -102,8 +102,7 @@ class _Stepper:
         self._setup, self._held = setup, held
 
     def __call__(self, weights: float, gradients: Sequence[float]) -> list[dict[int, float]]:
-        for optimizer in self._setup.optimizers:
-            optimizer.state.clear()
+        self._setup.forget()
         with torch.no_grad():
             for p in self._held:
                 p.fill_(weights)

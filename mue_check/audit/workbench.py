@@ -15,7 +15,7 @@ from mue_check.audit.scenario import scenario_of
 from mue_check.rules import HyperParameters, Prescription, Role, get_rule
 from mue_check.spec import parse_scenario
 
-REFERENCE = "d=32,L=1,H=32,B=64,T=1000"
+REFERENCE = "d=32,L=1,H=32,dh=16,B=64,T=1000"
 TARGET = "T=4000"
 """Beside what the configuration says: four times as long, so that every value has a factor."""
 BASE = HyperParameters()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
-from mue_check.rules import RULES, HyperParameters, Prescription, Row, get_rule
-from mue_check.spec import Dense, parse_scenario
+from mue_check.rules import RULES, HyperParameters, Prescription, Row, about_expansion, get_rule
+from mue_check.spec import parse_scenario
 
 SPEC_HELP = "key=value pairs joined by commas, or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
 
@@ -76,12 +76,5 @@ def _table(prescription: Prescription, rows: Sequence[Row], base: HyperParameter
         lines.append("  ".join([first, *rest]))
     lines += ["", "forward_multiplier multiplies what the role's matrix gives: on the down-projections A (and 1/m_L),"]
     lines += ["on the router R, which scales the normalized routed sum alone, on the unembedding the logits."]
-    ffn = prescription.reference.model.feed_forward
-    if prescription.rule.startswith("complete_mue") and isinstance(ffn, Dense):
-        expansion = prescription.reference.model.expansion
-        if expansion != 1:
-            lines.append(
-                f"The rule counts from unit expansion: the reference itself must have been tuned with "
-                f"A = {1 / expansion:g} and its down-projection at {expansion**0.5:.4g} x init_std."
-            )
-    return "\n".join(lines)
+    about = about_expansion(prescription)
+    return "\n".join([*lines, *([about] if about else [])])

@@ -1,7 +1,13 @@
 """Transfer rules by name. Pure functions of (reference, target): nothing here knows of tensors."""
 
 from mue_check.errors import RuleError
-from mue_check.rules.complete_mue import COMPLETE_MUE, COMPLETE_MUE_CDP, COMPLETE_MUE_LITERAL, CompleteMuE
+from mue_check.rules.complete_mue import (
+    COMPLETE_MUE,
+    COMPLETE_MUE_CDP,
+    COMPLETE_MUE_LITERAL,
+    CompleteMuE,
+    about_expansion,
+)
 from mue_check.rules.fan_in import COMPLETED_P, COMPLETEP, COMPLETEP_BLIND, DMFT_MOE, MOE_MUP, MUP, FanInRule
 from mue_check.rules.prescription import Factors, HyperParameters, Knob, Prescription, Row, Rule
 from mue_check.rules.roles import Role, parse_role, roles_of
@@ -42,6 +48,7 @@ __all__ = [
     "Row",
     "Rule",
     "Standard",
+    "about_expansion",
     "get_rule",
     "parse_role",
     "roles_of",

@@ -75,6 +75,17 @@ class CompleteMuE:
         return Factors(init_std=std, lr=lr, weight_decay=weight_decay, eps=eps, forward_multiplier=multiplier)
 
 
+def about_expansion(prescription: Prescription) -> str:
+    """What a reference with another expansion than 1 must have been tuned with; "" where there is nothing to say."""
+    expansion = prescription.reference.model.expansion
+    if not prescription.rule.startswith("complete_mue") or expansion == 1:
+        return ""
+    return (
+        f"The rule counts from unit expansion: the reference itself must have been tuned with A = {1 / expansion:.4g} "
+        f"and its down-projection at {expansion**0.5:.4g} x init_std."
+    )
+
+
 COMPLETE_MUE = CompleteMuE(
     name="complete_mue",
     summary="Complete-muE with the final projection of TP5 and width-compensated weight decay",

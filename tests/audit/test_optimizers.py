@@ -105,21 +105,21 @@ def test_muon_beside_adamw() -> None:
     ("make", "says"),
     [
         (lambda o: schedulers.LambdaLR(o, lambda t: min(1.0, t / 10)), "x 0.1 after 1 scheduler step"),
-        (lambda o: schedulers.CosineAnnealingLR(o, T_max=20), "over 100 steps"),
+        (lambda o: schedulers.CosineAnnealingLR(o, T_max=20), "over 2000 steps"),
         (
             lambda o: schedulers.OneCycleLR(
                 o, max_lr=[g["lr"] for g in o.param_groups], total_steps=30, cycle_momentum=False
             ),
             "over 30 steps",
         ),
-        (lambda o: schedulers.ReduceLROnPlateau(o), "over 100 steps"),
+        (lambda o: schedulers.ReduceLROnPlateau(o), "over 2000 steps"),
         (
             lambda o: schedulers.SequentialLR(
                 o, [schedulers.LinearLR(o, 0.01, total_iters=5), schedulers.CosineAnnealingLR(o, 50)], milestones=[5]
             ),
-            "over 100 steps",
+            "over 2000 steps",
         ),
-        (lambda o: [schedulers.LinearLR(o, 0.1), schedulers.ExponentialLR(o, 0.99)], "over 100 steps"),
+        (lambda o: [schedulers.LinearLR(o, 0.1), schedulers.ExponentialLR(o, 0.99)], "over 2000 steps"),
     ],
 )
 def test_schedulers_that_move_all_alike(make: Callable[[torch.optim.Optimizer], object], says: str) -> None:
