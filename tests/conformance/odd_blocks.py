@@ -183,6 +183,19 @@ class Shared(Plain):
         return 2.5 * super().mix(x) + torch.sigmoid(self.shared_gate(x)) * self.shared(x)
 
 
+class NumbersInWords(Plain):
+    """Experts that no list holds, and that see a norm of what the router sees."""
+
+    def make_experts(self, d, f, n):
+        self.norm = nn.LayerNorm(d)
+        for e in range(n):
+            self.add_module(f"expert_{e}", nn.ModuleDict({"up": nn.Linear(d, f), "down": nn.Linear(f, d)}))
+
+    def experts(self, x):
+        x, parts = self.norm(x), [getattr(self, f"expert_{e}") for e in range(self.n)]
+        return torch.stack([part["down"](F.gelu(part["up"](x))) for part in parts])
+
+
 class Unweighted(Unknown):
     """Experts of no known form, added up as they are."""
 
@@ -339,3 +352,46 @@ class FanOut(Plain):
     def make_experts(self, d, f, n):
         super().make_experts(d, f, n)
         self.down.data = torch.randn(n, f, d) / d**0.5
+
+
+class TwoSequences(Plain):
+    """Batch and time change places on the way in, and not on the way out."""
+
+    def forward(self, x):
+        return self.mix(x.transpose(0, 1).reshape(-1, self.d)).view(x.shape)
+
+
+class SharedForEach(Shared):
+    """The shared expert is added once for each activated one."""
+
+    def mix(self, x):
+        return super().mix(x) + (self.router.k - 1) * (super().mix(x) - 2.5 * Plain.mix(self, x))
+
+
+class TokensDetached(Plain):
+    """Experts train, and nothing below them does."""
+
+    def experts(self, x):
+        return super().experts(x.detach())
+
+
+class RouterAside(Plain):
+    """The router trains, and the tokens get no gradient through it."""
+
+    def combine(self, x):
+        return super().combine(x.detach())
+
+
+class Ones(Plain):
+    """One number everywhere."""
+
+    def make_experts(self, d, f, n):
+        super().make_experts(d, f, n)
+        nn.init.constant_(self.down, 0.01)
+
+
+class FewDigits(Plain):
+    """Added up in bfloat16, returned as float32."""
+
+    def mix(self, x):
+        return super().mix(x).bfloat16().to(x.dtype)

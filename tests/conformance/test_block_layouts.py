@@ -47,6 +47,7 @@ RIGHT = {
     "zero_down": (odd.ZeroDown, None),
     "normed": (odd.Normed, None),
     "called": (odd.Called, None),
+    "numbers_in_words": (odd.NumbersInWords, None),
     "float32": (odd.OnlyFloat32, None),
     "normalizes_later": (odd.NormalizesLater, None),
     "shared": (odd.Shared, SCALED),
@@ -157,6 +158,12 @@ BROKEN = [
     (odd.LastLouder, None, "expert-init", "in expert", None),
     (odd.FlatFan, None, "expert-init", "E^-0.", 25),
     (odd.FanOut, None, "expert-init", "neither constant", 25),
+    (odd.Ones, None, "expert-init", "down is the same in every expert, and not 0", None),
+    (odd.TwoSequences, None, "token-independence", "as two sequences of a batch, not one", None),
+    (odd.SharedForEach, SCALED, "shared-unscaled", "is it added once for each?", None),
+    (odd.TokensDetached, None, "gradient-split", "gradients of tokens, each along a direction, are off by", None),
+    (odd.RouterAside, None, "gradient-split", "gradients of tokens, each along a direction, are off by", None),
+    (odd.FewDigits, None, "runs", "has the digits of bfloat16 alone", None),
 ]
 
 

@@ -56,6 +56,10 @@ def gradient_split(block: Block) -> Finding:
             return unknown(f"the choice of experts moves with the smallest step in the {group}'s {_HELD[group]}")
         if not found.agrees:
             said = f"the gradient of the {group} along a direction is {found.ratio:.4g} times the finite difference"
+            if len(found.gradient) > 1:
+                said = (
+                    f"the gradients of tokens, each along a direction, are off by {found.off:.2g} of finite differences"
+                )
             return failed(said, worst=group, causes=(21, 22) if group == "experts" else ())
         words.append(f"{group} {found.ratio:.4g} times finite differences")
     return passed("; ".join(words))
@@ -63,22 +67,27 @@ def gradient_split(block: Block) -> Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class _Slope:
-    """Two slopes along one direction, and how far rounding alone sets them apart."""
+    """Two slopes [1] along one direction, or [T] where each token has its own; ``noise`` is that of rounding."""
 
-    gradient: float
-    difference: float
+    gradient: Tensor
+    difference: Tensor
     noise: float
 
     @property
     def ratio(self) -> float:
-        if not self.difference:
-            return float("inf") if self.gradient else 1.0
-        return round(self.gradient / self.difference, 6) + 0.0  # no -0
+        size = float(self.difference.square().sum())
+        if not size:
+            return float("inf") if bool(self.gradient.any()) else 1.0
+        return round(float((self.gradient * self.difference).sum()) / size, 6) + 0.0  # no -0
+
+    @property
+    def off(self) -> float:
+        size = max(float(self.gradient.norm()), float(self.difference.norm()))
+        return max(float((self.gradient - self.difference).norm()) - self.noise, 0.0) / max(size, 1e-300)
 
     @property
     def agrees(self) -> bool:
-        apart = abs(self.gradient - self.difference)
-        return apart <= _CLOSE * max(abs(self.gradient), abs(self.difference)) + self.noise
+        return self.off <= _CLOSE
 
 
 def _along(block: Block, x: Tensor, target: Tensor, group: Mapping[str, Tensor], name: str) -> _Slope | None:
@@ -101,9 +110,16 @@ def _along(block: Block, x: Tensor, target: Tensor, group: Mapping[str, Tensor],
         if not bool(steady.any()):
             continue
         at = _gradients(block, x, target * steady.unsqueeze(1), group)
+        slope, moved = (
+            [(at[n] * way[n]).double() for n in group],
+            (ends[0][0] - ends[1][0])[steady].double() / (2 * step),
+        )
+        by_token = name == "input" and block.built.case.claim.independent
         found = _Slope(
-            gradient=sum(float((at[n] * way[n]).sum()) for n in group),
-            difference=float((ends[0][0] - ends[1][0])[steady].sum()) / (2 * step),
+            gradient=slope[0].sum(1)[steady]
+            if by_token
+            else torch.stack([s.sum() for s in slope]).sum(0, keepdim=True),
+            difference=moved if by_token else moved.sum(0, keepdim=True),
             # smaller steps are noisier: agreement within their noise would say nothing
             noise=0.0 if first else _NOISE.get(dtype, 1e-2) * float(ends[0][0].norm() + 1e-3 * target.norm()) / step,
         )
