@@ -345,7 +345,7 @@ def _gate_call(case: Case) -> int | None:
 
 
 def same(made: object, logits: Tensor) -> bool:
-    """Whether something are just these logits [T, E], of whatever type and with whatever axes of batch and time."""
+    """Whether something is just these logits [T, E], of whatever type and with whatever axes of batch and time."""
     if not isinstance(made, Tensor) or not _by_expert(made, *logits.shape):
         return False
     return torch.equal(made.reshape(logits.shape), logits)

@@ -1,4 +1,4 @@
-"""Models as other people write them, small: nanoGPT, torchtune, mixtures of four kinds; and odd optimizers."""
+"""Models as other people write them, small: nanoGPT, torchtune, mixtures of four kinds; odd optimizers; and how they are audited."""
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -7,6 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mue_check import HyperParameters, get_rule, parse_scenario, scenario_of
+from mue_check.audit import Report, audit_model, init_parameters, param_groups
+
+REFERENCE = "d=32,L=1,H=32,dh=16,B=128,T=1000"
+BASE = HyperParameters(init_std=0.02)
+Make = Callable[[], nn.Module]
 
 
 def linear(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
@@ -249,3 +256,24 @@ class Plain:
         self.count += 1
         for group, peak in zip(self.groups, self.peaks, strict=True):
             group["lr"] = peak * min(1.0, self.count / self.warmup)
+
+
+def made(
+    make: Make, target: str | None = None, *, rule: str = "complete_mue", seed: int = 0, **asked: Any
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """A model drawn as prescribed, and the prescribed groups."""
+    torch.manual_seed(seed)
+    model, source = make(), parse_scenario(REFERENCE)
+    own = scenario_of(model, batch=128, steps=1000) if target is None else parse_scenario(target, default=source)
+    prescription = get_rule(rule).prescribe(source, own)
+    init_parameters(model, prescription, BASE, **asked)
+    return model, param_groups(model, prescription, BASE, **asked)
+
+
+def audited(model: nn.Module, optimizer: object, scheduler: object = None, **asked: Any) -> Report:
+    return audit_model(model, optimizer, scheduler, **{"reference": REFERENCE, "base": BASE, **asked})
+
+
+def right(make: Make, target: str | None = None, **asked: Any) -> Report:
+    model, groups = made(make, target, **asked)
+    return audited(model, torch.optim.AdamW(groups), target=target, **asked)
