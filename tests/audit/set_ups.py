@@ -1,4 +1,4 @@
-"""Models as other people write them, small: nanoGPT, torchtune, mixtures of four kinds; odd optimizers; and how they are audited."""
+"""Models as other people write them, small: nanoGPT, torchtune, mixtures; odd optimizers; how they are audited."""
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
