@@ -25,5 +25,17 @@ class ClaimError(MueCheckError):
     """A claim about a router that contradicts itself, or a router that cannot be read without one."""
 
 
+class JudgeError(MueCheckError):
+    """Measurements that cannot be judged: a table that lacks something, or an interval that says nothing."""
+
+
+class LoadError(SpecError):
+    """A load of experts that is none: a negative share, too few numbers, or one that no router could reach."""
+
+
+class CalibrationError(MueCheckError):
+    """A calibration of the drift budget that is missing, foreign or broken."""
+
+
 class UnreadableError(ClaimError):
     """What a subject does could not be found out, which says nothing against it; the message says what to declare."""

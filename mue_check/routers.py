@@ -107,7 +107,7 @@ ROUTERS = {
         ),
         Router(
             name="content_blind",
-            summary="experts drawn by a hash of the token's prefix, equal weights: routing that learns nothing",
+            summary="experts drawn by a hash of sequence and place, equal weights: routing that learns nothing",
             weight_sum="one",
             source="a control",
             scored=False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mue_check.errors import SpecError
+from mue_check.loads import Load, parse_load, read_load, require_target
 from mue_check.routers import BALANCES, get_router
 
 REFERENCE_HEAD_WIDTH = 16
@@ -49,7 +50,8 @@ class Experts:
 
     ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
     experts of the same width see every token. ``activated == total`` is a Dense MoE. ``router`` names the
-    routing variant, ``balance`` what evens its load out.
+    routing variant, ``balance`` what evens its load out. ``load`` is what the load is steered to
+    (``loads.parse_load``): by the selection bias, or by the draw of content_blind; empty is not steered.
     """
 
     total: int
@@ -59,6 +61,7 @@ class Experts:
     shared: int = 0
     router: str = "sigmoid_norm"
     balance: str = "none"
+    load: str = ""
 
     def __post_init__(self) -> None:
         require_positive(self, "total", "activated", "hidden", "groups")
@@ -94,6 +97,20 @@ class Experts:
                 f"{self.notation}: balance {self.balance!r} has no meaning with router {self.router!r}, "
                 "whose load does not follow scores: use balance none"
             )
+        if self.load:
+            if not kind.scored and self.router != "content_blind":
+                raise SpecError(
+                    f"{self.notation}: load {self.load!r} has no meaning with router {self.router!r}, "
+                    "whose load does not follow scores"
+                )
+            if self.balance != "selection_bias" and kind.scored:
+                raise SpecError(f"{self.notation}: load {self.load!r} is reached by balance=selection_bias: set it")
+            require_target(self.target_load, activated=self.activated, groups=self.groups)
+
+    @property
+    def target_load(self) -> Load:
+        """Shares of all assignments that the load is steered to, by expert; empty where it is not."""
+        return parse_load(self.load, experts=self.total, groups=self.groups) if self.load else ()
 
     @classmethod
     def from_notation(cls, text: str, *, hidden: int) -> "Experts":
@@ -137,7 +154,8 @@ class Experts:
     def __str__(self) -> str:
         router = f",router={self.router}" if self.router != "sigmoid_norm" else ""
         balance = f",balance={self.balance}" if self.balance != "none" else ""
-        return f"{self.notation},h={self.hidden}{router}{balance}"
+        load = f",load={self.load}" if self.load else ""
+        return f"{self.notation},h={self.hidden}{router}{balance}{load}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,8 +259,9 @@ _KEYS = {
     "experts": "notation such as 128e8a1s",
     "router": "routing variant",
     "balance": "load balancing",
+    "load": "target load such as zipf:1, or a file of one number per expert",
 }
-_WORDS = ("experts", "router", "balance")
+_WORDS = ("experts", "router", "balance", "load")
 
 
 @dataclass(kw_only=True)
@@ -318,7 +337,7 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
         mixture = old.feed_forward if old and isinstance(old.feed_forward, Experts) else None
         feed_forward = Experts.from_notation(notation, hidden=number("h", mixture.hidden if mixture else width))
         if mixture:
-            feed_forward = replace(feed_forward, router=mixture.router, balance=mixture.balance)
+            feed_forward = replace(feed_forward, router=mixture.router, balance=mixture.balance, load=mixture.load)
     elif "H" in draft.numbers:
         if "h" in draft.numbers:
             raise SpecError(f"SPEC {text!r} gives h (expert width) beside H (dense): h needs a notation such as 8e2a")
@@ -334,8 +353,11 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
     if draft.words:
         if isinstance(feed_forward, Dense):
             raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, and its feed-forward is dense")
-        router = draft.words.get("router", feed_forward.router)
-        feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", feed_forward.balance))
+        router, load = (draft.words.get(key, getattr(feed_forward, key)) for key in ("router", "load"))
+        if load and Path(load).is_file():  # the numbers themselves are what is measured and recorded
+            load = "/".join(f"{share:.6g}" for share in read_load(load, feed_forward.total))
+        steered = "selection_bias" if load and get_router(router).scored else feed_forward.balance
+        feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", steered), load=load)
     model = ModelSpec(
         width=width,
         depth=number("L", old.depth if old else None),

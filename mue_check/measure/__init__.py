@@ -5,6 +5,7 @@ from collections.abc import Callable
 from mue_check.data import Corpus
 from mue_check.measure.coordinates import measure_coordinates
 from mue_check.measure.early_curve import measure_early_curve
+from mue_check.measure.gradient_noise import measure_gradient_noise
 from mue_check.measure.learning_curve import measure_learning_curve
 from mue_check.measure.loss_grid import measure_loss_grid
 from mue_check.measure.optimizer import measure_optimizer
@@ -18,6 +19,7 @@ MEASUREMENTS: dict[str, Callable[[Cell, Corpus], Columns]] = {
     "learning_curve": measure_learning_curve,
     "optimizer": measure_optimizer,
     "routing": measure_routing,
+    "gradient_noise": measure_gradient_noise,
 }
 
 __all__ = ["MEASUREMENTS"]

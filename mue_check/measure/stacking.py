@@ -24,5 +24,6 @@ def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]
         seeds=seeds,
         device=torch.device(cell.device),
         optimizer=FLAWS[cell.flaw],
+        load_scaling=cell.load_scaling,
     )
     return stack, values, seeds

@@ -1,4 +1,7 @@
-"""Experts drawn by a hash of the token's prefix: the control whose routing learns nothing.
+"""Experts drawn by a hash of the whole sequence and the place in it: the control whose routing learns nothing.
+
+Not of the prefix, which at the first place is one token: each expert would meet a few symbols there and no others,
+and gamma came out at 0.40 in place of 0.50 (docs/choices.md). Later tokens are in the hash, and say nothing by it.
 
 Integers below 2^32 held in int64: no product overflows, so every machine draws the same experts.
 """
@@ -21,16 +24,40 @@ def mix(x: Tensor) -> Tensor:
     return (x >> 16) ^ x
 
 
-def prefix_keys(tokens_RBT: Tensor) -> Tensor:
-    """[R, B*T] int64 below 2^32: a hash of each token with all those before it in its sequence, in their order."""
+def place_keys(tokens_RBT: Tensor) -> Tensor:
+    """[R, B*T] int64 below 2^32: a hash of each place with all tokens of its sequence, in their order."""
     position = torch.arange(tokens_RBT.shape[-1], device=tokens_RBT.device)
-    return (mix((tokens_RBT + position * _STEP) & _MASK).cumsum(-1) & _MASK).flatten(1)
+    sequence = mix((tokens_RBT + position * _STEP) & _MASK).sum(-1, keepdim=True)
+    return mix((sequence + position * _STEP) & _MASK).flatten(1)
 
 
-def content_blind(prefix_RM: Tensor, layer: int, experts: Experts, dtype: torch.dtype) -> Routing:
-    """a/G different experts of each group, all sets alike likely, weights 1/a."""
-    expert = torch.arange(experts.total, device=prefix_RM.device)
-    key_RM1 = mix((prefix_RM + layer * _STEP) & _MASK).unsqueeze(-1)
+def content_blind(key_RM: Tensor, layer: int, experts: Experts, dtype: torch.dtype) -> Routing:
+    """a/G different experts of each group, all sets alike likely (or drawn to the target load), weights 1/a."""
+    expert = torch.arange(experts.total, device=key_RM.device)
+    key_RM1 = mix((key_RM + layer * _STEP) & _MASK).unsqueeze(-1)
+    hashes_RME = mix((key_RM1 + expert * _STEP) & _MASK)
     # the order of N hashes is a random permutation: its first a are a set drawn without replacement
-    indices = select(mix((key_RM1 + expert * _STEP) & _MASK), experts).indices
+    indices = draw_with_load(hashes_RME, experts) if experts.load else select(hashes_RME, experts).indices
     return Routing(torch.full(indices.shape, 1 / experts.activated, dtype=dtype, device=indices.device), indices)
+
+
+def draw_with_load(hashes_RME: Tensor, experts: Experts) -> Tensor:
+    """[R, M, K]: a/G different experts of each group, expert e with probability a p_e exactly.
+
+    Systematic sampling (W. G. Madow, 1949) in a random order: experts lie end to end on a line, each a p_e long, and
+    every point u, u + 1, ... takes the expert that it falls on; none is longer than 1, so none is taken twice.
+    """
+    grouped = (*hashes_RME.shape[:2], experts.groups, experts.total // experts.groups)
+    order = hashes_RME.view(grouped).argsort(-1)
+    length = torch.tensor(experts.target_load, dtype=torch.float64, device=order.device) * experts.activated
+    length = length.view(experts.groups, -1).expand(grouped).gather(-1, order)
+    ends = length.cumsum(-1)
+    ends[..., -1] = experts.activated // experts.groups  # of rounding
+    # another hash of the same token: the order must not know where the points lie
+    u = mix((hashes_RME[..., :1] + _STEP) & _MASK).unsqueeze(-1).to(torch.float64) / 2.0**32
+    after = (ends + u).floor()
+    before = torch.cat([torch.zeros_like(after[..., :1]), after[..., :-1]], dim=-1)
+    taken = (after > before).to(torch.int8)
+    chosen = order.gather(-1, taken.topk(experts.activated // experts.groups, dim=-1).indices)
+    first = torch.arange(experts.groups, device=order.device).unsqueeze(-1) * grouped[-1]
+    return torch.flatten(chosen + first, -2)

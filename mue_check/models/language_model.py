@@ -6,6 +6,8 @@ the feed-forward branch, A R on the routing weights, the shared experts' own, 1/
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +15,13 @@ from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.choice import AnyRouting, scaled_weights
-from mue_check.models.content_blind import prefix_keys
+from mue_check.models.content_blind import place_keys
 from mue_check.models.experts import expert_product
 from mue_check.models.foreign import ForeignRouter
+from mue_check.models.load_steering import LoadSteering
 from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.routing import route
-from mue_check.routers import is_users
+from mue_check.routers import get_router, is_users
 from mue_check.rules import Prescription, Role
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
@@ -65,10 +68,25 @@ class LanguageModel:
             self._ffn_multiplier = multiplier(Role.FFN_DOWN)
 
     def zero_bias(self, runs: int, device: torch.device) -> Tensor | None:
-        """The selection bias before training, [L, R, E]; None where nothing balances by it."""
-        if self.experts is None or self.experts.balance != "selection_bias":
+        """The selection bias before training, [L, R, E]; None where nothing balances by it towards an even load."""
+        if self.experts is None or self.experts.balance != "selection_bias" or self.experts.load:
             return None
         return torch.zeros(self.spec.depth, runs, self.experts.total, device=device)
+
+    def with_load(self, load: str) -> "LanguageModel":
+        """The same model steered to another load: the same parameters fit both."""
+        assert self.experts is not None
+        scored = get_router(self.experts.router).scored
+        experts = replace(self.experts, load=load, balance="selection_bias" if scored else self.experts.balance)
+        other = copy(self)
+        other.spec, other.experts = replace(self.spec, feed_forward=experts), experts
+        return other
+
+    def steering(self, runs: int, device: torch.device) -> LoadSteering | None:
+        """What steers the load of scored routing before training; None where nothing does."""
+        if self.experts is None or not self.experts.load or self.experts.router == "content_blind":
+            return None
+        return LoadSteering(self.experts, depth=self.spec.depth, runs=runs, device=device)
 
     def logits(
         self,
@@ -77,6 +95,7 @@ class LanguageModel:
         tap: Tap = _no_tap,
         *,
         bias_LRE: Tensor | None = None,
+        steering: LoadSteering | None = None,
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
         """Next-token logits [R, B*T, V] of integer tokens [R, B, T]; what each router did is appended to ``layers``."""
@@ -86,7 +105,7 @@ class LanguageModel:
         x = x.flatten(1, 2)
         tap("embedding", x)
         blind = self.experts is not None and self.experts.router == "content_blind"
-        prefix_RM = prefix_keys(tokens_RBT) if blind else None
+        place_RM = place_keys(tokens_RBT) if blind else None
         for layer in range(self.spec.depth):
             prefix = f"block{layer}."
             y = rms_norm(x, p[prefix + "attention_norm"])
@@ -98,7 +117,7 @@ class LanguageModel:
                 branch = self._dense(p, prefix, y)
             else:
                 bias_RE = None if bias_LRE is None else bias_LRE[layer]
-                decided = self._decide(p, layer, y, self.experts, bias_RE, prefix_RM, tap)
+                decided = self._decide(p, layer, y, self.experts, bias_RE, steering, place_RM, tap)
                 if layers is not None:
                     layers.append(decided)
                 branch = self._mixture(p, prefix, y, decided.routing)
@@ -115,10 +134,11 @@ class LanguageModel:
         tokens_RBT: Tensor,
         *,
         bias_LRE: Tensor | None = None,
+        steering: LoadSteering | None = None,
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
         """Mean cross-entropy per run, [R], in nats per token, predicting tokens[1:] from tokens[:-1]."""
-        logits = self.logits(p, tokens_RBT[..., :-1], bias_LRE=bias_LRE, layers=layers)
+        logits = self.logits(p, tokens_RBT[..., :-1], bias_LRE=bias_LRE, steering=steering, layers=layers)
         targets = tokens_RBT[..., 1:].flatten(1)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return loss.view(targets.shape).mean(1)
@@ -145,7 +165,8 @@ class LanguageModel:
         y_RMD: Tensor,
         experts: Experts,
         bias_RE: Tensor | None,
-        prefix_RM: Tensor | None,
+        steering: LoadSteering | None,
+        place_RM: Tensor | None,
         tap: Tap,
     ) -> LayerRouting:
         name = f"block{layer}.router"
@@ -159,7 +180,9 @@ class LanguageModel:
             return decided
         logits_RME = y_RMD @ p[name]
         tap(name + "_logits", logits_RME)
-        return LayerRouting(logits_RME, route(logits_RME, experts, bias_RE=bias_RE, prefix_RM=prefix_RM, layer=layer))
+        if steering is not None:
+            bias_RE = steering.solve(layer, logits_RME)
+        return LayerRouting(logits_RME, route(logits_RME, experts, bias_RE=bias_RE, place_RM=place_RM, layer=layer))
 
     def _mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, routing: AnyRouting) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("expert_up", "expert_gate", "expert_down"))

@@ -24,17 +24,22 @@ def route(
     experts: Experts,
     *,
     bias_RE: Tensor | None = None,
-    prefix_RM: Tensor | None = None,
+    place_RM: Tensor | None = None,
     layer: int = 0,
 ) -> AnyRouting:
-    """The choice of ``experts.router``. ``prefix_RM`` (``prefix_keys``) and ``layer`` are for content_blind alone."""
+    """The choice of ``experts.router``. ``place_RM`` (``place_keys``) and ``layer`` are for content_blind alone."""
     if experts.router == "expert_choice":
         return expert_choice(logits_RME, experts)
     if experts.router == "content_blind":
-        if prefix_RM is None:
-            raise ValueError("content_blind routes by prefix: pass prefix_RM=prefix_keys(tokens)")
-        return content_blind(prefix_RM, layer, experts, logits_RME.dtype)
+        if place_RM is None:
+            raise ValueError("content_blind routes by place: pass place_RM=place_keys(tokens)")
+        return content_blind(place_RM, layer, experts, logits_RME.dtype)
     return BY_SCORE[experts.router](logits_RME, experts, bias_RE)
+
+
+def scores(logits_RME: Tensor, router: str) -> Tensor:
+    """What experts are selected by, before any bias."""
+    return logits_RME.softmax(-1) if router in SOFTMAX else torch.sigmoid(logits_RME)
 
 
 def probabilities(logits_RME: Tensor, router: str) -> Tensor:

@@ -10,7 +10,7 @@ from mue_check.spec import ModelSpec, TrainSpec
 
 SCHEMA = 2
 """Version of the file format."""
-MEASURING = 2
+MEASURING = 3
 """Version of the measuring code: raise it when the same cell would give other numbers."""
 
 Content = dict[str, object]
@@ -22,7 +22,9 @@ class Cell:
 
     ``values`` are base values of the swept ``knob``, which replace the one in ``base``. ``measurement`` is a
     name in ``mue_check.measure``; ``steps`` the steps at which it looks (empty: at the end alone). ``flaw``
-    names a mistake that is made on purpose (``training.flaws``). The rule's name is not part of the
+    names a mistake that is made on purpose (``training.flaws``). ``loads`` are target loads under which the frozen
+    weights are looked at (empty: the one that they train under). ``load_scaling`` is the strength, 0 to 1, at which
+    each expert's update is scaled with its load (``training.load_scaling``). The rule's name is not part of the
     content, its factors are: a rule that is mended asks for other cells.
     """
 
@@ -38,6 +40,8 @@ class Cell:
     steps: tuple[int, ...] = ()
     knob: Knob = "lr"
     flaw: str = ""
+    loads: tuple[str, ...] = ()
+    load_scaling: float = 0.0
     device: str = "cpu"
 
     @property
@@ -57,6 +61,8 @@ class Cell:
             "seeds": list(self.seeds),
             "steps": list(self.steps),
             "flaw": self.flaw,
+            "loads": list(self.loads),
+            "load_scaling": self.load_scaling,
             "device": self.device,
         }
 

@@ -49,6 +49,10 @@ class AdamW:
         self.eps = state.spread({role: row.eps for role, row in rows.items()})
         self.table = schedule_table(train, self.beta1, self.beta2).to(state.flat.device)
 
+    def scale(self, factors: Tensor) -> None:
+        """Multiply every update, decay and all, by ``factors`` [R*P]."""
+        self.lr, self.lr_times_decay = self.lr * factors, self.lr_times_decay * factors
+
     @torch.no_grad()
     def step(self, counter: Tensor) -> None:
         """Update in place from the gradient buffer; ``counter`` [1] int64 on the device says which step this is."""

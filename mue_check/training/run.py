@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.spec import ModelSpec, TrainSpec
 from mue_check.training.adamw import AdamW
 from mue_check.training.capture import capture, capture_if_possible
+from mue_check.training.load_scaling import update_factors
 from mue_check.training.state import RunState
 
 
@@ -35,7 +37,8 @@ def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
 class Stack:
     """R runs of one model on one corpus: run r has learning rate lrs[r] and seed seeds[r].
 
-    ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s.
+    ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s. ``load_scaling`` is
+    the strength of the causal probe (``training.load_scaling``).
 
     A seed fixes init and data order, so runs of one seed differ in nothing but the learning rate, and
     arms with the same seeds see the same data.
@@ -55,6 +58,7 @@ class Stack:
         weight_decays: Sequence[float] | None = None,
         init_stds: Sequence[float] | None = None,
         optimizer: type[AdamW] = AdamW,
+        load_scaling: float = 0.0,
     ) -> None:
         for name, values in (("lrs", lrs), ("weight_decays", weight_decays), ("init_stds", init_stds)):
             if values is not None and len(values) != len(seeds):
@@ -74,10 +78,16 @@ class Stack:
             weight_decay=None if weight_decays is None else torch.tensor(weight_decays),
             train=train,
         )
+        if load_scaling:
+            experts = self.model.experts
+            if experts is None or not experts.load:
+                raise ValueError("load_scaling needs experts with a target load")
+            self.optimizer.scale(update_factors(self.state, experts.target_load, load_scaling))
         held = {} if self.model.router is None else self.model.router.buffers(seeds, device)
         self.tensors = {**self.state.parameters, **held}
         """What a forward pass needs: the parameters, and the buffers of a user's router."""
         self.selection_bias = self.model.zero_bias(self.runs, device)
+        self.steering = self.model.steering(self.runs, device)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
         self.heldout = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
         starts = {seed: batch_starts(corpus, train, seed) for seed in set(seeds)}
@@ -110,12 +120,18 @@ class Stack:
         """Everything that a step changes in place."""
         bias = [] if self.selection_bias is None else [self.selection_bias]
         moving = [] if self.model.router is None else [self.tensors[name] for name in self.model.router.moving]
-        return [*self.state.buffers(), *bias, *moving, self.counter, self.log]
+        steering = [] if self.steering is None else self.steering.buffers()
+        return [*self.state.buffers(), *bias, *steering, *moving, self.counter, self.log]
 
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""
         for _ in range(steps):
             self.step()
+
+    def _selection(self) -> dict[str, Any]:
+        """What selection needs besides the weights, for a pass that leaves no trace."""
+        steering = None if self.steering is None else self.steering.copy()
+        return {"bias_LRE": self.selection_bias, "steering": steering}
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
@@ -123,7 +139,7 @@ class Stack:
         total = torch.zeros(self.runs, dtype=torch.float64, device=self.device)
         for window_BT in torch.split(self.heldout, self.train.batch):
             window_RBT = window_BT.expand(self.runs, -1, -1)
-            losses = self.model.losses(self.tensors, window_RBT, bias_LRE=self.selection_bias)
+            losses = self.model.losses(self.tensors, window_RBT, **self._selection())
             total += losses.double() * len(window_BT)
         return total / len(self.heldout)
 
@@ -131,14 +147,14 @@ class Stack:
     def probe(self, tokens_BT: Tensor, tap: Tap) -> None:
         """A forward pass on fixed tokens [B, T], the same for every run, showing each activation to ``tap``."""
         tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
-        self.model.logits(self.tensors, tokens_RBT, tap, bias_LRE=self.selection_bias)
+        self.model.logits(self.tensors, tokens_RBT, tap, **self._selection())
 
     @torch.no_grad()
     def routing(self, tokens_BT: Tensor) -> list[RoutingStatistics]:
         """How each layer routes fixed tokens [B, T], the same for every run; empty for a dense model."""
         layers: list[LayerRouting] = []
         tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
-        self.model.logits(self.tensors, tokens_RBT, bias_LRE=self.selection_bias, layers=layers)
+        self.model.logits(self.tensors, tokens_RBT, layers=layers, **self._selection())
         return [routing_statistics(layer) for layer in layers]
 
 
@@ -152,7 +168,7 @@ def training_step(stack: Stack) -> None:
     layers: list[LayerRouting] = []
     adds = stack.model.router is not None and stack.model.router.has_auxiliary_loss
     watched = layers if experts and (experts.balance != "none" or adds) else None
-    losses_R = stack.model.losses(stack.tensors, stack.batch(), bias_LRE=bias, layers=watched)
+    losses_R = stack.model.losses(stack.tensors, stack.batch(), bias_LRE=bias, steering=stack.steering, layers=watched)
     objective_R = losses_R
     if experts and experts.balance == "auxiliary_loss":
         objective_R = losses_R + AUXILIARY_COEFFICIENT * auxiliary_loss(layers, experts.router)

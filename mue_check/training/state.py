@@ -30,9 +30,13 @@ class RunState:
         self.sizes = [value.numel() for value in values]
         self.flat = torch.cat([value.flatten() for value in values]).to(device)
         self.gradient, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
-        self.parameters = dict(zip((p.name for p in self.declared), self._views(self.flat), strict=True))
+        self.parameters = self.named(self.flat)
         for leaf, gradient in zip(self.parameters.values(), self._views(self.gradient), strict=True):
             leaf.requires_grad_(True).grad = gradient
+
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views [R, *shape] of a buffer that is laid out like these, by parameter name."""
+        return dict(zip((p.name for p in self.declared), self._views(flat), strict=True))
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         parts = torch.split(flat, self.sizes)

@@ -7,11 +7,13 @@ from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.conformance.subject import Factory, subject_of
 from mue_check.data import load_corpus
 from mue_check.dropin import add_router
+from mue_check.models.content_blind import content_blind, place_keys
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
 from mue_check.models.foreign import LOADED
 from mue_check.models.routing import route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
+from mue_check.training.noise import CLONES, gradient_noise
 from tests.models import foreign_routers as users
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -70,7 +72,70 @@ def test_the_gpu_trains_as_the_cpu_does(text: str) -> None:
     torch.testing.assert_close(gpu.evaluate().cpu(), cpu.evaluate(), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("text", ["16e2a", "16e2a,balance=selection_bias"])
+STEERED = [
+    "16e2a,load=zipf:1",
+    "16e4a2g,h=8,router=softmax_norm,load=zipf:0.5",
+    "16e1a,router=switch,load=zipf:0.5",
+    "12e2a1s,h=8,router=deepseek_v3,load=zipf:1",
+]
+BLIND = "16e2a,router=content_blind,load=zipf:1"
+
+
+@pytest.mark.parametrize("text", [*STEERED, BLIND])
+def test_captured_steering_is_the_eager_one(text: str) -> None:
+    captured, eager = build(text), build(text)
+    captured.advance(TRAIN.steps)
+    for _ in range(TRAIN.steps):
+        training_step(eager)
+    # steering chooses in whole tokens: a last bit may move one to another expert, and training goes on from there
+    torch.testing.assert_close(captured.log[:5], eager.log[:5], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(captured.log, eager.log, rtol=2e-2, atol=1e-2)
+    experts = captured.model.experts
+    assert experts is not None
+    target = torch.tensor(experts.target_load, device="cuda")
+    tokens = captured.heldout[:256, :-1]
+    for layer in captured.routing(tokens):
+        assert ((layer.load_RE - target).abs() < 0.2 * target + 0.01).all()
+    if captured.steering is not None:
+        assert captured.steering.bias_LRE.abs().max() > 0
+
+
+def test_blind_routing_draws_the_same_experts_as_on_the_cpu() -> None:
+    tokens = torch.randint(0, 16, (2, 32, 32), generator=torch.Generator().manual_seed(0))
+    for load in ("", "zipf:1"):
+        experts = Experts(total=16, activated=2, hidden=8, router="content_blind", load=load)
+        drawn = [content_blind(place_keys(t), 3, experts, torch.float32).indices for t in (tokens, tokens.cuda())]
+        assert torch.equal(drawn[0].sort(-1).values, drawn[1].cpu().sort(-1).values)
+
+
+@pytest.mark.parametrize("text", ["d=32", "16e2a1s", BLIND])
+def test_gradient_noise_is_that_of_the_cpu(text: str) -> None:
+    found = [gradient_noise(build(text, device=device), 1, 2 * CLONES, seed=3) for device in ("cuda", "cpu")]
+    for name, theirs in found[1].scatter.items():
+        for form in ("noise", "signal", "adam_noise", "adam_signal"):
+            ours, expected = getattr(found[0].scatter[name], form).cpu(), getattr(theirs, form)
+            size = theirs.noise.abs().max().item()
+            torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-3 * size + 1e-12, msg=f"{name} {form}")
+
+
+@pytest.mark.parametrize("text", ["16e2a", STEERED[0]])
+def test_looking_at_the_noise_between_captured_steps_changes_nothing(text: str) -> None:
+    looked, undisturbed = build(text), build(text)
+    for stack in (looked, undisturbed):
+        stack.advance(5)
+    before = [tensor.clone() for tensor in looked.buffers()]
+    found = gradient_noise(looked, 2, 2 * CLONES, seed=1, load="zipf:0.5")
+    for tensor, value in zip(looked.buffers(), before, strict=True):
+        torch.testing.assert_close(tensor, value, rtol=0, atol=0, equal_nan=True)
+    assert found.tokens_LE is not None
+    assert found.tokens_LE.sum(-1).tolist() == pytest.approx([2 * TRAIN.tokens_per_step] * 2)
+    assert all(torch.isfinite(each.noise).all() for each in found.scatter.values())
+    for stack in (looked, undisturbed):
+        stack.advance(5)
+    torch.testing.assert_close(looked.log[:10], undisturbed.log[:10], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["16e2a", "16e2a,balance=selection_bias", *STEERED])
 def test_capture_restores_the_state_after_its_warm_up(text: str) -> None:
     stack = build(text)
     before = [tensor.clone() for tensor in stack.buffers()]

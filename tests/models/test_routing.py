@@ -7,7 +7,7 @@ import torch
 
 from mue_check import get_rule, parse_scenario
 from mue_check.models.choice import ExpertChoice, Routing, combine
-from mue_check.models.content_blind import prefix_keys
+from mue_check.models.content_blind import place_keys
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.routing import BY_SCORE, route
 from mue_check.routers import ROUTERS
@@ -128,7 +128,7 @@ def test_every_name_has_a_router() -> None:
 def test_weights_sum_to_what_the_router_claims(router: str, notation: str) -> None:
     experts = make(router, notation)
     tokens = torch.randint(0, 50, (R, 2, M // 2), generator=torch.Generator().manual_seed(0))
-    routing = route(draw(experts), experts, prefix_RM=prefix_keys(tokens))
+    routing = route(draw(experts), experts, place_RM=place_keys(tokens))
     sums = combine(routing, M, experts.total).sum(-1)
     if experts.weight_sum is not None:
         torch.testing.assert_close(sums, torch.full_like(sums, experts.weight_sum))
@@ -144,7 +144,7 @@ def test_weights_sum_to_what_the_router_claims(router: str, notation: str) -> No
 def test_each_group_gives_its_share_of_different_experts(router: str, notation: str) -> None:
     experts = make(router, notation)
     tokens = torch.randint(0, 50, (R, 2, M // 2), generator=torch.Generator().manual_seed(0))
-    routing = route(draw(experts), experts, prefix_RM=prefix_keys(tokens))
+    routing = route(draw(experts), experts, place_RM=place_keys(tokens))
     assert isinstance(routing, Routing)
     group = routing.indices // (experts.total // experts.groups)
     counts = torch.nn.functional.one_hot(group, experts.groups).sum(-2)

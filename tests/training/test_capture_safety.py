@@ -13,7 +13,7 @@ from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import experts as experts_module
 from mue_check.models.experts import grouped_experts
-from mue_check.models.routing import route
+from mue_check.models.routing import BY_SCORE, route
 from mue_check.routers import BALANCES, ROUTERS
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
@@ -66,6 +66,20 @@ def test_every_router_and_balance_is_safe_to_capture(router: str, balance: str) 
     if balance != "none" and not ROUTERS[router].scored:
         pytest.skip("its load does not follow scores")
     assert fake_step(text).log.shape == (4, 2)
+
+
+@pytest.mark.parametrize("router", BY_SCORE)
+def test_steering_is_safe_to_capture(router: str) -> None:
+    notation = {"switch": "16e1a1s", "deepseek_v3": "16e2a1s"}.get(router, "16e2a2g")
+    stack = fake_step(f"{notation},h=8,router={router},load=zipf:0.5")
+    assert stack.steering is not None
+    assert stack.selection_bias is None
+
+
+@pytest.mark.parametrize("notation", ["16e2a", "16e4a2g1s"])
+def test_a_blind_draw_with_a_load_is_safe_to_capture(notation: str) -> None:
+    stack = fake_step(f"{notation},h=8,router=content_blind,load=zipf:0.5")
+    assert stack.steering is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""Training under a target load: the load in the batches it trains on, and what a pass that only looks leaves behind."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check.data import Corpus
+from mue_check.models.balancing import LayerRouting
+from mue_check.training import Stack
+
+TRAIN = TrainSpec(steps=8, batch=8, context=16, warmup=2)
+REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
+LRS, SEEDS = [2.0**-7, 2.0**-6], [0, 1]
+STEERED = [
+    "16e2a,h=8,load=zipf:1",
+    "16e4a2g1s,h=8,router=softmax_norm,load=zipf:0.5",
+    "16e1a,h=8,router=switch,load=zipf:0.5",
+    "12e2a1s,h=8,router=deepseek_v3,load=zipf:1",
+]
+BLIND = "16e2a,h=8,router=content_blind,load=zipf:1"
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint16)
+    tokens[1::2] = tokens[::2]
+    return Corpus(name="toy", train=tokens[:3000], heldout=tokens[3000:], vocab=16)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build(corpus: Corpus, text: str, lrs: list[float] = LRS, seeds: list[int] = SEEDS) -> Stack:
+    scenario = Scenario.of(REFERENCE, TRAIN)
+    target = parse_scenario(text, default=scenario)
+    prescription = get_rule("complete_mue").prescribe(scenario, target)
+    base = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
+    return Stack(target.model, prescription, base, TRAIN, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
+
+
+def state(stack: Stack) -> list[Tensor]:
+    return [buffer.clone() for buffer in stack.buffers()]
+
+
+@pytest.mark.parametrize("text", [*STEERED, BLIND])
+def test_a_run_in_a_stack_is_the_run_alone(corpus: Corpus, text: str) -> None:
+    together = build(corpus, text)
+    together.advance(TRAIN.steps)
+    assert torch.isfinite(together.log).all()
+    for run in range(2):
+        alone = build(corpus, text, LRS[run : run + 1], SEEDS[run : run + 1])
+        alone.advance(TRAIN.steps)
+        assert torch.equal(alone.log[:, 0], together.log[:, run])
+        assert alone.evaluate()[0] == together.evaluate()[run]
+        for name, value in alone.state.parameters.items():
+            assert torch.equal(value[0], together.state.parameters[name][run]), name
+        if together.steering is not None:
+            assert alone.steering is not None
+            for ours, theirs in zip(alone.steering.buffers(), together.steering.buffers(), strict=True):
+                assert torch.equal(ours[:, 0], theirs[:, run])
+
+
+@pytest.mark.parametrize("text", [*STEERED, BLIND])
+def test_a_nan_run_does_not_touch_its_neighbour(corpus: Corpus, text: str) -> None:
+    clean, hurt = build(corpus, text), build(corpus, text)
+    with torch.no_grad():
+        hurt.state.parameters["block0.attention_qkv"][1] = float("nan")
+    for stack in (clean, hurt):
+        stack.advance(TRAIN.steps)
+    assert torch.isnan(hurt.log[:, 1]).all()
+    assert torch.equal(hurt.log[:, 0], clean.log[:, 0])
+    assert hurt.evaluate()[0] == clean.evaluate()[0]
+
+
+def watch(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Assignments [L, R, E] of each training batch, as it trains."""
+    whole: Callable[..., Tensor] = stack.model.losses
+    seen: list[Tensor] = []
+
+    def losses(*arguments: object, **options: object) -> Tensor:
+        layers: list[LayerRouting] = []
+        out = whole(*arguments, **options | {"layers": layers})
+        seen.append(torch.stack([layer.assignments().sum(1) for layer in layers]))
+        return out
+
+    monkeypatch.setattr(stack.model, "losses", losses)
+    return seen
+
+
+@pytest.mark.parametrize("text", [*STEERED, BLIND])
+def test_it_trains_under_the_target_load(corpus: Corpus, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = build(corpus, text)
+    seen = watch(stack, monkeypatch)
+    stack.advance(TRAIN.steps)
+    experts = stack.model.experts
+    assert experts is not None
+    wanted = torch.tensor(experts.target_load) * TRAIN.tokens_per_step * experts.activated
+    mean = torch.stack(seen[3:]).mean(0)  # the first batches come from no load at all
+    allowed = 5 * (wanted / 5).sqrt() if experts.router == "content_blind" else 2 + 0.04 * wanted
+    assert ((mean - wanted).abs() <= allowed).all(), mean - wanted
+
+
+@pytest.mark.parametrize("text", [STEERED[0], STEERED[1]])
+def test_a_pass_that_only_looks_leaves_no_trace(corpus: Corpus, text: str) -> None:
+    stack = build(corpus, text)
+    stack.advance(3)
+    before = state(stack)
+    tokens = torch.from_numpy(corpus.heldout_windows(16)[:, :-1].astype("int64"))
+    loss = stack.evaluate()
+    stack.probe(tokens[:4], lambda name, value: None)
+    loads = [layer.load_RE for layer in stack.routing(tokens)]
+    assert torch.equal(stack.evaluate(), loss)
+    for buffer, value in zip(stack.buffers(), before, strict=True):
+        assert torch.equal(buffer.nan_to_num(7), value.nan_to_num(7))
+    experts = stack.model.experts
+    assert experts is not None
+    for load_RE in loads:  # a batch that it has not trained on is steered too
+        assert (load_RE / torch.tensor(experts.target_load) - 1).abs().max() < 0.2
+
+
+def test_what_steers_is_part_of_the_state(corpus: Corpus) -> None:
+    stack = build(corpus, STEERED[0])
+    assert stack.steering is not None
+    for buffer in stack.steering.buffers():
+        assert any(each is buffer for each in stack.buffers())
+    assert stack.selection_bias is None  # the published rule does not move it too
+    assert build(corpus, BLIND).steering is None
+    assert build(corpus, "16e2a,h=8,balance=selection_bias").steering is None
+    assert build(corpus, "16e2a,h=8").steering is None
+    assert build(corpus, "d=32").steering is None
+
+
+def test_the_same_parameters_fit_another_load(corpus: Corpus) -> None:
+    for text in ("16e2a,h=8", STEERED[0], BLIND):
+        model = build(corpus, text).model
+        other = model.with_load("zipf:0.5")
+        assert other.parameters == model.parameters
+        assert other.experts is not None
+        assert other.experts.load == "zipf:0.5"
+        assert model.experts is not None
+        assert model.experts.load != "zipf:0.5"
+        assert (other.steering(2, torch.device("cpu")) is None) == (text == BLIND)
