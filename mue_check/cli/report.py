@@ -10,7 +10,8 @@ def add(commands: "Commands[Parser]") -> None:
     report = commands.add_parser(
         "report",
         help="judge a study's records again and draw its report",
-        description="Judge a study's records again, without training, and write report.html, report.md and figures.",
+        description="Judge a study's records again, without training, and write report.html, report.md and figures; "
+        "of a study of sigma_0 also sigma0_calibration.json, for `mue_check budget --calibration`.",
         epilog="example: mue_check report reports/cpu",
     )
     report.add_argument("study", metavar="STUDY", type=Path, help="a folder that `pytest suites/` filled")

@@ -24,6 +24,11 @@ class Interval:
         """Half the interval, in the unit of the mean."""
         return (self.high - self.low) / 2
 
+    @property
+    def standard_error(self) -> float:
+        """Of the mean: the half-width over its t quantile on n - 1 degrees of freedom; infinite with fewer than two."""
+        return float(self.half_width / stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)) if self.n > 1 else math.inf
+
     def text(self, digits: int = 2) -> str:
         """``mean [low, high]``."""
         return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
@@ -40,3 +45,17 @@ def t_interval(values: Sequence[float]) -> Interval:
         return Interval(mean, -math.inf, math.inf, n)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
+
+
+def jackknife_interval(estimate: float, without: Sequence[float]) -> Interval:
+    """The interval of a statistic from its values ``without`` each of the n independent units in turn.
+
+    t quantile on n - 1 degrees of freedom; unbounded with fewer than two units. The estimate stays where it is: the
+    jackknife's correction of its bias costs more variance than it wins (Efron & Tibshirani 1993, chapter 11).
+    """
+    n = len(without)
+    if n < 2:
+        return Interval(estimate, -math.inf, math.inf, n)
+    # (n - 1) / n times the sum of squares is the variance of the estimate
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(without) * math.sqrt(n - 1))
+    return Interval(estimate, estimate - half, estimate + half, n)

@@ -1,0 +1,136 @@
+"""``mue_check budget``: what an uneven load of experts does to a tuned learning rate."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
+from mue_check.errors import SpecError
+from mue_check.loads import read_load
+from mue_check.spec import Experts, parse_scenario
+
+if TYPE_CHECKING:
+    from mue_check.judge.budget import Budget
+    from mue_check.judge.calibration import Calibration
+    from mue_check.judge.interval import Interval
+
+NAMED = 12
+"""Experts that a line names before it only counts them."""
+
+
+def add(commands: "Commands[Parser]") -> None:
+    """Declare the command."""
+    budget = commands.add_parser(
+        "budget",
+        help="foretell what an uneven load of experts does to the tuned learning rate",
+        description="From the load of each expert: how uneven it is, by how much sigma_0 and with it the optimal "
+        "learning rate move against the same model under an even load, and whether to keep the tuned one.",
+        epilog="example: mue_check budget --load 0.4,0.3,0.2,0.1 --spec 4e1a --batch 4096",
+    )
+    budget.add_argument(
+        "--load",
+        required=True,
+        metavar="LOAD",
+        help="counts or shares of all assignments, one for each routed expert: p1,p2,... or a file of them "
+        "(one a line, CSV, or a JSON list)",
+    )
+    budget.add_argument(
+        "--spec", required=True, metavar="SPEC", help="the model: a notation such as 128e8a1s, or a SPEC as for `rules`"
+    )
+    budget.add_argument("--batch", required=True, type=int, metavar="TOKENS", help="tokens a step")
+    budget.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="measured gamma and kappa (default: the packaged ones)"
+    )
+    budget.add_argument(
+        "--tolerance", type=float, default=0.5, metavar="OCTAVES", help="drift that does no harm (default: 0.5)"
+    )
+    budget.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
+    budget.set_defaults(run=run)
+
+
+def run(options: Options) -> int:
+    """Read, foretell and print."""
+    import numpy as np
+
+    from mue_check.judge.budget import make_budget
+    from mue_check.judge.calibration import read_calibration
+
+    experts = parse_experts(options.spec)
+    load = np.array(read_load(options.load, experts.total))
+    calibration = read_calibration(options.calibration)
+    budget = make_budget(load, experts, options.batch, calibration, options.tolerance)
+    if options.format == "json":
+        print(json.dumps(_json(budget, calibration), indent=1, allow_nan=False))
+    else:
+        print("\n".join(_lines(budget, calibration, experts)))
+    return EXIT_OK
+
+
+def parse_experts(text: str) -> Experts:
+    """A bare notation, or the experts of a SPEC; raises SpecError for anything without experts."""
+    if "=" not in text and not text.endswith(".toml"):
+        return Experts.from_notation(text, hidden=1)
+    model = parse_scenario(text).model
+    if not isinstance(model.feed_forward, Experts):
+        raise SpecError(f"SPEC {text!r} has no experts: a load needs a mixture, for example 128e8a1s")
+    return model.feed_forward
+
+
+def _json(budget: "Budget", calibration: "Calibration") -> dict[str, object]:
+    values: dict[str, object] = asdict(budget)
+    drift = budget.forecast.drift
+    values["learning_rate_factor"] = {name: 2 ** getattr(drift, name) for name in ("mean", "low", "high")}
+    values["advice"] = _advice(budget)
+    values["calibration"] = {"made_by": calibration.made_by, "setting": calibration.setting}
+    return values
+
+
+def _lines(budget: "Budget", calibration: "Calibration", experts: Experts) -> list[str]:
+    routing = budget.routing.replace("_", "-")
+    gamma = calibration.gamma[budget.routing]
+    lines = [
+        f"load         {experts.notation}: {budget.imbalance}",
+        f"tokens/step  busiest {budget.busiest}, median {budget.median:.4g}, rarest {budget.rarest}",
+    ]
+    if budget.few:
+        lines.append(f"             below 1 token a step: {_names(budget.few)}")
+    if budget.dead:
+        lines.append(f"             without any token: {_names(budget.dead)}")
+    lines += [
+        f"sigma_0      {budget.forecast.shift} octaves against the even load ({routing} routing, "
+        f"gamma {gamma.times(1)}); {budget.bound.shift.mean:+.2f} at the theory's gamma 1/2",
+        f"             {budget.dense_shift} against the dense model of Bridge II, load and a/N together",
+        f"LR optimum   {budget.forecast.drift} octaves, x {_factor(budget.forecast.drift)}; "
+        f"{budget.bound.drift} at the theory's gamma 1/2, which content-blind routing has",
+        f"do           {_advice(budget)}",
+    ]
+    lines += [f"warning      {warning}" for warning in budget.warnings]
+    return [*lines, f"calibration  {calibration.setting}"]
+
+
+def _advice(budget: "Budget") -> str:
+    from mue_check.judge.verdict import Verdict
+
+    tolerance = f"{budget.tolerance:g} octave"
+    if budget.verdict is Verdict.PASS:
+        return f"keep the tuned learning rate: its drift lies within +-{tolerance}"
+    if budget.verdict is Verdict.FAIL:
+        factor = _factor(budget.forecast.drift)
+        return f"the optimum moves: multiply the tuned learning rate by {factor}"
+    ends = budget.sweep[0], budget.sweep[-1]
+    return (
+        f"not decided within +-{tolerance}: sweep {len(budget.sweep)} learning rates around "
+        f"{math.sqrt(ends[0] * ends[1]):.3g} times the tuned one, from {ends[0]:.3g} to {ends[1]:.3g} times it"
+    )
+
+
+def _factor(drift: "Interval") -> str:
+    return f"{2**drift.mean:.3g} [{2**drift.low:.3g}, {2**drift.high:.3g}]"
+
+
+def _names(experts: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, experts[:NAMED]))
+    more = f" and {len(experts) - NAMED} more" if len(experts) > NAMED else ""
+    return f"expert{'s' * (len(experts) > 1)} {shown}{more}"

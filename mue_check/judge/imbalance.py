@@ -1,0 +1,48 @@
+"""How uneven a load is: the share of all assignments that each of N experts receives."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imbalance:
+    """Figures of one load.
+
+    ``variation``: standard deviation over mean. ``entropy``: over that of the uniform load, in [0, 1]. ``peak``: the
+    busiest expert over the mean. ``shortfall_bits``: mean over the living experts of log2(mean load / load), how much
+    less a typical expert sees than under an even load; an exponent gamma shifts the mean of log2 sigma_0 by gamma times
+    that (``judge.sigma0``). ``dead``: experts without any token.
+    """
+
+    experts: int
+    variation: float
+    entropy: float
+    peak: float
+    shortfall_bits: float
+    dead: int
+
+    @classmethod
+    def of(cls, load: NDArray[np.float64]) -> "Imbalance":
+        """Of counts or shares [N], at least 0 and not all 0."""
+        p = load / load.sum()
+        n = len(p)
+        bits = float(stats.entropy(p, base=2))
+        return cls(
+            experts=n,
+            variation=float(p.std() * n),
+            entropy=bits / math.log2(n) if n > 1 else 1.0,
+            peak=float(p.max() * n),
+            shortfall_bits=float(-np.log2(p[p > 0] * n).mean()),
+            dead=int((p == 0).sum()),
+        )
+
+    def __str__(self) -> str:
+        dead = f", {self.dead} without tokens" if self.dead else ""
+        return (
+            f"busiest expert {self.peak:.3g} times the mean, coefficient of variation {self.variation:.3g}, entropy "
+            f"{self.entropy:.3f} of the uniform load's, a typical expert {self.shortfall_bits:.3g} bits short{dead}"
+        )
