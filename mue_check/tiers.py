@@ -50,6 +50,11 @@ class Tier:
     tolerance: float
     seeds: int
     max_seeds: int
+    noise_seeds: int
+    """Of gradient noise, and how many are added at a time where gamma is not known well enough."""
+    max_noise_seeds: int
+    sigma0_seeds: int
+    """Of the drifts of the sigma_0 laboratory: a budget is no better than the drifts that it is fitted to."""
     tasks: Mapping[tuple[str, Regime], Task]
     """By corpus name and regime; ``text`` serves the docstrings and every token file."""
 
@@ -118,7 +123,32 @@ _SMOKE_SIZES = Sizes(
     shared=(1,),
     groups=(),
     heldout="d=48,16e2a1s,h=12",
+    noise_loads=("zipf:1",),
+    noise_mixtures=("16e2a,h=16", "16e2a,h=16,router=content_blind"),
 )
+_NOISE_MIXTURES = (
+    "16e2a,h=16",
+    "d=64,16e2a,h=32",
+    "32e4a,h=8",
+    "8e2a,h=16",
+    "16e2a,h=16,router=content_blind",
+    "16e2a,h=16,router=softmax_norm",
+    "16e2a1s,h=16,router=deepseek_v3",
+    "16e2a2g,h=16,router=moge",
+    "16e2a2g,h=16,router=sigmoid_group_norm",
+    "16e2a,h=16,router=sigmoid_mean",
+    "16e1a,h=16,router=switch",
+    "16e2a,h=16,router=expert_choice",
+    *(
+        f"16e{a},h=16,router={router},balance={balance}"
+        for router, a in (("sigmoid_norm", "2a"), ("softmax_norm", "2a"), ("deepseek_v3", "2a1s"), ("switch", "1a"))
+        for balance in ("none", "auxiliary_loss", "selection_bias")
+    ),
+    *(f"16e2a2g,h=16,router={router},balance=none" for router in ("moge", "sigmoid_group_norm")),
+    "16e2a,h=16,router=sigmoid_mean,balance=none",
+)
+"""Two widths and three (N, a) of the rule's own routing, which a second corpus is asked about too; then each variant at
+one size, steered and as its own balancing leaves it."""
 _CPU_SIZES = replace(
     _SMOKE_SIZES,
     widths=(64, 128),
@@ -152,6 +182,9 @@ SMOKE = Tier(
     tolerance=0.5,
     seeds=4,
     max_seeds=8,
+    noise_seeds=4,
+    max_noise_seeds=4,
+    sigma0_seeds=6,
     tasks=_CPU_TASKS,
 )
 CPU = replace(
@@ -167,6 +200,37 @@ CPU = replace(
         heldout=_CPU_SIZES.heldout,
     ),
 )
+LAB = replace(
+    CPU,
+    name="lab",
+    sizes=replace(
+        _CPU_SIZES,
+        loads=("zipf:0.5", "zipf:1", "zipf:1.5", "hot:2:0.6", "hot:4:0.8"),
+        blind_loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
+        scaled_loads=("zipf:1", "zipf:1.5"),
+        heldout_loads=(
+            "zipf:0.25",
+            "zipf:0.75",
+            "zipf:1.25",
+            "hot:1:0.3",
+            "hot:2:0.4",
+            "hot:4:0.6",
+            "hot:8:0.8",
+            "6/1/3/9/2/7/5/4/8/1/2/3/10/4/6/5",
+            "20/1/1/2/1/12/1/3/1/1/16/2/1/1/8/1",
+            "8/8/8/8/4/4/4/4/2/2/2/2/1/1/1/1",
+        ),
+        noise_loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
+        noise_mixtures=_NOISE_MIXTURES,
+        sigma0_batches=(2, 4),
+        sigma0_activated=(2, 4, 8),
+        sigma0_capacities=(32,),
+    ),
+    noise_seeds=8,
+    max_noise_seeds=16,
+    sigma0_seeds=12,
+)
+"""The sigma_0 laboratory in full, `pytest suites/test_sigma0.py --tier lab`: two hours of one core."""
 _GPU_SIZES = Sizes(
     width=128,
     depth=4,
@@ -183,6 +247,8 @@ _GPU_SIZES = Sizes(
     shared=(1, 2),
     groups=(2, 4),
     heldout="d=256,L=8,128e8a1s,h=128",
+    noise_loads=("zipf:1",),
+    noise_mixtures=("16e2a,h=64", "16e2a,h=64,router=content_blind"),
 )
 GPU = Tier(
     name="gpu",
@@ -195,6 +261,9 @@ GPU = Tier(
     tolerance=0.25,
     seeds=4,
     max_seeds=8,
+    noise_seeds=8,
+    max_noise_seeds=8,
+    sigma0_seeds=12,
     tasks=_GPU_TASKS,
 )
 FULL = replace(
@@ -205,7 +274,7 @@ FULL = replace(
     max_seeds=12,
 )
 
-TIERS = {tier.name: tier for tier in (SMOKE, CPU, GPU, FULL)}
+TIERS = {tier.name: tier for tier in (SMOKE, CPU, LAB, GPU, FULL)}
 
 
 def require_device(tier: Tier) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--tier", "huge"], "unknown tier 'huge': allowed are smoke, cpu, gpu, full"),
+        (["--tier", "huge"], "unknown tier 'huge': allowed are smoke, cpu, lab, gpu, full"),
         (["--axes", "width,hight"], "unknown axis 'hight': allowed are width, depth, batch, duration"),
         (["--beside", "standard,u_mup"], "unknown rule 'u_mup'"),
         (["--beside", "mup,complete_mue"], "--beside complete_mue: that is the rule under test"),
@@ -155,10 +156,53 @@ def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
     assert all("-activated_experts" in test for test in chosen)
     both = [test for test in collected("suites/", "--tier=cpu", study) if "test_router.py" not in test]
     assert {"docstrings", "markov"} == {test.split("[")[1].split("-")[0].rstrip("]") for test in both}
-    assert "composite]" in both[0]  # longest first
+    assert "composite]" in next(test for test in both if "test_sigma0" not in test)  # longest first
     assert "test_scales" in both[-1]
     only = [test for test in collected("suites/", "--tier=cpu", "--corpus=docstrings", study) if "docstrings" in test]
     assert {test.replace("docstrings", "markov") for test in only} == {test for test in both if "[markov" in test}
+
+
+SIGMA0 = [
+    "test_gamma[markov-noise-d32-16e2a-content_blind]",
+    "test_gamma[markov-noise-d32-16e2a-sigmoid_norm]",
+    "test_sampling[markov-noise-d32-16e2a-content_blind]",
+    "test_sampling[markov-noise-d32-16e2a-sigmoid_norm]",
+]
+
+
+def test_the_laboratory_asks_its_questions(tmp_path: Path) -> None:
+    study, suite = f"--study={tmp_path / 'study'}", "suites/test_sigma0.py"
+    ids = [test.partition("::")[2] for test in collected(suite, study)]
+    assert sorted(ids) == SIGMA0
+    assert sorted(collected(suite, study, "--axes=sigma0")) == [f"test_sigma0.py::{test}" for test in SIGMA0]
+    other = run_pytest(suite, study, "--axes=width", "--collect-only", "-q")
+    assert other.returncode == 5  # nothing to collect
+    large = collected("suites/", study, "--tier=lab", "--axes=sigma0", "--beside=standard")
+    kinds = Counter(test.partition("::")[2].partition("[")[0] for test in large if "test_router" not in test)
+    # five loads and three blind ones, two batches, three of activated experts and a capacity; shifts of three loads on
+    # text too; values of all and of the loads held out, but not of the causal probe, which leaves the rule on purpose
+    assert kinds["test_drift"] == 14
+    assert kinds["test_shift"] == 17
+    assert kinds["test_forecast"] == 10
+    assert kinds["test_causal_probe"] == 4
+    assert kinds["test_values"] == 24
+    assert kinds["test_sampling"] == 2
+    assert not [test for test in large if "test_rules" in test]
+    assert {test.split("[")[1].split("-")[0] for test in large if "test_gamma" in test} == {"markov", "docstrings"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--corpus=wiki", "unknown corpus 'wiki': allowed are markov, docstrings, or a token file FILE.bin"),
+        ("--axes=sigma1", "unknown axis 'sigma1': allowed are width, depth"),
+    ],
+)
+def test_the_laboratory_refuses_in_one_line(tmp_path: Path, argument: str, says: str) -> None:
+    result = run_pytest("suites/test_sigma0.py", argument, "--collect-only", f"--study={tmp_path / 'study'}")
+    assert result.returncode == 4, result.stdout + result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert says in line
 
 
 def test_other_rules_are_measured_beside(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mue_check.axes.experts import (
 )
 from mue_check.axes.ladder import Ladder, Question, Regime, Rung
 from mue_check.axes.scale import batch_ladders, depth_ladders, duration_ladders, width_ladders
+from mue_check.axes.sigma0 import sigma0_ladders
 from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
 
@@ -31,8 +32,10 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
     "bridges": bridge_ladders,
     "heldout": heldout_ladders,
     "speed": speed_ladders,
+    "sigma0": sigma0_ladders,
 }
-"""The nine axes of the rule; then the bridges that they are made of, the composite target, and steps to a loss."""
+"""The nine axes of the rule; then the bridges that they are made of, the composite target, steps to a loss, and the
+laboratory of what Bridge II leaves over."""
 
 
 def parse_axes(text: str | None) -> tuple[str, ...]:

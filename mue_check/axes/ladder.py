@@ -9,8 +9,8 @@ from mue_check.errors import SpecError
 from mue_check.routers import Router, get_router
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
-Question = Literal["drift", "scales", "speed"]
-"""What a ladder is for: optima, activation scales, steps to a loss."""
+Question = Literal["drift", "scales", "speed", "noise"]
+"""What a ladder is for: optima, activation scales, steps to a loss, gradient noise."""
 USUAL: frozenset[Question] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise"]
 """Which of a tier's tasks: "sharp" has a sharp optimum at little cost, "noise" is dominated by gradient noise (small
@@ -22,7 +22,8 @@ class Rung:
     """One size on an axis. ``size`` is its place on the axis, ``label`` what people call it.
 
     ``batch`` and ``steps`` multiply the task's own. ``residual`` is the drift in octaves that a law which
-    is published as approximate leaves to its optimum; 0 for the exact ones.
+    is published as approximate leaves to its optimum; 0 for the exact ones. ``load_scaling`` is the strength,
+    0 to 1, at which each expert's update is scaled with its load: a causal probe.
     """
 
     label: str
@@ -31,6 +32,13 @@ class Rung:
     batch: float = 1.0
     steps: float = 1.0
     residual: float = 0.0
+    load_scaling: float = 0.0
+
+    @property
+    def load(self) -> str:
+        """The target load; empty where there is none."""
+        ffn = self.model.feed_forward
+        return ffn.load if isinstance(ffn, Experts) else ""
 
     def train(self, base: TrainSpec) -> TrainSpec:
         """How this rung trains where the reference trains like ``base``: the warm-up keeps its share."""
@@ -74,15 +82,25 @@ class Ladder:
         """Reference first."""
         return (self.reference, *self.targets)
 
+    @property
+    def steered_router(self) -> str | None:
+        """The router of a ladder of one mixture under several target loads; None for any other."""
+        mixtures = [e for rung in self.targets if isinstance(e := rung.model.feed_forward, Experts)]
+        routers = {e.router for e in mixtures if e.load}
+        return routers.pop() if len(routers) == 1 and all(e.load for e in mixtures) else None
+
     def with_routing(self, router: str, balance: str) -> "Ladder | None":
         """The same ladder with another routing variant in every mixture; None where that would be another question.
 
         Shared experts that belong to the variant join, and it may activate fewer experts, or a number of its own. A
         target that it cannot route falls away. A ladder whose reference it cannot route, or that is about the activated
-        experts or promises one active width where the variant breaks that, is left out.
+        experts or promises one active width where the variant breaks that, is left out; so is one that steers a load or
+        has a routing of its own to ask about.
         """
         if (router, balance) == ("sigmoid_norm", "none"):
             return self  # the rule's own, and a hybrid keeps its normalization
+        if self.steered_router or self.asks == {"noise"}:
+            return None
         kind = get_router(router)
         pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, kind, balance))]
         if not pairs or pairs[0][0] != self.reference:

@@ -13,7 +13,8 @@ from mue_check.spec import ModelSpec, TrainSpec
 class Arm:
     """What is swept, and over which ``knob``. Replicate i trains with seed ``first_seed`` + i; arms pair by replicate.
 
-    ``flaw`` names a mistake made on purpose."""
+    ``flaw`` names a mistake made on purpose, ``load_scaling`` is the strength of the causal probe (``records.Cell``).
+    """
 
     model: ModelSpec
     prescription: Prescription
@@ -23,10 +24,16 @@ class Arm:
     first_seed: int = 0
     knob: Knob = "lr"
     flaw: str = ""
+    load_scaling: float = 0.0
     device: str = "cpu"
 
     def cell(
-        self, measurement: str, values: Iterable[float], replicates: Iterable[int], steps: Sequence[int] = ()
+        self,
+        measurement: str,
+        values: Iterable[float],
+        replicates: Iterable[int],
+        steps: Sequence[int] = (),
+        loads: Sequence[str] = (),
     ) -> Cell:
         """One measurement of this arm."""
         return Cell(
@@ -42,5 +49,7 @@ class Arm:
             steps=tuple(steps),
             knob=self.knob,
             flaw=self.flaw,
+            loads=tuple(loads),
+            load_scaling=self.load_scaling,
             device=self.device,
         )

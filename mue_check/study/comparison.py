@@ -9,7 +9,7 @@ from mue_check.errors import StoreError
 from mue_check.records.files import read_json, write_json
 
 SCHEMA = 2
-Kind = Literal["drift", "coordinates", "early_curve", "speedup", "routing"]
+Kind = Literal["drift", "coordinates", "early_curve", "speedup", "routing", "gamma", "sigma0", "forecast"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class Comparison:
     """One question put to the records. ``expected`` is the verdict of a right implementation.
 
     The first side is the reference. A drift, an early curve and a speed-up have two sides, coordinates one per
-    rung, routing one in all, with the ``weight_sum`` that its router claims. Nothing is expected of a finding (empty
+    rung, routing one in all, with the ``weight_sum`` that its router claims; gamma one per load, and a shift of
+    sigma_0 two; a forecast those of its drift. Nothing is expected of a finding (empty
     text): a speed-up, a router without a claim, another rule beside the one under test.
     ``axis`` is "control" for a control. ``residual`` is what an approximate law leaves, in octaves.
     """

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from mue_check.axes.sigma0 import NATURAL
 from mue_check.judge.drift import Drift, judge_drift
+from mue_check.judge.gammas import Gammas, feed_forward, judge_gammas
 from mue_check.judge.law import LawResult, Rung, judge_law
 from mue_check.judge.laws import LAWS
 from mue_check.judge.optimum import Curve
+from mue_check.judge.sigma0 import Sigma0Shift, sigma0_shift
 from mue_check.records import Store
 from mue_check.study.comparison import Comparison, Side
 
@@ -43,6 +46,18 @@ def judge_stored_drift(store: Store, comparison: Comparison) -> tuple[Curve, Cur
     """Both curves of a drift and what the judge says of them."""
     reference, target = (read_curve(store, side.cells, first_seed=side.first_seed) for side in comparison.sides)
     return reference, target, judge_drift(reference, target, comparison.tolerance, comparison.residual)
+
+
+def judge_stored_gammas(store: Store, comparison: Comparison) -> Gammas:
+    """Gamma of every matrix over the loads of a comparison."""
+    tables = {side.label: side_table(store, side) for side in comparison.sides}
+    return judge_gammas(tables, ranked=[*tables] == [NATURAL])
+
+
+def judge_stored_shift(store: Store, comparison: Comparison) -> Sigma0Shift:
+    """The shift of log2 sigma_0 between the two sides."""
+    reference, target = (feed_forward(side_table(store, side)) for side in comparison.sides)
+    return sigma0_shift(target, reference)
 
 
 def side_table(store: Store, side: Side) -> pd.DataFrame:

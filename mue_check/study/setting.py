@@ -65,6 +65,7 @@ class Study:
             train=rung.train(task.train),
             corpus=self.corpus,
             knob=knob,
+            load_scaling=rung.load_scaling,
             device=self.tier.device,
         )
 

@@ -80,7 +80,9 @@ class Settings:
 def add_options(parser: pytest.Parser) -> None:
     """The options of ``pytest suites/``."""
     group = parser.getgroup("mue_check", "transfer suites of mue_check (pytest suites/)")
-    group.addoption("--tier", default="smoke", help="how large and how long: smoke (default), cpu, gpu, full")
+    group.addoption(
+        "--tier", default="smoke", help="how large and how long: smoke (default), cpu, lab (sigma_0), gpu, full"
+    )
     group.addoption("--axes", metavar="A,B", help="only these axes, e.g. width,activated_experts (default: all)")
     group.addoption(
         "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"

@@ -1,0 +1,46 @@
+"""The sigma_0 laboratory: what Bridge II leaves over, how it depends on the load of experts, and what it costs.
+
+Laws: content-blind routing gives gamma = 1/2; the shift of sigma_0 under an uneven load is bounded; the drift budget
+holds on loads that it was not fitted to. All else is a finding, which the budget is made from.
+"""
+
+import pytest
+
+from mue_check.judge.calibration import read_calibration
+from mue_check.pytest_plugin import Case, Expect, TargetCase
+from mue_check.study.setting import Study
+from mue_check.study.sigma0 import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
+
+pytestmark = pytest.mark.axis("sigma0")
+
+
+def test_sampling(study: Study, switched_case: Case, expect: Expect) -> None:
+    """At weights trained under an even load, seen under uneven ones: 1/2 for content-blind routing, or the estimator
+    is wrong. Of learned routing a finding."""
+    expect(ask_gamma(study, switched_case.ladder, switched=True))
+
+
+def test_gamma(study: Study, noise_case: Case, expect: Expect) -> None:
+    """Gamma of every matrix at weights that were trained under each load."""
+    expect(ask_gamma(study, noise_case.ladder))
+
+
+def test_shift(study: Study, shift_case: TargetCase, expect: Expect) -> None:
+    """The shift of sigma_0: bounded under an uneven load of learned routing."""
+    expect(ask_shift(study, shift_case.ladder, shift_case.target))
+
+
+def test_drift(study: Study, load_case: TargetCase, expect: Expect) -> None:
+    """The drift that goes with it."""
+    expect(ask_sigma0_drift(study, load_case.ladder, load_case.target))
+
+
+def test_forecast(study: Study, heldout_load_case: TargetCase, expect: Expect) -> None:
+    """The drift under a load that no fit has seen lies in the interval that `mue_check budget` foretells."""
+    calibration = read_calibration(None)
+    expect(ask_forecast(study, heldout_load_case.ladder, heldout_load_case.target, calibration))
+
+
+def test_causal_probe(study: Study, scaled_load_case: TargetCase, expect: Expect) -> None:
+    """Each expert's update scaled with its load: does the optimum follow?"""
+    expect(ask_sigma0_drift(study, scaled_load_case.ladder, scaled_load_case.target))

@@ -1,0 +1,119 @@
+"""A world whose sigma_0 is known: gradient noise by a power of the tokens, and an optimum that follows it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from mue_check.axes import Ladder
+from mue_check.data import Corpus
+from mue_check.loads import parse_load
+from mue_check.records import Cell, Columns
+from mue_check.spec import Experts
+from mue_check.tiers import Tier, get_tier
+
+KAPPA = -0.7
+GAMMA = {"content_blind": 0.5}
+LEARNED = 0.1
+"""Gamma of every router that is not in GAMMA."""
+LAYERS, KINDS = (0,), ("up", "down")
+COLUMNS = ("seed", "value", "step", "load", "layer", "kind", "expert", "tokens", "numbers", "noise", "signal")
+
+
+def small_tier(**changes: object) -> Tier:
+    """The laboratory's ladders with few rungs, and few seeds."""
+    tier = get_tier("lab")
+    sizes = replace(
+        tier.sizes,
+        loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
+        blind_loads=("zipf:1",),
+        scaled_loads=("zipf:1",),
+        heldout_loads=("zipf:0.75", "zipf:1.25"),
+        noise_loads=("zipf:1",),
+        noise_mixtures=("16e2a,h=16", "8e2a,h=16", "16e2a,h=16,router=content_blind"),
+        sigma0_batches=(2, 4),
+        sigma0_activated=(4,),
+        sigma0_capacities=(32,),
+    )
+    tier = replace(tier, corpora=("markov",), sizes=sizes, noise_seeds=4, max_noise_seeds=4, sigma0_seeds=4)
+    return replace(tier, **changes)  # type: ignore[arg-type]
+
+
+def share(experts: Experts, load: str) -> np.ndarray:
+    return np.array(parse_load(load, experts=experts.total, groups=experts.groups))
+
+
+def level(cell: Cell) -> float:
+    """log2 sigma_0 up to a constant: gamma of log2 of its tokens, each expert counted once."""
+    experts = cell.model.feed_forward
+    tokens = cell.train.tokens_per_step
+    if not isinstance(experts, Experts):
+        return -LEARNED * math.log2(tokens)
+    p = share(experts, experts.load or "uniform")
+    gamma = GAMMA.get(experts.router, LEARNED)
+    return float(-gamma * np.log2(p * experts.activated * tokens).mean())
+
+
+def gradient_noise(cell: Cell, corpus: Corpus) -> Columns:
+    """Signal 1 and noise by the power of the tokens, each seed a little off."""
+    experts = cell.model.feed_forward
+    out: dict[str, list[float | int | str]] = {name: [] for name in (*COLUMNS, "adam_noise", "adam_signal")}
+    for seed in cell.seeds:
+        rng = np.random.default_rng([seed, len(str(cell.model.feed_forward))])
+        for step in cell.steps:
+            for load in cell.loads or ("",):
+                if isinstance(experts, Experts):
+                    tokens = share(experts, load or experts.load) * experts.activated * cell.train.tokens_per_step
+                    gamma, name = GAMMA.get(experts.router, LEARNED), "expert"
+                else:
+                    tokens, gamma, name = np.array([float(cell.train.tokens_per_step)]), LEARNED, "ffn"
+                for layer in LAYERS:
+                    for kind in KINDS:
+                        for expert, n in enumerate(tokens):
+                            noise = 16 * n ** (-2 * gamma) * 2 ** (0.02 * rng.normal())
+                            row = (
+                                seed,
+                                cell.values[0],
+                                step,
+                                load,
+                                layer,
+                                f"{name}_{kind}",
+                                expert,
+                                n,
+                                512,
+                                noise,
+                                1.0,
+                            )
+                            for column, item in zip(COLUMNS, row, strict=True):
+                                out[column].append(item)
+                            out["adam_noise"].append(noise)
+                            out["adam_signal"].append(1.0)
+    return out
+
+
+ASTRAY = "zipf:0.75"
+"""A load that is held out and whose optimum does not follow; nor does that of the causal probe."""
+
+
+def loss_grid(cell: Cell, corpus: Corpus) -> Columns:
+    """A parabola whose optimum follows sigma_0, and is three octaves from there where it is astray."""
+    columns: dict[str, list[float | int | str]] = {"seed": [], "value": [], "initial": [], "loss": []}
+    astray = 3.0 if cell.load_scaling or ASTRAY in str(cell.model) else 0.0
+    optimum = -6.5 + KAPPA * (level(cell) - level_of_even()) + astray
+    for seed in cell.seeds:
+        spread = 0.03 * np.random.default_rng([seed, len(str(cell.model))]).normal()
+        for lr in cell.values:
+            loss = 2 + 0.03 * (math.log2(lr) - optimum - spread) ** 2
+            for column, value in zip(columns.values(), (seed, lr, 1e6, loss), strict=True):
+                column.append(value)
+    return columns
+
+
+def level_of_even() -> float:
+    """Of the laboratory's usual mixture under an even load at the task's own batch: only a constant."""
+    return -LEARNED * math.log2(2 / 16 * 256)
+
+
+def targets(ladders: tuple[Ladder, ...], name: str) -> Ladder:
+    """The ladder of that name."""
+    return next(ladder for ladder in ladders if ladder.name == name)
