@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 
 from mue_check.judge.drift import Drift
 from mue_check.judge.early import EarlyComparison
+from mue_check.judge.forecast import Forecasted
+from mue_check.judge.gammas import Gammas
+from mue_check.judge.imbalance import Imbalance
 from mue_check.judge.law import LawResult
 from mue_check.judge.load import RoutingLoad
 from mue_check.judge.optimum import Curve
+from mue_check.judge.sigma0 import Sigma0Shift
 from mue_check.judge.speedup import Speedup
 from mue_check.judge.trend import Trend
+from mue_check.judge.verdict import Verdict
+from mue_check.spec import Experts, ModelSpec
 from mue_check.study.comparison import Comparison, Side
 
 
@@ -102,3 +108,66 @@ class TrendFinding:
     def reference_size(self) -> int:
         """Where the drift is 0."""
         return self.comparison.sides[0].size
+
+
+@dataclass(frozen=True, kw_only=True)
+class GammaFinding:
+    """Gamma of one mixture over its loads. ``model`` is the mixture under the first of them."""
+
+    comparison: Comparison
+    gammas: Gammas
+    model: ModelSpec
+
+    @property
+    def experts(self) -> Experts:
+        """The mixture's."""
+        assert isinstance(self.model.feed_forward, Experts)
+        return self.model.feed_forward
+
+    @property
+    def switched(self) -> bool:
+        """Whether the loads changed at frozen weights: then one arm was looked at under several loads."""
+        return len(self.comparison.sides) == 1 and not self.natural
+
+    @property
+    def natural(self) -> bool:
+        """Whether the load is what the router made of it."""
+        return not self.experts.load
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftFinding:
+    """The shift of log2 sigma_0 to one arm, with the ``drift`` of the same arm where that was asked.
+
+    ``imbalance`` is that of the target's load; None where it has none. ``routing``: content_blind, or learned.
+    """
+
+    comparison: Comparison
+    shift: Sigma0Shift
+    drift: Drift | None
+    imbalance: Imbalance | None
+    routing: str
+
+    @property
+    def side(self) -> Side:
+        """The target."""
+        return self.comparison.sides[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastFinding:
+    """A drift that the budget foretold; ``forecast`` is None without a calibration to foretell from."""
+
+    comparison: Comparison
+    drift: Drift
+    forecast: Forecasted | None
+
+    @property
+    def side(self) -> Side:
+        """The target."""
+        return self.comparison.sides[-1]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the drift fell into the interval; open where there is no interval."""
+        return self.forecast.verdict if self.forecast else Verdict.INCONCLUSIVE

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from mue_check.report.drift_tables import control_table, drift_table, trend_table
 from mue_check.report.plots import Picture
+from mue_check.report.sigma0_section import sigma0_details, sigma0_lines, sigma0_tables
 from mue_check.report.summary import Summary
 from mue_check.report.table import Table
 from mue_check.report.tables import (
@@ -27,6 +28,7 @@ def render_markdown(summary: Summary, pictures: Sequence[Picture]) -> str:
     lines += [f"- {escape(line)}" for line in count_lines(summary)]
     for table in (drift_table(summary), trend_table(summary), speedup_table(summary), routing_table(summary)):
         lines += _section(table)
+    lines += _sigma0(summary)
     if summary.laws:
         lines += ["", "## Laws of activation scales", ""]
         lines += [f"- {escape(group.headline)}" for group in law_groups(summary)]
@@ -43,6 +45,18 @@ def render_markdown(summary: Summary, pictures: Sequence[Picture]) -> str:
     # indented, not fenced: no command can end the block
     lines += [f"    {command}" for command in rerun_commands(summary)]
     return "\n".join(lines) + "\n"
+
+
+def _sigma0(summary: Summary) -> list[str]:
+    said = sigma0_lines(summary)
+    if not said:
+        return []
+    lines = ["", "## sigma\\_0: what Bridge II leaves over", "", *(f"- {escape(line)}" for line in said)]
+    for table in sigma0_tables(summary):
+        lines += ["", f"**{escape(table.caption)}**", "", *markdown_table(table)]
+    for table in sigma0_details(summary):
+        lines += ["", *_folded(escape(table.caption), markdown_table(table))]
+    return lines
 
 
 def _section(table: Table) -> list[str]:

@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 from mue_check.report.drift_tables import control_table, drift_table, trend_table
 from mue_check.report.plots import Picture
+from mue_check.report.sigma0_section import sigma0_details, sigma0_lines, sigma0_tables
 from mue_check.report.summary import Summary
 from mue_check.report.tables import (
     axis_cost_table,
@@ -38,6 +39,9 @@ def render_page(summary: Summary, pictures: Sequence[Picture]) -> str:
         trends=trend_table(summary),
         speedups=speedup_table(summary),
         routings=routing_table(summary),
+        sigma0_lines=sigma0_lines(summary),
+        sigma0_tables=sigma0_tables(summary),
+        sigma0_details=sigma0_details(summary),
         laws=law_groups(summary),
         earlies=early_table(summary),
         controls=control_table(summary),
@@ -56,6 +60,7 @@ def _contents(summary: Summary) -> list[tuple[str, str]]:
         ("trend", "Trend", summary.trends),
         ("speedup", "Speed-up", summary.speedups),
         ("routing", "Routing variants", summary.routings),
+        ("sigma0", "sigma_0", summary.has_sigma0),
         ("curves", "Loss curves", summary.targets),
         ("coordinates", "Activation scales", summary.laws),
         ("early", "First steps", summary.earlies),

@@ -17,13 +17,16 @@ from mue_check.report.finding_plots import is_drawn, plot_routers, plot_speedups
 from mue_check.report.findings import DriftFinding, Finding
 from mue_check.report.palette import Palette, house_style, palette_of
 from mue_check.report.scale_plots import drawn_laws, plot_early, plot_laws
+from mue_check.report.sigma0_pictures import sigma0_figures
 from mue_check.report.summary import Summary
 from mue_check.report.tables import law_group_name
 from mue_check.report.trend_plots import plot_trends
 from mue_check.report.words import DEFAULT_ROUTER, in_words, interval_text, knob_words, printable, times_text
 from mue_check.study.comparison import Comparison
 
-Section = Literal["overview", "drift", "trend", "curves", "coordinates", "early", "speedup", "routing", "controls"]
+Section = Literal[
+    "overview", "drift", "trend", "curves", "coordinates", "early", "speedup", "routing", "sigma0", "controls"
+]
 _Found = TypeVar("_Found")
 _Asked = TypeVar("_Asked", bound=Finding)
 
@@ -52,7 +55,8 @@ def draw_pictures(summary: Summary) -> list[Picture]:
         *_trend_pictures(summary, palette),
         *_speedup_pictures(summary, palette),
         *_routing_pictures(summary, palette),
-        *_curve_pictures(summary, palette),
+        *_sigma0_pictures(summary, palette),
+        *_curve_pictures(summary.targets, palette),
         *_law_pictures(summary, palette),
         *_early_pictures(summary, palette),
         *_control_pictures(summary, palette),
@@ -104,11 +108,20 @@ def _routing_pictures(summary: Summary, palette: Palette) -> Iterator[Picture]:
         yield _picture("routing", ("routing", *key), alt, plot_routers(found, palette))
 
 
-def _curve_pictures(summary: Summary, palette: Palette) -> Iterator[Picture]:
-    for key, found in _along_ladders(summary.targets):
+def _sigma0_pictures(summary: Summary, palette: Palette) -> Iterator[Picture]:
+    for name, alt, figure in sigma0_figures(summary):
+        yield _picture("sigma0", ("sigma0", name), alt, figure)
+    yield from _curve_pictures(summary.sigma0_drifts, palette, section="sigma0", group="Loss curves")
+
+
+def _curve_pictures(
+    drifts: Iterable[DriftFinding], palette: Palette, *, section: Section = "curves", group: str = ""
+) -> Iterator[Picture]:
+    for key, found in _along_ladders(drifts):
         c = found[0].comparison
         alt = f"{_title(f'Loss against {knob_words(c.knob)}', key)}. {_drift_words(found)}"
-        yield _picture("curves", ("curves", *key), alt, plot_curves(found, palette), group=in_words(c.ladder))
+        figure = plot_curves(found, palette)
+        yield _picture(section, ("curves", *key), alt, figure, group=group or in_words(c.ladder))
 
 
 def _law_pictures(summary: Summary, palette: Palette) -> Iterator[Picture]:

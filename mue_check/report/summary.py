@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mue_check.axes import AXES
-from mue_check.errors import StoreError
+from mue_check.axes.sigma0 import SIGMA0
+from mue_check.errors import MueCheckError, StoreError
+from mue_check.judge.calibration import Calibration
 from mue_check.judge.early import compare_early, log2_ratio
 from mue_check.judge.load import judge_load
 from mue_check.judge.speedup import compare_learning
@@ -17,12 +19,25 @@ from mue_check.report.costs import Costs, cost_of, costs_of
 from mue_check.report.findings import (
     DriftFinding,
     EarlyFinding,
+    ForecastFinding,
+    GammaFinding,
     LawsFinding,
     RoutingFinding,
+    ShiftFinding,
     SpeedupFinding,
     TrendFinding,
 )
+from mue_check.report.sigma0_findings import (
+    KappaFits,
+    command_of,
+    fit_kappas,
+    foretelling,
+    judge_forecasted,
+    judge_gamma,
+    judge_shift,
+)
 from mue_check.report.words import DEFAULT_ROUTER
+from mue_check.study.calibrating import calibrate
 from mue_check.study.comparison import Comparison, Kind, load_comparisons
 from mue_check.study.reading import judge_coordinates, judge_stored_drift, law_rungs, side_table
 
@@ -34,7 +49,7 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All that a study says."""
+    """All that a study says. ``calibration`` is what a drift budget can be made from; None where it lacks too much."""
 
     name: str
     drifts: tuple[DriftFinding, ...]
@@ -43,13 +58,28 @@ class Summary:
     speedups: tuple[SpeedupFinding, ...]
     routings: tuple[RoutingFinding, ...]
     trends: tuple[TrendFinding, ...]
+    gammas: tuple[GammaFinding, ...]
+    shifts: tuple[ShiftFinding, ...]
+    forecasts: tuple[ForecastFinding, ...]
+    kappas: KappaFits | None
+    calibration: Calibration | None
     comparisons: tuple[Comparison, ...]
     costs: Costs
 
     @property
     def targets(self) -> list[DriftFinding]:
-        """All drifts but the controls."""
-        return [d for d in self.drifts if not d.comparison.is_control]
+        """All drifts that have a law: no controls, and none of the sigma_0 laboratory."""
+        return [d for d in self.drifts if not d.comparison.is_control and d.comparison.axis != SIGMA0]
+
+    @property
+    def sigma0_drifts(self) -> list[DriftFinding]:
+        """The drifts of the sigma_0 laboratory: findings, with a section of their own."""
+        return [d for d in self.drifts if d.comparison.axis == SIGMA0]
+
+    @property
+    def has_sigma0(self) -> bool:
+        """Whether anything was asked of the sigma_0 laboratory."""
+        return bool(self.gammas or self.shifts or self.forecasts or self.sigma0_drifts)
 
     @property
     def controls(self) -> list[DriftFinding]:
@@ -58,7 +88,7 @@ class Summary:
 
     @property
     def verdicts(self) -> Mapping[str, tuple[tuple[Verdict, str], ...]]:
-        """(verdict, expected) of every question by its kind: drift, coordinates, early curve, control.
+        """(verdict, expected) of every question by its kind: drift, coordinates, early curve, forecast, control.
 
         Those of which nothing is expected, of another rule beside the one under test, are not among them.
         """
@@ -66,7 +96,15 @@ class Summary:
         laws = [(found.comparison, result.verdict) for found in self.laws for result in found.results]
         earlies = [(e.comparison, e.early.verdict) for e in self.earlies]
         routings = [(r.comparison, r.load.verdict) for r in self.routings if r.load.verdict]
-        kinds = {"drift": drifts, "coordinates": laws, "early curve": earlies, "routing": routings}
+        kinds = {
+            "drift": drifts,
+            "coordinates": laws,
+            "early curve": earlies,
+            "routing": routings,
+            "gamma": [(g.comparison, g.gammas.verdict) for g in self.gammas],
+            "shift of sigma_0": [(s.comparison, s.shift.judge(s.comparison.tolerance)) for s in self.shifts],
+            "forecast": [(f.comparison, f.verdict) for f in self.forecasts],
+        }
         found = {
             kind: tuple((verdict, c.expected) for c, verdict in pairs if c.expected and not c.is_control)
             for kind, pairs in kinds.items()
@@ -99,6 +137,17 @@ def summarize(root: Path) -> Summary:
         return tuple(_judged(c, store, judge) for c in comparisons if c.kind == kind)
 
     drifts, laws = all_of("drift", _drift), all_of("coordinates", _laws)
+    gammas = all_of("gamma", judge_gamma)
+    shifts = all_of("sigma0", lambda c, s: judge_shift(c, s, drifts))
+    kappas = fit_kappas(shifts)
+    calibration = calibrate(
+        store,
+        comparisons,
+        command_of(comparisons),
+        gammas={g.comparison.name: g.gammas for g in gammas},
+        points=kappas.every.points if kappas else (),
+    )
+    foretold_from = foretelling(calibration)
     return Summary(
         name=root.resolve().name,
         drifts=drifts,
@@ -107,6 +156,11 @@ def summarize(root: Path) -> Summary:
         speedups=all_of("speedup", _speedup),
         routings=all_of("routing", lambda c, s: _routing(c, s, drifts, laws)),
         trends=tuple(_trends(drifts)),
+        gammas=gammas,
+        shifts=shifts,
+        forecasts=all_of("forecast", lambda c, s: judge_forecasted(c, s, foretold_from)),
+        kappas=kappas,
+        calibration=calibration,
         comparisons=tuple(comparisons),
         costs=costs_of(store, comparisons),
     )
@@ -128,8 +182,8 @@ def place(comparison: Comparison) -> tuple[bool, int, str, int, bool, str, str, 
 def _judged(comparison: Comparison, store: Store, judge: Callable[[Comparison, Store], _Found]) -> _Found:
     try:
         return judge(comparison, store)
-    except (StoreError, KeyError, ValueError, IndexError) as error:
-        what = str(error) if isinstance(error, StoreError) else f"its cells do not fit the question ({error!r})"
+    except (MueCheckError, KeyError, ValueError, IndexError) as error:
+        what = str(error) if isinstance(error, MueCheckError) else f"its cells do not fit the question ({error!r})"
         line = " ".join(what.split())
         raise StoreError(f"cannot judge {comparison.name!r}: {line}; run the study again") from None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from mue_check.report.drift_tables import goes_without_saying
 from mue_check.report.findings import DriftFinding
+from mue_check.report.sigma0_section import sigma0_lines
 from mue_check.report.summary import Summary
 from mue_check.report.words import in_words, interval_text, number_text, printable
 
@@ -12,10 +13,11 @@ _KNOBS = {"weight_decay": "wd", "init_std": "init std"}
 
 
 def verdict_lines(summary: Summary) -> list[str]:
-    """All drifts, with the reason under an optimum that is not resolved."""
-    found = summary.drifts
+    """All drifts, with the reason under an optimum that is not resolved; then what was found of sigma_0."""
+    sigma0 = [f"sigma_0: {printable(line)}" for line in sigma0_lines(summary)]
+    found = [*summary.targets, *summary.controls]
     if not found:
-        return [f"study {printable(summary.name)} holds no drift"]
+        return sigma0 or [f"study {printable(summary.name)} holds no drift"]
     columns: dict[str, Callable[[DriftFinding], str]] = {
         "axis": _axis,
         "target": lambda d: d.side.label,
@@ -39,7 +41,7 @@ def verdict_lines(summary: Summary) -> list[str]:
     for at, note in reversed(list(enumerate(notes))):
         if note:
             lines.insert(at + 1, note)
-    return [head, *lines]
+    return [head, *lines, *sigma0]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

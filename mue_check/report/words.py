@@ -21,6 +21,11 @@ def in_words(name: str) -> str:
     return printable(name.replace("_", " "))
 
 
+def routing_words(routing: str) -> str:
+    """A calibration's name for a routing: ``content_blind`` is "content-blind"."""
+    return printable(routing.replace("_", "-"))
+
+
 def knob_words(knob: str) -> str:
     """The swept base value for people."""
     return _KNOBS.get(knob, in_words(knob))
@@ -33,6 +38,11 @@ def interval_text(interval: Interval, digits: int = 2) -> str:
     if interval.n == 1:
         return f"{interval.mean:+.{digits}f} [one seed]"
     return interval.text(digits)
+
+
+def bounded_text(interval: Interval, digits: int = 2) -> str:
+    """An interval of a fit, or a dash where the points do not bound it."""
+    return interval.text(digits) if interval.n and math.isfinite(interval.half_width) else NONE
 
 
 def unsigned_text(interval: Interval, digits: int = 2) -> str:

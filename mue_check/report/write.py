@@ -5,7 +5,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from mue_check.records.files import write_atomic
+from mue_check.judge.calibration import PACKAGED
+from mue_check.records.files import write_atomic, write_json
 from mue_check.report.markdown import render_markdown
 from mue_check.report.page import render_page
 from mue_check.report.plots import draw_pictures
@@ -16,6 +17,8 @@ LATEST = "latest"
 
 def write_report(root: Path, summary: Summary | None = None) -> Path:
     """Write report.html, report.md and figures/ into the study and return the page's path.
+
+    A study of sigma_0 that knows enough for a drift budget gets its calibration as a file, too.
 
     ``summary`` is the study's, where the caller has judged it already.
 
@@ -28,6 +31,8 @@ def write_report(root: Path, summary: Summary | None = None) -> Path:
         write_atomic(root / "figures" / f"{picture.name}.png", picture.png)
         write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg)
     write_atomic(root / "report.md", render_markdown(summary, pictures).encode())
+    if summary.calibration is not None:
+        write_json(root / PACKAGED, summary.calibration.to_json())
     page = root / "report.html"
     write_atomic(page, render_page(summary, pictures).encode())
     _point_latest(root)
