@@ -6,10 +6,11 @@ study=${1:?usage: reports/pack.sh STUDY TARGET} target=${2:?usage: reports/pack.
 mkdir -p "$target/figures"
 cp "$study/report.md" "$target/report.md"
 [ -e "$study/compare.md" ] && sed "s;(compare.png);(figures/overview.png);" "$study/compare.md" >"$target/compare.md"
-for figure in overview trend speedup routing controls; do
+for figure in overview trend speedup routing controls sigma0; do
   for file in "$study/figures/$figure"*.png; do
     [ -e "$file" ] && cp "$file" "$target/figures/"
   done
 done
+[ -e "$study/sigma0_calibration.json" ] && cp "$study/sigma0_calibration.json" "$target/"
 tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - cells costs comparisons |
   gzip -9n >"$target/records.tar.gz"
