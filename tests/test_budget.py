@@ -111,6 +111,15 @@ def test_dead_and_starving_experts_are_named(budget: Budget) -> None:
     assert "tokens a step of an expert: 0.5119 lies outside the measured 4 to 2000" in out
 
 
+def test_the_dead_leave_more_to_the_others_and_that_is_no_even_load(budget: Budget) -> None:
+    _, out, _ = budget("3,1,0,0", "--format", "json")
+    found = json.loads(out)
+    assert found["imbalance"]["shortfall_bits"] < 0
+    drift = found["forecast"]["drift"]
+    assert drift["low"] < drift["mean"] < drift["high"]
+    assert drift["mean"] == pytest.approx(KAPPA * GAMMA * found["imbalance"]["shortfall_bits"], abs=0.005)
+
+
 def test_each_range_that_is_left_is_a_warning(budget: Budget) -> None:
     load = ",".join(["1"] * 127 + ["18"])
     _, out, _ = budget(load, "--format", "json", spec="d=64,L=2,128e1a1s,h=32", batch="8192")

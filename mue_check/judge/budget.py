@@ -27,7 +27,8 @@ THEORY = Gamma(mean=0.5, se=0.0, df=math.inf)
 """arXiv 2605.23893; content-blind routing has it."""
 FEW_TOKENS = 1.0
 """A step: an expert with fewer is not trained by every batch."""
-UNIFORM_BITS = 1e-9
+EVEN = 1e-9
+"""Coefficient of variation."""
 ROUNDING = 1e-3
 """Relative: a load that was written with a few digits."""
 SWEEP_STEP = 0.75
@@ -101,7 +102,7 @@ def make_budget(
     busiest, rarest = (ExpertTokens(expert=e, tokens=float(tokens[e])) for e in ends)
     routing = routing_of(experts)
     gamma = calibration.gamma[routing]
-    forecast = _forecast(gamma, imbalance.shortfall_bits, calibration)
+    forecast = _forecast(gamma, imbalance, calibration)
     verdict = judge_interval(forecast.drift, tolerance)
     least = tokens[tokens > 0].min()
     reached = {
@@ -120,7 +121,7 @@ def make_budget(
         dead=tuple(int(e) for e in np.flatnonzero(tokens == 0)),
         routing=routing,
         forecast=forecast,
-        bound=_forecast(THEORY, imbalance.shortfall_bits, calibration),
+        bound=_forecast(THEORY, imbalance, calibration),
         dense_shift=gamma.times(math.log2(experts.total / experts.activated) + imbalance.shortfall_bits),
         tolerance=tolerance,
         verdict=verdict,
@@ -137,7 +138,7 @@ def forecast_drift(
     bits = Imbalance.of(load).shortfall_bits
     return calibration.kappa.predict(
         gamma.mean * bits,
-        gamma.se * bits,
+        gamma.se * abs(bits),
         measured.standard_error,
         shift_df=gamma.df,
         drift_df=measured.n - 1,
@@ -149,11 +150,12 @@ def routing_of(experts: Experts) -> str:
     return "content_blind" if experts.router == "content_blind" else "learned"
 
 
-def _forecast(gamma: Gamma, bits: float, calibration: Calibration) -> Forecast:
+def _forecast(gamma: Gamma, imbalance: Imbalance, calibration: Calibration) -> Forecast:
+    bits = imbalance.shortfall_bits
     shift = gamma.times(bits)
-    if bits < UNIFORM_BITS:
+    if imbalance.variation < EVEN:
         return Forecast(shift=shift, drift=Interval(0.0, 0.0, 0.0, len(calibration.kappa.points)))
-    drift = calibration.kappa.predict(shift.mean, gamma.se * bits, shift_df=gamma.df)
+    drift = calibration.kappa.predict(shift.mean, gamma.se * abs(bits), shift_df=gamma.df)
     return Forecast(shift=shift, drift=drift)
 
 

@@ -36,7 +36,7 @@ class Imbalance:
             variation=float(p.std() * n),
             entropy=bits / math.log2(n) if n > 1 else 1.0,
             peak=float(p.max() * n),
-            shortfall_bits=float(-np.log2(p[p > 0] * n).mean()),
+            shortfall_bits=float(-np.log2(p[p > 0] * n).mean()) + 0.0,  # no -0
             dead=int((p == 0).sum()),
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mue_check.axes.sigma0 import SCALED_LOADS
-from mue_check.judge.budget import UNIFORM_BITS
+from mue_check.judge.budget import EVEN
 from mue_check.judge.imbalance import Imbalance
 from mue_check.judge.interval import Interval
 from mue_check.judge.residual import SHORTFALL, ResidualFit, ResidualPoint, best_measure, fit_residuals
@@ -40,7 +40,7 @@ def residual_groups(summary: Summary) -> list[ResidualGroup]:
     groups: dict[tuple[str, str, str], list[ShiftFinding]] = {}
     for s in summary.shifts:
         c = s.comparison
-        uneven = s.imbalance is not None and s.imbalance.shortfall_bits > UNIFORM_BITS
+        uneven = s.imbalance is not None and s.imbalance.variation > EVEN
         if uneven and c.ladder != SCALED_LOADS and s.shift.reason is None:
             groups.setdefault((s.routing, c.corpus, c.rule), []).append(s)
     return [
