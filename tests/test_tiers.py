@@ -198,7 +198,7 @@ def test_a_load_ladder_changes_the_load_alone() -> None:
         assert {r.load_scaling for r in ladder.rungs} == {0}
         assert isinstance(rungs[0], Experts)
         assert rungs[0].load == "uniform"
-        assert load_use(ladder) == ("heldout" if name == "load_heldout" else "fit")
+        assert load_use(ladder.name) == ("heldout" if name == "load_heldout" else "fit")
     assert not {e.load for e in experts_of(laboratory()["load"])} & {
         e.load for e in experts_of(laboratory()["load_heldout"])
     }
@@ -206,7 +206,7 @@ def test_a_load_ladder_changes_the_load_alone() -> None:
 
 def test_the_causal_probe_is_the_load_ladder_with_scaled_steps() -> None:
     probe, plain = laboratory()["load_scaled"], laboratory()["load"]
-    assert load_use(probe) == "probe"
+    assert load_use(probe.name) == "probe"
     assert probe.reference == plain.reference
     assert [(r.label, r.load_scaling) for r in probe.targets] == [
         ("zipf-1-scaled-0_5", 0.5),

@@ -36,9 +36,9 @@ def sigma0_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     return (*_load_ladders(sizes), *_other_ladders(sizes), *_noise_ladders(sizes))
 
 
-def load_use(ladder: Ladder) -> LoadUse:
-    """What the drifts of a ladder are for: a fit, or one of the two that it must not see."""
-    return {HELDOUT_LOADS: "heldout", SCALED_LOADS: "probe"}.get(ladder.name, "fit")  # type: ignore[return-value]
+def load_use(ladder: str) -> LoadUse:
+    """What the drifts of the ladder of that name are for: a fit, or one of the two that it must not see."""
+    return {HELDOUT_LOADS: "heldout", SCALED_LOADS: "probe"}.get(ladder, "fit")  # type: ignore[return-value]
 
 
 def load_label(load: str) -> str:
@@ -82,7 +82,7 @@ def _load_ladders(sizes: Sizes) -> Iterator[Ladder]:
         if loads:
             yield _drift_ladder(name, rungs)
         if loads and name == LOADS:
-            probed = [rung for rung in rungs if _experts(rung).load in sizes.scaled_loads]
+            probed = [rung for rung in rungs if rung.load in sizes.scaled_loads]
             scaled = [_scaled(rung, strength) for rung in probed for strength in (0.5, 1.0)]
             if scaled:
                 places = [replace(rung, size=i + 2) for i, rung in enumerate(scaled)]
@@ -92,11 +92,6 @@ def _load_ladders(sizes: Sizes) -> Iterator[Ladder]:
 def _scaled(rung: Rung, strength: float) -> Rung:
     label = f"{rung.label}{_SCALED}{strength:g}".replace(".", "_")
     return replace(rung, label=label, load_scaling=strength)
-
-
-def _experts(rung: Rung) -> Experts:
-    assert isinstance(rung.model.feed_forward, Experts)
-    return rung.model.feed_forward
 
 
 def _other_ladders(sizes: Sizes) -> Iterator[Ladder]:

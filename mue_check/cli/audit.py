@@ -3,14 +3,13 @@
 import sys
 import tomllib
 from contextlib import redirect_stdout
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
-from mue_check.cli.rules import SPEC_HELP
+from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
 from mue_check.errors import SpecError
-from mue_check.rules import RULES, HyperParameters
+from mue_check.rules import RULES
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -33,16 +32,7 @@ def add(commands: "Commands[Parser]") -> None:
         help="likewise; what it leaves out is read from model.config, else the reference's (default: model.config)",
     )
     audit.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
-    flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
-    for f in fields(HyperParameters):
-        audit.add_argument(
-            flags.get(f.name, f"--{f.name}"),
-            dest=f.name,
-            type=float,
-            default=f.default,
-            metavar="X",
-            help=f"the reference's tuned {f.name.replace('_', ' ')} (default: {f.default:g})",
-        )
+    add_base_values(audit)
     audit.add_argument(
         "--roles",
         metavar="FILE.toml",
@@ -74,7 +64,7 @@ def run(options: Options) -> int:
             reference=options.reference,
             target=options.target,
             rule=options.rule,
-            base=HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)}),
+            base=base_values(options),
             roles=declared.get("roles"),
             multipliers=declared.get("multipliers"),
             loss=setup.loss,

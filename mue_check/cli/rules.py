@@ -27,9 +27,16 @@ def add(commands: "Commands[Parser]") -> None:
         "--target", required=True, metavar="SPEC", help="likewise; what it leaves out is the reference's"
     )
     rules.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
+    add_base_values(rules)
+    rules.add_argument("--format", choices=["table", "json", "csv"], default="table", help="default: table")
+    rules.set_defaults(run=run)
+
+
+def add_base_values(parser: Parser) -> None:
+    """One option for each of the reference's tuned values."""
     flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
     for f in fields(HyperParameters):
-        rules.add_argument(
+        parser.add_argument(
             flags.get(f.name, f"--{f.name}"),
             dest=f.name,
             type=float,
@@ -37,13 +44,16 @@ def add(commands: "Commands[Parser]") -> None:
             metavar="X",
             help=f"the reference's tuned {f.name.replace('_', ' ')} (default: {f.default:g})",
         )
-    rules.add_argument("--format", choices=["table", "json", "csv"], default="table", help="default: table")
-    rules.set_defaults(run=run)
+
+
+def base_values(options: Options) -> HyperParameters:
+    """What those options say."""
+    return HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
 
 
 def run(options: Options) -> int:
     """Print it."""
-    base = HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
+    base = base_values(options)
     reference = parse_scenario(options.reference)
     target = parse_scenario(options.target, default=reference)
     prescription = get_rule(options.rule).prescribe(reference, target)

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy import stats
-
 from mue_check.errors import CalibrationError, JudgeError
-from mue_check.judge.interval import CONFIDENCE, Interval
+from mue_check.judge.interval import Interval, t_quantile
 from mue_check.judge.kappa import KappaFit
 from mue_check.judge.stored import Stored
 
@@ -39,7 +37,7 @@ class Gamma:
 
     def times(self, factor: float) -> Interval:
         """95 % interval of ``factor`` times gamma."""
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.df)) * self.se * abs(factor)
+        half = t_quantile(self.df) * self.se * abs(factor)
         n = int(self.df) + 1 if math.isfinite(self.df) else 0
         return Interval(self.mean * factor, self.mean * factor - half, self.mean * factor + half, n)
 

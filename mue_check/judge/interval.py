@@ -10,6 +10,11 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 
+def t_quantile(df: float) -> float:
+    """Half the width of an interval at CONFIDENCE in standard errors, on ``df`` degrees of freedom."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, df))
+
+
 @dataclass(frozen=True)
 class Interval:
     """``mean`` with ``low`` and ``high`` at 95 % confidence, from ``n`` independent values."""
@@ -27,7 +32,7 @@ class Interval:
     @property
     def standard_error(self) -> float:
         """Of the mean: the half-width over its t quantile on n - 1 degrees of freedom; infinite with fewer than two."""
-        return float(self.half_width / stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)) if self.n > 1 else math.inf
+        return float(self.half_width / t_quantile(self.n - 1)) if self.n > 1 else math.inf
 
     def text(self, digits: int = 2) -> str:
         """``mean [low, high]``."""
@@ -43,7 +48,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values)) if n else math.nan
     if n < 2:
         return Interval(mean, -math.inf, math.inf, n)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    half = float(t_quantile(n - 1) * np.std(values, ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -57,5 +62,5 @@ def jackknife_interval(estimate: float, without: Sequence[float]) -> Interval:
     if n < 2:
         return Interval(estimate, -math.inf, math.inf, n)
     # (n - 1) / n times the sum of squares is the variance of the estimate
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(without) * math.sqrt(n - 1))
+    half = float(t_quantile(n - 1) * np.std(without) * math.sqrt(n - 1))
     return Interval(estimate, estimate - half, estimate + half, n)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from mue_check.errors import JudgeError
-from mue_check.judge.interval import CONFIDENCE, Interval, t_interval
+from mue_check.judge.interval import Interval, t_interval, t_quantile
 from mue_check.judge.line import PointErrors, steadied
 from mue_check.judge.stored import Stored, interval_json
 
@@ -130,7 +130,7 @@ class KappaFit:
         total = sum(variance for variance, _ in parts)
         doubt = sum(variance**2 / df for variance, df in parts)
         mean = self.intercept.mean + self.kappa.mean * shift
-        half = _quantile(total**2 / doubt if doubt > 0 else math.inf) * math.sqrt(total)
+        half = t_quantile(total**2 / doubt if doubt > 0 else math.inf) * math.sqrt(total)
         return Interval(mean, mean - half, mean + half, len(self.points))
 
     def to_json(self) -> dict[str, object]:
@@ -195,7 +195,7 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False, shared: flo
     errors = _errors(points, shared=shared, origin=origin)
     lines, df = {p: errors.solve(p) for p in DOUBT}, errors.df
     line = lines[0.5]
-    width = _quantile(df) * np.sqrt(np.diag(line.covariance))
+    width = t_quantile(df) * np.sqrt(np.diag(line.covariance))
     intercept, kappa = (
         Interval(float(m), float(m - w), float(m + w), len(points)) for m, w in zip(line.mean, width, strict=True)
     )
@@ -229,10 +229,6 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False, shared: flo
 
 def _slope(points: Sequence[KappaPoint], origin: bool, shared: float) -> Interval:
     return fit_kappa(points, origin=origin, shared=shared).kappa
-
-
-def _quantile(df: float) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, df))
 
 
 def _errors(points: Sequence[KappaPoint], *, shared: float, origin: bool) -> PointErrors:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from mue_check.errors import JudgeError
-from mue_check.judge.interval import CONFIDENCE
+from mue_check.judge.interval import t_quantile
 
 VALUES = ("tokens", "noise", "signal")
 NUMBERED = ("layer", "expert")
@@ -50,7 +49,7 @@ class Replicates:
         if n < MIN_SEEDS:
             return np.zeros(self.signal.shape[1], dtype=np.bool_)
         error = self.signal.std(axis=0, ddof=1) / math.sqrt(n)
-        low = self.signal.mean(axis=0) - stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * error
+        low = self.signal.mean(axis=0) - t_quantile(n - 1) * error
         return np.asarray(self.alive & (low > 0), dtype=np.bool_)
 
     def names(self, chosen: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize, stats
 
-from mue_check.judge.interval import CONFIDENCE
+from mue_check.judge.interval import t_quantile
 from mue_check.judge.optimum import Optimum
 
 POWER = 0.95
@@ -33,6 +33,6 @@ def vertex_sd(optimum: Optimum) -> float:
 
 def _noncentrality(n: int) -> float:
     """How many standard errors beyond the tolerance a mean of ``n`` must lie, for the lower end to clear it."""
-    critical = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    critical = t_quantile(n - 1)
     root = optimize.brentq(lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, 0.0, 20.0 + 4 * critical)
     return float(root)

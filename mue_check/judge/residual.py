@@ -30,7 +30,7 @@ from scipy import stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.imbalance import Imbalance
-from mue_check.judge.interval import CONFIDENCE, Interval, t_interval
+from mue_check.judge.interval import CONFIDENCE, Interval, t_interval, t_quantile
 from mue_check.judge.kappa import SHARED
 from mue_check.judge.line import PointErrors, steadied
 
@@ -106,7 +106,7 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
         return ResidualFit(measure=measure, reason=f"every load has {x[0]:.3g}: loads that differ are needed")
     n = len(x)
     least = stats.linregress(x, y)
-    half = _quantile(n - 2) * float(least.stderr)
+    half = t_quantile(n - 2) * float(least.stderr)
     median = stats.theilslopes(y, x, CONFIDENCE)
     steady = steadied(se)
     errors = PointErrors(
@@ -118,7 +118,7 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
     )
     line = errors.solve()
     slope = float(line.mean[1])
-    width = _quantile(errors.df) * math.sqrt(line.covariance[1, 1])
+    width = t_quantile(errors.df) * math.sqrt(line.covariance[1, 1])
     return ResidualFit(
         measure=measure,
         slope=Interval(slope, slope - width, slope + width, n),
@@ -129,7 +129,3 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
         explained=float(least.rvalue) ** 2,
         shift_explained=float(stats.linregress(x, measured).rvalue) ** 2,
     )
-
-
-def _quantile(df: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, df))

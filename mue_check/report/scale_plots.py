@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
-from scipy import stats
 
-from mue_check.judge.interval import CONFIDENCE
+from mue_check.judge.interval import t_quantile
 from mue_check.judge.law import Law, LawResult, log2_levels
 from mue_check.judge.verdict import Verdict
 from mue_check.report.findings import EarlyFinding, LawsFinding
@@ -134,7 +133,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
             x, mean, colour = f.steps + 1.0, f.ratio.mean(axis=0), palette.of(c, label)
             seeds = len(f.ratio)
             if seeds > 1:
-                half = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * f.ratio.std(axis=0, ddof=1) / np.sqrt(seeds)
+                half = t_quantile(seeds - 1) * f.ratio.std(axis=0, ddof=1) / np.sqrt(seeds)
                 axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
             said = (
                 f"{shorten(label, 22)}: trend {interval_text(f.early.trend, 4)} per doubling, {f.early.verdict.value}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mue_check.axes.sigma0 import BLIND_LOADS, HELDOUT_LOADS, LOADS, NATURAL, SCALED_LOADS, SIGMA0
+from mue_check.axes.sigma0 import BLIND_LOADS, LOADS, NATURAL, SIGMA0, load_use
 from mue_check.judge.calibration import Calibration, Gamma
 from mue_check.judge.drift import Drift
 from mue_check.judge.gammas import Gammas
@@ -17,7 +17,6 @@ from mue_check.spec import Experts, Scenario, parse_scenario
 from mue_check.study.comparison import Comparison, Side
 from mue_check.study.reading import judge_stored_drift, judge_stored_gammas, judge_stored_shift
 
-NOT_FITTED = (HELDOUT_LOADS, SCALED_LOADS)
 OF_LOAD = (LOADS, BLIND_LOADS)
 """Ladders along which the load changes and nothing else. The batch moves the noise of every part of the model, the load
 that of experts alone, so that its kappa is another one; and activated experts change what can be learned."""
@@ -63,7 +62,7 @@ def kappa_points(store: Store, comparisons: Iterable[Comparison]) -> list[KappaP
     drifts = {arm_of(c): c for c in comparisons if c.kind == "drift" and c.knob == "lr"}
     points = []
     for c in comparisons:
-        if c.kind != "sigma0" or c.ladder in NOT_FITTED or arm_of(c) not in drifts:
+        if c.kind != "sigma0" or load_use(c.ladder) != "fit" or arm_of(c) not in drifts:
             continue
         shift, (_, _, drift) = judge_stored_shift(store, c), judge_stored_drift(store, drifts[arm_of(c)])
         points += points_of(c, shift, drift)
@@ -72,7 +71,7 @@ def kappa_points(store: Store, comparisons: Iterable[Comparison]) -> list[KappaP
 
 def points_of(asked: Comparison, shift: Sigma0Shift, drift: Drift | None) -> list[KappaPoint]:
     """The arm of a shift as a point; none where it lacks either number or no fit may see it."""
-    if asked.ladder in NOT_FITTED or shift.reason is not None or drift is None or drift.reason is not None:
+    if load_use(asked.ladder) != "fit" or shift.reason is not None or drift is None or drift.reason is not None:
         return []
     return [KappaPoint.of(asked.sides[-1].label, asked.ladder, shift.shift, drift.interval)]
 

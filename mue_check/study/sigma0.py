@@ -32,7 +32,7 @@ def ask_gamma(study: Study, ladder: Ladder, *, switched: bool = False) -> Answer
     load is steered seeds are added, up to the tier's cap, until up and down of every layer are known to HALF_WIDTH.
     """
     rungs = ladder.targets[:1] if switched else ladder.targets
-    loads = tuple(_experts(rung).load for rung in ladder.targets) if switched else ()
+    loads = tuple(rung.load for rung in ladder.targets) if switched else ()
     control = switched and _experts(rungs[0]).router == "content_blind"
     name = study.name("gamma", ladder.name, *(["switched"] if switched else []))
     seeds = study.tier.noise_seeds

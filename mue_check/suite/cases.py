@@ -118,7 +118,7 @@ def _load_cases(settings: Settings, marker: pytest.Mark | None, use: LoadUse) ->
         TargetCase(corpus=corpus, ladder=ladder, target=target)
         for ladder in settings.ladders(marker.args[0], corpus)
         for target in ladder.targets
-        if load_use(ladder) == use
+        if load_use(ladder.name) == use
     ]
 
 

@@ -149,7 +149,7 @@ def ask_all(study: Study) -> None:
     for ladder in study.tier.ladders("sigma0"):
         for target in ladder.targets:
             ask_sigma0_drift(study, ladder, target)
-            if load_use(ladder) != "probe":
+            if load_use(ladder.name) != "probe":
                 ask_shift(study, ladder, target)
 
 

@@ -1,6 +1,5 @@
 """Routers and balances in training: what a run of a stack sees of the others, and what balancing does to load."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,21 +15,6 @@ TRAIN = TrainSpec(steps=6, batch=4, context=16, warmup=2)
 BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
 REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
 LRS, SEEDS = [2.0**-7, 2.0**-5], [0, 1]
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint16)
-    tokens[1::2] = tokens[::2]
-    return Corpus(name="toy", train=tokens[:3000], heldout=tokens[3000:], vocab=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stack(corpus: Corpus, text: str, lrs=LRS, seeds=SEEDS, train: TrainSpec = TRAIN) -> Stack:

@@ -1,7 +1,5 @@
 """The causal probe: how much of the step each expert takes, and that nothing else takes another."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -20,14 +18,6 @@ LOADED = ["8e2a1s,h=8,load=zipf:1", "8e4a2g,h=8,router=content_blind,load=zipf:0
 def corpus() -> Corpus:
     tokens = np.random.default_rng(0).integers(0, 16, 3000).astype(np.uint16)
     return Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(corpus: Corpus, text: str, strength: float = 0.0) -> Stack:

@@ -1,7 +1,6 @@
 """Gradient noise: estimates of what is known, and each number against a loop that takes one batch at a time."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -27,14 +26,6 @@ def corpus() -> Corpus:
     tokens = np.random.default_rng(0).integers(0, 16, 3000).astype(np.uint16)
     tokens[1::2] = tokens[::2]
     return Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(corpus: Corpus, text: str, lrs: list[float] = LRS, seeds: list[int] = SEEDS) -> Stack:

@@ -22,14 +22,6 @@ def corpus() -> Corpus:
     return Corpus(name="toy", train=tokens[:5000], heldout=tokens[5000:], vocab=16)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def stack(corpus: Corpus, text: str, lrs, seeds, train: TrainSpec = TRAIN) -> Stack:
     scenario = Scenario.of(REFERENCE, train)
     target = parse_scenario(text, default=scenario)

@@ -1,8 +1,7 @@
 """Training under a target load: the load in the batches it trains on, and what a pass that only looks leaves behind."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,21 +21,6 @@ STEERED = [
     "12e2a1s,h=8,router=deepseek_v3,load=zipf:1",
 ]
 BLIND = "16e2a,h=8,router=content_blind,load=zipf:1"
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint16)
-    tokens[1::2] = tokens[::2]
-    return Corpus(name="toy", train=tokens[:3000], heldout=tokens[3000:], vocab=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(corpus: Corpus, text: str, lrs: list[float] = LRS, seeds: list[int] = SEEDS) -> Stack:
