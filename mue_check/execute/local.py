@@ -1,42 +1,63 @@
 """Measure what is not stored yet, beside other processes that do the same on the same study."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from filelock import Timeout
 
-from mue_check.data import load_corpus
-from mue_check.execute.process import prepare_process
-from mue_check.measure import MEASUREMENTS
+from mue_check.execute.batches import Batch, Measured, make_batches, measure
 from mue_check.records import Cell, Store
 
 _POLL_SECONDS = 0.2
 
+Executor = Callable[[Sequence[Batch]], Iterable[tuple[Batch, list[Measured]]]]
+"""Measures batches, in any order and wherever it likes, and gives each back as it is done."""
 
-def ensure(cells: Sequence[Cell], store: Store) -> None:
+
+def here(batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
+    """The executor of one process: one batch after another."""
+    for batch in batches:
+        yield batch, measure(batch)
+
+
+def ensure(cells: Sequence[Cell], store: Store, executor: Executor = here) -> None:
     """Return when every cell is stored; measure those that no other process is measuring.
 
     A cell that another process holds is left to it while there is other work. Should that process die,
     its lock is free again and the cell is measured here.
     """
-    pending = [cell for cell in {cell.key: cell for cell in cells}.values() if not store.has(cell)]
+    pending = _missing({cell.key: cell for cell in cells}.values(), store)
     while pending:
-        waiting = []
-        for cell in pending:
-            try:
-                with store.lock(cell).acquire(blocking=False):
-                    if not store.has(cell):
-                        _measure(cell, store)
-            except Timeout:
-                waiting.append(cell)
-        if len(waiting) == len(pending):
+        measured = 0
+        # this process can do one at a time, and leaves the rest to others that want the same
+        for wanted in make_batches(pending) if executor is here else [pending]:
+            with _claimed(wanted, store) as mine:
+                for batch, found in executor(make_batches(mine)):
+                    for cell, each in zip(batch, found, strict=True):
+                        store.put(cell, each.columns, core_seconds=each.core_seconds)
+                    measured += len(batch)
+        pending = _missing(pending, store)
+        if pending and not measured:
             time.sleep(_POLL_SECONDS)
-        pending = [cell for cell in waiting if not store.has(cell)]
 
 
-def _measure(cell: Cell, store: Store) -> None:
-    prepare_process()
-    corpus = load_corpus(cell.corpus)
-    began = time.process_time()
-    columns = MEASUREMENTS[cell.measurement](cell, corpus)
-    store.put(cell, columns, core_seconds=time.process_time() - began)
+def _missing(cells: Iterable[Cell], store: Store) -> list[Cell]:
+    return [cell for cell in cells if not store.has(cell)]
+
+
+@contextmanager
+def _claimed(cells: Iterable[Cell], store: Store) -> Iterator[list[Cell]]:
+    """Those of the cells that are missing and that no other process holds, held here."""
+    with ExitStack() as locks:
+        mine = []
+        for cell in cells:
+            try:
+                lock = locks.enter_context(store.lock(cell).acquire(blocking=False))
+            except Timeout:
+                continue
+            if store.has(cell):
+                lock.release()
+            else:
+                mine.append(cell)
+        yield mine

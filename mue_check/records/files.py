@@ -9,11 +9,18 @@ from pathlib import Path
 from mue_check.errors import StoreError
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` in one move; a reader, or a run killed at any moment, sees all of it or nothing."""
+def write_atomic(path: Path, data: bytes, *, alone: bool = False) -> None:
+    """Put ``data`` at ``path`` in one move; a reader, or a run killed at any moment, sees all of it or nothing.
+
+    ``alone``: nobody else writes there, so that what a killed writer has left is written over.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        if alone:
+            temporary = str(path.with_name(f".{path.name}.part"))
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        else:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -28,9 +35,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise StoreError(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
-def write_json(path: Path, value: Mapping[str, object]) -> None:
+def write_json(path: Path, value: Mapping[str, object], *, alone: bool = False) -> None:
     """``value`` as sorted, indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode(), alone=alone)
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -41,18 +41,19 @@ class Store:
         return self._path(cell.key).exists()
 
     def put(self, cell: Cell, columns: Columns, *, core_seconds: float) -> None:
-        """Store a measured cell; one that is there already stays as it is."""
+        """Store a measured cell, under its lock; one that is there already stays as it is."""
         if self.has(cell):
             return
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise StoreError(f"columns of unequal length for {cell}: {lengths}")
         cost = {"core_seconds": core_seconds, "runs": len(cell.values) * len(cell.seeds)}
-        write_json(self.root / "costs" / f"{cell.key}.json", cost)
+        write_json(self.root / "costs" / f"{cell.key}.json", cost, alone=True)
         plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
         write_json(
             self._path(cell.key),
             {"cell": cell.content, "label": str(cell), "rule": cell.prescription.rule, "columns": plain},
+            alone=True,
         )
 
     def rows(self, key: str) -> pd.DataFrame:
