@@ -9,8 +9,8 @@ from mue_check.execute.process import prepare_process
 from mue_check.measure import MEASUREMENTS
 from mue_check.records import Cell, Columns
 
-RUNS = 20
-"""Runs of one stack on a CPU: beyond that its activations leave the cache (reports/bench)."""
+NUMBERS = 2**17
+"""Numbers of one activation, [R, M, D], of a stack on a CPU: beyond that it leaves the cache (reports/bench)."""
 
 Batch = tuple[Cell, ...]
 """Cells that are alike in all but their seeds."""
@@ -25,11 +25,11 @@ class Measured:
 
 
 def make_batches(cells: Iterable[Cell]) -> list[Batch]:
-    """Cells that differ in nothing but seeds side by side, at most RUNS runs together."""
+    """Cells that differ in nothing but seeds side by side, as many as make a good stack."""
     batches: dict[str, list[list[Cell]]] = {}
     for cell in cells:
         alike = batches.setdefault(replace(cell, seeds=()).key, [[]])
-        if alike[-1] and (cell.measurement not in PER_RUN or _runs([*alike[-1], cell]) > RUNS):
+        if alike[-1] and (cell.measurement not in PER_RUN or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)):
             alike.append([])
         alike[-1].append(cell)
     return [tuple(batch) for alike in batches.values() for batch in alike]
@@ -50,6 +50,11 @@ def measure(batch: Batch) -> list[Measured]:
         Measured(columns=_part(columns, cell) if len(batch) > 1 else columns, core_seconds=seconds * share)
         for cell, share in ((cell, len(cell.seeds) / len(whole.seeds)) for cell in batch)
     ]
+
+
+def runs_of_a_stack(cell: Cell) -> int:
+    """How many runs train best together."""
+    return max(1, NUMBERS // (cell.train.tokens_per_step * cell.model.width))
 
 
 def _runs(cells: Sequence[Cell]) -> int:

@@ -4,10 +4,13 @@ Up and gate are stored [R, D, E, F] and down [R, E, F, D], so that all experts o
 wide matrix product.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.choice import AnyRouting, DenseRouting, ExpertChoice, Routing, combine
 
 
@@ -15,13 +18,13 @@ def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Te
     """Every expert on every token, weights 0 where a token is not routed: [R, M, D]. Exact, and quickest when small."""
     runs, tokens, _ = x_RMD.shape
     total, width = up_RDEF.shape[2:]
-    h = F.silu(x_RMD @ gate_RDEF.flatten(2)) * (x_RMD @ up_RDEF.flatten(2))
+    h = F.silu(torch.bmm(x_RMD, gate_RDEF.flatten(2))) * torch.bmm(x_RMD, up_RDEF.flatten(2))
     h = h.view(runs, tokens, total, width) * combine(routing, tokens, total).unsqueeze(-1)
-    return h.flatten(2) @ down_REFD.flatten(1, 2)
+    return torch.bmm(h.flatten(2), down_REFD.flatten(1, 2))
 
 
 def grouped_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
-    """Only the routed tokens, sorted by expert, one grouped product over R*E groups: [R, M, D]. Dropless."""
+    """Only the routed tokens, sorted by expert, torch's grouped product over R*E groups: [R, M, D]. Dropless."""
     runs, tokens, width = x_RMD.shape
     total, active = up_RDEF.shape[2], routing.indices.shape[-1]
     run = torch.arange(runs, device=x_RMD.device).view(-1, 1, 1)
@@ -32,20 +35,12 @@ def grouped_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD
     rows = x_RMD.reshape(-1, width).index_select(0, order // active)
     up = up_RDEF.transpose(1, 2).flatten(0, 1)
     gate = gate_RDEF.transpose(1, 2).flatten(0, 1)
-    h = F.silu(grouped_product(rows, gate, ends)) * grouped_product(rows, up, ends)
+    h = F.silu(F.grouped_mm(rows, gate, offs=ends)) * F.grouped_mm(rows, up, offs=ends)
     h = h * routing.weights.flatten().index_select(0, order).unsqueeze(-1)
-    out = grouped_product(h, down_REFD.flatten(0, 1), ends)
+    out = F.grouped_mm(h, down_REFD.flatten(0, 1), offs=ends)
     # the inverse permutation, not index_add: the sum over K then has one order, every time
     back = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
     return out.index_select(0, back).view(runs, tokens, active, width).sum(2)
-
-
-def grouped_product(rows_ND: Tensor, weights_GDF: Tensor, ends_G: Tensor) -> Tensor:
-    """rows[ends[g-1]:ends[g]] @ weights[g] for each group g: [N, F]."""
-    if supports_grouped(rows_ND, weights_GDF):
-        return F.grouped_mm(rows_ND.contiguous(), weights_GDF, offs=ends_G)
-    group = torch.searchsorted(ends_G.long(), torch.arange(len(rows_ND), device=rows_ND.device), right=True)
-    return torch.bmm(rows_ND.unsqueeze(1), weights_GDF.index_select(0, group)).squeeze(1)
 
 
 def supports_grouped(rows: Tensor, weights: Tensor) -> bool:
@@ -68,15 +63,29 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
 
 
 def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
-    """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quicker for the shape."""
+    """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quickest for the shape."""
     if isinstance(routing, ExpertChoice):
         return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    if isinstance(routing, DenseRouting) or not prefer_grouped(x_RMD, up_RDEF, routing):
+    if isinstance(routing, DenseRouting):
         return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    return grouped_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+    return choose_product(x_RMD, up_RDEF, routing)(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
 
 
-def prefer_grouped(x_RMD: Tensor, up_RDEF: Tensor, routing: Routing) -> bool:
-    """True when sorting pays: measured in bench/expert_product.py."""
-    total, active = up_RDEF.shape[2], routing.indices.shape[-1]
-    return supports_grouped(x_RMD, up_RDEF) and total >= 2 * active
+Product = Callable[[Tensor, Tensor, Tensor, Tensor, Routing], Tensor]
+FEW_NUMBERS, FEW_ROWS = 2**15, 16
+"""On a CPU: hidden numbers of a run up to which nothing beats one plain product; tokens of an expert up to which blocks
+beat torch's grouped product, which takes its experts one by one there (bench/expert_product.py)."""
+
+
+def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: Routing) -> Product:
+    """By shape and device, as measured in bench/expert_product.py; on CUDA as it would follow from there."""
+    tokens, active = routing.indices.shape[1:]
+    total, hidden = up_RDEF.shape[2:]
+    if total < 2 * active:
+        return all_experts
+    grouped = supports_grouped(x_RMD, up_RDEF)
+    if x_RMD.is_cuda:
+        return grouped_experts if grouped else blocked_experts
+    if tokens * total * hidden <= FEW_NUMBERS:
+        return all_experts
+    return grouped_experts if grouped and tokens * active > FEW_ROWS * total else blocked_experts

@@ -20,6 +20,7 @@ from mue_check.models.experts import expert_product
 from mue_check.models.foreign import ForeignRouter
 from mue_check.models.load_steering import LoadSteering
 from mue_check.models.parameters import Parameter, Parameters
+from mue_check.models.pointwise import rms_norm
 from mue_check.models.routing import route
 from mue_check.routers import get_router, is_users
 from mue_check.rules import Prescription, Role
@@ -31,11 +32,6 @@ Tap = Callable[[str, Tensor], None]
 
 def _no_tap(name: str, value: Tensor) -> None:
     """The tap of a plain forward pass."""
-
-
-def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
-    """x / rms(x) * gain, per token (arXiv 1910.07467)."""
-    return F.rms_norm(x_RMD, x_RMD.shape[-1:], eps=1e-6) * gain_RD.unsqueeze(1)
 
 
 def scaled(x: Tensor, multiplier: float) -> Tensor:
@@ -124,7 +120,7 @@ class LanguageModel:
             tap(prefix + "ffn_branch", branch)
             x = x + branch
         tap("residual", x)
-        logits = scaled(rms_norm(x, p["final_norm"]) @ p["unembedding"], self._logit_multiplier)
+        logits = scaled(torch.bmm(rms_norm(x, p["final_norm"]), p["unembedding"]), self._logit_multiplier)
         tap("logits", logits)
         return logits
 
@@ -146,13 +142,13 @@ class LanguageModel:
     def _attention(self, p: Parameters, prefix: str, y_RMD: Tensor, positions: int, tap: Tap) -> Tensor:
         runs, tokens, width = y_RMD.shape
         head = self.spec.head_width
-        qkv = (y_RMD @ p[prefix + "attention_qkv"].flatten(2)).view(-1, positions, 3, width // head, head)
+        qkv = torch.bmm(y_RMD, p[prefix + "attention_qkv"].flatten(2)).view(-1, positions, 3, width // head, head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         if tap is not _no_tap:  # the fused kernel below never forms them
             scores = (q @ k.transpose(-1, -2) * self._attention_scale).tril()
             tap(prefix + "attention_logits", scores.view(runs, -1, *scores.shape[1:]))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._attention_scale)
-        return mixed.transpose(1, 2).reshape(runs, tokens, width) @ p[prefix + "attention_out"]
+        return torch.bmm(mixed.transpose(1, 2).reshape(runs, tokens, width), p[prefix + "attention_out"])
 
     def _dense(self, p: Parameters, prefix: str, y_RMD: Tensor) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("ffn_up", "ffn_gate", "ffn_down"))
@@ -178,7 +174,7 @@ class LanguageModel:
                 if logits_RME is not None:
                     tap(name + "_logits", logits_RME)
             return decided
-        logits_RME = y_RMD @ p[name]
+        logits_RME = torch.bmm(y_RMD, p[name])
         tap(name + "_logits", logits_RME)
         if steering is not None:
             bias_RE = steering.solve(layer, logits_RME)
@@ -195,7 +191,7 @@ class LanguageModel:
 
 
 def _swiglu(x: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor) -> Tensor:
-    return (F.silu(x @ gate_RDF) * (x @ up_RDF)) @ down_RFD
+    return torch.bmm(F.silu(torch.bmm(x, gate_RDF)) * torch.bmm(x, up_RDF), down_RFD)
 
 
 def _declare(spec: ModelSpec, vocab: int, context: int, router: ForeignRouter | None) -> Iterator[Parameter]:

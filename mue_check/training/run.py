@@ -175,8 +175,7 @@ def training_step(stack: Stack) -> None:
     for layer in layers:
         if layer.auxiliary_R is not None:
             objective_R = objective_R + layer.auxiliary_R
-    stack.state.gradient.zero_()
-    torch.autograd.backward(objective_R.sum())
+    stack.state.differentiate(objective_R.sum())
     stack.optimizer.step(stack.counter)
     if bias is not None:
         update_selection_bias(bias, layers)

@@ -31,7 +31,8 @@ class RunState:
         self.flat = torch.cat([value.flatten() for value in values]).to(device)
         self.gradient, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
         self.parameters = self.named(self.flat)
-        for leaf, gradient in zip(self.parameters.values(), self._views(self.gradient), strict=True):
+        self._gradients = self._views(self.gradient)
+        for leaf, gradient in zip(self.parameters.values(), self._gradients, strict=True):
             leaf.requires_grad_(True).grad = gradient
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
@@ -41,6 +42,12 @@ class RunState:
     def _views(self, flat: Tensor) -> list[Tensor]:
         parts = torch.split(flat, self.sizes)
         return [part.view(self.runs, *p.shape) for part, p in zip(parts, self.declared, strict=True)]
+
+    def differentiate(self, objective: Tensor) -> None:
+        """Write the gradient of a number over the gradient buffer; 0 where it does not depend on a parameter."""
+        leaves = list(self.parameters.values())
+        gradients = torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
+        torch._foreach_copy_(self._gradients, gradients)
 
     def spread(self, by_role: Mapping[Role, float], per_run: Tensor | None = None) -> Tensor:
         """[R*P]: each role's number (times each run's, [R]) laid out over the flat buffer."""

@@ -11,7 +11,7 @@ import pytest
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
 from mue_check.data import load_corpus
 from mue_check.execute import ensure
-from mue_check.execute.batches import RUNS, make_batches
+from mue_check.execute.batches import make_batches, runs_of_a_stack
 from mue_check.measure import MEASUREMENTS
 from mue_check.records import Cell, Store
 
@@ -77,7 +77,7 @@ def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.Monkey
 WORKER = """
 import runpy, sys, pathlib
 from mue_check.execute import ensure
-from mue_check.execute.batches import RUNS, make_batches
+from mue_check.execute.batches import make_batches, runs_of_a_stack
 from mue_check.records import Store
 make_cells = runpy.run_path(sys.argv[1])["make_cells"]
 print("ready", flush=True)
@@ -96,7 +96,7 @@ def test_two_processes_share_the_work_and_killed_ones_leave_no_trace(tmp_path: P
     quiet, rough = Store(tmp_path / "quiet"), Store(tmp_path / "rough")
     for store in (quiet, rough):
         store.prepare()
-    cells, steps = 36, 60  # four batches
+    cells, steps = 70, 30  # two batches
     for _ in range(2):
         process = worker(rough.root, cells, steps)
         assert process.stdout is not None
@@ -134,8 +134,11 @@ def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch
 
 
 def test_a_batch_is_alike_and_no_larger_than_a_stack() -> None:
-    cells = make_cells(25)
+    cells = [replace(cell, train=replace(TRAIN, batch=64)) for cell in make_cells(5)]
+    assert runs_of_a_stack(cells[0]) == 4
     other = replace(cells[0], values=(0.5,))
+    large = [replace(cell, train=replace(TRAIN, batch=4096)) for cell in cells[:2]]
     probed = [replace(cell, measurement="optimizer") for cell in cells[:2]]
-    sizes = [[cell.measurement for cell in batch] for batch in make_batches([*cells, other, *probed])]
-    assert [len(batch) for batch in sizes] == [RUNS // 2, RUNS // 2, 25 - RUNS, 1, 1, 1]
+    batches = make_batches([*cells, other, *large, *probed])
+    assert [len(batch) for batch in batches] == [2, 2, 1, 1, 1, 1, 1, 1]
+    assert sum(batches, ()) == (*cells, other, *large, *probed)

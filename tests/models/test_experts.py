@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mue_check.models.blocked_experts import blocked_experts, make_blocks
 from mue_check.models.choice import Routing
 from mue_check.models.experts import all_experts, expert_product, grouped_experts, taken_tokens
 from mue_check.models.routing import route
@@ -52,7 +53,7 @@ SHAPES = ["1e1a", "4e1a", "8e2a", "8e8a", "12e3a3g", "16e4a2g"]
 
 
 @pytest.mark.parametrize("notation", SHAPES)
-@pytest.mark.parametrize("product", [all_experts, grouped_experts, expert_product])
+@pytest.mark.parametrize("product", [all_experts, blocked_experts, expert_product])
 def test_both_ways_are_the_definition(notation: str, product) -> None:
     experts = Experts.from_notation(notation, hidden=H)
     x, logits, up, gate, down = case(experts, torch.float64).values()
@@ -61,11 +62,18 @@ def test_both_ways_are_the_definition(notation: str, product) -> None:
 
 
 @pytest.mark.parametrize("notation", SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
-def test_both_ways_agree_forward_and_backward(notation: str, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("product", "dtype", "tolerance"),
+    [
+        (blocked_experts, torch.float64, 1e-12),
+        (blocked_experts, torch.float32, 1e-4),
+        (grouped_experts, torch.float32, 1e-4),
+    ],
+)
+def test_both_ways_agree_forward_and_backward(notation: str, product, dtype: torch.dtype, tolerance: float) -> None:
     experts = Experts.from_notation(notation, hidden=H)
     tensors = case(experts, dtype)
-    (ours, gradients), (theirs, others) = (run(p, experts, tensors) for p in (all_experts, grouped_experts))
+    (ours, gradients), (theirs, others) = (run(p, experts, tensors) for p in (all_experts, product))
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
     for name, gradient in gradients.items():
         torch.testing.assert_close(
@@ -84,7 +92,7 @@ def test_widths_that_the_grouped_kernel_refuses(width: int, hidden: int) -> None
     down = torch.randn(2, 8, hidden, width)
     routing = route(logits, experts)
     expected = all_experts(x, up, gate, down, routing)
-    for product in (grouped_experts, expert_product):
+    for product in (blocked_experts, expert_product):
         torch.testing.assert_close(product(x, up, gate, down, routing), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -93,7 +101,7 @@ def test_an_expert_that_nobody_chose_has_gradient_zero() -> None:
     tensors = case(experts, torch.float32)
     with torch.no_grad():
         tensors["logits"][..., 2] = -50
-    for product in (all_experts, grouped_experts):
+    for product in (all_experts, blocked_experts, grouped_experts):
         _, gradients = run(product, experts, tensors)
         assert gradients["down"][:, 2].abs().max() == 0
         assert gradients["up"][:, :, 2].abs().max() == 0
@@ -123,3 +131,21 @@ def test_a_token_that_no_expert_takes_gets_nothing() -> None:
     out = expert_product(x, up, gate, down, route(logits, experts))
     assert out[:, :6].abs().max() == 0
     assert (out[:, 6:].abs().amax(-1) > 0).all()
+
+
+@pytest.mark.parametrize("skew", [0.0, 3.0, 50.0], ids=["even", "uneven", "all to one"])
+@pytest.mark.parametrize(("tokens", "notation"), [(64, "8e2a"), (96, "16e4a"), (40, "64e2a"), (5, "4e1a")])
+def test_every_assignment_has_a_row_of_its_own_among_the_blocks(tokens: int, notation: str, skew: float) -> None:
+    experts = Experts.from_notation(notation, hidden=H)
+    logits = torch.randn(3, tokens, experts.total) + skew * torch.arange(experts.total)
+    indices = route(logits, experts).indices
+    blocks = make_blocks(indices, experts.total)
+    rows = blocks.row_NK.flatten()
+    assert len(set(rows.tolist())) == rows.numel()
+    assert torch.equal(blocks.token_S[rows], torch.arange(3 * tokens).repeat_interleave(experts.activated))
+    group = torch.cat([torch.arange(3 * experts.total), blocks.group_X])[rows // blocks.size]
+    run = torch.arange(3).view(-1, 1, 1)
+    assert torch.equal(group, (indices + run * experts.total).flatten())
+    # an empty row shows a token of the same run
+    owner = torch.cat([torch.arange(3 * experts.total), blocks.group_X]) // experts.total
+    assert torch.equal(blocks.token_S // tokens, owner.repeat_interleave(blocks.size))

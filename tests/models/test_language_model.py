@@ -7,6 +7,7 @@ from mue_check.models.balancing import LayerRouting
 from mue_check.models.choice import Routing
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.parameters import initial_value, stable_seed
+from mue_check.models.pointwise import EPS, rms_norm
 from mue_check.models.routing import route
 
 REFERENCE = parse_scenario("d=32,L=2,H=32")
@@ -230,3 +231,15 @@ def test_a_selection_bias_reaches_its_own_layer() -> None:
     assert share[1][0] == 1
     assert max(share[0][0], share[0][1], share[1][1]) < 0.9
     assert build("8e2a")[0].zero_bias(2, torch.device("cpu")) is None
+
+
+def test_the_norm_is_torchs_forward_and_backward() -> None:
+    x, gain, upstream = torch.randn(3, 10, 16), torch.randn(3, 16), torch.randn(3, 10, 16)
+    x[0, 0] = 0.0
+    found = []
+    for norm in (rms_norm, lambda x, gain: F.rms_norm(x, (16,), eps=EPS) * gain.unsqueeze(1)):
+        leaves = [x.double().requires_grad_(), gain.double().requires_grad_()]
+        out = norm(*leaves)
+        found.append((out, *torch.autograd.grad(out, leaves, upstream.double())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)

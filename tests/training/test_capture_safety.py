@@ -48,7 +48,7 @@ def fake_step(text: str) -> Stack:
 
 @pytest.fixture(autouse=True)
 def _no_grouped_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its fake kernel refuses float32; the grouped way is tried in bf16 below."""
+    """Its fake kernel refuses float32; the grouped way is tried in bf16 below, and blocks take its place here."""
     monkeypatch.setattr(experts_module, "supports_grouped", lambda rows, weights: False)
 
 

@@ -30,7 +30,7 @@ def stack(corpus: Corpus, text: str, lrs, seeds, train: TrainSpec = TRAIN) -> St
 
 
 LRS, SEEDS = [2.0**-9, 2.0**-7, 2.0**-5, 2.0**-6], [0, 0, 1, 2]
-MODELS = ["d=32", "d=48", "16e2a", "4e2a", "8e4a2g1s,h=16"]
+MODELS = ["d=32", "d=48", "16e2a", "4e2a", "8e4a2g1s,h=16", "16e2a,h=64", "64e2a,h=16"]
 
 
 @pytest.mark.parametrize("text", MODELS)

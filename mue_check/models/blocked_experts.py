@@ -1,0 +1,137 @@
+"""The routed tokens alone, in blocks of one size: a grouped product made of batched ones, for any precision and device.
+
+Every expert has one block, and those whose tokens do not fit into it get further ones. How many blocks there are
+together follows from shapes, so nothing is read on the host and nothing is dropped.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mue_check.models.choice import Routing
+from mue_check.models.pointwise import apply
+
+SMALLEST = 8
+"""Rows of a block: below that a product is no quicker."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Where each assignment is among the blocks: G = R*E first ones, one a group (an expert of a run), then others.
+
+    ``size`` rows each; ``group_X`` the groups of the others; ``token_S`` the token in each row, in rows that are empty
+    one of the same run, so that a run which is NaN stays alone; ``row_NK`` the row of each token's k-th expert.
+    """
+
+    size: int
+    group_X: Tensor
+    token_S: Tensor
+    row_NK: Tensor
+
+
+def blocked_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
+    """Only the routed tokens, one batched product over all blocks: [R, M, D]. Dropless."""
+    width = x_RMD.shape[2]
+    blocks = make_blocks(routing.indices, up_RDEF.shape[2])
+    weight_S = routing.weights.new_zeros(len(blocks.token_S)).scatter(
+        0, blocks.row_NK.flatten(), routing.weights.flatten()
+    )
+    x = apply(_Spread, x_RMD.reshape(-1, width), blocks.token_S, blocks.row_NK).view(-1, blocks.size, width)
+
+    def product(rows: Tensor, weights_GDF: Tensor) -> Tensor:
+        return apply(_Product, rows, weights_GDF, blocks.group_X)
+
+    up, gate = (w.transpose(1, 2).flatten(0, 1) for w in (up_RDEF, gate_RDEF))
+    h = F.silu(product(x, gate)) * product(x, up) * weight_S.view(-1, blocks.size, 1)
+    out_SD = product(h, down_REFD.flatten(0, 1)).flatten(0, 1)
+    return apply(_Collect, out_SD, blocks.token_S, blocks.row_NK).view(x_RMD.shape)
+
+
+def make_blocks(indices_RMK: Tensor, total: int) -> Blocks:
+    """Sort the assignments into blocks of about half the mean load: two thirds of all rows are then used."""
+    runs, tokens, active = indices_RMK.shape
+    groups, device = runs * total, indices_RMK.device
+    size = max(SMALLEST, (1 << (tokens * active // total).bit_length()) // 4)
+    group_N = (indices_RMK + torch.arange(runs, device=device).view(-1, 1, 1) * total).flatten()
+    order_N = torch.argsort(group_N, stable=True)
+    sorted_N = group_N[order_N]
+    start_G1 = torch.searchsorted(sorted_N, torch.arange(groups + 1, device=device))
+    further_G = (start_G1.diff() - 1).clamp(min=0) // size
+    end_G = further_G.cumsum(0)
+    place_N = torch.arange(len(order_N), device=device) - start_G1[sorted_N]
+    block_N = place_N // size
+    # the first block of a group has its number, the others come after all of those
+    later_N = groups + (end_G - further_G)[sorted_N] + block_N - 1
+    row_N = torch.where(block_N == 0, sorted_N, later_N) * size + place_N % size
+    # no more than so many others can be needed; those that are not belong to the last group and hold nothing
+    others = torch.arange(len(order_N) // size, device=device)
+    group_X = torch.searchsorted(end_G, others, right=True).clamp(max=groups - 1)
+    owner = torch.cat([torch.arange(groups, device=device), group_X])
+    token_S = (owner // total * tokens).unsqueeze(-1).expand(-1, size).flatten()
+    token_S = token_S.scatter(0, row_N, order_N // active)
+    row_NK = torch.empty_like(order_N).scatter(0, order_N, row_N).view(-1, active)
+    return Blocks(size, group_X, token_S, row_NK)
+
+
+class _Spread(torch.autograd.Function):
+    """[S, D] rows of [N, D] tokens; back by gathers, whose sums have one order every time."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
+        ctx.save_for_backward(row_NK)
+        return x_ND.index_select(0, token_S)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_SD: Tensor) -> tuple[Tensor, None, None]:
+        return _gather_sum(gradient_SD, ctx.saved_tensors[0]), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """[N, D] sums over each token's K rows of [S, D]. Rows that are empty have weight 0, whatever gradient they get."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_SD: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
+        ctx.save_for_backward(token_S)
+        return _gather_sum(rows_SD, row_NK)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, None, None]:
+        return gradient_ND.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def _gather_sum(rows_SD: Tensor, row_NK: Tensor) -> Tensor:
+    return rows_SD.index_select(0, row_NK.flatten()).view(*row_NK.shape, -1).sum(1)
+
+
+class _Product(torch.autograd.Function):
+    """[B, size, F] = rows [B, size, D] @ weights [G, D, F] of each block's group."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor, group_X: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weights, group_X)
+        return _by_block(rows, weights, group_X)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        rows, weights, group_X = ctx.saved_tensors
+        first = len(weights)
+        of_weights = torch.bmm(rows[:first].transpose(1, 2), gradient[:first])
+        others = torch.bmm(rows[first:].transpose(1, 2), gradient[first:])
+        # on CUDA index_put sorts first, index_add does not: the sum of a group's blocks has one order
+        of_weights.index_put_((group_X,), others, accumulate=True)
+        return _by_block(gradient, weights.transpose(1, 2), group_X), of_weights, None
+
+
+def _by_block(rows: Tensor, weights: Tensor, group_X: Tensor) -> Tensor:
+    first = len(weights)
+    out = rows.new_empty(*rows.shape[:2], weights.shape[2])
+    torch.bmm(rows[:first], weights, out=out[:first])
+    torch.bmm(rows[first:], weights.index_select(0, group_X), out=out[first:])
+    return out
