@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mue_check.axes import AXES, Ladder, Question, Regime, Sizes
 from mue_check.errors import SpecError
+from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob
 from mue_check.spec import TrainSpec
 
@@ -55,6 +56,7 @@ class Tier:
     max_noise_seeds: int
     sigma0_seeds: int
     """Of the drifts of the sigma_0 laboratory: a budget is no better than the drifts that it is fitted to."""
+    precision: Precision = "fp32"
     tasks: Mapping[tuple[str, Regime], Task]
     """By corpus name and regime; ``text`` serves the docstrings and every token file."""
 
@@ -253,6 +255,7 @@ _GPU_SIZES = Sizes(
 GPU = Tier(
     name="gpu",
     device="cuda",
+    precision="tf32",
     corpora=("markov", "docstrings"),
     sizes=_GPU_SIZES,
     scale_sizes=replace(

@@ -4,13 +4,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from mue_check.data import load_corpus
+from mue_check.execute.memory import is_out_of_memory, runs_of_a_stack
 from mue_check.execute.process import prepare_process
 from mue_check.measure import MEASUREMENTS
+from mue_check.measure.stacking import forget_stacks
 from mue_check.records import Cell, Columns
 
-NUMBERS = 2**17
-"""Numbers of one activation, [R, M, D], of a stack on a CPU: beyond that it leaves the cache (reports/bench)."""
+PER_RUN = frozenset({"loss_grid", "coordinates", "early_curve", "learning_curve", "routing", "gradient_noise"})
+"""Measurements whose rows name the seed that they are of; the others look at one run."""
 
 Batch = tuple[Cell, ...]
 """Cells that are alike in all but their seeds."""
@@ -18,10 +22,14 @@ Batch = tuple[Cell, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The numbers of one cell, and its share of what its batch cost."""
+    """The numbers of one cell, its share of what its batch cost, and how many stacks the batch took.
+
+    Core-seconds are those of this process, or seconds of the GPU that it had to itself.
+    """
 
     columns: Columns
     core_seconds: float
+    stacks: int = 1
 
 
 def make_batches(cells: Iterable[Cell]) -> list[Batch]:
@@ -35,26 +43,48 @@ def make_batches(cells: Iterable[Cell]) -> list[Batch]:
     return [tuple(batch) for alike in batches.values() for batch in alike]
 
 
-PER_RUN = frozenset({"loss_grid", "coordinates", "early_curve", "learning_curve", "routing", "gradient_noise"})
-"""Measurements whose rows name the seed that they are of; the others look at one run."""
-
-
 def measure(batch: Batch) -> list[Measured]:
     """Train the cells of a batch as one stack: a run's numbers do not depend on its neighbours (a test)."""
     prepare_process()
     whole = replace(batch[0], seeds=tuple(seed for cell in batch for seed in cell.seeds))
-    began = time.process_time()
-    columns = MEASUREMENTS[whole.measurement](whole, load_corpus(whole.corpus))
-    seconds = time.process_time() - began
+    clock = time.process_time if whole.device == "cpu" else time.perf_counter
+    began = clock()
+    found = _stack_by_stack(whole)
+    seconds = clock() - began
+    columns = {name: [value for part in found for value in part[name]] for name in found[0]}
     return [
-        Measured(columns=_part(columns, cell) if len(batch) > 1 else columns, core_seconds=seconds * share)
-        for cell, share in ((cell, len(cell.seeds) / len(whole.seeds)) for cell in batch)
+        Measured(
+            columns=_part(columns, cell) if len(batch) > 1 else columns,
+            core_seconds=seconds * len(cell.seeds) / len(whole.seeds),
+            stacks=len(found),
+        )
+        for cell in batch
     ]
 
 
-def runs_of_a_stack(cell: Cell) -> int:
-    """How many runs train best together."""
-    return max(1, NUMBERS // (cell.train.tokens_per_step * cell.model.width))
+def _stack_by_stack(cell: Cell) -> list[Columns]:
+    """The columns of each stack that it took: one, unless the memory did not hold all runs."""
+    divisible = cell.measurement in PER_RUN and _runs([cell]) > 1
+    if not (divisible and cell.device != "cpu" and _runs([cell]) > runs_of_a_stack(cell)):
+        try:
+            return [MEASUREMENTS[cell.measurement](cell, load_corpus(cell.corpus))]
+        except (RuntimeError, MemoryError) as error:
+            if not divisible or not is_out_of_memory(error):
+                raise
+    # here the error is gone, and with it the frames that held the memory
+    forget_stacks()
+    if cell.device != "cpu":
+        torch.cuda.empty_cache()
+    return [columns for half in _halves(cell) for columns in _stack_by_stack(half)]
+
+
+def _halves(cell: Cell) -> tuple[Cell, Cell]:
+    """Two cells with half of the seeds each, or of the values where there is one seed."""
+    if len(cell.seeds) > 1:
+        middle = len(cell.seeds) // 2
+        return replace(cell, seeds=cell.seeds[:middle]), replace(cell, seeds=cell.seeds[middle:])
+    middle = len(cell.values) // 2
+    return replace(cell, values=cell.values[:middle]), replace(cell, values=cell.values[middle:])
 
 
 def _runs(cells: Sequence[Cell]) -> int:

@@ -35,7 +35,7 @@ def ensure(cells: Sequence[Cell], store: Store, executor: Executor = here) -> No
             with _claimed(wanted, store) as mine:
                 for batch, found in executor(make_batches(mine)):
                     for cell, each in zip(batch, found, strict=True):
-                        store.put(cell, each.columns, core_seconds=each.core_seconds)
+                        store.put(cell, each.columns, core_seconds=each.core_seconds, stacks=each.stacks)
                     measured += len(batch)
         pending = _missing(pending, store)
         if pending and not measured:

@@ -1,5 +1,7 @@
 """The runs of a cell: its swept values crossed with its seeds, as one stack."""
 
+from dataclasses import replace
+
 import torch
 
 from mue_check.data import Corpus
@@ -7,11 +9,22 @@ from mue_check.records import Cell
 from mue_check.training import Stack
 from mue_check.training.flaws import FLAWS
 
+KEPT = 4
+"""Captured stacks that are kept for cells of the same shape: a search asks for several of two arms in turn."""
+
+_captured: dict[tuple[str, int], Stack] = {}
+
 
 def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]:
-    """The stack of a cell with the swept value and the seed of each run."""
+    """The stack of a cell with the swept value and the seed of each run.
+
+    On a GPU a stack of the same shape that was captured before takes the new runs over: each shape is captured once.
+    """
     pairs = [(value, seed) for seed in cell.seeds for value in cell.values]
     values, seeds = [value for value, _ in pairs], [seed for _, seed in pairs]
+    shape = (replace(cell, values=(), seeds=()).key, len(pairs))
+    if cell.device != "cpu" and shape not in _captured and len(_captured) >= KEPT:
+        _captured.pop(next(iter(_captured)))
     stack = Stack(
         cell.model,
         cell.prescription,
@@ -25,5 +38,14 @@ def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]
         device=torch.device(cell.device),
         optimizer=FLAWS[cell.flaw],
         load_scaling=cell.load_scaling,
+        precision=cell.precision,
     )
+    # a user's module may keep more than its tensors
+    if cell.device != "cpu" and stack.model.router is None:
+        stack = _captured.setdefault(shape, stack).take(stack)
     return stack, values, seeds
+
+
+def forget_stacks() -> None:
+    """Give the memory of captured stacks back."""
+    _captured.clear()

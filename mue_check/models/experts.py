@@ -5,6 +5,7 @@ wide matrix product.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,8 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
 
 def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
     """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quickest for the shape."""
+    if routing.weights.dtype is not x_RMD.dtype:
+        routing = replace(routing, weights=routing.weights.to(x_RMD.dtype))
     if isinstance(routing, ExpertChoice):
         return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
     if isinstance(routing, DenseRouting):

@@ -39,6 +39,11 @@ def scaled(x: Tensor, multiplier: float) -> Tensor:
     return x if multiplier == 1 else x * multiplier
 
 
+def wide(x: Tensor) -> Tensor:
+    """bfloat16 as float32: for scores and losses, where rounding would decide."""
+    return x.float() if x.dtype is torch.bfloat16 else x
+
+
 class LanguageModel:
     """A stack of language models with one spec and one prescription; holds no tensors itself."""
 
@@ -136,7 +141,7 @@ class LanguageModel:
         """Mean cross-entropy per run, [R], in nats per token, predicting tokens[1:] from tokens[:-1]."""
         logits = self.logits(p, tokens_RBT[..., :-1], bias_LRE=bias_LRE, steering=steering, layers=layers)
         targets = tokens_RBT[..., 1:].flatten(1)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        loss = F.cross_entropy(wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
         return loss.view(targets.shape).mean(1)
 
     def _attention(self, p: Parameters, prefix: str, y_RMD: Tensor, positions: int, tap: Tap) -> Tensor:
@@ -174,7 +179,7 @@ class LanguageModel:
                 if logits_RME is not None:
                     tap(name + "_logits", logits_RME)
             return decided
-        logits_RME = torch.bmm(y_RMD, p[name])
+        logits_RME = wide(torch.bmm(y_RMD, p[name]))
         tap(name + "_logits", logits_RME)
         if steering is not None:
             bias_RE = steering.solve(layer, logits_RME)

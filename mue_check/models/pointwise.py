@@ -18,7 +18,7 @@ def apply(function: type[torch.autograd.Function], *tensors: Tensor) -> Tensor:
 
 def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
     """x / rms(x) * gain, per token (arXiv 1910.07467)."""
-    if x_RMD.is_cuda:  # one kernel there
+    if x_RMD.is_cuda or x_RMD.dtype is torch.bfloat16:  # one kernel there, and sums in float32
         return F.rms_norm(x_RMD, x_RMD.shape[-1:], eps=EPS) * gain_RD.unsqueeze(1)
     return apply(_RMSNorm, x_RMD, gain_RD)
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob, Prescription
 from mue_check.spec import ModelSpec, TrainSpec
 
@@ -43,6 +44,7 @@ class Cell:
     loads: tuple[str, ...] = ()
     load_scaling: float = 0.0
     device: str = "cpu"
+    precision: Precision = "fp32"
 
     @property
     def content(self) -> Content:
@@ -64,7 +66,7 @@ class Cell:
             "loads": list(self.loads),
             "load_scaling": self.load_scaling,
             "device": self.device,
-        }
+        } | ({"precision": self.precision} if self.precision != "fp32" else {})
 
     @property
     def key(self) -> str:

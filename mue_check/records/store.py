@@ -40,14 +40,17 @@ class Store:
         """Whether the cell was measured."""
         return self._path(cell.key).exists()
 
-    def put(self, cell: Cell, columns: Columns, *, core_seconds: float) -> None:
-        """Store a measured cell, under its lock; one that is there already stays as it is."""
+    def put(self, cell: Cell, columns: Columns, *, core_seconds: float, stacks: int = 1) -> None:
+        """Store a measured cell, under its lock; one that is there already stays as it is.
+
+        ``stacks`` says how many it took: more than one where the memory did not hold all runs.
+        """
         if self.has(cell):
             return
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise StoreError(f"columns of unequal length for {cell}: {lengths}")
-        cost = {"core_seconds": core_seconds, "runs": len(cell.values) * len(cell.seeds)}
+        cost = {"core_seconds": core_seconds, "runs": len(cell.values) * len(cell.seeds), "stacks": stacks}
         write_json(self.root / "costs" / f"{cell.key}.json", cost, alone=True)
         plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
         write_json(

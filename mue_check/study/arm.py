@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mue_check.data import load_corpus
+from mue_check.precision import Precision
 from mue_check.records import Cell
 from mue_check.rules import HyperParameters, Knob, Prescription
 from mue_check.spec import ModelSpec, TrainSpec
@@ -26,6 +27,7 @@ class Arm:
     flaw: str = ""
     load_scaling: float = 0.0
     device: str = "cpu"
+    precision: Precision = "fp32"
 
     def cell(
         self,
@@ -52,4 +54,5 @@ class Arm:
             loads=tuple(loads),
             load_scaling=self.load_scaling,
             device=self.device,
+            precision=self.precision,
         )

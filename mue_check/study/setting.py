@@ -67,6 +67,7 @@ class Study:
             knob=knob,
             load_scaling=rung.load_scaling,
             device=self.tier.device,
+            precision=self.tier.precision,
         )
 
     def name(self, *parts: str, rule: str | None = None) -> str:

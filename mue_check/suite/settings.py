@@ -101,6 +101,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
     )
     group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
+    group.addoption("--precision", metavar="fp32|tf32|bf16", help="of products, in every arm (default: the tier's)")
     group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
     group.addoption(
         "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
@@ -119,6 +120,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.conformance.expected import read_expected
     from mue_check.data import CORPORA, load_corpus
     from mue_check.errors import SpecError
+    from mue_check.precision import require_precision
     from mue_check.records import Store
     from mue_check.rules import get_rule
     from mue_check.spec import Scenario
@@ -127,6 +129,8 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     option = config.getoption
     tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
     require_device(tier)
+    if option("precision") is not None:
+        tier = replace(tier, precision=require_precision(option("precision"), tier.device))
     corpora = tier.corpora
     if (name := option("corpus")) is not None:
         if name.endswith(".bin"):
@@ -150,7 +154,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     if rule.name in beside:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
     options = ["--tier", tier.name]
-    for key in ("corpus", "tolerance", "router", "claim", "expected", "heldout", "beside", "study"):
+    for key in ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "study"):
         options += [f"--{key}", str(option(key))] if option(key) else []
     options += ["--rule", rule.name] if rule.name != "complete_mue" else []
     settings = Settings(

@@ -38,7 +38,7 @@ class AdamW:
         train: TrainSpec,
     ) -> None:
         rows = {Role(row.role): row for row in prescription.values(base)}
-        self.state, self.base_lr_R = state, lr
+        self.state, self.base_lr_R = state, lr.to(state.flat.device)
         self.beta1, self.beta2 = next((row.beta1, row.beta2) for row in rows.values())
         # the base learning rate is each run's own, so the rows' value is taken relative to base.lr
         self.lr = state.spread({role: row.lr / base.lr for role, row in rows.items()}, lr)
@@ -48,6 +48,10 @@ class AdamW:
         self.lr_times_decay = self.lr * state.spread(decay, weight_decay)
         self.eps = state.spread({role: row.eps for role, row in rows.items()})
         self.table = schedule_table(train, self.beta1, self.beta2).to(state.flat.device)
+
+    def constants(self) -> list[Tensor]:
+        """What a step reads and does not change."""
+        return [self.base_lr_R, self.lr, self.lr_times_decay, self.eps, self.table]
 
     def scale(self, factors: Tensor) -> None:
         """Multiply every update, decay and all, by ``factors`` [R*P]."""

@@ -1,56 +1,105 @@
-"""Run a step many times: one replayed CUDA graph on a GPU, the same function called plainly on a CPU."""
+"""Run a step many times: replayed CUDA graphs on a GPU, the same function called plainly on a CPU."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 WARMUP_STEPS = 3
 """Steps on a side stream before capture, so that lazy initialization stays out of the graph (torch.cuda.graphs)."""
+STEPS_PER_GRAPH = 8
+"""Steps of the larger of two graphs: a replay costs the host the same whatever is in it."""
 
 
-def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> Callable[[], None]:
-    """A callable that does one ``step``. On CUDA warms up, captures and restores every tensor in ``state``.
+class Stepper:
+    """A step and how it is repeated. Here: called, as on a CPU, or where it cannot be captured."""
 
-    ``state`` must hold every tensor that the step changes in place.
+    def __init__(self, step: Callable[[], None]) -> None:
+        self.step = step
+
+    def advance(self, steps: int) -> None:
+        """Do the step so many times."""
+        for _ in range(steps):
+            self.step()
+
+
+class Captured(Stepper):
+    """The step as two CUDA graphs, of one step and of several, in one memory pool.
+
+    ``state`` must hold every tensor that the step changes in place: it is restored after the warm-up. Each graph is
+    captured when it is first needed.
     """
-    if device.type != "cuda":
-        return step
-    saved = [tensor.clone() for tensor in state]
 
-    @torch.no_grad()
-    def restore() -> None:
-        for tensor, value in zip(state, saved, strict=True):
-            tensor.copy_(value)
+    def __init__(self, step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> None:
+        super().__init__(step)
+        self.device = device
+        saved = [tensor.clone() for tensor in state]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._warm_up(state, saved)
+        self._one = self._graph(1)
+        restore(state, saved)
+        self._state = state
 
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARMUP_STEPS):
-            step()
-            restore()  # every time: a short schedule has no fourth step
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    restore()
-    return graph.replay
+    def advance(self, steps: int) -> None:
+        """Replay graphs for so many steps."""
+        many, rest = divmod(steps, STEPS_PER_GRAPH)
+        for _ in range(many):
+            self.graph_of_many.replay()
+        for _ in range(rest):
+            self._one.replay()
+
+    @cached_property
+    def graph_of_many(self) -> torch.cuda.CUDAGraph:
+        """STEPS_PER_GRAPH steps in one graph."""
+        saved = [tensor.clone() for tensor in self._state]
+        graph = self._graph(STEPS_PER_GRAPH)
+        restore(self._state, saved)
+        return graph
+
+    def _warm_up(self, state: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP_STEPS):
+                self.step()
+                restore(state, saved)  # every time: a short schedule has no fourth step
+        torch.cuda.current_stream(self.device).wait_stream(side)
+
+    def _graph(self, steps: int) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            for _ in range(steps):
+                self.step()
+        return graph
+
+
+@torch.no_grad()
+def restore(state: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
+    """Put back what was there."""
+    for tensor, value in zip(state, saved, strict=True):
+        tensor.copy_(value)
+
+
+def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> Stepper:
+    """The step captured whole on CUDA; called plainly elsewhere."""
+    return Captured(step, state, device) if device.type == "cuda" else Stepper(step)
 
 
 def capture_if_possible(
     step: Callable[[], None], state: Sequence[Tensor], device: torch.device, say: Callable[[BaseException], None]
-) -> Callable[[], None]:
+) -> Stepper:
     """``capture``, or the ``step`` itself where code that is not ours breaks it; ``say`` then gets the error."""
     saved = [tensor.clone() for tensor in state]
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     try:
         return capture(step, state, device)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # a capture that broke off raises whatever the code under it does
         if stream is not None:
             torch.cuda.set_stream(stream)  # the broken capture has left its own
             torch.cuda.synchronize(device)
-        with torch.no_grad():
-            for tensor, value in zip(state, saved, strict=True):
-                tensor.copy_(value)
+        restore(state, saved)
         say(error)
-        return step
+        return Stepper(step)

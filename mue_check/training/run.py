@@ -1,7 +1,7 @@
 """A stack of runs in training: the step, its logs, and evaluation on the held-out part."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +19,19 @@ from mue_check.models.balancing import (
 )
 from mue_check.models.language_model import LanguageModel, Tap
 from mue_check.models.parameters import stable_seed
+from mue_check.precision import Precision, require_precision
 from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.spec import ModelSpec, TrainSpec
 from mue_check.training.adamw import AdamW
-from mue_check.training.capture import capture, capture_if_possible
+from mue_check.training.capture import Stepper, capture, capture_if_possible, restore
 from mue_check.training.load_scaling import update_factors
 from mue_check.training.state import RunState
+
+
+def set_products(precision: Precision, device: torch.device) -> None:
+    """Let this process's CUDA products use TF32, or not."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
@@ -38,7 +45,8 @@ class Stack:
     """R runs of one model on one corpus: run r has learning rate lrs[r] and seed seeds[r].
 
     ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s. ``load_scaling`` is
-    the strength of the causal probe (``training.load_scaling``).
+    the strength of the causal probe (``training.load_scaling``). ``precision`` holds for this process's products from
+    now on: train one stack after the other.
 
     A seed fixes init and data order, so runs of one seed differ in nothing but the learning rate, and
     arms with the same seeds see the same data.
@@ -59,6 +67,7 @@ class Stack:
         init_stds: Sequence[float] | None = None,
         optimizer: type[AdamW] = AdamW,
         load_scaling: float = 0.0,
+        precision: Precision = "fp32",
     ) -> None:
         for name, values in (("lrs", lrs), ("weight_decays", weight_decays), ("init_stds", init_stds)):
             if values is not None and len(values) != len(seeds):
@@ -67,7 +76,10 @@ class Stack:
         self.model = LanguageModel(model, prescription, vocab=corpus.vocab, context=train.context)
         self.train, self.device, self.runs = train, device, len(lrs)
         init_std = {Role(row.role): row.init_std for row in prescription.values(base)}
-        self.state = RunState(self.model.parameters, init_std=init_std, seeds=seeds, device=device)
+        self.precision = require_precision(precision, device.type)
+        set_products(precision, device)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.state = RunState(self.model.parameters, init_std=init_std, seeds=seeds, device=device, dtype=dtype)
         if init_stds is not None:
             self.state.scale_init(torch.tensor(init_stds) / base.init_std)
         self.optimizer = optimizer(
@@ -84,8 +96,8 @@ class Stack:
                 raise ValueError("load_scaling needs experts with a target load")
             self.optimizer.scale(update_factors(self.state, experts.target_load, load_scaling))
         held = {} if self.model.router is None else self.model.router.buffers(seeds, device)
-        self.tensors = {**self.state.parameters, **held}
-        """What a forward pass needs: the parameters, and the buffers of a user's router."""
+        self.tensors = {**self.state.leaves, **held}
+        """What a forward pass needs: the parameters as it computes with them, and the buffers of a user's router."""
         self.selection_bias = self.model.zero_bias(self.runs, device)
         self.steering = self.model.steering(self.runs, device)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
@@ -102,8 +114,8 @@ class Stack:
         return self.tokens[starts_RB.unsqueeze(-1) + self.offsets]
 
     @cached_property
-    def step(self) -> Callable[[], None]:
-        """One training step as a callable, captured whole where the device allows."""
+    def stepper(self) -> Stepper:
+        """The training step, captured whole where the device allows."""
         stack = weakref.proxy(self)  # a stack that held itself would keep its memory until the next collection
 
         def step() -> None:
@@ -113,7 +125,7 @@ class Stack:
         if router is None:
             return capture(step, self.buffers(), self.device)
         if self.device.type == "cuda" and router.capture_trouble:
-            return step
+            return Stepper(step)
         return capture_if_possible(step, self.buffers(), self.device, router.cannot_be_captured)
 
     def buffers(self) -> list[Tensor]:
@@ -123,10 +135,24 @@ class Stack:
         steering = [] if self.steering is None else self.steering.buffers()
         return [*self.state.buffers(), *bias, *steering, *moving, self.counter, self.log]
 
+    def take(self, other: "Stack") -> "Stack":
+        """Go on as a stack of the same shape would, with its runs and from its state; captured graphs stay good."""
+        if other is not self:
+            set_products(self.precision, self.device)
+            restore(self._tensors(), other._tensors())
+        return self
+
+    def _tensors(self) -> list[Tensor]:
+        """Everything that a step changes, and what it reads that differs between stacks of one shape."""
+        return [*self.buffers(), *self.tensors.values(), self.starts, *self.optimizer.constants()]
+
+    def step(self) -> None:
+        """Train for one more step."""
+        self.stepper.advance(1)
+
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""
-        for _ in range(steps):
-            self.step()
+        self.stepper.advance(steps)
 
     def _selection(self) -> dict[str, Any]:
         """What selection needs besides the weights, for a pass that leaves no trace."""
@@ -136,6 +162,7 @@ class Stack:
     @torch.no_grad()
     def evaluate(self) -> Tensor:
         """[R] float64: mean cross-entropy on the held-out windows, in nats per token."""
+        self.state.refresh()
         total = torch.zeros(self.runs, dtype=torch.float64, device=self.device)
         for window_BT in torch.split(self.heldout, self.train.batch):
             window_RBT = window_BT.expand(self.runs, -1, -1)
@@ -146,12 +173,14 @@ class Stack:
     @torch.no_grad()
     def probe(self, tokens_BT: Tensor, tap: Tap) -> None:
         """A forward pass on fixed tokens [B, T], the same for every run, showing each activation to ``tap``."""
+        self.state.refresh()
         tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
         self.model.logits(self.tensors, tokens_RBT, tap, **self._selection())
 
     @torch.no_grad()
     def routing(self, tokens_BT: Tensor) -> list[RoutingStatistics]:
         """How each layer routes fixed tokens [B, T], the same for every run; empty for a dense model."""
+        self.state.refresh()
         layers: list[LayerRouting] = []
         tokens_RBT = tokens_BT.expand(self.runs, -1, -1)
         self.model.logits(self.tensors, tokens_RBT, layers=layers, **self._selection())
@@ -165,6 +194,7 @@ def training_step(stack: Stack) -> None:
     The log holds the cross-entropy alone, whatever balances the load.
     """
     experts, bias = stack.model.experts, stack.selection_bias
+    stack.state.refresh()
     layers: list[LayerRouting] = []
     adds = stack.model.router is not None and stack.model.router.has_auxiliary_loss
     watched = layers if experts and (experts.balance != "none" or adds) else None

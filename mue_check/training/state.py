@@ -12,8 +12,9 @@ from mue_check.rules import Role
 class RunState:
     """Four flat float32 buffers of R*P numbers, tensor by tensor, each tensor [R, *shape] contiguous.
 
-    ``parameters`` maps names to leaf views of the parameter buffer; their ``.grad`` are views of the
-    gradient buffer, so that one pass over the flat buffers is one optimizer step for all runs.
+    ``parameters`` maps names to views of the parameter buffer, and their ``.grad`` are views of the gradient
+    buffer, so that one pass over the flat buffers is one optimizer step for all runs. ``leaves`` are what a pass
+    computes with: the parameters themselves, or their copies in ``dtype``.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class RunState:
         init_std: Mapping[Role, float],
         seeds: Sequence[int],
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.declared = tuple(declared)
         self.runs = len(seeds)
@@ -32,8 +34,12 @@ class RunState:
         self.gradient, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
         self.parameters = self.named(self.flat)
         self._gradients = self._views(self.gradient)
-        for leaf, gradient in zip(self.parameters.values(), self._gradients, strict=True):
-            leaf.requires_grad_(True).grad = gradient
+        for parameter, gradient in zip(self.parameters.values(), self._gradients, strict=True):
+            parameter.grad = gradient
+        self._rounded = None if dtype is torch.float32 else self.flat.to(dtype)
+        self.leaves = self.parameters if self._rounded is None else self.named(self._rounded)
+        for leaf in self.leaves.values():
+            leaf.requires_grad_(True)
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
         """Views [R, *shape] of a buffer that is laid out like these, by parameter name."""
@@ -43,9 +49,15 @@ class RunState:
         parts = torch.split(flat, self.sizes)
         return [part.view(self.runs, *p.shape) for part, p in zip(parts, self.declared, strict=True)]
 
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Round the parameters anew, where passes compute with copies of them."""
+        if self._rounded is not None:
+            self._rounded.copy_(self.flat)
+
     def differentiate(self, objective: Tensor) -> None:
         """Write the gradient of a number over the gradient buffer; 0 where it does not depend on a parameter."""
-        leaves = list(self.parameters.values())
+        leaves = list(self.leaves.values())
         gradients = torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
         torch._foreach_copy_(self._gradients, gradients)
 
@@ -69,4 +81,5 @@ class RunState:
 
     def buffers(self) -> list[Tensor]:
         """Everything that a step changes in place."""
-        return [self.flat, self.gradient, self.first, self.second]
+        rounded = [] if self._rounded is None else [self._rounded]
+        return [self.flat, self.gradient, self.first, self.second, *rounded]

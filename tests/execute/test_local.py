@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -7,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
 from mue_check.data import load_corpus
 from mue_check.execute import ensure
-from mue_check.execute.batches import make_batches, runs_of_a_stack
+from mue_check.execute.batches import make_batches, measure
+from mue_check.execute.memory import runs_of_a_stack
 from mue_check.measure import MEASUREMENTS
 from mue_check.records import Cell, Store
 
@@ -142,3 +145,45 @@ def test_a_batch_is_alike_and_no_larger_than_a_stack() -> None:
     batches = make_batches([*cells, other, *large, *probed])
     assert [len(batch) for batch in batches] == [2, 2, 1, 1, 1, 1, 1, 1]
     assert sum(batches, ()) == (*cells, other, *large, *probed)
+
+
+def crowded(most: int, whole=MEASUREMENTS["loss_grid"]):
+    """The measurement on a device that holds so many runs."""
+
+    def measure_loss_grid(cell, corpus):
+        if len(cell.values) * len(cell.seeds) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(cell, corpus)
+
+    return measure_loss_grid
+
+
+@pytest.mark.parametrize(("most", "stacks"), [(6, 1), (5, 2), (2, 3), (1, 6)])
+def test_a_stack_that_does_not_fit_is_split_and_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, most: int, stacks: int
+) -> None:
+    batch = tuple(make_cells(3))
+    whole = measure(batch)
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", crowded(most))
+    split = measure(batch)
+    assert [each.columns for each in split] == [each.columns for each in whole]
+    assert [each.stacks for each in split] == [stacks] * 3
+    ensure(batch, store)
+    costs = [json.loads(path.read_text()) for path in (store.root / "costs").glob("*.json")]
+    assert [cost["stacks"] for cost in costs] == [stacks] * 3
+
+
+def test_a_run_that_does_not_fit_and_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", crowded(0))
+    with pytest.raises(torch.OutOfMemoryError):
+        measure(tuple(make_cells(2)))
+    asked = []
+
+    def fail(cell, corpus):
+        asked.append(cell)
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        measure(tuple(make_cells(2)))
+    assert len(asked) == 1

@@ -11,8 +11,10 @@ from mue_check.models.content_blind import content_blind, place_keys
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
 from mue_check.models.foreign import LOADED
 from mue_check.models.routing import route
+from mue_check.precision import Precision
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
+from mue_check.training.capture import STEPS_PER_GRAPH, Captured
 from mue_check.training.noise import CLONES, gradient_noise
 from tests.models import foreign_routers as users
 
@@ -23,7 +25,7 @@ REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.st
 LRS, SEEDS = [2.0**-9, 2.0**-7, 2.0**-6, 2.0**-7], [0, 0, 0, 1]
 
 
-def build(text: str, device: str = "cuda", lrs=LRS, seeds=SEEDS) -> Stack:
+def build(text: str, device: str = "cuda", lrs=LRS, seeds=SEEDS, precision: Precision = "fp32") -> Stack:
     target = parse_scenario(text, default=REFERENCE)
     prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
     base = HyperParameters(lr=1.0, init_std=0.1)
@@ -36,6 +38,7 @@ def build(text: str, device: str = "cuda", lrs=LRS, seeds=SEEDS) -> Stack:
         lrs=lrs,
         seeds=seeds,
         device=torch.device(device),
+        precision=precision,
     )
 
 
@@ -139,7 +142,9 @@ def test_looking_at_the_noise_between_captured_steps_changes_nothing(text: str) 
 def test_capture_restores_the_state_after_its_warm_up(text: str) -> None:
     stack = build(text)
     before = [tensor.clone() for tensor in stack.buffers()]
-    assert callable(stack.step)
+    stepper = stack.stepper
+    assert isinstance(stepper, Captured)
+    assert stepper.graph_of_many
     for tensor, value in zip(stack.buffers(), before, strict=True):
         torch.testing.assert_close(tensor, value, rtol=0, atol=0, equal_nan=True)
 
@@ -194,3 +199,34 @@ def test_the_grouped_product_in_bf16() -> None:
     ours, theirs = (product(x, up, gate, down, routing) for product in (grouped_experts, all_experts))
     difference = (ours - theirs).double().norm() / theirs.double().norm()
     assert difference < 2e-2
+
+
+@pytest.mark.parametrize("steps", [1, STEPS_PER_GRAPH - 1, STEPS_PER_GRAPH, STEPS_PER_GRAPH + 3])
+def test_graphs_of_several_steps_do_as_many(steps: int) -> None:
+    captured, eager = build("16e2a"), build("16e2a")
+    captured.advance(steps)
+    for _ in range(steps):
+        training_step(eager)
+    assert int(captured.counter) == steps
+    torch.testing.assert_close(captured.log[:steps], eager.log[:steps], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("text", ["d=32", "16e2a", "64e2a,h=16"])
+def test_lower_precisions_train_alike(text: str, precision: Precision) -> None:
+    full = build(text)
+    full.advance(TRAIN.steps)
+    low = build(text, precision=precision)  # a stack sets the products of all that comes after it
+    low.advance(TRAIN.steps)
+    assert not torch.equal(full.log, low.log)
+    torch.testing.assert_close(low.log, full.log, rtol=5e-2, atol=5e-2)
+
+
+@pytest.mark.parametrize("text", ["16e2a", "16e2a,balance=selection_bias", STEERED[0]])
+def test_a_captured_stack_trains_other_runs_as_a_new_one_does(text: str) -> None:
+    used, fresh = build(text), build(text, lrs=LRS[::-1], seeds=[5, 6, 6, 7])
+    used.advance(12)
+    used.take(build(text, lrs=LRS[::-1], seeds=[5, 6, 6, 7]))
+    for stack in (used, fresh):
+        stack.advance(12)
+    torch.testing.assert_close(used.log, fresh.log, rtol=1e-4, atol=1e-5, equal_nan=True)

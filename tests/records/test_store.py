@@ -142,3 +142,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         Store(tmp_path / "file" / "study").prepare()
+
+
+def test_the_precision_is_part_of_a_cell_unless_it_is_float32() -> None:
+    assert "precision" not in make_cell().content
+    assert len({make_cell(precision=precision).key for precision in ("fp32", "tf32", "bf16")}) == 3

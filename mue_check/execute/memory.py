@@ -1,0 +1,49 @@
+"""How many runs are trained together: what a CPU's cache or a GPU's memory holds."""
+
+from dataclasses import replace
+
+import torch
+
+from mue_check.data import load_corpus
+from mue_check.measure.stacking import forget_stacks, stack_of
+from mue_check.records import Cell
+from mue_check.training import training_step
+
+NUMBERS = 2**17
+"""Numbers of one activation, [R, M, D], of a stack on a CPU: beyond that it leaves the cache (reports/bench)."""
+MARGIN = 0.8
+"""Of a GPU's free memory: captured graphs, probes and evaluation take the rest."""
+
+_BYTES: dict[str, int] = {}
+
+
+def runs_of_a_stack(cell: Cell) -> int:
+    """How many runs like this cell's are best trained together; at least one."""
+    if cell.device == "cpu":
+        return max(1, NUMBERS // (cell.train.tokens_per_step * cell.model.width))
+    return max(1, int(MARGIN * free_bytes() / bytes_of_a_run(cell)))
+
+
+def free_bytes() -> int:
+    """What this process could still take of the current GPU."""
+    free, _ = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+
+
+def bytes_of_a_run(cell: Cell) -> int:
+    """The most that one run holds on the GPU during a step: measured once per shape, on a stack of one."""
+    one = replace(cell, values=cell.values[:1], seeds=(0,))
+    if one.key not in _BYTES:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        stack, _, _ = stack_of(one, load_corpus(one.corpus))
+        training_step(stack)
+        _BYTES[one.key] = torch.cuda.max_memory_allocated() - before
+        forget_stacks()
+    return _BYTES[one.key]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on a GPU or a CPU, or Python could not get the memory that it asked for."""
+    cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
