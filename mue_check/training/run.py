@@ -24,6 +24,7 @@ from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.spec import ModelSpec, TrainSpec
 from mue_check.training.adamw import AdamW
 from mue_check.training.capture import Stepper, capture, capture_if_possible, restore
+from mue_check.training.compiling import compiled_if_asked
 from mue_check.training.load_scaling import update_factors
 from mue_check.training.state import RunState
 
@@ -98,6 +99,9 @@ class Stack:
         held = {} if self.model.router is None else self.model.router.buffers(seeds, device)
         self.tensors = {**self.state.leaves, **held}
         """What a forward pass needs: the parameters as it computes with them, and the buffers of a user's router."""
+        # a user's router is called as it is
+        optional = compiled_if_asked if self.model.router is None else lambda function: function
+        self.losses, self.update = optional(self.model.losses), optional(self.optimizer.step)
         self.selection_bias = self.model.zero_bias(self.runs, device)
         self.steering = self.model.steering(self.runs, device)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
@@ -198,7 +202,7 @@ def training_step(stack: Stack) -> None:
     layers: list[LayerRouting] = []
     adds = stack.model.router is not None and stack.model.router.has_auxiliary_loss
     watched = layers if experts and (experts.balance != "none" or adds) else None
-    losses_R = stack.model.losses(stack.tensors, stack.batch(), bias_LRE=bias, steering=stack.steering, layers=watched)
+    losses_R = stack.losses(stack.tensors, stack.batch(), bias_LRE=bias, steering=stack.steering, layers=watched)
     objective_R = losses_R
     if experts and experts.balance == "auxiliary_loss":
         objective_R = losses_R + AUXILIARY_COEFFICIENT * auxiliary_loss(layers, experts.router)
@@ -206,7 +210,7 @@ def training_step(stack: Stack) -> None:
         if layer.auxiliary_R is not None:
             objective_R = objective_R + layer.auxiliary_R
     stack.state.differentiate(objective_R.sum())
-    stack.optimizer.step(stack.counter)
+    stack.update(stack.counter)
     if bias is not None:
         update_selection_bias(bias, layers)
     stack.log.index_copy_(0, stack.counter, losses_R.detach().unsqueeze(0))
