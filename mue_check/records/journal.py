@@ -25,7 +25,7 @@ def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
     runs = sum(len(cell.values) * len(cell.seeds) for cell in cells)
     first = cells[0]
     what = f"{first.measurement} {first.model} {first.train} on {first.corpus}, rule {first.prescription.rule}"
-    what = f"{len(cells)} cells, {runs} runs, CUDA_VISIBLE_DEVICES={visible}: {what}"
+    what = f"cells {len(cells)}, runs {runs}, CUDA_VISIBLE_DEVICES={visible}: {what}"
     path = root / "logs" / f"{worker}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
