@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +46,7 @@ def test_every_worker_begins_with_one_of_the_longest(workers: int, count: int) -
     found = queues(work[::-1], workers)
     assert sorted(queue[0] for queue in found) == sorted(work[:workers])
     assert all(queue == sorted(queue, reverse=True) for queue in found)
-    assert sorted(sum(found, [])) == sorted(work)
+    assert sorted(itertools.chain(*found)) == sorted(work)
 
 
 def test_blocks_are_even() -> None:

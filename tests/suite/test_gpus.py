@@ -1,4 +1,4 @@
-"""``--gpus``: which worker gets which GPU, and what is refused. The tests inside are toys: only their environment counts."""
+"""Which worker gets which GPU, and what is refused. The tests inside are toys: only their environment counts."""
 
 import subprocess
 import sys

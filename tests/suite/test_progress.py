@@ -19,7 +19,7 @@ Gpus = Callable[..., None]
 
 
 def screen(written: str) -> list[str]:
-    """What a terminal shows of the sequences that are used: return, newline, up, right, erase to the end of the line."""
+    """What a terminal shows; it knows return, newline, up, right, and erase to the end of the line."""
     rows, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
         if part == "\r":
@@ -86,7 +86,7 @@ def test_who_is_shown_a_line(monkeypatch: pytest.MonkeyPatch, change: dict[str, 
     for name in ("CI", "BUILD_NUMBER", "TERM"):
         monkeypatch.setenv(name, str(world.get(name, "")))
     config = SimpleNamespace(
-        pluginmanager=SimpleNamespace(get_plugin=lambda name: SimpleNamespace(isatty=lambda: world["isatty"])),
+        pluginmanager=SimpleNamespace(get_plugin=lambda name: SimpleNamespace(isatty=world["isatty"])),
         get_verbosity=lambda: world["verbosity"],
         option=SimpleNamespace(dist=world["dist"], collectonly=world["collectonly"]),
     )
