@@ -46,7 +46,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", MARKER)
-    if config.option.gpus:
+    if config.getoption("gpus", None):
         again.register(config)
 
 

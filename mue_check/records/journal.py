@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from multiprocessing import current_process
 from pathlib import Path
 
 from mue_check.records.cell import Cell
@@ -20,7 +21,8 @@ def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
     if not cells:
         yield
         return
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    process = current_process().name
+    worker = os.environ.get("PYTEST_XDIST_WORKER") or ("main" if process == "MainProcess" else process)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     runs = sum(len(cell.values) * len(cell.seeds) for cell in cells)
     first = cells[0]

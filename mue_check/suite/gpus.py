@@ -38,7 +38,7 @@ def add_gpu_options(group: pytest.OptionGroup) -> None:
 
 def give_gpus(config: pytest.Config) -> None:
     """Start the workers that ``--gpus`` asks for, each with its own GPUs; SpecError where that cannot be."""
-    count, each = config.option.gpus, config.option.gpus_per_worker
+    count, each = config.getoption("gpus", None), config.getoption("gpus_per_worker", None)
     if hasattr(config, "workerinput") or (count is None and each is None):
         return
     if count is None:

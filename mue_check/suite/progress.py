@@ -59,7 +59,7 @@ class Progress:
         worker = report.node.gateway.id
         if report.when == "setup":
             self.busy[worker] = report.nodeid.rpartition("::")[2].removeprefix("test_")
-        elif report.when == "teardown":
+        elif report.when != "call" and str(report.outcome) != "rerun":  # torn down, or its worker died again
             self.busy.pop(worker, None)
             self.done.add(report.nodeid)
         if self.line is None:
