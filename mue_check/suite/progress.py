@@ -45,7 +45,7 @@ class Progress:
     def text(self) -> str:
         """Tests, cells, time, and who is at what."""
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
-        at = "".join(f"  {worker} {test}" for worker, test in sorted(self.busy.items()))
+        at = "".join(f"  {worker} {test}" for worker, test in sorted(self.busy.copy().items()))
         return f"{len(self.done)}/{self.total} tests, {self._stored() - self.before} cells, {minutes}:{seconds:02}{at}"
 
     @pytest.hookimpl(optionalhook=True)
@@ -80,8 +80,10 @@ class Progress:
             self.line.close()
 
     def _tell(self) -> None:
-        while self.line is not None and not self.over.wait(_SECONDS):
+        while self.line is not None:
             self.line.show(self.text)
+            if self.over.wait(_SECONDS):
+                break
 
     def _stored(self) -> int:
         return sum(1 for _ in self.cells.glob("*.json"))
