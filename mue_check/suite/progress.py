@@ -23,7 +23,7 @@ def is_wanted(config: pytest.Config) -> bool:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     quiet = config.get_verbosity() < 0 or os.environ.get("TERM") == "dumb"
     ci = any(os.environ.get(name) for name in ("CI", "BUILD_NUMBER"))
-    has_workers = getattr(config.option, "dist", "no") != "no" and not config.option.collectonly
+    has_workers = config.pluginmanager.has_plugin("dsession")
     return has_workers and terminal is not None and bool(terminal.isatty) and not quiet and not ci
 
 

@@ -74,21 +74,22 @@ def test_the_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"isatty": False}, False),
         ({"verbosity": -1}, False),
         ({"verbosity": 1}, True),
-        ({"dist": "no"}, False),
-        ({"collectonly": True}, False),
+        ({"workers": False}, False),
         ({"CI": "true"}, False),
         ({"BUILD_NUMBER": "7"}, False),
         ({"TERM": "dumb"}, False),
     ],
 )
 def test_who_is_shown_a_line(monkeypatch: pytest.MonkeyPatch, change: dict[str, object], wanted: bool) -> None:
-    world = {"isatty": True, "verbosity": 0, "dist": "worksteal", "collectonly": False, "TERM": "xterm", **change}
+    world = {"isatty": True, "verbosity": 0, "workers": True, "TERM": "xterm", **change}
     for name in ("CI", "BUILD_NUMBER", "TERM"):
         monkeypatch.setenv(name, str(world.get(name, "")))
     config = SimpleNamespace(
-        pluginmanager=SimpleNamespace(get_plugin=lambda name: SimpleNamespace(isatty=world["isatty"])),
+        pluginmanager=SimpleNamespace(
+            get_plugin=lambda name: SimpleNamespace(isatty=world["isatty"]),
+            has_plugin=lambda name: world["workers"],
+        ),
         get_verbosity=lambda: world["verbosity"],
-        option=SimpleNamespace(dist=world["dist"], collectonly=world["collectonly"]),
     )
     assert is_wanted(config) is wanted
 
@@ -110,6 +111,13 @@ def on_a_terminal(command: list[str]) -> tuple[int, str]:
                 break
             written += part
     return process.wait(), written.decode().replace("\r\n", "\n")
+
+
+def test_without_workers_there_is_no_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "suites/test_router.py", "-k", "weight-sum", "--dist", "worksteal"]
+    code, written = on_a_terminal([*command, "--study", str(tmp_path)])
+    assert code == 0, written
+    assert " tests, " not in written
 
 
 def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus: Gpus, tmp_path: Path) -> None:
