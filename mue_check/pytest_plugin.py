@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
-from mue_check.suite import conformance
+from mue_check.suite import again, conformance
 from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
+from mue_check.suite.dealing import deal
+from mue_check.suite.gpus import give_gpus
+from mue_check.suite.progress import Progress, is_wanted
 from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
 from mue_check.suite.teller import Teller
 
@@ -31,9 +34,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Start workers where an option asks for them: before xdist looks whether there are any."""
+    try:
+        give_gpus(config)
+    except MueCheckError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", MARKER)
+    if config.getoption("gpus", None):
+        again.register(config)
 
 
 def activate(config: pytest.Config) -> None:
@@ -44,11 +58,19 @@ def activate(config: pytest.Config) -> None:
         config.stash[_SETTINGS] = read_settings(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
+    again.register(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Teller(config), "mue_check-teller")
     # few long tests: an idle worker takes over what a busy one has queued
     if getattr(config.option, "dist", None) == "load":
         config.option.dist = "worksteal"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Show how far the workers are, now that there is a terminal to show it on."""
+    config = session.config
+    if _SETTINGS in config.stash and is_wanted(config):
+        config.pluginmanager.register(Progress(config, config.stash[_SETTINGS].root), "mue_check-progress")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -74,7 +96,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Longest first, dealt out to the workers like cards; axes that were not asked for fall away."""
+    """Longest first, dealt out to the workers; axes that were not asked for fall away."""
     settings = config.stash.get(_SETTINGS, None)
     if settings is None:
         return
@@ -86,10 +108,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # pytest makes one item of no case at all
         (wanted if asked and "NOTSET" not in item.name else unwanted).append(item)
     config.hook.pytest_deselected(items=unwanted)
-    wanted.sort(key=_work, reverse=True)
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    # xdist gives each worker a block of neighbours to begin with
-    items[:] = [item for first in range(workers) for item in wanted[first::workers]]
+    items[:] = deal(wanted, getattr(config, "workerinput", {}).get("workercount", 1), _work)
 
 
 def _work(item: pytest.Item) -> float:

@@ -8,6 +8,7 @@ from filelock import Timeout
 
 from mue_check.execute.batches import Batch, Measured, make_batches, measure
 from mue_check.records import Cell, Store
+from mue_check.records.journal import at_work
 
 _POLL_SECONDS = 0.2
 
@@ -32,7 +33,7 @@ def ensure(cells: Sequence[Cell], store: Store, executor: Executor = here) -> No
         measured = 0
         # this process can do one at a time, and leaves the rest to others that want the same
         for wanted in make_batches(pending) if executor is here else [pending]:
-            with _claimed(wanted, store) as mine:
+            with _claimed(wanted, store) as mine, at_work(store.root, mine):
                 for batch, found in executor(make_batches(mine)):
                     for cell, each in zip(batch, found, strict=True):
                         store.put(cell, each.columns, core_seconds=each.core_seconds, stacks=each.stacks)

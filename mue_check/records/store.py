@@ -1,7 +1,8 @@
 """An append-only store of measured cells: one file per cell, named by its content, written whole or not at all.
 
 Folder layout: ``cells/<key>.json`` the numbers, ``costs/<key>.json`` what they cost (apart, since it
-differs from run to run and the numbers do not), ``comparisons/`` what was asked of them, ``locks/``.
+differs from run to run and the numbers do not), ``comparisons/`` what was asked of them, ``locks/``,
+``logs/`` what each process was at (``records.journal``).
 """
 
 import math

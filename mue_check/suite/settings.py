@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mue_check.suite.gpus import add_gpu_options
+
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
     from mue_check.conformance.claim import RoutingSpec
@@ -81,8 +83,9 @@ def add_options(parser: pytest.Parser) -> None:
     """The options of ``pytest suites/``."""
     group = parser.getgroup("mue_check", "transfer suites of mue_check (pytest suites/)")
     group.addoption(
-        "--tier", default="smoke", help="how large and how long: smoke (default), cpu, lab (sigma_0), gpu, full"
+        "--tier", help="how large and how long: smoke (default), cpu, lab (sigma_0), gpu (default with --gpus), full"
     )
+    add_gpu_options(group)
     group.addoption("--axes", metavar="A,B", help="only these axes, e.g. width,activated_experts (default: all)")
     group.addoption(
         "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
@@ -127,7 +130,8 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.tiers import get_tier, require_device
 
     option = config.getoption
-    tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
+    tier = get_tier(option("tier") or ("gpu" if option("gpus") else "smoke"))
+    rule, axes = get_rule(option("rule")), parse_axes(option("axes"))
     require_device(tier)
     if option("precision") is not None:
         tier = replace(tier, precision=require_precision(option("precision"), tier.device))

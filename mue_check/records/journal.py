@@ -1,0 +1,47 @@
+"""What each process was at, in ``logs/<worker>.log`` of the study: a line at the beginning and one at the end."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from multiprocessing import current_process
+from pathlib import Path
+
+from mue_check.records.cell import Cell
+
+
+@contextmanager
+def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
+    """Note in the study ``root`` that this process measures these cells, and how that ended; no cells, no note.
+
+    Lines hold the time (UTC), what, how many cells and runs, wall seconds and CUDA_VISIBLE_DEVICES. A line is written
+    at once: of a process that is killed the last one says what it was at.
+    """
+    if not cells:
+        yield
+        return
+    process = current_process().name
+    worker = os.environ.get("PYTEST_XDIST_WORKER") or ("main" if process == "MainProcess" else process)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    runs = sum(len(cell.values) * len(cell.seeds) for cell in cells)
+    first = cells[0]
+    what = f"{first.measurement} {first.model} {first.train} on {first.corpus}, rule {first.prescription.rule}"
+    what = f"cells {len(cells)}, runs {runs}, CUDA_VISIBLE_DEVICES={visible}: {what}"
+    path = root / "logs" / f"{worker}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    _write(path, f"begins {what}")
+    ending = "done"
+    try:
+        yield
+    except BaseException as error:
+        ending = f"stopped by {type(error).__name__}"
+        raise
+    finally:
+        _write(path, f"{ending} in {time.monotonic() - began:.1f} s: {what}")
+
+
+def _write(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n")

@@ -1,0 +1,120 @@
+"""``--gpus N``: a worker for each GPU of this machine. nvidia-smi lists them; torch is not imported here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+
+from mue_check.errors import SpecError
+from mue_check.suite.workers import refuse_other_workers, start_workers
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SECONDS = 60  # nvidia-smi waits for a GPU that hangs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU as ``nvidia-smi -L`` lists it, with the parts that it is cut into."""
+
+    index: str
+    uuid: str
+    parts: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """The one device that a process sees of it."""
+        return self.parts[0] if self.parts else self.uuid
+
+
+def add_gpu_options(group: pytest.OptionGroup) -> None:
+    """``--gpus`` and ``--gpus-per-worker``."""
+    group.addoption("--gpus", type=int, metavar="N", help="one worker for each of N GPUs, which --tier gpu is for")
+    group.addoption("--gpus-per-worker", type=int, metavar="K", help="each worker sees K of the N GPUs (default: 1)")
+
+
+def give_gpus(config: pytest.Config) -> None:
+    """Start the workers that ``--gpus`` asks for, each with its own GPUs; SpecError where that cannot be."""
+    count, each = config.getoption("gpus", None), config.getoption("gpus_per_worker", None)
+    if hasattr(config, "workerinput") or (count is None and each is None):
+        return
+    if count is None:
+        raise SpecError(f"--gpus-per-worker {each}: goes with --gpus N")
+    each = 1 if each is None else each
+    if count <= 0:
+        raise SpecError(f"--gpus {count}: must be above 0")
+    if each <= 0 or count % each:
+        raise SpecError(f"--gpus-per-worker {each}: must be above 0 and divide --gpus {count}")
+    refuse_other_workers(config, f"--gpus {count}")
+    try:
+        ids = visible_ids(list_gpus(), os.environ.get(_VISIBLE))
+        if len(ids) < count:
+            where = f"{_VISIBLE}={os.environ[_VISIBLE]!r} leaves" if _VISIBLE in os.environ else "this machine has"
+            raise SpecError(f"{where} {len(ids)} GPUs ({', '.join(ids)})" if ids else f"{where} no GPU")
+        if each > 1 and any(name.startswith("MIG-") for name in ids[:count]):
+            raise SpecError(f"--gpus-per-worker {each}: a process sees one MIG device at most")
+    except SpecError as error:
+        raise SpecError(f"--gpus {count}: {error}") from None
+    # numbers mean what nvidia-smi says, unless somebody has chosen some by the order of CUDA
+    order = {} if _VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    shares = [",".join(ids[at : at + each]) for at in range(0, count, each)]
+    start_workers(config, [{_VISIBLE: share, **order, "OMP_NUM_THREADS": "1"} for share in shares])
+
+
+def list_gpus() -> list[Gpu]:
+    """The GPUs that nvidia-smi lists; SpecError where it cannot, or where there are none."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS
+        )
+    except OSError as error:
+        raise SpecError(f"no GPU was found: nvidia-smi cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise SpecError(f"no GPU was found: nvidia-smi did not answer in {_SECONDS} s") from None
+    said = (done.stdout + done.stderr).strip().partition("\n")[0]
+    if done.returncode != 0:
+        raise SpecError(f"no GPU was found: nvidia-smi ended with {done.returncode}: {said}")
+    gpus: list[Gpu] = []
+    for line in done.stdout.splitlines():
+        if whole := re.match(r"GPU (\d+): .*\(UUID: (GPU-[^)]+)\)", line):
+            gpus.append(Gpu(index=whole[1], uuid=whole[2]))
+        elif gpus and (part := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line)):
+            gpus[-1] = Gpu(index=gpus[-1].index, uuid=gpus[-1].uuid, parts=(*gpus[-1].parts, part[1]))
+    if not gpus:
+        raise SpecError(f"no GPU was found: nvidia-smi lists none: {said}")
+    return gpus
+
+
+def visible_ids(gpus: list[Gpu], outer: str | None) -> list[str]:
+    """What may stand in CUDA_VISIBLE_DEVICES: all that there are, or of ``outer`` what is there, spelt as there.
+
+    SpecError on an id that is unknown or names a device twice.
+    """
+    if outer is None:
+        return [name for gpu in gpus for name in gpu.parts or (gpu.index,)]
+    found: dict[str, str] = {}
+    for name in (part.strip() for part in outer.split(",") if outer.strip()):
+        if name == "-1":  # CUDA sees nothing from there on
+            break
+        device = _device(gpus, name)
+        if device is None:
+            there = ", ".join(name for gpu in gpus for name in (gpu.index, gpu.uuid, *gpu.parts))
+            raise SpecError(f"{_VISIBLE}={outer!r}: no GPU {name!r}, there are {there}")
+        if device in found:
+            raise SpecError(f"{_VISIBLE}={outer!r}: {name} is there twice")
+        found[device] = name
+    return list(found.values())
+
+
+def _device(gpus: list[Gpu], name: str) -> str | None:
+    """The device that an index, or the beginning of a UUID, names."""
+    if name.isdecimal():
+        return next((gpu.device for gpu in gpus if int(gpu.index) == int(name)), None)
+    if not name.startswith(("GPU-", "MIG-")):
+        return None
+    fits = [gpu.device for gpu in gpus if gpu.uuid.startswith(name)]
+    fits += [part for gpu in gpus for part in gpu.parts if part.startswith(name)]
+    return fits[0] if len(fits) == 1 else None

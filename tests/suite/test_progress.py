@@ -1,0 +1,143 @@
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from _pytest._io import TerminalWriter
+
+from mue_check.suite.progress import is_wanted
+from mue_check.suite.status_line import StatusLine
+
+ROOT = Path(__file__).parents[2]
+Gpus = Callable[..., None]
+
+
+def screen(written: str) -> list[str]:
+    """What a terminal shows; it knows return, newline, up, right, and erase to the end of the line."""
+    rows, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row == len(rows))
+        elif part == "\x1b[K":
+            rows[row] = rows[row][:column]
+        elif part == "\x1b[A":
+            row -= 1
+        elif part.startswith("\x1b") and part.endswith("C"):
+            column += int(part[2:-1])
+        elif not part.startswith("\x1b"):
+            rows[row] = rows[row].ljust(column)[:column] + part + rows[row][column + len(part) :]
+            column += len(part)
+    return rows
+
+
+def test_the_line_gives_way_to_all_that_is_written() -> None:
+    plain, shown = TerminalWriter(io.StringIO()), TerminalWriter(io.StringIO())
+    stream = shown._file
+    line = StatusLine(shown)
+    for number, text in enumerate(
+        [".", ".", "F", "\n", "an answer\n", "x", "y\nz", "\n", "\rready: 1", "\rready: 12\n"]
+    ):
+        for writer in (plain, shown):
+            writer.write(text, green=number == 2)
+        for times in range(number % 3):
+            line.show(f"{number} tests {times}")
+            below = screen(stream.getvalue())
+            assert below[-1 if below[-1] else -2] == f"{number} tests {times}"
+    line.close()
+    shown.write("end")
+    plain.write("end")
+    assert shown._file is stream
+    assert [row for row in screen(stream.getvalue()) if row] == [row for row in screen(plain._file.getvalue()) if row]
+
+
+def test_the_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    writer = TerminalWriter(io.StringIO())
+    stream = writer._file
+    StatusLine(writer).show("x" * 50)
+    assert stream.getvalue() == "x" * 19
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, True),
+        ({"isatty": False}, False),
+        ({"verbosity": -1}, False),
+        ({"verbosity": 1}, True),
+        ({"workers": False}, False),
+        ({"CI": "true"}, False),
+        ({"BUILD_NUMBER": "7"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_who_is_shown_a_line(monkeypatch: pytest.MonkeyPatch, change: dict[str, object], wanted: bool) -> None:
+    world = {"isatty": True, "verbosity": 0, "workers": True, "TERM": "xterm", **change}
+    for name in ("CI", "BUILD_NUMBER", "TERM"):
+        monkeypatch.setenv(name, str(world.get(name, "")))
+    config = SimpleNamespace(
+        pluginmanager=SimpleNamespace(
+            get_plugin=lambda name: SimpleNamespace(isatty=world["isatty"]),
+            has_plugin=lambda name: world["workers"],
+        ),
+        get_verbosity=lambda: world["verbosity"],
+    )
+    assert is_wanted(config) is wanted
+
+
+def on_a_terminal(command: list[str]) -> tuple[int, str]:
+    """Exit code, and all that is written to a terminal of 150 columns."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "150", "CI": "", "BUILD_NUMBER": ""}
+    process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    written = b""
+    with open(ours, "rb", buffering=0) as terminal:
+        while True:
+            try:
+                part = terminal.read(65536)
+            except OSError:  # Linux: the other end is closed
+                break
+            if not part:
+                break
+            written += part
+    return process.wait(), written.decode().replace("\r\n", "\n")
+
+
+def test_without_workers_there_is_no_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "suites/test_router.py", "-k", "weight-sum", "--dist", "worksteal"]
+    code, written = on_a_terminal([*command, "--study", str(tmp_path)])
+    assert code == 0, written
+    assert " tests, " not in written
+
+
+def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus: Gpus, tmp_path: Path) -> None:
+    """A real run: stand-in GPUs, one reference and two targets."""
+    gpus(4)
+    study = tmp_path / "study"
+    suite = ["suites/test_routing_hybrids.py", "-k", "early", "--tier", "smoke", "--study", str(study)]
+    gpu = ["--gpus", "4", "--gpus-per-worker", "2"]
+    code, written = on_a_terminal([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite, *gpu])
+    assert code == 0, written
+    shown = re.findall(r"(\d)/2 tests, (\d+) cells, 0:\d\d((?:  gw\d early_curve\[\S+\])*)", written)
+    assert shown, written
+    assert any(busy for _, _, busy in shown)
+    assert [int(cells) for _, cells, _ in shown] == sorted(int(cells) for _, cells, _ in shown)
+    rows = screen(written)
+    assert not [row for row in rows if "/2 tests" in row]  # the line is gone
+    assert len([row for row in rows if re.match(r"early-\S+-complete_mue: [A-Z]+: log2 loss ratio", row)]) == 2
+    logs = {path.stem: path.read_text() for path in study.glob("logs/*")}
+    assert sorted(logs) == ["gw0", "gw1"]
+    for worker, pair in (("gw0", "0,1"), ("gw1", "2,3")):
+        assert logs[worker].count("\n") == logs[worker].count(f"CUDA_VISIBLE_DEVICES={pair}: early_curve d=32") > 0
+    done = [line.partition(": ")[2] for line in "".join(logs.values()).splitlines() if " done in " in line]
+    assert len(done) == len(set(done)) == len(list(study.glob("cells/*.json"))) == 3
