@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mue_check.models.choice import Routing
+from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
 from mue_check.models.pointwise import apply
 
 SMALLEST = 8
@@ -40,15 +40,10 @@ def blocked_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD
     weight_S = routing.weights.new_zeros(len(blocks.token_S)).scatter(
         0, blocks.row_NK.flatten(), routing.weights.flatten()
     )
-    x = apply(_Spread, x_RMD.reshape(-1, width), blocks.token_S, blocks.row_NK).view(-1, blocks.size, width)
-
-    def product(rows: Tensor, weights_GDF: Tensor) -> Tensor:
-        return apply(_Product, rows, weights_GDF, blocks.group_X)
-
-    up, gate = (w.transpose(1, 2).flatten(0, 1) for w in (up_RDEF, gate_RDEF))
-    h = F.silu(product(x, gate)) * product(x, up) * weight_S.view(-1, blocks.size, 1)
-    out_SD = product(h, down_REFD.flatten(0, 1)).flatten(0, 1)
-    return apply(_Collect, out_SD, blocks.token_S, blocks.row_NK).view(x_RMD.shape)
+    rows = spread(x_RMD.reshape(-1, width), blocks.token_S, blocks.row_NK).view(-1, blocks.size, width)
+    h = swiglu(apply(_Product, rows, side_by_side(gate_RDEF, up_RDEF), blocks.group_X))
+    out_BSD = apply(_Product, h * weight_S.view(-1, blocks.size, 1), down_REFD.flatten(0, 1), blocks.group_X)
+    return collect(out_BSD.flatten(0, 1), blocks.token_S, blocks.row_NK).view(x_RMD.shape)
 
 
 def make_blocks(indices_RMK: Tensor, total: int) -> Blocks:
@@ -75,38 +70,6 @@ def make_blocks(indices_RMK: Tensor, total: int) -> Blocks:
     token_S = token_S.scatter(0, row_N, order_N // active)
     row_NK = torch.empty_like(order_N).scatter(0, order_N, row_N).view(-1, active)
     return Blocks(size, group_X, token_S, row_NK)
-
-
-class _Spread(torch.autograd.Function):
-    """[S, D] rows of [N, D] tokens; back by gathers, whose sums have one order every time."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
-        ctx.save_for_backward(row_NK)
-        return x_ND.index_select(0, token_S)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_SD: Tensor) -> tuple[Tensor, None, None]:
-        return _gather_sum(gradient_SD, ctx.saved_tensors[0]), None, None
-
-
-class _Collect(torch.autograd.Function):
-    """[N, D] sums over each token's K rows of [S, D]. Rows that are empty have weight 0, whatever gradient they get."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_SD: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
-        ctx.save_for_backward(token_S)
-        return _gather_sum(rows_SD, row_NK)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, None, None]:
-        return gradient_ND.index_select(0, ctx.saved_tensors[0]), None, None
-
-
-def _gather_sum(rows_SD: Tensor, row_NK: Tensor) -> Tensor:
-    return rows_SD.index_select(0, row_NK.flatten()).view(*row_NK.shape, -1).sum(1)
 
 
 class _Product(torch.autograd.Function):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.choice import AnyRouting, DenseRouting, ExpertChoice, Routing, combine
+from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
 
 
 def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
@@ -26,22 +27,21 @@ def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Te
 
 def grouped_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
     """Only the routed tokens, sorted by expert, torch's grouped product over R*E groups: [R, M, D]. Dropless."""
-    runs, tokens, width = x_RMD.shape
+    runs, _, width = x_RMD.shape
     total, active = up_RDEF.shape[2], routing.indices.shape[-1]
     run = torch.arange(runs, device=x_RMD.device).view(-1, 1, 1)
     group = (routing.indices + run * total).flatten()
     order = torch.argsort(group, stable=True)
     ends = torch.searchsorted(group[order], torch.arange(1, runs * total + 1, device=group.device)).to(torch.int32)
 
-    rows = x_RMD.reshape(-1, width).index_select(0, order // active)
-    up = up_RDEF.transpose(1, 2).flatten(0, 1)
-    gate = gate_RDEF.transpose(1, 2).flatten(0, 1)
-    h = F.silu(F.grouped_mm(rows, gate, offs=ends)) * F.grouped_mm(rows, up, offs=ends)
+    token = order // active
+    row = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device)).view(-1, active)
+
+    rows = spread(x_RMD.reshape(-1, width), token, row)
+    h = swiglu(F.grouped_mm(rows, side_by_side(gate_RDEF, up_RDEF), offs=ends))
     h = h * routing.weights.flatten().index_select(0, order).unsqueeze(-1)
     out = F.grouped_mm(h, down_REFD.flatten(0, 1), offs=ends)
-    # the inverse permutation, not index_add: the sum over K then has one order, every time
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
-    return out.index_select(0, back).view(runs, tokens, active, width).sum(2)
+    return collect(out, token, row).view(x_RMD.shape)
 
 
 def supports_grouped(rows: Tensor, weights: Tensor) -> bool:
