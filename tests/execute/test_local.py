@@ -12,7 +12,7 @@ import torch
 
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
 from mue_check.data import load_corpus
-from mue_check.execute import ensure
+from mue_check.execute import ensure, memory
 from mue_check.execute.batches import make_batches, measure
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.measure import MEASUREMENTS
@@ -79,7 +79,7 @@ def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.Monkey
 
 WORKER = """
 import runpy, sys, pathlib
-from mue_check.execute import ensure
+from mue_check.execute import ensure, memory
 from mue_check.execute.batches import make_batches, runs_of_a_stack
 from mue_check.records import Store
 make_cells = runpy.run_path(sys.argv[1])["make_cells"]
@@ -187,3 +187,22 @@ def test_a_run_that_does_not_fit_and_other_errors_are_not_tried_again(monkeypatc
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         measure(tuple(make_cells(2)))
     assert len(asked) == 1
+
+
+def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [replace(cell, device="cuda") for cell in make_cells(8)]
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10_000)
+    monkeypatch.setattr(memory, "bytes_of_a_run", lambda cell: 1_000)
+    assert runs_of_a_stack(cells[0]) == 8
+    assert [len(batch) for batch in make_batches(cells)] == [4, 4]
+    trained = []
+
+    def count(cell, corpus):
+        trained.append(len(cell.values) * len(cell.seeds))
+        return {"seed": [seed for seed in cell.seeds for _ in cell.values]}
+
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", count)
+    (large,) = measure((replace(cells[0], seeds=tuple(range(9))),))
+    assert sum(trained) == 18
+    assert max(trained) <= 8
+    assert large.stacks == len(trained) == 3

@@ -12,8 +12,10 @@ from torch._subclasses.fake_tensor import (
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import experts as experts_module
+from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.experts import grouped_experts
 from mue_check.models.routing import BY_SCORE, route
+from mue_check.precision import Precision
 from mue_check.routers import BALANCES, ROUTERS
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
@@ -23,7 +25,7 @@ TRAIN = TrainSpec(steps=4, batch=2, context=16)
 REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 
 
-def fake_step(text: str) -> Stack:
+def fake_step(text: str, precision: Precision = "fp32") -> Stack:
     """Build a real stack, move all it holds into fake tensors, and take one step there."""
     target = parse_scenario(text, default=REFERENCE)
     prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
@@ -39,6 +41,7 @@ def fake_step(text: str) -> Stack:
             lrs=[0.01, 0.02],
             seeds=[0, 1],
             device=torch.device("cpu"),
+            precision=precision,
         )
         assert mode is not None
         for _ in range(2):
@@ -48,7 +51,8 @@ def fake_step(text: str) -> Stack:
 
 @pytest.fixture(autouse=True)
 def _no_grouped_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its fake kernel refuses float32; the grouped way is tried in bf16 below, and blocks take its place here."""
+    """Its fake kernel refuses float32: there blocks take its place, as on a GPU. In bf16 it is tried below."""
+    monkeypatch.setattr(experts_module, "FEW_NUMBERS", 0)
     monkeypatch.setattr(experts_module, "supports_grouped", lambda rows, weights: False)
 
 
@@ -66,6 +70,13 @@ def test_every_router_and_balance_is_safe_to_capture(router: str, balance: str) 
     if balance != "none" and not ROUTERS[router].scored:
         pytest.skip("its load does not follow scores")
     assert fake_step(text).log.shape == (4, 2)
+
+
+@pytest.mark.parametrize("text", ["d=32", "16e2a", "8e4a2g1s,h=16", "16e2a,router=expert_choice", "16e2a,load=zipf:1"])
+@pytest.mark.parametrize("product", [blocked_experts, grouped_experts])
+def test_the_step_in_bfloat16_is_safe_to_capture(monkeypatch: pytest.MonkeyPatch, text: str, product) -> None:
+    monkeypatch.setattr(experts_module, "choose_product", lambda *shapes: product)
+    assert fake_step(text, "bf16").log.dtype is torch.float32
 
 
 @pytest.mark.parametrize("router", BY_SCORE)

@@ -1,0 +1,62 @@
+"""Tokens to their experts and back, and what grouped products have in common.
+
+Both ways are gathers, whose sums have one order every time; index_add has none on CUDA.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mue_check.models.pointwise import apply
+
+
+def spread(x_ND: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
+    """[S, D]: in each row the token ``token_S``; ``row_NK`` are the K rows in which a token is to count."""
+    return apply(_Spread, x_ND, token_S, row_NK)
+
+
+def collect(rows_SD: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
+    """[N, D]: sums over each token's K rows. Rows that no token counts must have no weight: their gradient is wrong."""
+    return apply(_Collect, rows_SD, token_S, row_NK)
+
+
+def side_by_side(gate_RDEF: Tensor, up_RDEF: Tensor) -> Tensor:
+    """[R*E, D, 2F]: one product in place of two."""
+    return torch.cat([gate_RDEF.transpose(1, 2), up_RDEF.transpose(1, 2)], dim=-1).flatten(0, 1)
+
+
+def swiglu(both: Tensor) -> Tensor:
+    """silu(gate) * up of what a product with ``side_by_side`` gives."""
+    gate, up = both.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
+        ctx.save_for_backward(row_NK)
+        return x_ND.index_select(0, token_S)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_SD: Tensor) -> tuple[Tensor, None, None]:
+        return _gather_sum(gradient_SD, ctx.saved_tensors[0]), None, None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows_SD: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
+        ctx.save_for_backward(token_S)
+        return _gather_sum(rows_SD, row_NK)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, None, None]:
+        return gradient_ND.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def _gather_sum(rows_SD: Tensor, row_NK: Tensor) -> Tensor:
+    return rows_SD.index_select(0, row_NK.flatten()).view(*row_NK.shape, -1).sum(1)
