@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mue_check.models.attention import causal_attention
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.choice import AnyRouting, scaled_weights
 from mue_check.models.content_blind import place_keys
@@ -148,12 +149,12 @@ class LanguageModel:
         runs, tokens, width = y_RMD.shape
         head = self.spec.head_width
         qkv = torch.bmm(y_RMD, p[prefix + "attention_qkv"].flatten(2)).view(-1, positions, 3, width // head, head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        if tap is not _no_tap:  # the fused kernel below never forms them
+        if tap is not _no_tap:  # a fused kernel never forms them
+            q, k, _ = qkv.permute(2, 0, 3, 1, 4)
             scores = (q @ k.transpose(-1, -2) * self._attention_scale).tril()
             tap(prefix + "attention_logits", scores.view(runs, -1, *scores.shape[1:]))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self._attention_scale)
-        return torch.bmm(mixed.transpose(1, 2).reshape(runs, tokens, width), p[prefix + "attention_out"])
+        mixed = causal_attention(qkv, self._attention_scale).view(runs, tokens, width)
+        return torch.bmm(mixed, p[prefix + "attention_out"])
 
     def _dense(self, p: Parameters, prefix: str, y_RMD: Tensor) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("ffn_up", "ffn_gate", "ffn_down"))

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
+from mue_check.models.attention import SHORT, causal_attention
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.choice import Routing
 from mue_check.models.language_model import LanguageModel
@@ -243,3 +244,23 @@ def test_the_norm_is_torchs_forward_and_backward() -> None:
         found.append((out, *torch.autograd.grad(out, leaves, upstream.double())))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("context", [1, 2, 16, SHORT, SHORT + 1])
+def test_attention_is_torchs_forward_and_backward(context: int) -> None:
+    qkv, upstream = torch.randn(6, context, 3, 2, 8).double(), torch.randn(6, context, 16).double()
+    found = []
+    for attention in (causal_attention, plain_attention):
+        leaf = qkv.clone().requires_grad_()
+        out = attention(leaf, 0.3)
+        found.append((out, torch.autograd.grad(out, leaf, upstream)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def plain_attention(qkv: torch.Tensor, scale: float) -> torch.Tensor:
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    scores = (q @ k.transpose(-1, -2) * scale).masked_fill(
+        torch.ones(k.shape[2], k.shape[2]).triu(1).bool(), -torch.inf
+    )
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -1,0 +1,54 @@
+"""Causal attention on the run axis."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SHORT = 64
+"""Context up to which whole matrices of scores are quicker on a CPU than the fused kernel (docs/engine.md)."""
+
+
+def causal_attention(qkv: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T, causal) v: [N, T, H*K] of [N, T, 3, H, K], for N sequences and H heads of width K."""
+    sequences, context = qkv.shape[:2]
+    if qkv.is_cuda or qkv.dtype is torch.bfloat16 or context > SHORT:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        return mixed.transpose(1, 2).reshape(sequences, context, -1)
+    out: Tensor = _Causal.apply(qkv, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Causal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, scale: float) -> Tensor:
+        ctx.scale, (sequences, context, _, heads, width) = scale, qkv.shape
+        q, k, v = heads_first = qkv.permute(2, 0, 3, 1, 4).reshape(3, sequences * heads, context, width)
+        future = torch.full((context, context), -torch.inf, dtype=qkv.dtype, device=qkv.device).triu(1)
+        weights = torch.baddbmm(future, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+        ctx.save_for_backward(heads_first, weights)
+        return _side_by_side(torch.bmm(weights, v), heads)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        heads_first, weights = ctx.saved_tensors
+        q, k, v = heads_first
+        sequences, context = gradient.shape[:2]
+        heads = len(q) // sequences
+        gradient = gradient.view(sequences, context, heads, -1).transpose(1, 2).reshape(v.shape)
+        found = torch.empty_like(heads_first)
+        torch.bmm(weights.transpose(1, 2), gradient, out=found[2])
+        of_weights = torch.bmm(gradient, v.transpose(1, 2))
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
+        torch.bmm(of_scores, k, out=found[0])
+        torch.bmm(of_scores.transpose(1, 2), q, out=found[1])
+        return found.view(3, sequences, heads, context, -1).permute(1, 3, 0, 2, 4).contiguous(), None
+
+
+def _side_by_side(mixed: Tensor, heads: int) -> Tensor:
+    """[N, T, H*K] of [N*H, T, K]."""
+    return mixed.view(-1, heads, *mixed.shape[1:]).transpose(1, 2).reshape(-1, mixed.shape[1], heads * mixed.shape[2])
