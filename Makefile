@@ -26,7 +26,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python bench/fused_runs.py
+	$(BIN)/mue_check bench
 	$(BIN)/python bench/expert_product.py
 
 # torch first and alone, so that its pinned build is there before anything else asks for one

@@ -126,7 +126,7 @@ def _cuda(precisions: Sequence[Precision]) -> Plan:
             *(("granularity", replace(mixture, model=_split(128, 4, 512, a), runs=8)) for a in (2, 4, 16, 64)),
         ),
         coordinates=tuple(replace(dense, model=f"d={d},L=4,H={d}", precision="fp32") for d in (128, 256)),
-        seconds=0.1,
+        seconds=0.06,
         matmul=8192,
         copy_mib=1024,
     )

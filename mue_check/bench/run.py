@@ -58,8 +58,9 @@ def measure_case(case: Case, plan: Plan, ceilings: Ceilings) -> list[StepRow]:
     setup = Setup(case, torch.device(plan.device))
     with products_in(case.precision):
         ways, notes = _agreeing(setup, list(builders(setup)))
-        seconds = time_ways(ways, setup.device, plan.rounds, plan.seconds)
+        seconds = _timed(ways, plan)
         parameters = setup.stack([0]).state.declared
+    notes |= dict.fromkeys(ways.keys() - seconds.keys(), NO_MEMORY)
     rows = [StepRow(case=case, way=way, note=note) for way, note in notes.items()]
     fused = next((way for way in FUSED if way in seconds), None)
     for way, taken in seconds.items():
@@ -89,10 +90,10 @@ def measure_latency(grows: str, mixture: Case, plan: Plan) -> list[LatencyRow]:
             ways[label] = {way: found[way] for way in FUSED if way in found}
         for way in FUSED if plan.device == "cuda" else ("eager",):
             both = {label: by_way[way] for label, by_way in ways.items() if way in by_way}
-            if len(both) < len(ways):
+            seconds = _timed(both, plan) if len(both) == len(ways) else {}
+            if not seconds:
                 rows.append(LatencyRow(grows=grows, case=mixture, way=way, note=NO_MEMORY))
                 continue
-            seconds = time_ways(both, device, plan.rounds, plan.seconds)
             rows.append(
                 LatencyRow(
                     grows=grows,
@@ -126,6 +127,14 @@ def _agreeing(setup: Setup, wanted: Sequence[str]) -> tuple[dict[str, Way], dict
         require_agreement(name, losses, expected, setup.case)
         ways[name] = way
     return ways, notes
+
+
+def _timed(ways: Mapping[str, Way], plan: Plan) -> dict[str, list[float]]:
+    """Seconds by way and round; nothing where the ways do not fit side by side."""
+    try:
+        return time_ways(ways, torch.device(plan.device), plan.rounds, plan.seconds)
+    except torch.OutOfMemoryError:
+        return {}
 
 
 def _give_back(device: torch.device) -> None:

@@ -51,8 +51,8 @@ def run(options: Options) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecError("--device cuda: this machine has no CUDA device")
-    if options.json and (options.json.suffix != ".json" or options.json.is_dir()):
-        raise SpecError(f"--json {str(options.json)!r}: must name a file that ends in .json")
+    if options.json:
+        _require_file(options.json)
     precisions = _precisions(options.precision, device)
     prepare_process()
     plan = make_plan(device, precisions, quick=options.quick)
@@ -69,6 +69,16 @@ def run(options: Options) -> int:
     if options.json:
         _write(result, options.json)
     return EXIT_OK
+
+
+def _require_file(path: Path) -> None:
+    """SpecError where the result could not be written, before it is measured."""
+    if path.suffix != ".json" or path.is_dir():
+        raise SpecError(f"--json {str(path)!r}: must name a file that ends in .json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"--json {str(path)!r}: cannot write there: {error.strerror}") from None
 
 
 def _precisions(asked: list["Precision"] | None, device: str) -> tuple["Precision", ...]:
