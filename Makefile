@@ -26,6 +26,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps mup pyyaml
 	$(BIN)/mue_check bench
 	$(BIN)/python bench/expert_product.py
 

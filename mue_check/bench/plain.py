@@ -14,6 +14,21 @@ from mue_check.rules import Prescription, Role
 from mue_check.spec import Dense, Experts, ModelSpec
 
 
+class ComposedRMSNorm(nn.Module):
+    """nn.RMSNorm from single operations: vmap has no rule for the backward of CUDA's fused one."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] of the same."""
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+Norm = type[nn.RMSNorm] | type[ComposedRMSNorm]
+
+
 class Attention(nn.Module):
     """Causal attention with one projection for q, k and v."""
 
@@ -103,9 +118,9 @@ class ExpertProduct(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, width: int, attention: Attention, ffn: nn.Module) -> None:
+    def __init__(self, width: int, attention: Attention, ffn: nn.Module, norm: Norm) -> None:
         super().__init__()
-        self.attention_norm, self.ffn_norm = (nn.RMSNorm(width, eps=1e-6) for _ in range(2))
+        self.attention_norm, self.ffn_norm = (norm(width, eps=1e-6) for _ in range(2))
         self.attention, self.ffn = attention, ffn
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +134,14 @@ class Plain(nn.Module):
     """The language model of one run. ``batched`` chooses the second form of a mixture."""
 
     def __init__(
-        self, spec: ModelSpec, prescription: Prescription, *, vocab: int, context: int, batched: bool = False
+        self,
+        spec: ModelSpec,
+        prescription: Prescription,
+        *,
+        vocab: int,
+        context: int,
+        batched: bool = False,
+        norm: Norm = nn.RMSNorm,
     ) -> None:
         super().__init__()
         width = spec.width
@@ -138,8 +160,8 @@ class Plain(nn.Module):
             return Attention(width, spec.head_width, multiplier(Role.ATTENTION_OUT))
 
         self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, attention(), feed_forward()) for _ in range(spec.depth))
-        self.norm, self.head = nn.RMSNorm(width, eps=1e-6), nn.Linear(width, vocab, bias=False)
+        self.blocks = nn.ModuleList(Block(width, attention(), feed_forward(), norm) for _ in range(spec.depth))
+        self.norm, self.head = norm(width, eps=1e-6), nn.Linear(width, vocab, bias=False)
         self.head_multiplier = multiplier(Role.UNEMBEDDING)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mue_check.bench.cases import Precision
-from mue_check.bench.plain import Plain, stored
+from mue_check.bench.plain import Norm, Plain, stored
 from mue_check.bench.setup import Setup
 from mue_check.rules import Role
 from mue_check.spec import TrainSpec
@@ -48,7 +48,7 @@ class PlainLoop:
         return torch.stack([torch.stack(losses) for losses in self.log], dim=1)
 
 
-def plain_models(setup: Setup, runs: int, *, batched: bool) -> list[tuple[Plain, Roles]]:
+def plain_models(setup: Setup, runs: int, *, batched: bool, norm: Norm = nn.RMSNorm) -> list[tuple[Plain, Roles]]:
     """The model of each run with the weights that a stack draws for its seed, and the role of each parameter."""
     stack = setup.stack(range(runs))
     role = {p.name: p.role for p in stack.state.declared}
@@ -60,6 +60,7 @@ def plain_models(setup: Setup, runs: int, *, batched: bool) -> list[tuple[Plain,
             vocab=stack.model.vocab,
             context=stack.model.context,
             batched=batched,
+            norm=norm,
         ).to(setup.device)
         weights = {name: value[run].detach() for name, value in stack.state.parameters.items()}
         roles: Roles = []

@@ -33,7 +33,7 @@ def _head(result: Result) -> str:
         "are taken round by round. Before anything was timed, the losses of all ways were the same.",
     ]
     if result.device == "cpu":
-        lines += ["", f"On a CPU the captured step is the eager one. CUDA: {NOT_MEASURED}."]
+        lines += ["", f"Times are CPU time. On a CPU the captured step is the eager one. CUDA: {NOT_MEASURED}."]
     return "\n".join(lines)
 
 

@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mue_check.bench.plain import ComposedRMSNorm
 from mue_check.bench.plain_loop import casting, make_optimizer, plain_models
 from mue_check.bench.setup import Setup
-
-_CUDA_KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
 class Vmapped:
@@ -22,7 +21,7 @@ class Vmapped:
         self.runs, self._done = setup.case.runs, 0
         self.batches = setup.batches(range(self.runs))
         self.cast = casting(setup.case.precision, setup.device)
-        models = plain_models(setup, self.runs, batched=True)
+        models = plain_models(setup, self.runs, batched=True, norm=ComposedRMSNorm)
         template, roles = models[0]
         role = {id(parameter): role for parameter, role in roles}
         by_name = {name: role[id(parameter)] for name, parameter in template.named_parameters()}
@@ -31,11 +30,9 @@ class Vmapped:
         roles = [(parameter, by_name[name]) for name, parameter in self.parameters.items()]
         self.optimizer, self.scheduler = make_optimizer(setup, roles)
 
-        # vmap has no rule for the CPU's fused attention, and would call it once for each run
-        kernels = [SDPBackend.MATH] if setup.device.type == "cpu" else list(_CUDA_KERNELS)
-
         def loss(parameters: dict[str, Tensor], batch: Tensor) -> Tensor:
-            with sdpa_kernel(kernels):
+            # vmap has no rule for the backward of any fused attention, and would call it once for each run
+            with sdpa_kernel(SDPBackend.MATH):
                 logits = torch.func.functional_call(template, parameters, (batch[:, :-1],))
             return F.cross_entropy(logits, batch[:, 1:].flatten())
 
