@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -278,7 +277,7 @@ def over_draws(rows: list[dict]) -> tuple[float, float, float]:
 
 def words(result: dict) -> str:
     """The result as Markdown."""
-    ratio, low, high = result["tier"]
+    ratio, low, high = result["tier"].values()
     lines = [
         f"# CPU time of the cpu tier: {result['new']} against {result['old']}",
         "",
@@ -316,13 +315,6 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def machine() -> str:
-    """The processor's name, where Linux says it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if info.exists() and names else platform.processor() or platform.machine()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit")
@@ -332,7 +324,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of the old code, to which long trainings are cut")
     parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.gz")
     options = parser.parse_args()
+    if not options.records.is_file():
+        parser.error(f"--records {options.records}: there is no such file")
     import torch
+
+    from mue_check.bench.machine import device_name
 
     groups = read_groups(options.records)
     sample = draw(groups, options.draws)
@@ -360,13 +356,13 @@ def main() -> int:
         "commit": options.commit,
         "old": commit,
         "new": git("describe", "--always", "--dirty"),
-        "machine": machine(),
+        "machine": device_name("cpu"),
         "torch": torch.__version__,
         "draws": options.draws,
         "repeats": options.repeats,
         "groups": len(groups),
         "recorded_seconds": sum(group.seconds for group in groups),
-        "tier": over_draws(rows),
+        "tier": dict(zip(("old_over_new", "low", "high"), over_draws(rows), strict=True)),
         "kinds": {kind: (sum(row["draws"] for row in own), over_draws(own)[0]) for kind, own in kinds.items()},
         "largest_difference": max(row["largest_difference"] for row in rows),
         "rows": rows,
