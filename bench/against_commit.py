@@ -7,8 +7,9 @@ in a process of its own, one at a time and in turn. Sampled are the records of r
 groups that a question asks for together (alike but for seeds), each with probability proportional to what it cost when
 it was recorded: the mean of new/old over the draws then estimates that of the whole tier. A version measures a group
 as its own suites do: as batches where it has `mue_check.execute.batches`, cell by cell where it has not. Long trainings
-are cut: their cost is measured at 1 step and at a few, and carried on in a straight line to all steps. Both versions
-run on the torch that is installed. Exit code: 0; 1 when numbers differ beyond TOLERANCE; 2 for bad arguments.
+are cut: measured are the cells after one step, and the first steps alone, whose cost is carried on in a straight line
+to all of them. Both versions run on the torch that is installed. Exit code: 0; 1 when numbers differ beyond TOLERANCE;
+2 for bad arguments.
 """
 
 import argparse
@@ -32,6 +33,7 @@ TOLERANCE = 1e-3
 SEEDS_ASKED_TOGETHER = 4
 """The cpu tier's `seeds`: more are added one by one. The null control's begin at 1000."""
 LEAST_STEPS = 12
+WHOLE = "whole"
 Content = dict[str, object]
 
 
@@ -62,16 +64,15 @@ class Group:
         cell = self.cells[0]
         return cell["steps"][-1] if cell["measurement"] in ("coordinates", "early_curve") else cell["train"]["steps"]
 
-    def cut(self, steps: int) -> list[Content]:
-        """The same cells, trained for fewer steps."""
-        out = []
-        for cell in self.cells:
-            if cell["measurement"] == "early_curve":
-                out.append({**cell, "steps": [steps]})
-            else:
-                train = cell["train"]
-                out.append({**cell, "train": {**train, "steps": steps, "warmup": min(train["warmup"], steps - 1)}})
-        return out
+    def one_step(self) -> list[Content]:
+        """The same cells after a training of one step: all that a measurement costs besides its steps."""
+        if self.cells[0]["measurement"] == "early_curve":
+            return self.first_steps(1)
+        return [{**cell, "train": {**cell["train"], "steps": 1, "warmup": 0}} for cell in self.cells]
+
+    def first_steps(self, steps: int) -> list[Content]:
+        """Their first steps, with nothing measured but the training loss."""
+        return [{**cell, "measurement": "early_curve", "steps": [steps]} for cell in self.cells]
 
     @property
     def can_be_cut(self) -> bool:
@@ -219,35 +220,35 @@ def difference(old: list[dict], new: list[dict]) -> float:
     return worst
 
 
+def carried_on(seconds: dict[str, float], steps: int, all_steps: int) -> float:
+    """Seconds of the whole training from those of its parts."""
+    if WHOLE in seconds:
+        return seconds[WHOLE]
+    return seconds["fixed"] + (all_steps - 1) * (seconds["few"] - seconds["one"]) / (steps - 1)
+
+
 def compare(versions: dict[str, Version], group: Group, repeats: int, seconds: float) -> dict[str, object]:
     """CPU seconds of a group in both versions, in turn, and the largest difference of their numbers."""
     steps = group.steps
+    parts = {WHOLE: group.cells}
     if group.can_be_cut:
         steps = min(group.steps, max(LEAST_STEPS, round(group.steps * seconds / group.seconds)))
-    lengths = [1, steps] if steps < group.steps else [None]
-    cells = {length: group.cells if length is None else group.cut(length) for length in lengths}
-    if len(lengths) > 1:
-        for version in versions.values():
-            version.measure(cells[1])  # untimed: what is loaded on first use
-    times: dict[str, dict] = {name: {length: [] for length in lengths} for name in versions}
+    if steps < group.steps:
+        parts = {"fixed": group.one_step(), "one": group.first_steps(1), "few": group.first_steps(steps)}
+    times: dict[str, dict[str, list[float]]] = {name: {part: [] for part in parts} for name in versions}
     worst = 0.0
     for repeat in range(repeats):
         order = list(versions)[:: 1 if repeat % 2 == 0 else -1]
-        for length in lengths:
+        for part, cells in parts.items():
             columns = {}
             for name in order:
-                took, columns[name] = versions[name].measure(cells[length])
-                times[name][length].append(took)
+                took, columns[name] = versions[name].measure(cells)
+                times[name][part].append(took)
             worst = max(worst, difference(columns["old"], columns["new"]))
-    whole = {}
-    for name, by_length in times.items():
-        middle = {length: statistics.median(taken) for length, taken in by_length.items()}
-        if len(lengths) == 1:
-            whole[name] = middle[None]
-        else:
-            per_step = (middle[steps] - middle[1]) / (steps - 1)
-            whole[name] = middle[1] + per_step * (group.steps - 1)
-    spread = [old / new for old, new in zip(times["old"][lengths[-1]], times["new"][lengths[-1]], strict=True)]
+    middle = {name: {part: statistics.median(taken) for part, taken in own.items()} for name, own in times.items()}
+    whole = {name: carried_on(own, steps, group.steps) for name, own in middle.items()}
+    last = list(parts)[-1]
+    spread = [old / new for old, new in zip(times["old"][last], times["new"][last], strict=True)]
     return {
         "kind": group.kind,
         "group": group.name,
@@ -293,7 +294,7 @@ def words(result: dict) -> str:
         "|---|---:|---:|",
         *(f"| {kind} | {draws} | {value:.2f} |" for kind, (draws, value) in result["kinds"].items()),
         "",
-        "Long trainings are cut to the steps given; their cost goes on in a straight line from 1 step and that many.",
+        "Long trainings are cut to their first steps, as many as given, whose cost is carried on in a straight line.",
         "",
         "| group | cells | draws | steps | of | old s | new s | old / new | in rounds | difference |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -321,7 +322,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for against_commit.json and .md")
     parser.add_argument("--draws", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of the old code, to which long trainings are cut")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, to which long trainings are cut")
     parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.gz")
     options = parser.parse_args()
     if not options.records.is_file():

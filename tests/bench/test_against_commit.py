@@ -54,14 +54,19 @@ def test_difference_sees_values_forms_and_nan(script: ModuleType) -> None:
         assert script.difference(old, [{**old[0], **other}]) == math.inf
 
 
+def test_cost_is_carried_on_in_a_straight_line(script: ModuleType) -> None:
+    assert script.carried_on({"fixed": 3.0, "one": 1.0, "few": 2.0}, steps=11, all_steps=201) == pytest.approx(23.0)
+    assert script.carried_on({script.WHOLE: 5.0}, steps=200, all_steps=200) == 5.0
+
+
 def test_two_processes_measure_the_same_cells(script: ModuleType, groups: list) -> None:
     """Both are this tree here: what a record holds is rebuilt, cut and measured, and its numbers agree."""
     group = min((g for g in groups if len(g.cells) == 3 and g.can_be_cut), key=lambda g: g.seconds / g.steps)
     versions = {"old": script.Version(ROOT), "new": script.Version(ROOT)}
     try:
         row = script.compare(versions, group, repeats=1, seconds=0.01)
-        _, whole = versions["new"].measure(group.cut(2))
-        _, alone = versions["new"].measure(group.cut(2)[:1])
+        _, whole = versions["new"].measure(group.one_step())
+        _, alone = versions["new"].measure(group.one_step()[:1])
     finally:
         for version in versions.values():
             version.close()
