@@ -9,7 +9,7 @@ from mue_check.bench.ways import FUSED, WAYS
 
 NOT_MEASURED = "not measured"
 PUBLISHED = {"capacity": (1.08, 1.20), "granularity": (1.04, 1.67)}
-"""Of dense, on an H100 (arXiv 2605.23893)."""
+"""Of the dense step, as published for an H100."""
 
 
 def render(result: Result, *, figure: str = "") -> str:
@@ -79,7 +79,12 @@ def _latency(result: Result) -> Iterator[str]:
 
 
 def _growth(result: Result) -> Iterator[str]:
-    yield from ("## Growth", "", "Of a whole fused step, when one number grows: the power between the ends.", "")
+    yield from (
+        "## Growth",
+        "",
+        "Of a whole fused step, when runs R, width d, context T or experts N grow alone: the power between the ends.",
+        "",
+    )
     yield from table(
         ("grows", "shape", "way", "sizes", "ms", "exponent"),
         [
