@@ -1,6 +1,6 @@
 """CPU time of the cpu tier's own cells, this tree against an earlier commit: one run, same cells, same numbers.
 
-    python bench/against_commit.py 55ea0e2 [--out reports/bench] [--draws 24] [--repeats 3]
+    python bench/against_commit.py 55ea0e2 [--out reports/bench] [--draws 20] [--repeats 3]
 
 Run it in a git clone, on a quiet machine. COMMIT is checked out into a temporary worktree, and each version measures
 in a process of its own, one at a time and in turn. Sampled are the records of reports/example under complete_mue, in
@@ -320,7 +320,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit")
     parser.add_argument("--out", type=Path, help="folder for against_commit.json and .md")
-    parser.add_argument("--draws", type=int, default=24)
+    parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, to which long trainings are cut")
     parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.gz")

@@ -33,7 +33,7 @@ class PlainLoop:
         """Train."""
         for run, (model, optimizer, scheduler) in enumerate(self.trained):
             for step in range(self._done, self._done + steps):
-                batch = self.batches.of(step)[run]
+                batch = self.batches.of_run(step, run)
                 optimizer.zero_grad()
                 with self.cast():
                     loss = F.cross_entropy(model(batch[:, :-1]), batch[:, 1:].flatten())
@@ -101,7 +101,7 @@ def schedule(train: TrainSpec) -> Callable[[int], float]:
 
 
 def casting(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """What a forward pass runs under: bf16 is autocast, tf32 a setting of the whole process (``run.py``)."""
+    """What a forward pass runs under: bf16 is autocast, tf32 a setting (``ceilings.products_in``)."""
     if precision == "bf16":
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return nullcontext

@@ -85,7 +85,7 @@ def known_precisions(device: str) -> tuple[Precision, ...]:
 
 
 class Batches:
-    """The tokens of each step, [R, B, T+1]."""
+    """The tokens of each step."""
 
     def __init__(self, setup: Setup, seeds: Sequence[int]) -> None:
         corpus = load_corpus(CORPUS)
@@ -95,5 +95,9 @@ class Batches:
         self.offsets = torch.arange(setup.case.context + 1, device=setup.device)
 
     def of(self, step: int) -> Tensor:
-        """Those of one step, counted from 0."""
+        """[R, B, T+1] of one step, counted from 0."""
         return self.tokens[self.starts[step].unsqueeze(-1) + self.offsets]
+
+    def of_run(self, step: int, run: int) -> Tensor:
+        """[B, T+1] of one run."""
+        return self.tokens[self.starts[step, run].unsqueeze(-1) + self.offsets]
