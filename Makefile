@@ -26,7 +26,8 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python bench/fused_runs.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps mup pyyaml
+	$(BIN)/mue_check bench
 	$(BIN)/python bench/expert_product.py
 
 # torch first and alone, so that its pinned build is there before anything else asks for one

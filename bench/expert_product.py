@@ -23,6 +23,8 @@ SHAPES = [
     *((8, 512, 64, 16, a, 64) for a in (2, 4, 8)),
     *((8, 512, 32, n, 2, 16) for n in (4, 16, 64, 256)),
     *((4, 512, 128, 16, a, 128) for a in (2, 8)),
+    # narrow experts, where sorting costs more than it saves
+    *((8, 256, 32, n, a, h) for n, a, h in ((16, 4, 8), (16, 8, 4), (64, 8, 4), (128, 32, 4), (32, 8, 16), (32, 2, 8))),
 ]
 
 

@@ -189,7 +189,7 @@ def watch(stack: Stack) -> list[Tensor]:
         seen.append(torch.stack([layer.assignments().sum(1) for layer in layers]))
         return out
 
-    stack.model.losses = losses
+    stack.losses = stack.model.losses = losses
     return seen
 
 

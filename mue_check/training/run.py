@@ -26,13 +26,8 @@ from mue_check.training.adamw import AdamW
 from mue_check.training.capture import Stepper, capture, capture_if_possible, restore
 from mue_check.training.compiling import compiled_if_asked
 from mue_check.training.load_scaling import update_factors
+from mue_check.training.products import set_products
 from mue_check.training.state import RunState
-
-
-def set_products(precision: Precision, device: torch.device) -> None:
-    """Let this process's CUDA products use TF32, or not."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:

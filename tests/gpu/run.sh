@@ -27,8 +27,8 @@ print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available
 PY
 cat "$out/device.txt"
 part 120 tests "$python" -m pytest tests/gpu -p no:cacheprovider
-part 100 fused_runs "$python" bench/fused_runs.py --device cuda --json "$out/fused_runs.json"
-part 60 expert_product "$python" bench/expert_product.py --device cuda --json "$out/expert_product.json"
-part 300 gpu_tier "$python" -m pytest suites/ --gpus 1 --corpus markov --study "$out/gpu" -p no:cacheprovider
+part 150 bench "$python" -m mue_check bench --device cuda --json "$out/bench_cuda.json"
+part 40 expert_product "$python" bench/expert_product.py --device cuda --json "$out/expert_product.json"
+part 280 gpu_tier "$python" -m pytest suites/ --gpus 1 --corpus markov --study "$out/gpu" -p no:cacheprovider
 tar -C "$out" --exclude locks -czf "$out/gpu.tar.gz" gpu 2>/dev/null
 exit $failed

@@ -1,0 +1,55 @@
+"""What the device does at its best: a large matrix product, and a copy; and how much of it a training step needs."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from mue_check.bench.cases import Case
+from mue_check.bench.results import Ceilings
+from mue_check.bench.timing import clock
+from mue_check.data.markov import VOCAB
+from mue_check.models.parameters import Parameter
+from mue_check.precision import Precision
+from mue_check.spec import Experts
+from mue_check.training.products import set_products
+
+REPEATS = 8
+_STATE_PASSES = 8
+"""Weights, gradient and both moments, read once and written once: the least that a step of AdamW moves."""
+
+
+def measure_ceilings(device: torch.device, precisions: Sequence[Precision], size: int, copy_mib: int) -> Ceilings:
+    """The best of REPEATS: a product of two square matrices in each precision, and a copy of ``copy_mib`` MiB."""
+    matmul: dict[str, float] = {}
+    for precision in precisions:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        set_products(precision, device)
+        matmul[precision] = 2 * size**3 / _best(partial(torch.mm, a, b), device)
+    source = torch.zeros(copy_mib * 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copied = 2 * source.numel() / _best(partial(target.copy_, source), device)
+    return Ceilings(flops_per_second=matmul, bytes_per_second=copied)
+
+
+def _best(call: "partial[torch.Tensor]", device: torch.device) -> float:
+    for _ in range(2):
+        call()
+    return min(clock(call, device) for _ in range(REPEATS))
+
+
+def needed_flops(case: Case) -> float:
+    """Of one step of one run: products forward and twice backward, experts as far as tokens are routed to them."""
+    spec = case.spec
+    weights = spec.active_parameters + spec.width * VOCAB
+    if isinstance(spec.feed_forward, Experts):
+        weights += spec.depth * spec.width * spec.feed_forward.total
+    attention = spec.depth * 2 * case.context * spec.width  # causal: half of 4 T d
+    return 3.0 * case.tokens * (2 * weights + attention)
+
+
+def needed_bytes(parameters: Sequence[Parameter]) -> float:
+    """The least that one step of one run moves: its state, in float32. Activations are not counted."""
+    return 4.0 * _STATE_PASSES * sum(math.prod(p.shape) for p in parameters)
