@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mue_check.suite.trimming import cut, parse_rungs, with_seeds
+
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
     from mue_check.conformance.claim import RoutingSpec
     from mue_check.rules import Rule
+    from mue_check.study.setting import Study
     from mue_check.tiers import Tier
     from mue_check.trying import Trial
 
@@ -41,6 +44,8 @@ class Settings:
     claim: RoutingSpec | None = None
     expected: Mapping[str, str] = field(default_factory=dict)
     """Checks that are expected to fail, and why."""
+    rungs: int | None = None
+    """How many targets of each ladder are asked; None for all."""
     notices: tuple[str, ...] = ()
     """What people must know of their own router."""
 
@@ -52,6 +57,20 @@ class Settings:
     def command(self, test: str) -> str:
         """What asks a test's question again; ``test`` is its node id."""
         return shlex.join(["pytest", test, *self.options])
+
+    def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
+        """The study that a test asks, under the rule of ``--rule`` unless it has another; ``test`` is its node id."""
+        from mue_check.study.setting import Study
+
+        return Study(
+            root=self.root,
+            tier=self.tier,
+            corpus=corpus,
+            rule=rule or self.rule,
+            tolerance=self.tolerance,
+            command=self.command(test),
+            routing=self.routing,
+        )
 
     def late_notices(self) -> tuple[str, ...]:
         """What people must know of their own router and was found while it trained, each once in a process."""
@@ -74,7 +93,7 @@ class Settings:
             ladder = heldout_ladder(reference, parse_scenario(self.heldout, default=reference), own=True)
             ladders = (ladder,) if question in ladder.asks else ()
         routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
-        return tuple(ladder for ladder in routed if ladder is not None and question in ladder.asks)
+        return tuple(cut(ladder, self.rungs) for ladder in routed if ladder is not None and question in ladder.asks)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -100,6 +119,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
     )
+    group.addoption("--seeds", metavar="LOW[:HIGH]", help="of each drift, and up to how many where it is open")
+    group.addoption("--rungs", metavar="N", help="only the first N targets of each ladder (default: all)")
     group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
     group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
     group.addoption(
@@ -126,7 +147,9 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
 
     option = config.getoption
     tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
-    require_device(tier)
+    tier, rungs = with_seeds(tier, option("seeds")), parse_rungs(option("rungs"))
+    if not config.option.collectonly:
+        require_device(tier)
     corpora = tier.corpora
     if (name := option("corpus")) is not None:
         if name.endswith(".bin"):
@@ -150,7 +173,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     if rule.name in beside:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
     options = ["--tier", tier.name]
-    for key in ("corpus", "tolerance", "router", "claim", "expected", "heldout", "beside", "study"):
+    for key in ("corpus", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs", "study"):
         options += [f"--{key}", str(option(key))] if option(key) else []
     options += ["--rule", rule.name] if rule.name != "complete_mue" else []
     settings = Settings(
@@ -169,6 +192,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
         subject=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,
+        rungs=rungs,
         expected=read_expected(folder / option("expected")) if option("expected") else {},
     )
     if not trains_nothing(config.args):
@@ -180,7 +204,8 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
             reference = Scenario.of(ladder.reference.model, task.train)
             for rung in ladder.targets:
                 rule.prescribe(reference, Scenario.of(rung.model, rung.train(task.train))).values(task.base)
-    Store(root).prepare()
+    if not config.option.collectonly:
+        Store(root).prepare()
     return settings
 
 

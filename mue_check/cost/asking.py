@@ -1,0 +1,94 @@
+"""Collect the suites as pytest does, and ask every test's question of an imagined study."""
+
+import contextlib
+import inspect
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from mue_check.cost.imagined import ImaginedStore, ImaginedStudy, Unforeseen, Wanted
+from mue_check.cost.spreads import measured_spreads
+from mue_check.errors import MueCheckError, SpecError
+from mue_check.pytest_plugin import Case, TargetCase, settings_of
+from mue_check.suite.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One test: its node id, the axis and the question that it belongs to, and what it wants beyond those before it.
+
+    ``knob`` is what a drift sweeps, empty for any other question; ``case`` None for a test that trains nothing.
+    """
+
+    test: str
+    axis: str
+    question: str
+    case: Case | None
+    wanted: Wanted
+    knob: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """A run of the suites: its options as checked, and its tests in their order."""
+
+    settings: Settings
+    asked: tuple[Asked, ...]
+
+
+def collect(arguments: Sequence[str]) -> Collected:
+    """What ``pytest ARGUMENTS`` would ask. SpecError with pytest's own words where the arguments are wrong."""
+    asker, said, wrong = _Asker(), io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+        code = pytest.main([*arguments, "--collect-only", "-qq", "-p", "no:cacheprovider", "--assert=plain"], plugins=[asker])
+    if asker.error is not None:
+        raise asker.error
+    if asker.settings is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        lines = [*wrong.getvalue().splitlines(), *said.getvalue().splitlines()]
+        raise SpecError(next((line.removeprefix("ERROR: ") for line in lines if line), f"pytest ended with {code}"))
+    return Collected(settings=asker.settings, asked=tuple(asker.asked))
+
+
+@dataclass
+class _Asker:
+    """The pytest plugin of one collection."""
+
+    settings: Settings | None = None
+    asked: list[Asked] = field(default_factory=list)
+    error: MueCheckError | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        settings = settings_of(session.config)
+        store = ImaginedStore(settings.root, measured_spreads())
+        try:
+            for item in session.items:
+                assert isinstance(item, pytest.Function)
+                self.asked.append(_ask(item, settings, store))
+        except MueCheckError as error:
+            self.error = error
+        self.settings = settings
+
+
+def _ask(item: pytest.Function, settings: Settings, store: ImaginedStore) -> Asked:
+    params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+    case = next((value for value in params.values() if isinstance(value, Case)), None)
+    if case is not None:
+        study = ImaginedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
+        given = {**params, "study": study, "expect": _accept}
+        wanted = inspect.signature(item.function).parameters
+        # a question that cannot be put there skips itself
+        with contextlib.suppress(Unforeseen, pytest.skip.Exception):
+            item.function(**{name: given[name] for name in wanted})
+    marker = item.get_closest_marker("axis")
+    axis = case.ladder.axis if case else marker.args[0] if marker else "router"
+    name = item.originalname.removeprefix("test_")
+    module = item.path.stem.removeprefix("test_")
+    question = name if module in (axis, "router") else f"{module}: {name}"
+    knob = str(params.get("knob", "lr")) if isinstance(case, TargetCase) else ""
+    return Asked(test=item.nodeid, axis=axis, question=question, case=case, wanted=store.take(), knob=knob)
+
+
+def _accept(answer: object) -> None:
+    """In place of the suites' verdict: an imagined answer is neither right nor wrong."""
