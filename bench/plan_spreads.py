@@ -1,6 +1,6 @@
 """The measured spreads that a plan imagines its losses with: from the packed records of reports/.
 
-    python bench/plan_spreads.py --json mue_check/cost/spreads.json
+python bench/plan_spreads.py --json mue_check/cost/spreads.json
 """
 
 import argparse

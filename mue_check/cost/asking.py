@@ -11,7 +11,9 @@ import pytest
 from mue_check.cost.imagined import ImaginedStore, ImaginedStudy, Unforeseen, Wanted
 from mue_check.cost.spreads import measured_spreads
 from mue_check.errors import MueCheckError, SpecError
-from mue_check.pytest_plugin import Case, TargetCase, settings_of
+from mue_check.pytest_plugin import Case, settings_of
+from mue_check.study.answer import Answer
+from mue_check.study.comparison import Comparison
 from mue_check.suite.settings import Settings
 
 
@@ -19,15 +21,14 @@ from mue_check.suite.settings import Settings
 class Asked:
     """One test: its node id, the axis and the question that it belongs to, and what it wants beyond those before it.
 
-    ``knob`` is what a drift sweeps, empty for any other question; ``case`` None for a test that trains nothing.
+    ``drifts`` are the drifts that it would judge.
     """
 
     test: str
     axis: str
     question: str
-    case: Case | None
     wanted: Wanted
-    knob: str = ""
+    drifts: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,10 @@ class Collected:
 def collect(arguments: Sequence[str]) -> Collected:
     """What ``pytest ARGUMENTS`` would ask. SpecError with pytest's own words where the arguments are wrong."""
     asker, said, wrong = _Asker(), io.StringIO(), io.StringIO()
+    # no rewriting of asserts: modules that are loaded already would be warned of
+    silent = ("--collect-only", "-qq", "-p", "no:cacheprovider", "--assert=plain")
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
-        code = pytest.main([*arguments, "--collect-only", "-qq", "-p", "no:cacheprovider", "--assert=plain"], plugins=[asker])
+        code = pytest.main([*arguments, *silent], plugins=[asker])
     if asker.error is not None:
         raise asker.error
     if asker.settings is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -74,9 +77,10 @@ class _Asker:
 def _ask(item: pytest.Function, settings: Settings, store: ImaginedStore) -> Asked:
     params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
     case = next((value for value in params.values() if isinstance(value, Case)), None)
+    answers: list[Answer[object]] = []
     if case is not None:
         study = ImaginedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
-        given = {**params, "study": study, "expect": _accept}
+        given = {**params, "study": study, "expect": answers.append}
         wanted = inspect.signature(item.function).parameters
         # a question that cannot be put there skips itself
         with contextlib.suppress(Unforeseen, pytest.skip.Exception):
@@ -86,9 +90,5 @@ def _ask(item: pytest.Function, settings: Settings, store: ImaginedStore) -> Ask
     name = item.originalname.removeprefix("test_")
     module = item.path.stem.removeprefix("test_")
     question = name if module in (axis, "router") else f"{module}: {name}"
-    knob = str(params.get("knob", "lr")) if isinstance(case, TargetCase) else ""
-    return Asked(test=item.nodeid, axis=axis, question=question, case=case, wanted=store.take(), knob=knob)
-
-
-def _accept(answer: object) -> None:
-    """In place of the suites' verdict: an imagined answer is neither right nor wrong."""
+    drifts = tuple(answer.comparison for answer in answers if answer.comparison.kind == "drift")
+    return Asked(test=item.nodeid, axis=axis, question=question, wanted=store.take(), drifts=drifts)

@@ -72,3 +72,13 @@ def parameter_numbers(model: ModelSpec, *, context: int, vocab: int) -> int:
     routers = 0 if isinstance(ffn, Dense) else model.depth * d * ffn.total
     gains = (2 * model.depth + 1) * d
     return model.parameters + routers + gains + (2 * vocab + context) * d
+
+
+def relative_work(model: ModelSpec) -> float:
+    """About what one step of a model takes beside another's, for an order: no device is asked.
+
+    Products, activations and updates as a CPU core prices them, at the 256 tokens a step of the cpu tier (cost/timing).
+    """
+    sizes = {"context": 16, "vocab": 32}
+    flop = training_flop(model, product="active", **sizes)
+    return flop + 200 * activation_numbers(model, product="active", **sizes) + 2.4 * parameter_numbers(model, **sizes)

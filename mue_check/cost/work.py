@@ -26,8 +26,8 @@ FORWARD = 1 / 3
 class Work:
     """What is done, summed over all steps of all stacks.
 
-    ``stacks`` made and ``drawn`` numbers of theirs; ``steps``, those times layers, times layers of experts and times
-    layers that sort tokens by expert (each launches kernels, whatever their size); ``flop`` of matrix products;
+    ``stacks`` made and ``drawn`` numbers of their seeds; ``steps``, those times layers, times layers of experts, and
+    times layers that sort tokens by expert (each launches kernels, whatever their size); ``flop`` of matrix products;
     ``moved`` numbers of activations; ``updated`` numbers of parameters; ``scored`` experts x tokens that a router
     orders; ``groups`` of the product by expert. ``run_steps`` are steps times runs: for people, and without a price.
     """
@@ -62,7 +62,7 @@ PRICED = tuple(f.name for f in fields(Work))[:-1]
 
 @cache
 def product_of(model: ModelSpec, device: str) -> Product:
-    """Which product the experts of a model get there (``models.experts``); a CUDA device that is absent counts as old."""
+    """Which product the experts of a model get there (``models.experts``); an absent CUDA device counts as an old one."""
     ffn = model.feed_forward
     if isinstance(ffn, Dense):
         return "active"
@@ -96,6 +96,11 @@ def step_work(model: ModelSpec, train: TrainSpec, *, vocab: int, runs: int, prod
     )
 
 
+def making_work(step: Work, *, seeds: int) -> Work:
+    """Making the stack whose step is given: every seed draws its numbers once, whatever its runs differ in."""
+    return Work(stacks=1, drawn=step.updated * seeds / step.run_steps)
+
+
 def batch_work(cells: Sequence[Cell]) -> Work:
     """All that measuring a batch of cells takes (``execute.batches``: alike but for their seeds)."""
     cell = cells[0]
@@ -103,8 +108,7 @@ def batch_work(cells: Sequence[Cell]) -> Work:
     corpus = load_corpus(cell.corpus)
     product = product_of(cell.model, cell.device)
     step = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=runs, product=product)
-    made = Work(stacks=1, drawn=step.updated)
-    return made + _MEASURED[cell.measurement](cell, step, corpus)
+    return making_work(step, seeds=sum(len(c.seeds) for c in cells)) + _MEASURED[cell.measurement](cell, step, corpus)
 
 
 def _forward(step: Work, train: TrainSpec, windows: int) -> Work:
