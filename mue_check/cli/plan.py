@@ -13,6 +13,7 @@ from mue_check.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
     from mue_check.cost.calibration import Calibration
+    from mue_check.cost.plan import Plan
     from mue_check.cost.words import Shown
 
 PASSED = (
@@ -49,7 +50,7 @@ def add(commands: "Commands[Parser]") -> None:
     plan.add_argument("--budget", metavar="TIME", help="of wall clock, such as 10m, 90s or 1h30m")
     plan.add_argument("--calibrate", action="store_true", help="time this device anew (20 s)")
     plan.add_argument("--calibration", type=Path, metavar="FILE", help="a calibration of another machine")
-    plan.add_argument("--save-calibration", type=Path, metavar="FILE", help="keep the calibration there too")
+    plan.add_argument("--save-calibration", type=Path, metavar="FILE", help="keep it there too, for other machines")
     plan.add_argument("--format", choices=["text", "json", "csv"], default="text", help="default: text")
     plan.set_defaults(run=run)
 
@@ -79,7 +80,13 @@ def run(options: Options) -> int:
         return EXIT_OK
     if calibration is None:
         raise SpecError("--budget: this machine has no such device to time; give --calibration FILE of one that has")
-    trimmed = trim(full, budget, lambda changed: make_plan(arguments(changed), calibration, options.workers))
+
+    def make(changed: list[str]) -> "Plan":
+        _note(f"planning with {' '.join(changed)}")
+        return make_plan(arguments(changed), calibration, options.workers)
+
+    trimmed = trim(full, budget, make)
+    _note("")
     _print(options, Shown(full=full, calibration=calibration, trimmed=trimmed, budget=budget))
     return EXIT_OK if trimmed.fits else EXIT_FAIL
 
@@ -114,9 +121,13 @@ def _calibration(options: Options, device: str) -> "Calibration | None":
 
 
 def _progress(done: int, of: int) -> None:
+    _note(f"timing this device: {done} of {of} stacks" if done < of else "")
+
+
+def _note(text: str) -> None:
+    """One line on a terminal, in place of the one before."""
     if sys.stderr.isatty():
-        end = "\r" if done < of else "\r\x1b[K"
-        print(f"timing this device: {done} of {of} stacks", end=end, file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _print(options: Options, shown: "Shown") -> None:

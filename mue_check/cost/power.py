@@ -16,7 +16,8 @@ class PowerLeft:
     """Of the drifts along one ladder, in octaves, at the most seeds that the plan allows.
 
     ``spread`` is the measured standard deviation over seeds, ``half_width`` the half of the 95 % interval that it makes
-    expect, ``detectable`` the drift that would FAIL with 95 % power. ``targets`` are asked, ``left_out`` were before.
+    expect, ``detectable`` the drift that would FAIL with 95 % power: beyond the tolerance, and the ``residual`` of an
+    approximate law. ``targets`` are asked, ``left_out`` were before.
     """
 
     axis: str
@@ -27,6 +28,7 @@ class PowerLeft:
     left_out: tuple[str, ...]
     seeds: int
     tolerance: float
+    residual: float
     spread: float
     half_width: float
     detectable: float
@@ -43,7 +45,7 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
     seeds = plan.collected.settings.tier.max_seeds
     rows = []
     for key, drifts in full.items():
-        c = drifts[0]
+        c = drifts[-1]  # the farthest target: an approximate law leaves it the most
         kept = tuple(_label(c) for c in asked.get(key, []))
         spread = spreads.for_power(c.ladder, c.knob, c.corpus)
         rows.append(
@@ -56,9 +58,10 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
                 left_out=tuple(label for label in map(_label, drifts) if label not in kept),
                 seeds=seeds,
                 tolerance=c.tolerance,
+                residual=c.residual,
                 spread=spread,
                 half_width=t_quantile(seeds - 1) * spread / math.sqrt(seeds),
-                detectable=detectable_of(spread, seeds, c.tolerance),
+                detectable=detectable_of(spread, seeds, c.tolerance + abs(c.residual)),
             )
         )
     return rows

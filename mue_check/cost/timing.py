@@ -1,5 +1,6 @@
 """Time a few small stacks on a device, for a calibration."""
 
+import contextlib
 import hashlib
 import platform
 import statistics
@@ -88,7 +89,8 @@ def calibrate(device: str, progress: Progress = lambda done, of: None) -> Calibr
     timings: list[Timing] = []
     for at, sample in enumerate(samples):
         progress(at, len(samples))
-        timings += _time(sample, torch.device(device))
+        with contextlib.suppress(torch.OutOfMemoryError):  # the others say enough of a small GPU
+            timings += _time(sample, torch.device(device))
     progress(len(samples), len(samples))
     return fit_prices(timings, machine_of(device))
 

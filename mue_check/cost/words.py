@@ -11,6 +11,7 @@ from mue_check.cost.power import PowerLeft, controls_lost, power_left
 from mue_check.cost.spreads import measured_spreads
 from mue_check.cost.trim import Trimmed
 from mue_check.judge.drift import MIN_SEEDS
+from mue_check.routers import is_users
 
 HEADS = ("axis", "question", "tests", "cells", "stored", "runs", "steps", "FLOP", "seconds")
 ASSUMED = (
@@ -44,6 +45,8 @@ class Shown:
         plan = self.plan
         lines = _table([HEADS, *(_cells(row) for row in (*plan.rows, plan.total))], left=2)
         lines += ["", f"time         {_time(plan)}", f"calibration  {self._calibrated()}", f"assumed      {ASSUMED}"]
+        if is_users(plan.collected.settings.router):
+            lines.append("             your router is priced as if it were one matrix product")
         if self.trimmed:
             lines += ["", *self._budget_lines(self.trimmed)]
         return lines

@@ -62,7 +62,7 @@ PRICED = tuple(f.name for f in fields(Work))[:-1]
 
 @cache
 def product_of(model: ModelSpec, device: str) -> Product:
-    """Which product the experts of a model get there (``models.experts``); an absent CUDA device counts as an old one."""
+    """Which product the experts of a model get there (``models.experts``); an absent CUDA device counts as old."""
     ffn = model.feed_forward
     if isinstance(ffn, Dense):
         return "active"
