@@ -22,6 +22,7 @@ from mue_check.cost.work import PRICED, Work
 from mue_check.errors import SpecError
 
 MACHINE = {"kind": "cpu", "device": "a paper machine", "torch": "0", "code": "0"}
+PAPER = Calibration(machine=MACHINE, prices=dict.fromkeys(PRICED, 1e-3), error=1.0, stacks=0)
 
 
 def timings(noise: float = 0.0) -> tuple[list[Timing], dict[str, float]]:
@@ -53,24 +54,22 @@ def test_prices_are_never_negative_and_the_error_says_how_far_off_they_are() -> 
     assert 1.1 < fitted.error < 2
 
 
-def test_a_calibration_is_kept_for_its_machine_alone(
-    calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_calibration_is_kept_for_its_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kept_calibration(calibration.machine) is None
-    save_calibration(calibration, calibration_path(calibration.machine))
-    assert kept_calibration(calibration.machine) == calibration
-    assert kept_calibration({**calibration.machine, "code": "1"}) is None
-    calibration_path(calibration.machine).write_text("{}")
-    assert kept_calibration(calibration.machine) is None
+    assert kept_calibration(MACHINE) is None
+    save_calibration(PAPER, calibration_path(MACHINE))
+    assert kept_calibration(MACHINE) == PAPER
+    assert kept_calibration({**MACHINE, "code": "1"}) is None
+    calibration_path(MACHINE).write_text("{}")
+    assert kept_calibration(MACHINE) is None
 
 
-def test_a_file_that_is_none_is_refused(calibration: Calibration, tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     for path, value in ((tmp_path / "a.json", "no JSON"), (tmp_path / "b.json", '{"prices": {}}')):
         path.write_text(value)
         with pytest.raises(SpecError, match=f"{path.name}.* is no calibration of this version"):
             read_calibration(path)
-    older = replace(calibration, prices={"flop": 1.0})
+    older = replace(PAPER, prices={"flop": 1.0})
     save_calibration(older, tmp_path / "c.json")
     with pytest.raises(SpecError, match="is no calibration of this version"):
         read_calibration(tmp_path / "c.json")
