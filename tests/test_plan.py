@@ -17,7 +17,7 @@ from mue_check.cost.plan import make_plan
 from mue_check.cost.trim import parse_budget
 from mue_check.cost.words import duration
 from mue_check.cost.work import PRICED, batch_work
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, StoreError
 
 ROOT = Path(__file__).parents[1]
 SUITES = str(ROOT / "suites")
@@ -60,6 +60,36 @@ def test_the_plan_is_of_the_tests_that_pytest_collects(arguments: list[str], tmp
     tests = [line for line in listed.splitlines() if "::" in line]
     assert tests
     assert [asked.test for asked in collect([SUITES, *arguments]).asked] == tests
+
+
+ENDINGS = """
+import pytest
+
+from mue_check.errors import MueCheckError, StoreError
+from mue_check.study.drift import ask_drift
+
+pytestmark = pytest.mark.axis("depth")
+ENDS = {"fails": pytest.fail.Exception, "skips": pytest.skip.Exception, "errs": MueCheckError, "breaks": StoreError}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_it(study, target_case, expect, end):
+    expect(ask_drift(study, target_case.ladder, target_case.target))
+    raise ENDS[end]("so be it")
+"""
+
+
+def test_a_test_costs_its_cells_however_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((ROOT / "suites" / "conftest.py").read_text())
+    (tmp_path / "test_depth.py").write_text(ENDINGS)
+    options = [str(tmp_path), "--axes=depth", "--study", str(tmp_path / "study"), "-k"]
+    for end in ("fails", "skips", "errs"):
+        plan = make_plan([*options, end], PAPER, 1)
+        assert plan.total.tests == 1
+        assert plan.total.runs >= 40
+        assert len(plan.collected.asked[0].drifts) == 1
+    with pytest.raises(StoreError, match="so be it"):
+        make_plan([*options, "breaks"], PAPER, 1)
 
 
 def test_every_cell_is_counted_once(tmp_path: Path) -> None:

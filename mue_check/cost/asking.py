@@ -10,7 +10,7 @@ import pytest
 
 from mue_check.cost.imagined import ImaginedStore, ImaginedStudy, Unforeseen, Wanted
 from mue_check.cost.spreads import measured_spreads
-from mue_check.errors import MueCheckError, SpecError
+from mue_check.errors import MueCheckError, SpecError, StoreError
 from mue_check.pytest_plugin import Case, settings_of
 from mue_check.study.answer import Answer
 from mue_check.study.comparison import Comparison
@@ -60,7 +60,7 @@ class _Asker:
 
     settings: Settings | None = None
     asked: list[Asked] = field(default_factory=list)
-    error: MueCheckError | None = None
+    error: BaseException | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         settings = settings_of(session.config)
@@ -69,7 +69,7 @@ class _Asker:
             for item in session.items:
                 assert isinstance(item, pytest.Function)
                 self.asked.append(_ask(item, settings, store))
-        except MueCheckError as error:
+        except BaseException as error:  # pytest would bury it in its own words
             self.error = error
         self.settings = settings
 
@@ -82,9 +82,12 @@ def _ask(item: pytest.Function, settings: Settings, store: ImaginedStore) -> Ask
         study = ImaginedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
         given = {**params, "study": study, "expect": answers.append}
         wanted = inspect.signature(item.function).parameters
-        # a question that cannot be put there skips itself
-        with contextlib.suppress(Unforeseen, pytest.skip.Exception):
+        try:
             item.function(**{name: given[name] for name in wanted})
+        except StoreError:
+            raise
+        except (Unforeseen, pytest.skip.Exception, pytest.fail.Exception, MueCheckError):
+            pass  # how the question ends is no matter: its cells are known
     marker = item.get_closest_marker("axis")
     axis = case.ladder.axis if case else marker.args[0] if marker else "router"
     name = item.originalname.removeprefix("test_")

@@ -68,7 +68,7 @@ def _seeds_of(plan: Plan) -> list[list[str]]:
     tier = plan.collected.settings.tier
     pairs = [(tier.seeds, high) for high in range(tier.max_seeds, tier.seeds - 1, -1)]
     pairs += [(low, low) for low in range(tier.seeds - 1, MIN_SEEDS - 1, -1)]
-    return [["--seeds", f"{low}:{high}"] for low, high in pairs]
+    return [["--seeds", str(low) if low == high else f"{low}:{high}"] for low, high in pairs]
 
 
 def _most_targets(plan: Plan) -> int:

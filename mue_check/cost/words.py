@@ -45,8 +45,9 @@ class Shown:
         plan = self.plan
         lines = _table([HEADS, *(_cells(row) for row in (*plan.rows, plan.total))], left=2)
         lines += ["", f"time         {_time(plan)}", f"calibration  {self._calibrated()}", f"assumed      {ASSUMED}"]
+        lines += [f"notice       {notice}" for notice in plan.collected.settings.notices]
         if is_users(plan.collected.settings.router):
-            lines.append("             your router is priced as if it were one matrix product")
+            lines.append("notice       your router is priced as if it were one matrix product")
         if self.trimmed:
             lines += ["", *self._budget_lines(self.trimmed)]
         return lines
