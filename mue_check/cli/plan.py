@@ -57,10 +57,10 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Plan, trim where a budget is given, and print."""
-    from mue_check.cost.plan import make_plan
+    from mue_check.cost.asking import collect
+    from mue_check.cost.plan import make_plan, price
     from mue_check.cost.trim import parse_budget, trim
     from mue_check.cost.words import Shown
-    from mue_check.tiers import get_tier
 
     if options.workers < 1:
         raise SpecError(f"--workers {options.workers}: must be at least 1")
@@ -73,8 +73,9 @@ def run(options: Options) -> int:
         values = {**given, **{k.removeprefix("--"): v for k, v in zip(changed[::2], changed[1::2], strict=True)}}
         return [options.suites, *(part for name, value in values.items() for part in (f"--{name}", value))]
 
-    calibration = _calibration(options, get_tier(options.tier or "smoke").device)
-    full = make_plan(arguments([]), calibration, options.workers)
+    collected = collect(arguments([]))
+    calibration = _calibration(options, collected.settings.tier.device)
+    full = price(collected, arguments([]), calibration, options.workers)
     if budget is None:
         _print(options, Shown(full=full, calibration=calibration))
         return EXIT_OK

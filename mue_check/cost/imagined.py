@@ -84,7 +84,8 @@ class ImaginedStore(Store):
             raise Unforeseen(cell.measurement)
         arm = replace(cell, values=(), seeds=()).key
         optimum = _reference_optimum(cell, self.spreads) + _drift(cell, arm, self.spreads)
-        sd = self.spreads.of_corpus(cell.corpus) / math.sqrt(2)
+        sds = self.spreads.of_corpus(cell.corpus)
+        sd = sds[stable_seed(arm, "sd") % len(sds)] / math.sqrt(2)
         rows = []
         for seed in cell.seeds:
             own = optimum + sd * _draw(arm, "seed", seed)
@@ -103,8 +104,8 @@ def _drift(cell: Cell, arm: str, spreads: Spreads) -> float:
     prescription = cell.prescription
     if prescription.reference == prescription.target:
         return 0.0
-    rms = spreads.drift_rms[OWN if prescription.rule.startswith(OWN) else OTHER]
-    return rms * _draw(arm, "drift")
+    measured = spreads.drifts[OWN if prescription.rule.startswith(OWN) else OTHER]
+    return measured[stable_seed(arm, "drift") % len(measured)]
 
 
 def _draw(*of: object) -> float:

@@ -55,7 +55,11 @@ class Plan:
 
 def make_plan(arguments: Sequence[str], calibration: Calibration | None, workers: int) -> Plan:
     """The plan of ``pytest ARGUMENTS``; without a calibration its times stay open."""
-    collected = collect(arguments)
+    return price(collect(arguments), arguments, calibration, workers)
+
+
+def price(collected: Collected, arguments: Sequence[str], calibration: Calibration | None, workers: int) -> Plan:
+    """The plan of what ``arguments`` have collected."""
     rows: dict[tuple[str, str], list[Row]] = {}
     by_test = []
     axes = (*collected.settings.axes, "router")

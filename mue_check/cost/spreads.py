@@ -1,7 +1,7 @@
 """Measured spreads of optima and drifts over seeds, in octaves: what a plan imagines its losses with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,20 +15,22 @@ class Spreads:
     """Of the packed studies in reports/ (bench/plan_spreads.py), pooled over rules and targets.
 
     ``drift_sd`` is the standard deviation of the drift over seeds, by ladder (``ladder:knob`` for other knobs than
-    the learning rate) and by kind of corpus; ``power_sd`` the one that ``judge.power`` goes by; ``drift_rms`` how large
-    drifts are, under the rule and under others; ``offset_rms`` how far the reference's optimum lies from the tuned
-    value where its search begins.
+    the learning rate) and by kind of corpus; ``power_sd`` the one that ``judge.power`` goes by; ``drifts`` the mean
+    drifts of all targets, under the rule and under others; ``offset_rms`` how far the reference's optimum lies from
+    the tuned value where its search begins.
     """
 
     made_by: str
     drift_sd: Mapping[str, float]
     power_sd: Mapping[str, float]
-    drift_rms: Mapping[str, float]
+    drifts: Mapping[str, Sequence[float]]
     offset_rms: float
 
-    def of_corpus(self, corpus: str) -> float:
-        """Of drifts on that corpus, over all ladders."""
-        return self.drift_sd[_kind(corpus)]
+    def of_corpus(self, corpus: str) -> list[float]:
+        """Of drifts on that corpus, ladder by ladder; of text there is one."""
+        if _kind(corpus) == TEXT:
+            return [self.drift_sd[TEXT]]
+        return [sd for name, sd in self.drift_sd.items() if name not in (MARKOV, TEXT)]
 
     def for_power(self, ladder: str, knob: str, corpus: str) -> float:
         """Of one ladder where it was measured, else that of the corpus; text is measured as a whole."""

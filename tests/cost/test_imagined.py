@@ -103,7 +103,7 @@ def test_more_spread_wants_more_seeds(tmp_path: Path) -> None:
     def runs(sd: float) -> int:
         spreads = measured_spreads()
         spreads = type(spreads)(
-            **{**vars(spreads), "drift_sd": {"markov": sd}, "drift_rms": {"complete_mue": 0.0}, "offset_rms": 0.0}
+            **{**vars(spreads), "drift_sd": {"width": sd}, "drifts": {"complete_mue": [0.0]}, "offset_rms": 0.0}
         )
         store = ImaginedStore(tmp_path, spreads)
         ask_drift(ImaginedStudy.of(make_study(tmp_path), store), ladder("width"), ladder("width").targets[0])
