@@ -164,9 +164,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     factor = max(total["planned"] / total["measured"], total["measured"] / total["planned"])
     out += [
         "",
-        f"The total is within a factor of {factor:.2f}; of imagined cells and of prices errors may cancel. Of the {found['calibration']['stacks']} timings of the "
-        f"calibration one that is left out of the fit is missed by a factor of {found['calibration']['error']:.2f} "
-        "(median).",
+        f"The total is within a factor of {factor:.2f}; of imagined cells and of prices errors may cancel. Of the "
+        f"{found['calibration']['stacks']} timings of the calibration one that is left out of the fit is missed by a "
+        f"factor of {found['calibration']['error']:.2f} (median).",
         "",
         "## Relative cost of the cells of reports/example and reports/sigma0",
         "",
