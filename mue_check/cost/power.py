@@ -45,8 +45,9 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
     seeds = plan.collected.settings.tier.max_seeds
     rows = []
     for key, drifts in full.items():
-        c = drifts[-1]  # the farthest target: an approximate law leaves it the most
-        kept = tuple(_label(c) for c in asked.get(key, []))
+        left = asked.get(key, [])
+        kept = tuple(map(_label, left))
+        c = (left or drifts)[-1]  # the farthest target: an approximate law leaves it the most
         spread = spreads.for_power(c.ladder, c.knob, c.corpus)
         rows.append(
             PowerLeft(
