@@ -29,6 +29,11 @@ __all__ = ["Case", "Expect", "TargetCase", "activate"]
 _SETTINGS = pytest.StashKey[Settings]()
 
 
+def settings_of(config: pytest.Config) -> Settings:
+    """The checked options of a run of the suites."""
+    return config.stash[_SETTINGS]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of ``pytest suites/``."""
     add_options(parser)
@@ -120,24 +125,14 @@ def _work(item: pytest.Item) -> float:
 @pytest.fixture
 def settings(request: pytest.FixtureRequest) -> Settings:
     """The checked options of this run."""
-    return request.config.stash[_SETTINGS]
+    return settings_of(request.config)
 
 
 @pytest.fixture
 def study(settings: Settings, request: pytest.FixtureRequest) -> Study:
     """The study of the test's corpus under the rule of ``--rule``."""
-    from mue_check.study.setting import Study
-
     case = next(value for value in request.node.callspec.params.values() if isinstance(value, Case))
-    return Study(
-        root=settings.root,
-        tier=settings.tier,
-        corpus=case.corpus,
-        rule=case.rule or settings.rule,
-        tolerance=settings.tolerance,
-        command=settings.command(request.node.nodeid),
-        routing=settings.routing,
-    )
+    return settings.study(case.corpus, case.rule, request.node.nodeid)
 
 
 Expect = Callable[["Answer[object]"], None]

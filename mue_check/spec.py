@@ -180,13 +180,8 @@ class ModelSpec:
         return self.feed_forward.active_width / self.width
 
     @property
-    def active_parameters(self) -> int:
-        """Weights of all blocks that each token meets (attention 4 d^2, SwiGLU 3 d H_act); embeddings apart."""
-        return self.depth * (4 * self.width**2 + 3 * self.width * self.feed_forward.active_width)
-
-    @property
     def parameters(self) -> int:
-        """Weights of all blocks, whether a token meets them or not; embeddings and routers apart."""
+        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), met or not; embeddings and routers apart."""
         ffn = self.feed_forward
         width = ffn.hidden if isinstance(ffn, Dense) else (ffn.total + ffn.shared) * ffn.hidden
         return self.depth * (4 * self.width**2 + 3 * self.width * width)

@@ -1,12 +1,18 @@
 """The benchmark scripts run, do the same work on all sides, and write what they found. Nothing here is timed."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+from mue_check.cost.calibration import Calibration
+from mue_check.cost.work import PRICED
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,3 +64,48 @@ def test_load_control_in_small(tmp_path: Path) -> None:
     assert error["steering"] < 0.1
     assert error["sign rule, step 0.01"] > 1
     assert (tmp_path / "load_control.md").read_text().count("| 16e2a,h=16 | zipf:1 | 60 |") == 4
+
+
+def test_imagined_spreads_are_those_of_the_packed_records(tmp_path: Path) -> None:
+    out = tmp_path / "spreads.json"
+    subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "plan_spreads.py"), "--json", str(out)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+    made, kept = json.loads(out.read_text()), json.loads((ROOT / "mue_check/cost/spreads.json").read_text())
+    assert made.keys() == kept.keys()
+    assert {name: len(values) for name, values in made["drifts"].items()} == {
+        name: len(values) for name, values in kept["drifts"].items()
+    }
+    for name in ("drift_sd", "power_sd"):
+        assert made[name] == pytest.approx(kept[name], abs=2e-4)
+
+
+def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the packed records as if they were the study, at prices that make every cell cost what is easily summed."""
+    spec = importlib.util.spec_from_file_location("plan_check", ROOT / "bench" / "plan_check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    machine = {"kind": "cpu", "device": "a paper machine", "torch": "0"}
+    paper = Calibration(machine=machine, prices=dict.fromkeys(PRICED, 0.0) | {"stacks": 1.0}, error=1.0, stacks=0)
+    with tarfile.open(ROOT / "reports/example/records.tar.gz") as packed:
+        packed.extractall(tmp_path / "study", filter="data")
+    monkeypatch.setattr(script, "calibrate", lambda device: paper)
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = ["--study", str(tmp_path / "study"), "--axes", "duration", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["plan_check.py", *arguments])
+    script.main()
+    found = json.loads((out / "plan.json").read_text())
+    cells = found["study"]["cells"]
+    assert cells["measured"] == len(list((tmp_path / "study" / "cells").iterdir()))
+    total = found["study"]["seconds"]["total"]
+    assert 0 < total["planned"] <= cells["planned"]
+    assert 0 < total["priced"] < cells["measured"]
+    assert found["records"]["spread"]["all"]["median"] == pytest.approx(1)
+    assert "| total |" in (out / "plan.md").read_text()

@@ -9,6 +9,7 @@ import torch
 from mue_check.bench.cases import Case
 from mue_check.bench.results import Ceilings
 from mue_check.bench.timing import clock
+from mue_check.cost.flops import training_flop
 from mue_check.data.markov import VOCAB
 from mue_check.models.parameters import Parameter
 from mue_check.precision import Precision
@@ -42,12 +43,9 @@ def _best(call: "partial[torch.Tensor]", device: torch.device) -> float:
 
 def needed_flops(case: Case) -> float:
     """Of one step of one run: products forward and twice backward, experts as far as tokens are routed to them."""
-    spec = case.spec
-    weights = spec.active_parameters + spec.width * VOCAB
-    if isinstance(spec.feed_forward, Experts):
-        weights += spec.depth * spec.width * spec.feed_forward.total
-    attention = spec.depth * 2 * case.context * spec.width  # causal: half of 4 T d
-    return 3.0 * case.tokens * (2 * weights + attention)
+    ffn = case.spec.feed_forward
+    met = ffn.activated if isinstance(ffn, Experts) else 0
+    return case.tokens * training_flop(case.spec, context=case.context, vocab=VOCAB, met=met)
 
 
 def needed_bytes(parameters: Sequence[Parameter]) -> float:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mue_check import __version__
-from mue_check.cli import audit, bench, budget, compare, conformance, mutants, report, rules
+from mue_check.cli import audit, bench, budget, compare, conformance, mutants, plan, report, rules
 from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser
 from mue_check.errors import MueCheckError
 
@@ -40,6 +40,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"mue_check {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (audit, conformance, rules, report, compare, mutants, budget, bench):
+    for command in (audit, conformance, rules, report, compare, mutants, budget, plan, bench):
         command.add(commands)
     return parser

@@ -13,6 +13,8 @@ NUMBERS = 2**17
 """Numbers of one activation, [R, M, D], of a stack on a CPU: beyond that it leaves the cache (reports/bench)."""
 MARGIN = 0.8
 """Of a GPU's free memory: captured graphs, probes and evaluation take the rest."""
+ELSEWHERE = 64
+"""Runs of a stack in a plan for a GPU that is not here."""
 
 _BYTES: dict[str, int] = {}
 
@@ -21,6 +23,8 @@ def runs_of_a_stack(cell: Cell) -> int:
     """How many runs like this cell's are best trained together; at least one."""
     if cell.device == "cpu":
         return max(1, NUMBERS // (cell.train.tokens_per_step * cell.model.width))
+    if not torch.cuda.is_available():
+        return ELSEWHERE
     return max(1, int(MARGIN * free_bytes() / bytes_of_a_run(cell)))
 
 

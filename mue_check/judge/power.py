@@ -22,7 +22,12 @@ def detectable_drift(drifts: Sequence[float], reference: Optimum, target: Optimu
     if n < 2:
         return math.inf
     spread = max(float(np.std(drifts, ddof=1)), math.hypot(vertex_sd(reference), vertex_sd(target)))
-    return tolerance + spread / math.sqrt(n) * _noncentrality(n)
+    return detectable_of(spread, n, tolerance)
+
+
+def detectable_of(spread: float, seeds: int, tolerance: float) -> float:
+    """The same for ``seeds`` drifts of a known standard deviation ``spread``, two seeds at least."""
+    return tolerance + spread / math.sqrt(seeds) * _noncentrality(seeds)
 
 
 def vertex_sd(optimum: Optimum) -> float:

@@ -46,11 +46,16 @@ def blocked_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD
     return collect(out_BSD.flatten(0, 1), blocks.token_S, blocks.row_NK).view(x_RMD.shape)
 
 
+def size_of_blocks(tokens: int, active: int, total: int) -> int:
+    """About half the mean load of an expert: two thirds of all rows are then used."""
+    return max(SMALLEST, (1 << (tokens * active // total).bit_length()) // 4)
+
+
 def make_blocks(indices_RMK: Tensor, total: int) -> Blocks:
-    """Sort the assignments into blocks of about half the mean load: two thirds of all rows are then used."""
+    """Sort the assignments into blocks."""
     runs, tokens, active = indices_RMK.shape
     groups, device = runs * total, indices_RMK.device
-    size = max(SMALLEST, (1 << (tokens * active // total).bit_length()) // 4)
+    size = size_of_blocks(tokens, active, total)
     group_N = (indices_RMK + torch.arange(runs, device=device).view(-1, 1, 1) * total).flatten()
     order_N = torch.argsort(group_N, stable=True)
     sorted_N = group_N[order_N]

@@ -111,8 +111,12 @@ class Study:
             sides=sides,
             command=self.command,
         )
-        save_comparison(self.root, comparison)
+        self.keep(comparison)
         return comparison
+
+    def keep(self, comparison: Comparison) -> None:
+        """Write a question into the study."""
+        save_comparison(self.root, comparison)
 
 
 def side_of(rung: Rung, arm: Arm, cells: list[str]) -> Side:

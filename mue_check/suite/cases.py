@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mue_check.cost.flops import relative_work
 from mue_check.suite.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class TargetCase(Case):
 
 
 def _work(rung: Rung) -> float:
-    return (rung.model.active_parameters + rung.model.parameters / 3) * rung.batch * rung.steps
+    return relative_work(rung.model) * rung.batch * rung.steps
 
 
 def _ladder_cases(settings: Settings, marker: pytest.Mark | None) -> list[Case]:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.suite.gpus import add_gpu_options
+from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
     from mue_check.conformance.claim import RoutingSpec
     from mue_check.rules import Rule
+    from mue_check.study.setting import Study
     from mue_check.tiers import Tier
     from mue_check.trying import Trial
 
@@ -43,6 +45,8 @@ class Settings:
     claim: RoutingSpec | None = None
     expected: Mapping[str, str] = field(default_factory=dict)
     """Checks that are expected to fail, and why."""
+    rungs: int | None = None
+    """How many targets of each ladder are asked; None for all."""
     notices: tuple[str, ...] = ()
     """What people must know of their own router."""
 
@@ -54,6 +58,20 @@ class Settings:
     def command(self, test: str) -> str:
         """What asks a test's question again; ``test`` is its node id."""
         return shlex.join(["pytest", test, *self.options])
+
+    def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
+        """The study that a test asks, under the rule of ``--rule`` unless it has another; ``test`` is its node id."""
+        from mue_check.study.setting import Study
+
+        return Study(
+            root=self.root,
+            tier=self.tier,
+            corpus=corpus,
+            rule=rule or self.rule,
+            tolerance=self.tolerance,
+            command=self.command(test),
+            routing=self.routing,
+        )
 
     def late_notices(self) -> tuple[str, ...]:
         """What people must know of their own router and was found while it trained, each once in a process."""
@@ -76,7 +94,7 @@ class Settings:
             ladder = heldout_ladder(reference, parse_scenario(self.heldout, default=reference), own=True)
             ladders = (ladder,) if question in ladder.asks else ()
         routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
-        return tuple(ladder for ladder in routed if ladder is not None and question in ladder.asks)
+        return tuple(cut(ladder, self.rungs) for ladder in routed if ladder is not None and question in ladder.asks)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -103,6 +121,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
     )
+    group.addoption("--seeds", metavar="LOW[:HIGH]", help="of each drift, and up to how many where it is open")
+    group.addoption("--rungs", metavar="N", help="only the first N targets of each ladder (default: all)")
     group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
     group.addoption("--precision", metavar="fp32|tf32|bf16", help="of products, in every arm (default: the tier's)")
     group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
@@ -132,7 +152,9 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     option = config.getoption
     tier = get_tier(option("tier") or ("gpu" if option("gpus") else "smoke"))
     rule, axes = get_rule(option("rule")), parse_axes(option("axes"))
-    require_device(tier)
+    tier, rungs = with_seeds(tier, option("seeds")), parse_rungs(option("rungs"))
+    if not config.option.collectonly:
+        require_device(tier)
     if option("precision") is not None:
         tier = replace(tier, precision=require_precision(option("precision"), tier.device))
     corpora = tier.corpora
@@ -158,7 +180,8 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     if rule.name in beside:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
     options = ["--tier", tier.name]
-    for key in ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "study"):
+    kept = ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs")
+    for key in (*kept, "study"):
         options += [f"--{key}", str(option(key))] if option(key) else []
     options += ["--rule", rule.name] if rule.name != "complete_mue" else []
     settings = Settings(
@@ -177,6 +200,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
         subject=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,
+        rungs=rungs,
         expected=read_expected(folder / option("expected")) if option("expected") else {},
     )
     if not trains_nothing(config.args):
@@ -188,7 +212,8 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
             reference = Scenario.of(ladder.reference.model, task.train)
             for rung in ladder.targets:
                 rule.prescribe(reference, Scenario.of(rung.model, rung.train(task.train))).values(task.base)
-    Store(root).prepare()
+    if not config.option.collectonly:
+        Store(root).prepare()
     return settings
 
 

@@ -191,6 +191,8 @@ def test_a_run_that_does_not_fit_and_other_errors_are_not_tried_again(monkeypatc
 
 def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [replace(cell, device="cuda") for cell in make_cells(8)]
+    assert torch.cuda.is_available() or runs_of_a_stack(cells[0]) == memory.ELSEWHERE
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(memory, "free_bytes", lambda: 10_000)
     monkeypatch.setattr(memory, "bytes_of_a_run", lambda cell: 1_000)
     assert runs_of_a_stack(cells[0]) == 8

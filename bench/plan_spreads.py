@@ -1,0 +1,81 @@
+"""The measured spreads that a plan imagines its losses with: from the packed records of reports/.
+
+python bench/plan_spreads.py --json mue_check/cost/spreads.json
+"""
+
+import argparse
+import json
+import math
+import tarfile
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mue_check.judge.drift import Drift
+from mue_check.judge.power import vertex_sd
+from mue_check.records import Store
+from mue_check.records.files import read_json
+from mue_check.study.comparison import Comparison, load_comparisons
+from mue_check.study.reading import judge_stored_drift
+
+STUDIES = ("example", "sigma0")
+TEXT_SD = 0.16
+"""Of one arm's optimum on text (docs/choices.md): the packed studies hold the Markov source alone."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    out = parser.parse_args().json
+    spreads: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    drifts: defaultdict[str, list[float]] = defaultdict(list)
+    power: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    offsets = []
+    for study, c, drift in drifts_of(Path(__file__).parents[1] / "reports"):
+        by_seed = list(drift.by_seed.values())
+        name = c.ladder if c.knob == "lr" else f"{c.ladder}:{c.knob}"
+        spread = float(np.std(by_seed, ddof=1))
+        spreads[name].append((spread, len(by_seed) - 1))
+        foreseen = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
+        power[name].append((max(spread, foreseen), len(by_seed) - 1))
+        if c.axis != "control":
+            drifts["complete_mue" if c.rule == "complete_mue" else "other"].append(drift.interval.mean)
+        base = read_json(study.root / "cells" / f"{c.sides[0].cells[0]}.json")["cell"]["base"][c.knob]
+        offsets.append(drift.reference.interval.mean - math.log2(base))
+    values = {
+        "made_by": "python bench/plan_spreads.py",
+        "drift_sd": pooled(spreads),
+        "power_sd": pooled(power),
+        "drifts": {name: sorted(round(value, 2) for value in values) for name, values in sorted(drifts.items())},
+        "offset_rms": round(float(np.sqrt(np.mean(np.square(offsets)))), 4),
+    }
+    out.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def pooled(pairs: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
+    """Standard deviations by ladder, those of all ladders as ``markov``, and that of two arms on ``text``."""
+    every = {**pairs, "markov": [pair for of_one in pairs.values() for pair in of_one]}
+    sd = {name: math.sqrt(sum(v * v * df for v, df in p) / sum(df for _, df in p)) for name, p in every.items()}
+    sd["text"] = TEXT_SD * math.sqrt(2)
+    return {name: round(value, 4) for name, value in sorted(sd.items())}
+
+
+def drifts_of(reports: Path) -> Iterator[tuple[Store, Comparison, Drift]]:
+    """Every drift of the packed studies that was resolved."""
+    for name in STUDIES:
+        with tempfile.TemporaryDirectory() as folder:
+            with tarfile.open(reports / name / "records.tar.gz") as packed:
+                packed.extractall(folder, filter="data")
+            store = Store(Path(folder))
+            for c in load_comparisons(store.root):
+                if c.kind == "drift":
+                    drift = judge_stored_drift(store, c)[2]
+                    if drift.reason is None:
+                        yield store, c, drift
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Time a few small stacks on a device, for a calibration."""
+
+import contextlib
+import hashlib
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import mue_check
+from mue_check.cost.calibration import Calibration, Progress, Timing, fit_prices
+from mue_check.cost.work import making_work, product_of, step_work
+from mue_check.data import load_corpus
+from mue_check.execute.process import prepare_process
+from mue_check.rules import HyperParameters, get_rule
+from mue_check.spec import Scenario, TrainSpec, parse_scenario
+from mue_check.training import Stack
+
+CORPUS = "markov"
+WARM_UP, ROUNDS, ROUND_SECONDS = 3, 5, 0.12
+VALUES = 5
+"""Learning rates of a seed, as in a sweep."""
+TIMED_ROOMS = ("training", "models")
+"""Packages whose code is what is timed: another version of them needs another calibration."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A stack to time: a model, its sequences and their context, and how many runs."""
+
+    model: str
+    batch: int
+    context: int
+    runs: int
+
+
+CPU_SAMPLES = (
+    Sample("d=32,L=2,H=32", 16, 16, 5),
+    Sample("d=32,L=2,H=32", 16, 16, 20),
+    Sample("d=32,L=2,H=32", 4, 16, 10),
+    Sample("d=32,L=8,H=32", 16, 16, 10),
+    Sample("d=64,L=2,H=64", 16, 32, 10),
+    Sample("d=128,L=2,H=128", 16, 16, 5),
+    Sample("d=128,L=2,H=128", 16, 16, 15),
+    Sample("d=32,16e2a,L=2,h=32", 16, 16, 5),
+    Sample("d=32,16e2a,L=2,h=32", 16, 16, 20),
+    Sample("d=32,16e8a,L=2,h=32", 16, 16, 10),
+    Sample("d=32,16e16a,L=2,h=8", 16, 16, 10),
+    Sample("d=32,16e4a1s,L=4,h=8", 16, 16, 15),
+    Sample("d=64,8e2a1s,L=2,h=64", 16, 16, 10),
+    Sample("d=32,256e2a,L=2,h=8", 16, 16, 5),
+    Sample("d=32,256e2a,L=2,h=8", 16, 16, 15),
+    Sample("d=32,16e2a,L=2,h=16,load=zipf:1", 16, 16, 10),
+)
+GPU_SAMPLES = (
+    Sample("d=128,L=4,H=128", 64, 64, 5),
+    Sample("d=128,L=4,H=128", 64, 64, 20),
+    Sample("d=128,L=4,H=128", 8, 32, 10),
+    Sample("d=128,L=16,H=128", 64, 64, 5),
+    Sample("d=512,L=4,H=512", 64, 64, 5),
+    Sample("d=512,L=4,H=512", 64, 64, 15),
+    Sample("d=128,16e2a,L=4,h=128", 64, 64, 5),
+    Sample("d=128,16e8a,L=4,h=128", 64, 64, 10),
+    Sample("d=128,16e16a,L=4,h=32", 64, 64, 10),
+    Sample("d=128,16e4a1s,L=8,h=32", 64, 64, 5),
+    Sample("d=256,8e2a1s,L=4,h=256", 64, 64, 5),
+    Sample("d=128,256e2a,L=4,h=32", 64, 64, 2),
+    Sample("d=128,16e2a,L=4,h=64,load=zipf:1", 64, 64, 5),
+)
+
+
+def machine_of(device: str) -> Mapping[str, str]:
+    """What a calibration holds for: the device, torch and the code that is timed."""
+    package = Path(mue_check.__file__).parent
+    sources = [path for room in TIMED_ROOMS for path in sorted((package / room).glob("*.py"))]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {"kind": device, "device": name, "torch": torch.__version__, "code": code}
+
+
+def calibrate(device: str, progress: Progress = lambda done, of: None) -> Calibration:
+    """Time the samples of a device and fit: on a CPU core-seconds of one thread, on a GPU its seconds."""
+    prepare_process()
+    samples = CPU_SAMPLES if device == "cpu" else GPU_SAMPLES
+    timings: list[Timing] = []
+    for at, sample in enumerate(samples):
+        progress(at, len(samples))
+        with contextlib.suppress(torch.OutOfMemoryError):  # the others say enough of a small GPU
+            timings += _time(sample, torch.device(device))
+    progress(len(samples), len(samples))
+    return fit_prices(timings, machine_of(device))
+
+
+def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
+    """Making a stack, and a step of it: the median over ROUNDS."""
+    model, corpus = parse_scenario(sample.model).model, load_corpus(CORPUS)
+    train = TrainSpec(steps=1000, batch=sample.batch, context=sample.context)
+    scenario = Scenario.of(model, train)
+    prescription = get_rule("complete_mue").prescribe(scenario, scenario)
+    seeds = [run // VALUES for run in range(sample.runs)]
+
+    def make() -> Stack:
+        return Stack(
+            model,
+            prescription,
+            HyperParameters(lr=2.0**-8, init_std=0.05),
+            train,
+            corpus,
+            lrs=[2.0**-8] * sample.runs,
+            seeds=seeds,
+            device=device,
+        )
+
+    make()
+    began = _now(device)
+    stack = make()
+    made = _now(device) - began
+    product = product_of(model, train.tokens_per_step, device.type)
+    work = step_work(model, train, vocab=corpus.vocab, runs=sample.runs, product=product)
+    yield Timing(label=f"making {sample}", work=making_work(work, seeds=len(set(seeds))), seconds=made)
+    stack.advance(WARM_UP)
+    began = _now(device)
+    stack.advance(1)
+    steps = max(1, min(60, round(ROUND_SECONDS / (_now(device) - began))))
+    rounds = []
+    for _ in range(ROUNDS):
+        began = _now(device)
+        stack.advance(steps)
+        rounds.append((_now(device) - began) / steps)
+    yield Timing(label=str(sample), work=work, seconds=statistics.median(rounds))
+
+
+def _now(device: torch.device) -> float:
+    """Of a CPU the seconds that it worked for us, whatever else it did; of a GPU those that passed."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

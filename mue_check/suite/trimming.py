@@ -1,0 +1,50 @@
+"""``--seeds`` and ``--rungs``: a tier with fewer or more seeds, and ladders without their last targets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mue_check.errors import SpecError
+
+if TYPE_CHECKING:
+    from mue_check.axes import Ladder
+    from mue_check.tiers import Tier
+
+MOST_SEEDS = 1000
+"""The null control takes the seeds from there on (``study.drift.NULL_SEED``)."""
+
+
+def with_seeds(tier: Tier, text: str | None) -> Tier:
+    """The tier with ``LOW[:HIGH]`` seeds in each drift; drifts of the sigma_0 laboratory take HIGH where that is less.
+
+    SpecError where an interval would mean nothing (``judge.drift.MIN_SEEDS``).
+    """
+    if text is None:
+        return tier
+    from mue_check.judge.drift import MIN_SEEDS
+
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+    if found is None:
+        raise SpecError(f"--seeds {text}: write LOW or LOW:HIGH, for example 4:8")
+    low, high = int(found[1]), int(found[2] or found[1])
+    if low < MIN_SEEDS:
+        raise SpecError(f"--seeds {text}: at least {MIN_SEEDS} are needed, under which no interval is worth a verdict")
+    if not low <= high <= MOST_SEEDS:
+        raise SpecError(f"--seeds {text}: HIGH must be at least LOW and at most {MOST_SEEDS}")
+    return replace(tier, seeds=low, max_seeds=high, sigma0_seeds=min(tier.sigma0_seeds, high))
+
+
+def parse_rungs(text: str | None) -> int | None:
+    """How many targets of each ladder; None for all. SpecError unless a whole number of at least 1."""
+    if text is None:
+        return None
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise SpecError(f"--rungs {text}: must be a whole number of at least 1")
+    return int(text)
+
+
+def cut(ladder: Ladder, rungs: int | None) -> Ladder:
+    """The ladder with its first ``rungs`` targets; one of gradient noise stays whole, for its loads make one slope."""
+    return ladder if rungs is None or "noise" in ladder.asks else replace(ladder, targets=ladder.targets[:rungs])

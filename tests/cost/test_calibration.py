@@ -1,0 +1,88 @@
+"""Prices: fitted to timings, kept for the machine that they hold for, and measured on this one."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mue_check.cost import timing
+from mue_check.cost.calibration import (
+    Calibration,
+    Timing,
+    calibration_path,
+    fit_prices,
+    kept_calibration,
+    read_calibration,
+    save_calibration,
+)
+from mue_check.cost.timing import Sample, calibrate, machine_of
+from mue_check.cost.work import PRICED, Work
+from mue_check.errors import SpecError
+
+MACHINE = {"kind": "cpu", "device": "a paper machine", "torch": "0", "code": "0"}
+PAPER = Calibration(machine=MACHINE, prices=dict.fromkeys(PRICED, 1e-3), error=1.0, stacks=0)
+
+
+def timings(noise: float = 0.0) -> tuple[list[Timing], dict[str, float]]:
+    """Timings of a device with known prices, some of them 0."""
+    rng = np.random.default_rng(0)
+    prices = {name: float(10 ** rng.uniform(-6, -4)) if i % 3 else 0.0 for i, name in enumerate(PRICED)}
+    found = []
+    for i in range(30):
+        work = Work(**{name: float(10 ** rng.uniform(0, 3)) for name in PRICED})
+        seconds = sum(getattr(work, name) * price for name, price in prices.items())
+        found.append(Timing(label=str(i), work=work, seconds=seconds * math.exp(noise * rng.standard_normal())))
+    return found, prices
+
+
+def test_known_prices_are_found() -> None:
+    found, prices = timings()
+    fitted = fit_prices(found, MACHINE)
+    assert fitted.error == pytest.approx(1.0, abs=1e-6)
+    for each in found:
+        assert fitted.seconds(each.work) == pytest.approx(each.seconds)
+    for name, price in prices.items():
+        assert fitted.prices[name] == pytest.approx(price, abs=1e-9)
+
+
+def test_prices_are_never_negative_and_the_error_says_how_far_off_they_are() -> None:
+    found, _ = timings(noise=0.3)
+    fitted = fit_prices(found, MACHINE)
+    assert min(fitted.prices.values()) >= 0
+    assert 1.1 < fitted.error < 2
+
+
+def test_a_calibration_is_kept_for_its_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kept_calibration(MACHINE) is None
+    save_calibration(PAPER, calibration_path(MACHINE))
+    assert kept_calibration(MACHINE) == PAPER
+    assert kept_calibration({**MACHINE, "code": "1"}) is None
+    calibration_path(MACHINE).write_text("{}")
+    assert kept_calibration(MACHINE) is None
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    for path, value in ((tmp_path / "a.json", "no JSON"), (tmp_path / "b.json", '{"prices": {}}')):
+        path.write_text(value)
+        with pytest.raises(SpecError, match=f"{path.name}.* is no calibration of this version"):
+            read_calibration(path)
+    older = replace(PAPER, prices={"flop": 1.0})
+    save_calibration(older, tmp_path / "c.json")
+    with pytest.raises(SpecError, match="is no calibration of this version"):
+        read_calibration(tmp_path / "c.json")
+
+
+def test_this_machine_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        timing, "CPU_SAMPLES", (Sample("d=32,L=1,H=32", 2, 16, 5), Sample("d=32,L=3,8e2a,h=8", 2, 16, 5))
+    )
+    monkeypatch.setattr(timing, "ROUND_SECONDS", 0.0)
+    told: list[tuple[int, int]] = []
+    found = calibrate("cpu", lambda done, of: told.append((done, of)))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert found.machine == machine_of("cpu")
+    assert found.stacks == 4
+    assert found.seconds(Work(stacks=1, steps=1, layers=1, flop=1e6, moved=1e5, updated=1e4, drawn=1e4)) > 0

@@ -1,0 +1,99 @@
+"""The formulas of FLOP against torch's own counter, on real training steps."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mue_check.cost.flops import activation_numbers, attention_flop, forward_flop, parameter_numbers, training_flop
+from mue_check.cost.work import Product, met_experts, product_of
+from mue_check.data import load_corpus
+from mue_check.models import experts
+from mue_check.models.blocked_experts import blocked_experts
+from mue_check.models.experts import all_experts, grouped_experts
+from mue_check.rules import HyperParameters, get_rule
+from mue_check.spec import Scenario, TrainSpec, parse_scenario
+from mue_check.training import Stack
+from mue_check.training.run import training_step
+
+TRAIN = TrainSpec(steps=2, batch=4, context=16)
+RUNS, TOKENS = 2, TRAIN.tokens_per_step
+DENSE = ("d=32,L=2,H=32", "d=64,L=3,H=128", "d=32,L=1,H=16,dh=32")
+MIXTURES = (
+    "d=32,L=2,16e2a,h=32",
+    "d=32,L=2,16e16a,h=8",
+    "d=32,L=3,16e4a1s,h=8",
+    "d=64,L=1,8e2a2s,h=16",
+    "d=32,L=1,16e4a4g,h=8,router=sigmoid_group_norm",
+    "d=32,L=2,16e2a,h=16,router=content_blind",
+    "d=32,L=1,16e2a,h=16,router=expert_choice",
+)
+
+
+def stack_of(text: str) -> Stack:
+    model = parse_scenario(text).model
+    scenario = Scenario.of(model, TRAIN)
+    return Stack(
+        model,
+        get_rule("complete_mue").prescribe(scenario, scenario),
+        HyperParameters(init_std=0.1),
+        TRAIN,
+        load_corpus("markov"),
+        lrs=[0.01] * RUNS,
+        seeds=range(RUNS),
+        device=torch.device("cpu"),
+    )
+
+
+def grouped_flop(a_shape, b_shape, *args, out_shape=None, **kwargs) -> int:
+    rows, inner = a_shape
+    return 2 * rows * inner * b_shape[-1]
+
+
+def counted(stack: Stack) -> float:
+    """FLOP of a step per run and token; torch knows no formula for the grouped product."""
+    formulas = {
+        torch.ops.aten._grouped_mm: grouped_flop,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        training_step(stack)
+    return counter.get_total_flops() / (RUNS * TRAIN.tokens_per_step)
+
+
+@pytest.mark.parametrize("text", [*DENSE, *MIXTURES])
+def test_flop_of_a_training_step(text: str) -> None:
+    stack = stack_of(text)
+    assert counted(stack) == pytest.approx(foretold(stack, product_of(stack.model.spec, TOKENS, "cpu")), rel=1e-6)
+
+
+def foretold(stack: Stack, product: Product) -> float:
+    model = stack.model.spec
+    met = met_experts(model, product, tokens=TOKENS, runs=RUNS)
+    return training_flop(model, context=TRAIN.context, vocab=stack.model.vocab, met=met)
+
+
+@pytest.mark.parametrize(
+    ("name", "product"), [("all", all_experts), ("active", grouped_experts), ("blocks", blocked_experts)]
+)
+@pytest.mark.parametrize("text", ["d=32,L=2,16e4a1s,h=8", "d=32,L=1,64e2a,h=16"])
+def test_every_product(text: str, name: Product, product, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "choose_product", lambda *_: product)
+    stack = stack_of(text)
+    assert counted(stack) == pytest.approx(foretold(stack, name), rel=1e-6)
+
+
+@pytest.mark.parametrize("text", [*DENSE, *MIXTURES])
+def test_parameters_are_those_that_the_optimizer_has(text: str) -> None:
+    stack = stack_of(text)
+    numbers = parameter_numbers(stack.model.spec, context=TRAIN.context, vocab=stack.model.vocab)
+    assert numbers == stack.state.flat.numel() / RUNS
+
+
+def test_all_experts_cost_what_a_dense_model_of_their_width_costs() -> None:
+    mixture, dense = (parse_scenario(text).model for text in ("d=32,L=2,16e2a,h=16", "d=32,L=2,H=256"))
+    router = 2 * 2 * 32 * 16
+    flop = forward_flop(mixture, vocab=32, met=16)
+    assert flop == forward_flop(dense, vocab=32, met=0) + router
+    assert flop > forward_flop(mixture, vocab=32, met=2)
+    assert attention_flop(mixture, context=16) == attention_flop(dense, context=16)
+    numbers = [activation_numbers(mixture, context=16, vocab=32, met=met) for met in (16, 2)]
+    assert numbers[0] > numbers[1]

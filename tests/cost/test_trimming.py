@@ -1,0 +1,88 @@
+"""--seeds and --rungs of `pytest suites/`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mue_check.cost.asking import collect
+from mue_check.errors import SpecError
+from mue_check.suite.trimming import cut, parse_rungs, with_seeds
+from mue_check.tiers import get_tier
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_seeds_replace_the_tiers() -> None:
+    cpu = get_tier("cpu")
+    assert with_seeds(cpu, None) is cpu
+    assert [(t.seeds, t.max_seeds) for t in (with_seeds(cpu, "5"), with_seeds(cpu, "4:12"))] == [(5, 5), (4, 12)]
+    assert with_seeds(cpu, "4:5").sigma0_seeds == 5
+    assert with_seeds(cpu, "4:12").sigma0_seeds == cpu.sigma0_seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("3", "at least 4 are needed"),
+        ("3:8", "at least 4 are needed"),
+        ("8:4", "HIGH must be at least LOW"),
+        ("4:1001", "at most 1000"),
+        ("four", "write LOW or LOW:HIGH"),
+        ("4:", "write LOW or LOW:HIGH"),
+        ("-4", "write LOW or LOW:HIGH"),
+    ],
+)
+def test_senseless_seeds_are_refused(text: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        with_seeds(get_tier("cpu"), text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "all", ""])
+def test_senseless_rungs_are_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--rungs .*: must be a whole number of at least 1"):
+        parse_rungs(text)
+
+
+def test_rungs_cut_the_last_targets_of_every_ladder_but_those_of_noise() -> None:
+    lab = get_tier("lab")
+    for axis in ("depth", "activated_experts", "sigma0"):
+        for ladder in lab.ladders(axis):
+            assert cut(ladder, 2).targets == ladder.targets[:2]
+            assert cut(ladder, 2).reference == ladder.reference
+            assert cut(ladder, None) is ladder
+    for ladder in lab.ladders("sigma0", "noise"):
+        assert cut(ladder, 1) is ladder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--seeds", "2"], "--seeds 2: at least 4"), (["--rungs", "none"], "--rungs none: must be a whole number")],
+)
+def test_usage_errors_are_one_line(arguments: list[str], says: str) -> None:
+    result = pytest_suites(*arguments)
+    assert result.returncode == 4
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path) -> None:
+    options = [str(ROOT / "suites"), "--tier=cpu", "--axes=depth", f"--study={tmp_path / 'study'}"]
+    both, first = (" ".join(a.test for a in collect([*options, *more]).asked) for more in ([], ["--rungs=1"]))
+    assert "L16" in both
+    assert "L8" in first
+    assert "L16" not in first
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_command_that_asks_again_has_them(tmp_path: Path) -> None:
+    options = ["--tier=smoke", "--axes=depth", "--seeds=4:5", "--rungs=1", f"--study={tmp_path / 'study'}"]
+    settings = collect([str(ROOT / "suites"), *options]).settings
+    assert "--seeds 4:5 --rungs 1" in settings.command("suites/test_depth.py")
+
+
+def pytest_suites(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "suites", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
