@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
-from mue_check.suite import conformance
+from mue_check.suite import cluster, conformance
 from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
 from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
 from mue_check.suite.teller import Teller
@@ -31,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Workers that drive a cluster, where one is asked for: before xdist looks."""
+    cluster.start(config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", MARKER)
@@ -42,6 +48,7 @@ def activate(config: pytest.Config) -> None:
         return
     try:
         config.stash[_SETTINGS] = read_settings(config)
+        cluster.join(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
     if not hasattr(config, "workerinput"):
@@ -54,7 +61,8 @@ def activate(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """What people must know of their own router before they wait for it."""
     settings = config.stash.get(_SETTINGS, None)
-    return [f"mue_check: {notice}" for notice in settings.notices] if settings else []
+    notices = [f"mue_check: {notice}" for notice in settings.notices] if settings else []
+    return [*cluster.header(config), *notices]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mue_check.suite import cluster
+
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
     from mue_check.conformance.claim import RoutingSpec
@@ -105,6 +107,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
     )
+    cluster.add_options(group)
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -126,7 +129,8 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
 
     option = config.getoption
     tier, rule, axes = get_tier(option("tier")), get_rule(option("rule")), parse_axes(option("axes"))
-    require_device(tier)
+    if option("cluster") is None:  # else the cluster has the devices
+        require_device(tier)
     corpora = tier.corpora
     if (name := option("corpus")) is not None:
         if name.endswith(".bin"):
