@@ -57,7 +57,7 @@ class Cluster:
         ray.shutdown()
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
-        """Give each batch back as it is done. What a measurement raises is raised here; out of memory is tried twice."""
+        """Give each batch back as it is done. What a measurement raises is raised here, out of memory the second time."""
         waiting = {self._submit(batch): batch for batch in batches}
         again: list[Batch] = []
         try:
@@ -90,11 +90,10 @@ class Cluster:
             raise ClusterError(f"router {router!r} was not loaded from a module or a file when the cluster was joined")
         if cell.corpus not in self._corpora:
             self._corpora[cell.corpus] = ray.put(_whole(load_corpus(cell.corpus)))
-        task = _measure.options(num_gpus=self.gpu_share if cell.device == "cuda" else 0)
+        task = _task.options(num_gpus=self.gpu_share if cell.device == "cuda" else 0)
         return task.remote(batch, self._corpora[cell.corpus], self._parcels.get(router))
 
 
-@ray.remote(num_cpus=1, max_retries=RETRIES)
 def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
     """On a node: the numbers of a batch, and what people must know of their router."""
     give_corpus(batch[0].corpus, corpus)
@@ -102,6 +101,10 @@ def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[
         unpack(parcel)
     measured = measure(batch)
     return measured, LOADED[parcel.name].notices if parcel is not None else {}
+
+
+# under another name than the function, which is then known on a node by its own instead of travelling itself
+_task = ray.remote(num_cpus=1, max_retries=RETRIES)(_measure)
 
 
 def _router(cell: Cell) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import mue_check
 from mue_check.conformance.claim import RoutingSpec
 from mue_check.dropin import load_router, own_files
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, ClusterError
 from mue_check.models.foreign import LOADED
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
@@ -34,8 +34,11 @@ def ship_sources(folder: Path) -> dict[str, Parcel]:
         if not foreign.named:
             continue
         where = foreign.named
-        for file, module in own_files(foreign.subject.factory, where).items():
-            _copy(file, module, folder)
+        try:
+            for file, module in own_files(foreign.subject.factory, where).items():
+                _copy(file, module, folder)
+        except OSError as error:
+            raise ClusterError(f"router {foreign.subject.name}: its sources cannot be copied: {error}") from None
         attribute = foreign.subject.name.rpartition(":")[2]
         text = f"{Path(where).name if where.endswith('.py') else where}:{attribute}"
         parcels[name] = Parcel(name=name, text=text, claim=foreign.subject.claim)

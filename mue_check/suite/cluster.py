@@ -10,7 +10,7 @@ import secrets
 import selectors
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import pytest
 from mue_check.errors import MueCheckError, SpecError
 from mue_check.suite.workers import start_workers
 
-START_SECONDS = 60.0
-"""Without an answer after so long, an address is none of a Ray head."""
+START_SECONDS, REACH_SECONDS = 180.0, 60.0
+"""Without an answer after so long a local cluster does not start, and an address is none of a Ray head."""
 MOST_WORKERS = 16
 """Of those that are started unasked: each holds a Python with torch on the machine of pytest."""
 
@@ -66,7 +66,7 @@ def start(config: pytest.Config) -> None:
         from mue_check.tiers import get_tier
 
         tier, share = get_tier(option.tier), option.gpu_share or 1.0
-        found = _reach(option.cluster, config)
+        found = reach(option.cluster, config.add_cleanup)
         slots = found.slots(tier.device, share)
         if slots < 1:
             what = f"{share:g} GPU" if tier.device == "cuda" else "a CPU"
@@ -112,13 +112,20 @@ def _check(config: pytest.Config) -> None:
         raise SpecError("--cluster needs pytest-xdist, and it is switched off")
     for name, spelt in (("numprocesses", "-n"), ("tx", "--tx"), ("usepdb", "--pdb"), ("gpus", "--gpus")):
         if getattr(option, name, None):
-            raise SpecError(f"--cluster starts workers of its own: leave {spelt} out (--cluster-workers K sets how many)")
-    if importlib.util.find_spec("ray") is None:
+            raise SpecError(f"--cluster starts its own workers: leave {spelt} out (--cluster-workers K sets how many)")
+    if not _has_ray():
         raise SpecError("--cluster needs Ray: pip install 'mue_check[cluster]'")
 
 
-def _reach(address: str, config: pytest.Config) -> Found:
-    """Ask a process of its own, which also is the local cluster and ends with this one."""
+def _has_ray() -> bool:
+    try:
+        return importlib.util.find_spec("ray") is not None
+    except ValueError:  # switched off by an entry of sys.modules
+        return False
+
+
+def reach(address: str, add_cleanup: Callable[[Callable[[], None]], None]) -> Found:
+    """Ask a process of its own, which also is the local cluster and ends with this one. SpecError."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
     if address == "local":  # nobody else on the network may run code here
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -131,15 +138,18 @@ def _reach(address: str, config: pytest.Config) -> Found:
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # Ctrl-C is for pytest, which ends the cluster last
     )
-    config.add_cleanup(lambda: _end(host))
+    add_cleanup(lambda: _end(host))
     assert host.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(host.stdout, selectors.EVENT_READ)
-        line = host.stdout.readline() if selector.select(START_SECONDS) else None
+        limit = START_SECONDS if address == "local" else REACH_SECONDS
+        line = host.stdout.readline() if selector.select(limit) else None
     if line is None:
         host.kill()
-        raise SpecError(f"--cluster {address}: no answer in {START_SECONDS:g} s: is a Ray head there?")
-    said = json.loads(line or '{"error": "Ray ends its process"}')
+        raise SpecError(f"--cluster {address}: no answer from Ray in {limit:g} s")
+    if not line:
+        raise SpecError(f"--cluster {address}: Ray gives up; this machine must be a node of the cluster (ray start)")
+    said = json.loads(line)
     if "error" in said:
         raise SpecError(f"--cluster {address}: {said['error']}")
     environment["RAY_ADDRESS"] = said["address"]

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ray", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
         try:
             found = _connect(address, folder)
+        except OSError as error:
+            found = {"error": f"nothing answers there ({error.strerror or error})"}
         except Exception as error:  # whatever Ray raises
             lines = str(error).strip().splitlines() or [type(error).__name__]
             found = {"error": lines[0][:300]}
@@ -46,8 +49,7 @@ def _connect(address: str, folder: str) -> dict[str, Any]:
     if address != "local":
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
-    import ray
-
+    ray: Any = import_module("ray")  # half of it is typed
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         quiet |= {
@@ -56,10 +58,10 @@ def _connect(address: str, folder: str) -> dict[str, Any]:
             "_temp_dir": folder,
             "_node_ip_address": "127.0.0.1",
         }
-    context = ray.init(address=address, **quiet)
+    ray.init(address=address, **quiet)
     resources = ray.cluster_resources()
     return {
-        "address": context.address_info["gcs_address"],
+        "address": ray.get_runtime_context().gcs_address,
         "cpus": resources.get("CPU", 0),
         "gpus": resources.get("GPU", 0),
     }
