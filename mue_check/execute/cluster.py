@@ -6,6 +6,7 @@ corpora and results through the object store. A node needs Python, torch and mue
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,8 @@ class Cluster:
     def __init__(self, address: str, *, gpu_share: float = 1.0) -> None:
         self.gpu_share = gpu_share
         self._corpora: dict[str, ray.ObjectRef[Corpus]] = {}
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)  # of tasks without a GPU
             self._parcels = ship_sources(Path(folder))
             try:
                 ray.init(
@@ -57,7 +59,7 @@ class Cluster:
         ray.shutdown()
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
-        """Give each batch back as it is done. What a measurement raises is raised here, out of memory the second time."""
+        """Give each batch back as it is done; raise what a measurement raises, out of memory at the second time."""
         waiting = {self._submit(batch): batch for batch in batches}
         again: list[Batch] = []
         try:
@@ -75,7 +77,8 @@ class Cluster:
                         continue
                     raise error.cause from error
                 except RayError as error:
-                    raise ClusterError(f"{batch[0]}: begun {RETRIES + 1} times at most: {_first_line(error)}") from None
+                    lost = f"the cluster lost {batch[0]}, begun again up to {RETRIES} times"
+                    raise ClusterError(f"{lost}: {_first_line(error)}") from None
                 for kind, words in notices.items():
                     LOADED[_router(batch[0])].notices.setdefault(kind, words)
                 yield batch, measured

@@ -56,7 +56,6 @@ def _connect(address: str, folder: str) -> dict[str, Any]:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             "_temp_dir": folder,
-            "_node_ip_address": "127.0.0.1",
         }
     ray.init(address=address, **quiet)
     resources = ray.cluster_resources()

@@ -13,13 +13,17 @@ import struct
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
+import ray
 from ray.cluster_utils import Cluster as Nodes
 
+from mue_check.execute import cluster as cluster_module
 from mue_check.execute import ensure
 from mue_check.execute.cluster import Cluster
-from mue_check.records import Store
+from mue_check.records import Cell, Store
 
 HERE = Path(__file__).parent
 MEGABYTES = 150
@@ -48,15 +52,27 @@ def measuring(raylet: int) -> list[int]:
     return found
 
 
+def gpu_share_of(cluster: Cluster, cell: Cell) -> float:
+    """What the task of a cell for a GPU is given. Ray believes a node that says it has one."""
+
+    def look(batch, corpus, parcel):
+        return [ray.get_runtime_context().get_assigned_resources().get("GPU", 0)], {}
+
+    with patch.object(cluster_module, "_task", ray.remote(look)):
+        ((_, (share,)),) = cluster([(replace(cell, device="cuda"),)])
+    return share
+
+
 def main() -> None:
     """Measure with two nodes and kill the second at work, when cells are stored already; FOLDER/seen.json says how."""
     store = Store(Path(sys.argv[1]))
     cells = runpy.run_path(str(HERE / "test_local.py"))["make_cells"](int(sys.argv[2]), int(sys.argv[3]))
     raise_loopback()
-    sizes = {"num_cpus": 1, "object_store_memory": MEGABYTES * 2**20}
+    sizes = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": MEGABYTES * 2**20}
     nodes = Nodes(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
     second = nodes.add_node(**sizes)
-    cluster = Cluster(nodes.address)
+    cluster = Cluster(nodes.address, gpu_share=0.5)
+    share = gpu_share_of(cluster, cells[0])
     failed: list[Exception] = []
 
     def work() -> None:
@@ -77,7 +93,7 @@ def main() -> None:
     for process in (raylet, *killed):
         os.kill(process, signal.SIGKILL)
     worker.join(LIMIT)
-    seen = {"killed": len(killed), "stored": stored, "failed": [str(error) for error in failed]}
+    seen = {"killed": len(killed), "stored": stored, "share": share, "failed": [str(error) for error in failed]}
     (store.root / "seen.json").write_text(json.dumps(seen))
     cluster.close()
     nodes.shutdown()
