@@ -128,7 +128,8 @@ def reach(address: str, add_cleanup: Callable[[Callable[[], None]], None]) -> Fo
     """Ask a process of its own, which also is the local cluster and ends with this one. SpecError."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
     if address == "local":  # nobody else on the network may run code here
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     host = subprocess.Popen(
         [sys.executable, "-m", "mue_check.suite.ray_host", address],

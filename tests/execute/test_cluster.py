@@ -5,11 +5,13 @@ import json
 import os
 import re
 import runpy
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+TOKEN = secrets.token_hex(32)
+"""One for all clusters of this process: Ray reads it once."""
 make_cells = runpy.run_path(str(HERE / "test_local.py"))["make_cells"]
 
 
@@ -53,6 +57,7 @@ def records(store: Store) -> dict[str, bytes]:
 def found() -> Iterator[Found]:
     """A cluster of this machine alone, as ``--cluster local`` makes it."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         found = reach("local", stack.callback)
         for name, value in found.environment.items():
             patch.setenv(name, value)
@@ -271,14 +276,15 @@ def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
     cells, steps = 40, 150  # four batches
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    result = subprocess.run(
-        ["unshare", "-n", sys.executable, HERE / "two_nodes.py", rough.root, str(cells), str(steps)],
-        env={**env, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as short:
+        result = subprocess.run(
+            ["unshare", "-n", sys.executable, HERE / "two_nodes.py", rough.root, str(cells), str(steps)],
+            env={**env, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": short},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
     assert result.returncode == 0, result.stdout + result.stderr
     seen = json.loads((rough.root / "seen.json").read_text())
     assert seen["failed"] == []
