@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mue_check.errors import MueCheckError, SpecError
-from mue_check.suite.workers import start_workers
+from mue_check.suite.workers import refuse_other_workers, start_workers
 
 START_SECONDS, REACH_SECONDS = 180.0, 60.0
 """Without an answer after so long a local cluster does not start, and an address is none of a Ray head."""
@@ -108,11 +108,9 @@ def _check(config: pytest.Config) -> None:
         raise SpecError(f"--cluster-workers {option.cluster_workers}: must be at least 1")
     if option.gpu_share is not None and not 0 < option.gpu_share <= 1:
         raise SpecError(f"--gpu-share {option.gpu_share:g}: must be above 0 and at most 1")
-    if not config.pluginmanager.hasplugin("xdist"):
-        raise SpecError("--cluster needs pytest-xdist, and it is switched off")
-    for name, spelt in (("numprocesses", "-n"), ("tx", "--tx"), ("usepdb", "--pdb"), ("gpus", "--gpus")):
-        if getattr(option, name, None):
-            raise SpecError(f"--cluster starts its own workers: leave {spelt} out (--cluster-workers K sets how many)")
+    if getattr(option, "gpus", None) is not None:
+        raise SpecError("--cluster: cannot go with --gpus: the cluster has the GPUs")
+    refuse_other_workers(config, "--cluster")
     if not _has_ray():
         raise SpecError("--cluster needs Ray: pip install 'mue_check[cluster]'")
 

@@ -364,8 +364,8 @@ def test_a_local_cluster_ends_with_pytest_however_it_dies(tmp_path: Path) -> Non
     [
         (["--cluster=here"], "--cluster 'here': write local, or HOST:PORT of a Ray head"),
         (["--cluster=127.0.0.1:9"], "--cluster 127.0.0.1:9: nothing answers there (Connection refused)"),
-        (["--cluster=local", "-n", "2"], "leave -n out (--cluster-workers K sets how many)"),
-        (["--cluster=local", "--pdb"], "leave --pdb out"),
+        (["--cluster=local", "-n", "2"], "--cluster: cannot go with -n: it starts its own workers"),
+        (["--cluster=local", "--pdb"], "--cluster: cannot go with --pdb: it starts its own workers"),
         (["--cluster=local", "--cluster-workers=0"], "--cluster-workers 0: must be at least 1"),
         (["--cluster=local", "--gpu-share=1.5"], "--gpu-share 1.5: must be above 0 and at most 1"),
         (["--gpu-share=0.5"], "--gpu-share goes with --cluster"),
