@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,14 @@ def join(config: pytest.Config) -> None:
     from mue_check.execute import use
     from mue_check.execute.cluster import Cluster
 
-    cluster = Cluster(os.environ["RAY_ADDRESS"], gpu_share=config.option.gpu_share or 1.0)
-    config.add_cleanup(cluster.close)
-    use(cluster)
+    @cache
+    def joined() -> Cluster:
+        cluster = Cluster(os.environ["RAY_ADDRESS"], gpu_share=config.option.gpu_share or 1.0)
+        config.add_cleanup(cluster.close)
+        return cluster
+
+    # at the first question: a worker that replaces another when the cluster is gone can then say so
+    use(lambda batches: joined()(batches))
 
 
 def header(config: pytest.Config) -> list[str]:
