@@ -288,7 +288,7 @@ def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     seen = json.loads((rough.root / "seen.json").read_text())
     assert seen["failed"] == []
-    assert seen["share"] == 0.5
+    assert seen["shares"] == [0.5, 0.5]
     assert seen["killed"] == 1  # one CPU, one task, in the middle of it
     assert 0 < seen["stored"] < cells
     ensure(make_cells(cells, steps), quiet)

@@ -13,6 +13,7 @@ import struct
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -52,15 +53,23 @@ def measuring(raylet: int) -> list[int]:
     return found
 
 
-def gpu_share_of(cluster: Cluster, cell: Cell) -> float:
-    """What the task of a cell for a GPU is given. Ray believes a node that says it has one."""
+def gpu_shares(cluster: Cluster, cells: list[Cell], folder: Path) -> list[float]:
+    """What the tasks of two cells for a GPU are given. Ray believes a node that says it has one.
+
+    Each waits for the other, so that afterwards both nodes have a process that is ready to measure.
+    """
 
     def look(batch, corpus, parcel):
+        import mue_check.execute.batches  # noqa: F401
+
+        (folder / f"ready{os.getpid()}").touch()
+        deadline = time.monotonic() + LIMIT
+        while len(list(folder.glob("ready*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
         return [ray.get_runtime_context().get_assigned_resources().get("GPU", 0)], {}
 
-    with patch.object(cluster_module, "_task", ray.remote(look)):
-        ((_, (share,)),) = cluster([(replace(cell, device="cuda"),)])
-    return share
+    with patch.object(cluster_module, "_task", ray.remote(num_cpus=1)(look)):
+        return [share for _, (share,) in cluster([(replace(cell, device="cuda"),) for cell in cells])]
 
 
 def main() -> None:
@@ -72,7 +81,7 @@ def main() -> None:
     nodes = Nodes(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
     second = nodes.add_node(**sizes)
     cluster = Cluster(nodes.address, gpu_share=0.5)
-    share = gpu_share_of(cluster, cells[0])
+    shares = gpu_shares(cluster, cells[:2], store.root)
     failed: list[Exception] = []
 
     def work() -> None:
@@ -91,9 +100,10 @@ def main() -> None:
         time.sleep(0.02)
         stored, killed = len(list((store.root / "cells").glob("*.json"))), measuring(raylet)
     for process in (raylet, *killed):
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it dies with its node
+            os.kill(process, signal.SIGKILL)
     worker.join(LIMIT)
-    seen = {"killed": len(killed), "stored": stored, "share": share, "failed": [str(error) for error in failed]}
+    seen = {"killed": len(killed), "stored": stored, "shares": shares, "failed": [str(error) for error in failed]}
     (store.root / "seen.json").write_text(json.dumps(seen))
     cluster.close()
     nodes.shutdown()
