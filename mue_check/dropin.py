@@ -45,11 +45,11 @@ def add_router(subject: Subject, named: str = "") -> Router:
     readable = re.sub(r"\W+", "-", f"{stem}-{attribute}").strip("-")[:_LONGEST]
     claim = subject.claim
     fixed = claim.groups * claim.per_group_k if claim.per_group_k else claim.top_k
-    named = claim.weight_sum if isinstance(claim.weight_sum, str) else "one" if claim.weight_sum == 1 else "free"
+    sums = claim.weight_sum if isinstance(claim.weight_sum, str) else "one" if claim.weight_sum == 1 else "free"
     router = Router(
         name=f"{readable}-{_digits(source_hash(subject.factory, named), repr(claim))}",
         summary=str(claim),
-        weight_sum=named,
+        weight_sum=sums,
         source=subject.name,
         least_activated=fixed or 1,
         most_activated=fixed,
@@ -61,7 +61,7 @@ def add_router(subject: Subject, named: str = "") -> Router:
         drops=claim.kind != "token_choice",
     )
     register_router(router)
-    LOADED[router.name] = Foreign(subject=subject)
+    LOADED[router.name] = Foreign(subject=subject, named=named)
     return router
 
 
@@ -90,6 +90,19 @@ def source_hash(factory: Factory, named: str = "") -> str:
     Python, torch and mue_check aside: records of built-in routers do not ask for their versions either. ``named`` is
     the module or the file that was asked for the factory, which may have it from elsewhere. ClaimError without a file.
     """
+    return _digits(*sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources(factory, named)))
+
+
+def own_files(factory: Factory, named: str = "") -> dict[Path, str]:
+    """Those of these files that are the user's own, each with the module that it is (or the path of ``FILE.py``)."""
+    return {
+        file: module
+        for file, module in _sources(factory, named).items()
+        if module.partition(".")[0] not in _OTHERS and not _LIBRARIES & set(file.parts)
+    }
+
+
+def _sources(factory: Factory, named: str) -> dict[Path, str]:
     while isinstance(factory, functools.partial):
         factory = factory.func
     name = getattr(factory, "__module__", None) or type(factory).__module__
@@ -97,17 +110,17 @@ def source_hash(factory: Factory, named: str = "") -> str:
     waiting = [(name, file.resolve()) for name, file in first.items() if file is not None]
     if not waiting:
         raise ClaimError(f"{name} has no file: records of one source could not be told from those of another")
-    seen = {file: file.read_bytes() for _, file in waiting}
+    seen = {file: module for module, file in reversed(waiting)}
     while waiting:
         for imported in _imports(*waiting.pop()):
             if imported.partition(".")[0] in _OTHERS:
                 continue
             file = _file_of(imported)
             if file is not None and file not in seen:
-                seen[file] = file.read_bytes()
+                seen[file] = imported
                 if file.suffix == ".py" and not _LIBRARIES & set(file.parts):
                     waiting.append((imported, file))
-    return _digits(*sorted(hashlib.sha256(content).hexdigest() for content in seen.values()))
+    return seen
 
 
 def _digits(*parts: str) -> str:

@@ -21,6 +21,10 @@ class StoreError(MueCheckError):
     """A study folder that cannot be read or written."""
 
 
+class ClusterError(MueCheckError):
+    """A cluster that cannot be joined, or that lost a batch more often than it is begun again."""
+
+
 class ClaimError(MueCheckError):
     """A claim about a router that contradicts itself, or a router that cannot be read without one."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
-from mue_check.suite import again, conformance
+from mue_check.suite import again, cluster, conformance
 from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
 from mue_check.suite.dealing import deal
 from mue_check.suite.gpus import give_gpus
@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Start workers where an option asks for them: before xdist looks whether there are any."""
     try:
+        cluster.start(config)
         give_gpus(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
@@ -61,6 +62,7 @@ def activate(config: pytest.Config) -> None:
         return
     try:
         config.stash[_SETTINGS] = read_settings(config)
+        cluster.join(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
     again.register(config)
@@ -81,7 +83,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """What people must know of their own router before they wait for it."""
     settings = config.stash.get(_SETTINGS, None)
-    return [f"mue_check: {notice}" for notice in settings.notices] if settings else []
+    notices = [f"mue_check: {notice}" for notice in settings.notices] if settings else []
+    return [*cluster.header(config), *notices]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -84,6 +84,14 @@ def test_the_hash_follows_imports_of_the_users_own(tmp_path: Path, monkeypatch: 
         monkeypatch.delitem(sys.modules, name)
 
 
+def test_the_name_holds_the_file_that_was_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "named.py"
+    file.write_text("from tests.models.foreign_routers import Sigmoid as factory\n")
+    name = load_router("named.py:factory", tmp_path).name
+    file.write_text(file.read_text() + "OTHER = True\n")
+    assert load_router("named.py:factory", tmp_path).name != name
+
+
 def test_a_router_without_a_file_is_refused() -> None:
     made: dict[str, type] = {}
     exec("class Here:\n    __module__ = 'typed_in'", made)

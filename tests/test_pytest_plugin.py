@@ -69,7 +69,7 @@ def run_pytest(*arguments: str | Path, cwd: Path = ROOT, **env: str) -> subproce
 
 
 def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
-    heavy = "{'torch', 'numpy', 'pandas', 'matplotlib', 'scipy', 'jinja2'}"
+    heavy = "{'torch', 'numpy', 'pandas', 'matplotlib', 'scipy', 'jinja2', 'ray'}"
     code = f"import sys, mue_check.pytest_plugin; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

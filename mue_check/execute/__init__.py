@@ -1,5 +1,5 @@
 """Who measures which cell, and where."""
 
-from mue_check.execute.local import ensure
+from mue_check.execute.local import ensure, use
 
-__all__ = ["ensure"]
+__all__ = ["ensure", "use"]

@@ -22,12 +22,22 @@ def here(batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
         yield batch, measure(batch)
 
 
-def ensure(cells: Sequence[Cell], store: Store, executor: Executor = here) -> None:
+_in_use: Executor = here
+
+
+def use(executor: Executor) -> None:
+    """Measure with that executor in this process from now on, where none is named."""
+    global _in_use
+    _in_use = executor
+
+
+def ensure(cells: Sequence[Cell], store: Store, executor: Executor | None = None) -> None:
     """Return when every cell is stored; measure those that no other process is measuring.
 
     A cell that another process holds is left to it while there is other work. Should that process die,
     its lock is free again and the cell is measured here.
     """
+    executor = executor or _in_use
     pending = _missing({cell.key: cell for cell in cells}.values(), store)
     while pending:
         measured = 0

@@ -27,6 +27,8 @@ class Foreign:
     """One user's router as it was loaded into this process, with what was found out about it so far."""
 
     subject: Subject
+    named: str = ""
+    """The module or the file that was asked for its factory."""
     layout: Layout | None = None
     manners: dict[Shape, Manner] = field(default_factory=dict)
     troubles: dict[Shape, str] = field(default_factory=dict)

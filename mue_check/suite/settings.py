@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mue_check.suite import cluster
 from mue_check.suite.gpus import add_gpu_options
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
@@ -129,6 +130,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
     )
+    cluster.add_options(group)
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -153,7 +155,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     tier = get_tier(option("tier") or ("gpu" if option("gpus") else "smoke"))
     rule, axes = get_rule(option("rule")), parse_axes(option("axes"))
     tier, rungs = with_seeds(tier, option("seeds")), parse_rungs(option("rungs"))
-    if not config.option.collectonly:
+    if not config.option.collectonly and option("cluster") is None:  # a cluster has its own devices
         require_device(tier)
     if option("precision") is not None:
         tier = replace(tier, precision=require_precision(option("precision"), tier.device))

@@ -1,0 +1,137 @@
+"""Cells as Ray tasks: the nodes share no disk, and one that dies loses nothing but its own time.
+
+What a task needs travels with it: sources (mue_check's own, and those of a user's router) as Ray's working folder,
+corpora and results through the object store. A node needs Python, torch and mue_check's other dependencies.
+"""
+
+import logging
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+from mue_check.data import Corpus, give_corpus, load_corpus
+from mue_check.errors import ClusterError
+from mue_check.execute.batches import Batch, Measured, measure
+from mue_check.execute.shipping import Parcel, ship_sources, unpack
+from mue_check.models.foreign import LOADED
+from mue_check.records import Cell
+from mue_check.routers import is_users
+from mue_check.spec import Experts
+
+RETRIES = 3
+"""How often a batch is begun again whose process or node dies."""
+
+Notices = dict[str, str]
+_REACH_SECONDS = 5.0
+
+
+class Cluster:
+    """The executor of a Ray cluster, of which this process becomes a driver. One task per batch.
+
+    ``address`` is HOST:PORT of the head; this machine must be a node of the cluster. ``gpu_share`` is what a task on a
+    GPU declares. Routers that are loaded by then travel along. ClusterError where the cluster cannot be joined.
+    """
+
+    def __init__(self, address: str, *, gpu_share: float = 1.0) -> None:
+        _require_listener(address)
+        self.gpu_share = gpu_share
+        self._corpora: dict[str, ray.ObjectRef[Corpus]] = {}
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)  # of tasks without a GPU
+            self._parcels = ship_sources(Path(folder))
+            try:
+                ray.init(
+                    address=address,
+                    runtime_env={"working_dir": folder},
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:  # RuntimeError, ConnectionError, and Ray's own
+                raise ClusterError(f"cluster {address}: {_first_line(error)}") from None
+
+    def close(self) -> None:
+        """Leave the cluster; tasks that this process waits for end."""
+        ray.shutdown()
+
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
+        """Give each batch back as it is done; raise what a measurement raises, out of memory at the second time."""
+        waiting = {self._submit(batch): batch for batch in batches}
+        again: list[Batch] = []
+        try:
+            while waiting:
+                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                batch = waiting.pop(done)
+                try:
+                    measured, notices = ray.get(done)
+                except RayTaskError as error:
+                    if not isinstance(error.cause, Exception):
+                        raise
+                    if isinstance(error.cause, MemoryError | torch.OutOfMemoryError) and batch not in again:
+                        again.append(batch)
+                        waiting[self._submit(batch)] = batch
+                        continue
+                    raise error.cause from error
+                except RayError as error:
+                    lost = f"the cluster lost {batch[0]}, begun again up to {RETRIES} times"
+                    raise ClusterError(f"{lost}: {_first_line(error)}") from None
+                for kind, words in notices.items():
+                    LOADED[_router(batch[0])].notices.setdefault(kind, words)
+                yield batch, measured
+        finally:
+            for task in waiting:
+                ray.cancel(task, force=True)
+
+    def _submit(self, batch: Batch) -> "ray.ObjectRef[tuple[list[Measured], Notices]]":
+        cell = batch[0]
+        router = _router(cell)
+        if router and router not in self._parcels:
+            raise ClusterError(f"router {router!r} was not loaded from a module or a file when the cluster was joined")
+        if cell.corpus not in self._corpora:
+            self._corpora[cell.corpus] = ray.put(_whole(load_corpus(cell.corpus)))
+        task = _task.options(num_gpus=self.gpu_share if cell.device == "cuda" else 0)
+        return task.remote(batch, self._corpora[cell.corpus], self._parcels.get(router))
+
+
+def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
+    """On a node: the numbers of a batch, and what people must know of their router."""
+    give_corpus(batch[0].corpus, corpus)
+    if parcel is not None and parcel.name not in LOADED:
+        unpack(parcel)
+    measured = measure(batch)
+    return measured, LOADED[parcel.name].notices if parcel is not None else {}
+
+
+# under another name than the function, which is then known on a node by its own instead of travelling itself
+_task = ray.remote(num_cpus=1, max_retries=RETRIES)(_measure)
+
+
+def _require_listener(address: str) -> None:
+    """ClusterError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"cluster {address}: nothing answers there ({error.strerror or error})") from None
+
+
+def _router(cell: Cell) -> str:
+    """The name of a cell's router where it is a user's, else nothing."""
+    mixture = cell.model.feed_forward
+    return mixture.router if isinstance(mixture, Experts) and is_users(mixture.router) else ""
+
+
+def _whole(corpus: Corpus) -> Corpus:
+    """The tokens themselves, where they were a file's."""
+    return replace(corpus, train=np.asarray(corpus.train), heldout=np.asarray(corpus.heldout))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

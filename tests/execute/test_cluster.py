@@ -1,0 +1,406 @@
+"""Cells on a Ray cluster: the records are those of one quiet process, whatever dies."""
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from mue_check import Experts, ModelSpec, Scenario, get_rule
+from mue_check.data import load_corpus
+from mue_check.dropin import load_router
+from mue_check.errors import ClusterError
+from mue_check.execute import ensure
+from mue_check.execute.batches import Batch
+from mue_check.models.foreign import LOADED
+from mue_check.records import Cell, Store
+from mue_check.suite.cluster import Found, reach
+
+if TYPE_CHECKING:
+    from mue_check.execute.cluster import Cluster
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+TOKEN = secrets.token_hex(32)
+"""One for all clusters of this process: Ray reads it once."""
+make_cells = runpy.run_path(str(HERE / "test_local.py"))["make_cells"]
+
+
+def new_store(folder: Path) -> Store:
+    store = Store(folder)
+    store.prepare()
+    return store
+
+
+def records(store: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (store.root / "cells").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def found() -> Iterator[Found]:
+    """A cluster of this machine alone, as ``--cluster local`` makes it."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        found = reach("local", stack.callback)
+        for name, value in found.environment.items():
+            patch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture
+def join(found: Found) -> Iterator[Callable[[], "Cluster"]]:
+    """Make this process a driver until the test ends. Ray is imported here: it reads the token when it is imported."""
+    from mue_check.execute.cluster import Cluster
+
+    with ExitStack() as stack:
+
+        def joined() -> Cluster:
+            cluster = Cluster(found.address)
+            stack.callback(cluster.close)
+            return cluster
+
+        yield joined
+
+
+@pytest.fixture
+def cluster(join: Callable[[], "Cluster"]) -> "Cluster":
+    return join()
+
+
+@pytest.fixture
+def run(cluster: "Cluster", monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Have the nodes do a function of this file in place of a measurement."""
+    import ray
+
+    from mue_check.execute import cluster as module
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    monkeypatch.setattr(module, "RETRIES", 1)
+
+    def replace_task(function) -> None:
+        task = ray.remote(num_cpus=1, max_retries=module.RETRIES)(function)
+        monkeypatch.setattr(module, "_task", task)
+
+    yield replace_task
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def tried(cell: Cell) -> int:
+    """How often this cell's task was begun, this time included; its corpus names the file that counts."""
+    with open(cell.corpus + ".tries", "a") as file:
+        file.write("x")
+        return file.tell()
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    corpus = tmp_path / "own.bin"
+    np.zeros(5000, dtype=np.uint16).tofile(corpus)
+    return tuple(replace(cell, corpus=str(corpus)) for cell in make_cells(1))
+
+
+def raises(batch, corpus, parcel):
+    tried(batch[0])
+    raise ValueError("the words of a measurement")
+
+
+def dies(batch, corpus, parcel):
+    tried(batch[0])
+    os._exit(3)
+
+
+def dies_once(batch, corpus, parcel):
+    if tried(batch[0]) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [], {}
+
+
+def runs_out_once(batch, corpus, parcel):
+    if tried(batch[0]) == 1:
+        raise MemoryError
+    return [], {}
+
+
+def runs_out(batch, corpus, parcel):
+    tried(batch[0])
+    raise MemoryError("of the node")
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "says", "tries"),
+    [
+        (raises, ValueError, "the words of a measurement", 1),
+        (dies_once, None, "", 2),
+        (dies, ClusterError, r"the cluster lost loss_grid .*, begun again up to 1 times: ", 2),
+        (runs_out_once, None, "", 2),
+        (runs_out, MemoryError, "of the node", 2),
+    ],
+)
+def test_what_fails(
+    cluster: "Cluster", run, batch: Batch, task, error: type[Exception] | None, says: str, tries: int
+) -> None:
+    run(task)
+    if error is None:
+        assert list(cluster([batch])) == [(batch, [])]
+    else:
+        with pytest.raises(error, match=says):
+            list(cluster([batch]))
+    assert len(Path(batch[0].corpus + ".tries").read_text()) == tries
+
+
+ROUTER = """
+import os
+import torch
+from scores import softmax
+from pieces.last import normed
+
+class Router(torch.nn.Linear):
+    def __init__(self, d_model, n_experts, top_k):
+        super().__init__(d_model, n_experts)
+        self.top_k = top_k
+        if "RAY_RAYLET_PID" in os.environ and not os.path.exists(FLAG):
+            open(FLAG, "x").close()
+            os._exit(1)
+
+    def forward(self, x):
+        weights, indices = softmax(super().forward(x)).topk(self.top_k, dim=-1)
+        return normed(weights), indices
+
+FLAG = {flag!r}
+"""
+
+
+def test_what_a_task_needs_travels_with_it(join: Callable[[], "Cluster"], tmp_path: Path) -> None:
+    """A router of several files, tokens of a file: both are gone when the nodes begin, and the first task dies."""
+    folder, flag = tmp_path / "driver", tmp_path / "died"
+    (folder / "pieces").mkdir(parents=True)
+    (folder / "mine.py").write_text(ROUTER.format(flag=str(flag)))
+    (folder / "scores.py").write_text("def softmax(x):\n    return x.softmax(-1)\n")
+    (folder / "pieces" / "__init__.py").write_text("SMALLEST = 1e-9\n")
+    (folder / "pieces" / "last.py").write_text(
+        "from pieces import SMALLEST\ndef normed(w):\n    return w / (w.sum(-1, keepdim=True) + SMALLEST)\n"
+    )
+    tokens = folder / "tokens.bin"
+    np.random.default_rng(0).integers(0, 30, 20_000).astype(np.uint16).tofile(tokens)
+    router = load_router("mine.py:Router", folder)
+    cells = []
+    for cell in make_cells(2):
+        mixture = Experts(total=4, activated=2, hidden=16, router=router.name)
+        model = ModelSpec(width=32, depth=1, feed_forward=mixture)
+        scenario = Scenario.of(model, cell.train)
+        prescription = get_rule("complete_mue").prescribe(scenario, scenario)
+        fingerprint = load_corpus(str(tokens)).fingerprint
+        placed = replace(cell, corpus=str(tokens), corpus_fingerprint=fingerprint)
+        cells.append(replace(placed, model=model, prescription=prescription))
+    quiet, there = new_store(tmp_path / "quiet"), new_store(tmp_path / "there")
+    ensure(cells, quiet)
+    cluster = join()
+    shutil.rmtree(folder)
+    ensure(cells, there, cluster)
+    del LOADED[router.name]  # its sources cannot be shipped again
+    assert flag.exists()
+    assert records(there) == records(quiet) != {}
+    assert all(there.cost(cell.key) > 0 for cell in cells)
+
+
+def where(batch, corpus, parcel):
+    import mue_check
+
+    return [mue_check.__file__], {}
+
+
+def test_the_nodes_have_the_drivers_code(cluster: "Cluster", run, batch: Batch) -> None:
+    run(where)
+    ((_, (file,)),) = cluster([batch])
+    assert "runtime_resources" in file
+    assert not Path(file).is_relative_to(ROOT)
+
+
+DRIVER = """
+import os, pathlib, runpy, sys
+from mue_check.execute import ensure
+from mue_check.execute.cluster import Cluster
+from mue_check.records import Store
+cells = runpy.run_path(sys.argv[1])["make_cells"](int(sys.argv[3]), int(sys.argv[4]))
+cluster = Cluster(os.environ["RAY_ADDRESS"])
+ensure(cells, Store(pathlib.Path(sys.argv[2])), cluster)
+cluster.close()
+"""
+
+
+def test_a_killed_driver_loses_nothing_that_was_stored(found: Found, tmp_path: Path) -> None:
+    quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
+    cells, steps = 40, 60  # four batches
+    command = [sys.executable, "-c", DRIVER, str(HERE / "test_local.py"), str(rough.root), str(cells), str(steps)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=env)
+    deadline = time.monotonic() + 120
+    while not records(rough) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    stored = {name: (rough.root / "cells" / name).stat().st_mtime_ns for name in records(rough)}
+    assert 0 < len(stored) < cells
+    subprocess.run(command, env=env, check=True, timeout=120)
+    ensure(make_cells(cells, steps), quiet)
+    assert records(rough) == records(quiet)
+    assert stored == {name: (rough.root / "cells" / name).stat().st_mtime_ns for name in stored}
+
+
+def may_unshare() -> bool:
+    """Whether a process may have a network of its own (root on Linux)."""
+    unshare = shutil.which("unshare")
+    return unshare is not None and subprocess.run([unshare, "-n", "true"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="a network of its own is not permitted here (unshare -n)")
+def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
+    quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
+    cells, steps = 40, 150  # four batches
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as short:
+        result = subprocess.run(
+            ["unshare", "-n", sys.executable, HERE / "two_nodes.py", rough.root, str(cells), str(steps)],
+            env={**env, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": short},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
+    seen = json.loads((rough.root / "seen.json").read_text())
+    assert seen["failed"] == []
+    assert seen["shares"] == [0.5, 0.5]
+    assert seen["killed"] == 1  # one CPU, one task, in the middle of it
+    assert 0 < seen["stored"] < cells
+    ensure(make_cells(cells, steps), quiet)
+    assert records(rough) == records(quiet)
+
+
+QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
+
+
+def outer_environment(**more: str) -> dict[str, str]:
+    """What a user's shell has: nothing of Ray."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | more
+
+
+def run_pytest(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env=outer_environment(OMP_NUM_THREADS="1", **env),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_suites_give_the_same_on_a_cluster(tmp_path: Path) -> None:
+    quiet, there = tmp_path / "quiet" / "study", tmp_path / "there" / "study"
+    result = run_pytest(*QUICK, "--study", there, "--cluster=local")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed" in result.stdout
+    (address,) = re.findall(r"mue_check: cluster (\S+): \d+ CPUs", result.stdout)
+    assert not is_open(address)
+    assert run_pytest(*QUICK, "--study", quiet).returncode == 0
+    assert records(Store(there)) == records(Store(quiet)) != {}
+
+
+def test_a_local_cluster_ends_with_pytest_however_it_dies(tmp_path: Path) -> None:
+    arguments = ("suites/test_width.py", "--study", tmp_path / "study", "--cluster=local", "--cluster-workers=1")
+    with subprocess.Popen(
+        command(*arguments), cwd=ROOT, env=outer_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = ""
+        for line in process.stdout:
+            if match := re.search(r"mue_check: cluster (\S+): ", line):
+                address = match[1]
+            if "created: 1/1 worker" in line or "1 worker [" in line:
+                break
+        assert is_open(address)
+        process.kill()
+    deadline = time.monotonic() + 60
+    while is_open(address) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_open(address)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cluster=here"], "--cluster 'here': write local, or HOST:PORT of a Ray head"),
+        (["--cluster=127.0.0.1:9"], "--cluster 127.0.0.1:9: nothing answers there (Connection refused)"),
+        (["--cluster=local", "-n", "2"], "--cluster: cannot go with -n: it starts its own workers"),
+        (["--cluster=local", "--pdb"], "--cluster: cannot go with --pdb: it starts its own workers"),
+        (["--cluster=local", "--cluster-workers=0"], "--cluster-workers 0: must be at least 1"),
+        (["--cluster=local", "--gpu-share=1.5"], "--gpu-share 1.5: must be above 0 and at most 1"),
+        (["--gpu-share=0.5"], "--gpu-share goes with --cluster"),
+        (["--cluster=local", "--tier=huge"], "unknown tier 'huge'"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_4(tmp_path: Path, arguments: list[str], says: str) -> None:
+    result = run_pytest("suites/test_width.py", *arguments, "--study", tmp_path / "study")
+    assert result.returncode == 4, result.stdout + result.stderr
+    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert says in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: Found, tmp_path: Path) -> None:
+    if found.gpus:
+        pytest.skip("this machine has a GPU")
+    env = {key: value for key, value in found.environment.items() if key != "RAY_ADDRESS"}
+    arguments = (f"--cluster={found.address}", "--tier=gpu", "--gpu-share=0.5", "--study", tmp_path / "study")
+    result = run_pytest("suites/test_width.py", *arguments, **env)
+    assert result.returncode == 4, result.stdout + result.stderr
+    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert f"--cluster {found.address}: --tier gpu needs 0.5 GPU per task, and the cluster" in error
+
+
+def test_without_ray_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys, pytest; sys.modules['ray'] = None; sys.exit(pytest.main(sys.argv[1:]))"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "suites/test_width.py", "--cluster=local", f"--study={tmp_path / 'study'}"],
+        cwd=ROOT,
+        env=outer_environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 4
+    assert "--cluster needs Ray: pip install 'mue_check[cluster]'" in result.stderr
