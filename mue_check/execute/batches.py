@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from mue_check.data import load_corpus
-from mue_check.execute.memory import is_out_of_memory, runs_of_a_stack
+from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure.stacking import forget_stacks
 from mue_check.records import Cell, Columns
+from mue_check.training.out_of_memory import is_out_of_memory
 
 PER_RUN = frozenset({"loss_grid", "coordinates", "early_curve", "learning_curve", "routing", "gradient_noise"})
 """Measurements whose rows name the seed that they are of; the others look at one run."""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
 from mue_check.data import Corpus, give_corpus, load_corpus
@@ -25,6 +24,7 @@ from mue_check.models.foreign import LOADED
 from mue_check.records import Cell
 from mue_check.routers import is_users
 from mue_check.spec import Experts
+from mue_check.training.out_of_memory import is_out_of_memory
 
 RETRIES = 3
 """How often a batch is begun again whose process or node dies."""
@@ -74,7 +74,7 @@ class Cluster:
                 except RayTaskError as error:
                     if not isinstance(error.cause, Exception):
                         raise
-                    if isinstance(error.cause, MemoryError | torch.OutOfMemoryError) and batch not in again:
+                    if is_out_of_memory(error.cause) and batch not in again:
                         again.append(batch)
                         waiting[self._submit(batch)] = batch
                         continue

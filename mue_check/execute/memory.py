@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from mue_check.data import load_corpus
-from mue_check.measure.stacking import forget_stacks, stack_of
+from mue_check.measure.stacking import new_stack
 from mue_check.records import Cell
 from mue_check.training import training_step
 
@@ -40,14 +40,6 @@ def bytes_of_a_run(cell: Cell) -> int:
     if one.key not in _BYTES:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        stack, _, _ = stack_of(one, load_corpus(one.corpus))
-        training_step(stack)
+        training_step(new_stack(one, load_corpus(one.corpus)))
         _BYTES[one.key] = torch.cuda.max_memory_allocated() - before
-        forget_stacks()
     return _BYTES[one.key]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on a GPU or a CPU, or Python could not get the memory that it asked for."""
-    cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

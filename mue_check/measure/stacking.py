@@ -20,18 +20,27 @@ def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]
 
     On a GPU a stack of the same shape that was captured before takes the new runs over: each shape is captured once.
     """
-    pairs = [(value, seed) for seed in cell.seeds for value in cell.values]
-    values, seeds = [value for value, _ in pairs], [seed for _, seed in pairs]
-    shape = (replace(cell, values=(), seeds=()).key, len(pairs))
+    values, seeds = _runs(cell)
+    shape = (replace(cell, values=(), seeds=()).key, len(seeds))
     if cell.device != "cpu" and shape not in _captured and len(_captured) >= KEPT:
         _captured.pop(next(iter(_captured)))
-    stack = Stack(
+    stack = new_stack(cell, corpus)
+    # a user's module may keep more than its tensors
+    if cell.device != "cpu" and stack.model.router is None:
+        stack = _captured.setdefault(shape, stack).take(stack)
+    return stack, values, seeds
+
+
+def new_stack(cell: Cell, corpus: Corpus) -> Stack:
+    """The same in memory of its own."""
+    values, seeds = _runs(cell)
+    return Stack(
         cell.model,
         cell.prescription,
         cell.base,
         cell.train,
         corpus,
-        lrs=values if cell.knob == "lr" else [cell.base.lr] * len(pairs),
+        lrs=values if cell.knob == "lr" else [cell.base.lr] * len(seeds),
         weight_decays=values if cell.knob == "weight_decay" else None,
         init_stds=values if cell.knob == "init_std" else None,
         seeds=seeds,
@@ -40,12 +49,13 @@ def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]
         load_scaling=cell.load_scaling,
         precision=cell.precision,
     )
-    # a user's module may keep more than its tensors
-    if cell.device != "cpu" and stack.model.router is None:
-        stack = _captured.setdefault(shape, stack).take(stack)
-    return stack, values, seeds
 
 
 def forget_stacks() -> None:
     """Give the memory of captured stacks back."""
     _captured.clear()
+
+
+def _runs(cell: Cell) -> tuple[list[float], list[int]]:
+    pairs = [(value, seed) for seed in cell.seeds for value in cell.values]
+    return [value for value, _ in pairs], [seed for _, seed in pairs]

@@ -129,5 +129,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _free_memory() -> None:
     import torch
 
+    from mue_check.measure.stacking import forget_stacks
+
+    forget_stacks()
     gc.collect()
     torch.cuda.empty_cache()

@@ -6,6 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mue_check.training.out_of_memory import is_out_of_memory
+
 WARMUP_STEPS = 3
 """Steps on a side stream before capture, so that lazy initialization stays out of the graph (torch.cuda.graphs)."""
 STEPS_PER_GRAPH = 8
@@ -94,9 +96,9 @@ def capture_if_possible(
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     try:
         return capture(step, state, device)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a capture that broke off raises whatever the code under it does
+        if is_out_of_memory(error):
+            raise
         if stream is not None:
             torch.cuda.set_stream(stream)  # the broken capture has left its own
             torch.cuda.synchronize(device)
