@@ -19,7 +19,7 @@ from mue_check.measure import MEASUREMENTS
 from mue_check.records import Cell, Store
 
 MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
-TRAIN = TrainSpec(steps=20, batch=2, context=16)
+TRAIN = TrainSpec(steps=20, batch=16, context=16)
 
 
 def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
@@ -99,7 +99,7 @@ def test_two_processes_share_the_work_and_killed_ones_leave_no_trace(tmp_path: P
     quiet, rough = Store(tmp_path / "quiet"), Store(tmp_path / "rough")
     for store in (quiet, rough):
         store.prepare()
-    cells, steps = 70, 30  # two batches
+    cells, steps = 40, 30  # five batches
     for _ in range(2):
         process = worker(rough.root, cells, steps)
         assert process.stdout is not None

@@ -67,7 +67,7 @@ def test_a_nan_run_does_not_touch_its_neighbour(corpus: Corpus, text: str) -> No
 
 def watch(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Assignments [L, R, E] of each training batch, as it trains."""
-    whole: Callable[..., Tensor] = stack.model.losses
+    whole: Callable[..., Tensor] = stack.losses
     seen: list[Tensor] = []
 
     def losses(*arguments: object, **options: object) -> Tensor:
@@ -76,7 +76,7 @@ def watch(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         seen.append(torch.stack([layer.assignments().sum(1) for layer in layers]))
         return out
 
-    monkeypatch.setattr(stack.model, "losses", losses)
+    monkeypatch.setattr(stack, "losses", losses)
     return seen
 
 

@@ -1,0 +1,130 @@
+"""``pytest suites/ --cluster``: the same records as without, one-line refusals, and nothing left behind."""
+
+import importlib.util
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mue_check.suite.cluster import Found
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
+ROOT = Path(__file__).parents[2]
+QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
+
+
+def records(study: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (study / "cells").glob("*.json")}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
+
+
+def outer_environment(**more: str) -> dict[str, str]:
+    """What a user's shell has: nothing of Ray."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | more
+
+
+def run_pytest(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env=outer_environment(OMP_NUM_THREADS="1", **env),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_suites_give_the_same_on_a_cluster(tmp_path: Path) -> None:
+    quiet, there = tmp_path / "quiet" / "study", tmp_path / "there" / "study"
+    result = run_pytest(*QUICK, "--study", there, "--cluster=local")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed" in result.stdout
+    (address,) = re.findall(r"mue_check: cluster (\S+): \d+ CPUs", result.stdout)
+    assert not is_open(address)
+    assert run_pytest(*QUICK, "--study", quiet).returncode == 0
+    assert records(there) == records(quiet) != {}
+
+
+def test_a_local_cluster_ends_with_pytest_however_it_dies(tmp_path: Path) -> None:
+    arguments = ("suites/test_width.py", "--study", tmp_path / "study", "--cluster=local", "--cluster-workers=1")
+    with subprocess.Popen(
+        command(*arguments), cwd=ROOT, env=outer_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = ""
+        for line in process.stdout:
+            if match := re.search(r"mue_check: cluster (\S+): ", line):
+                address = match[1]
+            if "created: 1/1 worker" in line or "1 worker [" in line:
+                break
+        assert is_open(address)
+        process.kill()
+    deadline = time.monotonic() + 60
+    while is_open(address) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_open(address)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cluster=here"], "--cluster 'here': write local, or HOST:PORT of a Ray head"),
+        (["--cluster=127.0.0.1:9"], "--cluster 127.0.0.1:9: nothing answers there (Connection refused)"),
+        (["--cluster=local", "-n", "2"], "--cluster: cannot go with -n: it starts its own workers"),
+        (["--cluster=local", "--pdb"], "--cluster: cannot go with --pdb: it starts its own workers"),
+        (["--cluster=local", "--cluster-workers=0"], "--cluster-workers 0: must be at least 1"),
+        (["--cluster=local", "--gpu-share=1.5"], "--gpu-share 1.5: must be above 0 and at most 1"),
+        (["--gpu-share=0.5"], "--gpu-share goes with --cluster"),
+        (["--cluster=local", "--tier=huge"], "unknown tier 'huge'"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_4(tmp_path: Path, arguments: list[str], says: str) -> None:
+    result = run_pytest("suites/test_width.py", *arguments, "--study", tmp_path / "study")
+    assert result.returncode == 4, result.stdout + result.stderr
+    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert says in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: Found, tmp_path: Path) -> None:
+    if found.gpus:
+        pytest.skip("this machine has a GPU")
+    env = {key: value for key, value in found.environment.items() if key != "RAY_ADDRESS"}
+    arguments = (f"--cluster={found.address}", "--tier=gpu", "--gpu-share=0.5", "--study", tmp_path / "study")
+    result = run_pytest("suites/test_width.py", *arguments, **env)
+    assert result.returncode == 4, result.stdout + result.stderr
+    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert f"--cluster {found.address}: --tier gpu needs 0.5 GPU per task, and the cluster" in error
+
+
+def test_without_ray_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys, pytest; sys.modules['ray'] = None; sys.exit(pytest.main(sys.argv[1:]))"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "suites/test_width.py", "--cluster=local", f"--study={tmp_path / 'study'}"],
+        cwd=ROOT,
+        env=outer_environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 4
+    assert "--cluster needs Ray: pip install 'mue_check[cluster]'" in result.stderr
