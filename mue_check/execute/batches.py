@@ -66,17 +66,27 @@ def measure(batch: Batch) -> list[Measured]:
 def _stack_by_stack(cell: Cell) -> list[Columns]:
     """The columns of each stack that it took: one, unless the memory did not hold all runs."""
     divisible = cell.measurement in PER_RUN and _runs([cell]) > 1
-    if not (divisible and cell.device != "cpu" and _runs([cell]) > runs_of_a_stack(cell)):
+    if not divisible or _fits(cell):
         try:
             return [MEASUREMENTS[cell.measurement](cell, load_corpus(cell.corpus))]
         except (RuntimeError, MemoryError) as error:
             if not divisible or not is_out_of_memory(error):
                 raise
-    # here the error is gone, and with it the frames that held the memory
-    forget_stacks()
-    if cell.device != "cpu":
-        torch.cuda.empty_cache()
+    _give_back()  # here the error is gone, and with it the frames that held the memory
     return [columns for half in _halves(cell) for columns in _stack_by_stack(half)]
+
+
+def _fits(cell: Cell) -> bool:
+    """Whether the memory plan has room for all runs; captured stacks of other shapes give way to them."""
+    if cell.device == "cpu" or _runs([cell]) <= runs_of_a_stack(cell):
+        return True
+    _give_back()
+    return _runs([cell]) <= runs_of_a_stack(cell)
+
+
+def _give_back() -> None:
+    forget_stacks()
+    torch.cuda.empty_cache()
 
 
 def _halves(cell: Cell) -> tuple[Cell, Cell]:

@@ -36,10 +36,11 @@ def free_bytes() -> int:
 
 def bytes_of_a_run(cell: Cell) -> int:
     """The most that one run holds on the GPU during a step: measured once per shape, on a stack of one."""
-    one = replace(cell, values=cell.values[:1], seeds=(0,))
-    if one.key not in _BYTES:
+    shape = replace(cell, values=(), seeds=()).key
+    if shape not in _BYTES:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
+        one = replace(cell, values=cell.values[:1], seeds=cell.seeds[:1])
         training_step(new_stack(one, load_corpus(one.corpus)))
-        _BYTES[one.key] = torch.cuda.max_memory_allocated() - before
-    return _BYTES[one.key]
+        _BYTES[shape] = torch.cuda.max_memory_allocated() - before
+    return _BYTES[shape]
