@@ -329,7 +329,7 @@ def main() -> int:
         parser.error(f"--records {options.records}: there is no such file")
     import torch
 
-    from mue_check.bench.machine import device_name
+    from mue_check.execute.machine import device_name
 
     groups = read_groups(options.records)
     sample = draw(groups, options.draws)

@@ -9,13 +9,13 @@ from mue_check.bench.bars import compare_with_bars
 from mue_check.bench.cases import Case, Plan
 from mue_check.bench.ceilings import measure_ceilings, needed_bytes, needed_flops
 from mue_check.bench.growth import find_growth
-from mue_check.bench.machine import device_name
 from mue_check.bench.mup_coordinates import measure_coordinates
 from mue_check.bench.results import Ceilings, LatencyRow, Result, StepRow
 from mue_check.bench.setup import Setup
 from mue_check.bench.timing import Spread, ratios, time_ways
 from mue_check.bench.way import Way
 from mue_check.bench.ways import COMPARED, FUSED, builders, require_agreement
+from mue_check.execute.machine import device_name
 from mue_check.training.products import set_products
 
 NO_MEMORY = "out of memory"

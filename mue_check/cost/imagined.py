@@ -6,7 +6,7 @@ ends there, with the cells that it has asked for.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ class ImaginedStore(Store):
     def _imagine(self, cell: Cell) -> pd.DataFrame:
         if cell.measurement != "loss_grid":
             raise Unforeseen(cell.measurement)
-        arm = replace(cell, values=(), seeds=()).key
+        arm = cell.shape
         optimum = _reference_optimum(cell, self.spreads) + _drift(cell, arm, self.spreads)
         sds = self.spreads.of_corpus(cell.corpus)
         sd = sds[stable_seed(arm, "sd") % len(sds)] / math.sqrt(2)

@@ -85,7 +85,7 @@ def _row(asked: Asked, calibration: Calibration | None) -> Row:
         tests=1,
         cells=len(cells),
         stored=asked.wanted.stored,
-        runs=sum(len(cell.values) * len(cell.seeds) for cell in cells),
+        runs=sum(cell.runs for cell in cells),
         steps=round(work.run_steps),
         flop=work.flop,
         seconds=calibration.seconds(work) if calibration else None,

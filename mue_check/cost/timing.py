@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import mue_check
 from mue_check.cost.calibration import Calibration, Progress, Timing, fit_prices
 from mue_check.cost.work import making_work, product_of, step_work
 from mue_check.data import load_corpus
+from mue_check.execute.machine import device_name
 from mue_check.execute.process import prepare_process
 from mue_check.rules import HyperParameters, get_rule
 from mue_check.spec import Scenario, TrainSpec, parse_scenario
@@ -78,8 +78,7 @@ def machine_of(device: str) -> Mapping[str, str]:
     package = Path(mue_check.__file__).parent
     sources = [path for room in TIMED_ROOMS for path in sorted((package / room).glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return {"kind": device, "device": name, "torch": torch.__version__, "code": code}
+    return {"kind": device, "device": device_name(device), "torch": torch.__version__, "code": code}
 
 
 def calibrate(device: str, progress: Progress = lambda done, of: None) -> Calibration:
@@ -140,12 +139,3 @@ def _now(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

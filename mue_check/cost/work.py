@@ -121,7 +121,7 @@ def making_work(step: Work, *, seeds: int) -> Work:
 def batch_work(cells: Sequence[Cell]) -> Work:
     """All that measuring a batch of cells takes (``execute.batches``: alike but for their seeds)."""
     cell = cells[0]
-    runs = sum(len(c.values) * len(c.seeds) for c in cells)
+    runs = sum(c.runs for c in cells)
     corpus = load_corpus(cell.corpus)
     product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
     step = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=runs, product=product)

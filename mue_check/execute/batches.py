@@ -4,18 +4,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from mue_check.data import load_corpus
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
-from mue_check.measure import MEASUREMENTS
+from mue_check.measure import MEASUREMENTS, OF_ONE_RUN
 from mue_check.measure.stacking import forget_stacks
 from mue_check.records import Cell, Columns
 from mue_check.training.out_of_memory import is_out_of_memory
-
-PER_RUN = frozenset({"loss_grid", "coordinates", "early_curve", "learning_curve", "routing", "gradient_noise"})
-"""Measurements whose rows name the seed that they are of; the others look at one run."""
 
 Batch = tuple[Cell, ...]
 """Cells that are alike in all but their seeds."""
@@ -38,7 +33,7 @@ def make_batches(cells: Iterable[Cell]) -> list[Batch]:
     batches: dict[str, list[list[Cell]]] = {}
     for cell in cells:
         alike = batches.setdefault(replace(cell, seeds=()).key, [[]])
-        if alike[-1] and (cell.measurement not in PER_RUN or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)):
+        if alike[-1] and (cell.measurement in OF_ONE_RUN or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)):
             alike.append([])
         alike[-1].append(cell)
     return [tuple(batch) for alike in batches.values() for batch in alike]
@@ -65,28 +60,23 @@ def measure(batch: Batch) -> list[Measured]:
 
 def _stack_by_stack(cell: Cell) -> list[Columns]:
     """The columns of each stack that it took: one, unless the memory did not hold all runs."""
-    divisible = cell.measurement in PER_RUN and _runs([cell]) > 1
+    divisible = cell.measurement not in OF_ONE_RUN and cell.runs > 1
     if not divisible or _fits(cell):
         try:
             return [MEASUREMENTS[cell.measurement](cell, load_corpus(cell.corpus))]
         except (RuntimeError, MemoryError) as error:
             if not divisible or not is_out_of_memory(error):
                 raise
-    _give_back()  # here the error is gone, and with it the frames that held the memory
+    forget_stacks()  # here the error is gone, and with it the frames that held the memory
     return [columns for half in _halves(cell) for columns in _stack_by_stack(half)]
 
 
 def _fits(cell: Cell) -> bool:
     """Whether the memory plan has room for all runs; captured stacks of other shapes give way to them."""
-    if cell.device == "cpu" or _runs([cell]) <= runs_of_a_stack(cell):
+    if cell.device == "cpu" or cell.runs <= runs_of_a_stack(cell):
         return True
-    _give_back()
-    return _runs([cell]) <= runs_of_a_stack(cell)
-
-
-def _give_back() -> None:
     forget_stacks()
-    torch.cuda.empty_cache()
+    return cell.runs <= runs_of_a_stack(cell)
 
 
 def _halves(cell: Cell) -> tuple[Cell, Cell]:
@@ -99,7 +89,7 @@ def _halves(cell: Cell) -> tuple[Cell, Cell]:
 
 
 def _runs(cells: Sequence[Cell]) -> int:
-    return sum(len(cell.values) * len(cell.seeds) for cell in cells)
+    return sum(cell.runs for cell in cells)
 
 
 def _part(columns: Columns, cell: Cell) -> Columns:

@@ -5,7 +5,6 @@ corpora and results through the object store. A node needs Python, torch and mue
 """
 
 import logging
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from mue_check.data import Corpus, give_corpus, load_corpus
 from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
+from mue_check.listener import require_listener
 from mue_check.models.foreign import LOADED
 from mue_check.records import Cell
 from mue_check.routers import is_users
@@ -30,7 +30,6 @@ RETRIES = 3
 """How often a batch is begun again whose process or node dies."""
 
 Notices = dict[str, str]
-_REACH_SECONDS = 5.0
 
 
 class Cluster:
@@ -41,7 +40,10 @@ class Cluster:
     """
 
     def __init__(self, address: str, *, gpu_share: float = 1.0) -> None:
-        _require_listener(address)
+        try:
+            require_listener(address)
+        except ClusterError as error:
+            raise ClusterError(f"cluster {address}: {error}") from None
         self.gpu_share = gpu_share
         self._corpora: dict[str, ray.ObjectRef[Corpus]] = {}
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -111,15 +113,6 @@ def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[
 
 # under another name than the function, which is then known on a node by its own instead of travelling itself
 _task = ray.remote(num_cpus=1, max_retries=RETRIES)(_measure)
-
-
-def _require_listener(address: str) -> None:
-    """ClusterError where nobody listens: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
-    except OSError as error:
-        raise ClusterError(f"cluster {address}: nothing answers there ({error.strerror or error})") from None
 
 
 def _router(cell: Cell) -> str:

@@ -36,11 +36,10 @@ def free_bytes() -> int:
 
 def bytes_of_a_run(cell: Cell) -> int:
     """The most that one run holds on the GPU during a step: measured once per shape, on a stack of one."""
-    shape = replace(cell, values=(), seeds=()).key
-    if shape not in _BYTES:
+    if cell.shape not in _BYTES:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         one = replace(cell, values=cell.values[:1], seeds=cell.seeds[:1])
         training_step(new_stack(one, load_corpus(one.corpus)))
-        _BYTES[shape] = torch.cuda.max_memory_allocated() - before
-    return _BYTES[shape]
+        _BYTES[cell.shape] = torch.cuda.max_memory_allocated() - before
+    return _BYTES[cell.shape]

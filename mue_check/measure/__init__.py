@@ -22,4 +22,7 @@ MEASUREMENTS: dict[str, Callable[[Cell, Corpus], Columns]] = {
     "gradient_noise": measure_gradient_noise,
 }
 
-__all__ = ["MEASUREMENTS"]
+OF_ONE_RUN = frozenset({"optimizer"})
+"""Those that look at the first run alone; the rows of all others name the seed that they are of."""
+
+__all__ = ["MEASUREMENTS", "OF_ONE_RUN"]

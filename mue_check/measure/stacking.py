@@ -1,6 +1,6 @@
 """The runs of a cell: its swept values crossed with its seeds, as one stack."""
 
-from dataclasses import replace
+import gc
 
 import torch
 
@@ -21,7 +21,7 @@ def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]
     On a GPU a stack of the same shape that was captured before takes the new runs over: each shape is captured once.
     """
     values, seeds = _runs(cell)
-    shape = (replace(cell, values=(), seeds=()).key, len(seeds))
+    shape = (cell.shape, cell.runs)
     if cell.device != "cpu" and shape not in _captured and len(_captured) >= KEPT:
         _captured.pop(next(iter(_captured)))
     stack = new_stack(cell, corpus)
@@ -52,8 +52,10 @@ def new_stack(cell: Cell, corpus: Corpus) -> Stack:
 
 
 def forget_stacks() -> None:
-    """Give the memory of captured stacks back."""
+    """Give the memory of captured stacks back, and what else nobody holds."""
     _captured.clear()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _runs(cell: Cell) -> tuple[list[float], list[int]]:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mue_check.models.pointwise import apply
+
 SHORT = 64
 """Context up to which whole matrices of scores are quicker on a CPU than the fused kernel (docs/engine.md)."""
 
@@ -18,8 +20,7 @@ def causal_attention(qkv: Tensor, scale: float) -> Tensor:
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         return mixed.transpose(1, 2).reshape(sequences, context, -1)
-    out: Tensor = _Causal.apply(qkv, scale)  # type: ignore[no-untyped-call]
-    return out
+    return apply(_Causal, qkv, scale)
 
 
 class _Causal(torch.autograd.Function):

@@ -10,9 +10,9 @@ from torch.autograd.function import once_differentiable
 EPS = 1e-6
 
 
-def apply(function: type[torch.autograd.Function], *tensors: Tensor) -> Tensor:
+def apply(function: type[torch.autograd.Function], *arguments: Tensor | float) -> Tensor:
     """``function.apply``, which torch leaves without types."""
-    out: Tensor = function.apply(*tensors)  # type: ignore[no-untyped-call]
+    out: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob, Prescription
@@ -72,6 +72,16 @@ class Cell:
     def key(self) -> str:
         """20 hexadecimal digits: equal for equal content, on every machine."""
         return content_key(self.content)
+
+    @property
+    def shape(self) -> str:
+        """The key of what cells share that differ in their runs alone: their values and seeds."""
+        return replace(self, values=(), seeds=()).key
+
+    @property
+    def runs(self) -> int:
+        """How many runs it takes."""
+        return len(self.values) * len(self.seeds)
 
     def __str__(self) -> str:
         return (

@@ -24,7 +24,7 @@ def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
     process = current_process().name
     worker = os.environ.get("PYTEST_XDIST_WORKER") or ("main" if process == "MainProcess" else process)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    runs = sum(len(cell.values) * len(cell.seeds) for cell in cells)
+    runs = sum(cell.runs for cell in cells)
     first = cells[0]
     what = f"{first.measurement} {first.model} {first.train} on {first.corpus}, rule {first.prescription.rule}"
     what = f"cells {len(cells)}, runs {runs}, CUDA_VISIBLE_DEVICES={visible}: {what}"

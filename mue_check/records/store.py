@@ -51,7 +51,7 @@ class Store:
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise StoreError(f"columns of unequal length for {cell}: {lengths}")
-        cost = {"core_seconds": core_seconds, "runs": len(cell.values) * len(cell.seeds), "stacks": stacks}
+        cost = {"core_seconds": core_seconds, "runs": cell.runs, "stacks": stacks}
         write_json(self.root / "costs" / f"{cell.key}.json", cost, alone=True)
         plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
         write_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import traceback
 from collections.abc import Generator
@@ -49,7 +48,9 @@ class OutOfMemory:
                 traceback.clear_frames(held.__traceback__)
                 held = held.__context__
         self.tried.add(pyfuncitem.nodeid)
-        _free_memory()
+        from mue_check.measure.stacking import forget_stacks
+
+        forget_stacks()
         pyfuncitem.user_properties.append((MEMORY, f"run again after: {said}"))
         return pyfuncitem.ihook.pytest_pyfunc_call(pyfuncitem=pyfuncitem)
 
@@ -124,13 +125,3 @@ class Again:
 def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # whoever has not imported it cannot have raised it
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
-
-
-def _free_memory() -> None:
-    import torch
-
-    from mue_check.measure.stacking import forget_stacks
-
-    forget_stacks()
-    gc.collect()
-    torch.cuda.empty_cache()

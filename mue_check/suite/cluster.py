@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.errors import MueCheckError, SpecError
+from mue_check.errors import SpecError
 from mue_check.suite.workers import refuse_other_workers, start_workers
 
 START_SECONDS, REACH_SECONDS = 180.0, 60.0
@@ -56,24 +56,21 @@ def add_options(group: pytest.OptionGroup) -> None:
 
 
 def start(config: pytest.Config) -> None:
-    """Reach or start the cluster that the command line asks for, and have workers started that drive it."""
+    """Reach or start the cluster that the command line asks for, and have workers started that drive it. SpecError."""
     option = config.option
     if hasattr(config, "workerinput"):
         return
-    try:
-        _check(config)
-        if option.cluster is None or option.collectonly:
-            return
-        from mue_check.tiers import get_tier
+    _check(config)
+    if option.cluster is None or option.collectonly:
+        return
+    from mue_check.tiers import get_tier
 
-        tier, share = get_tier(option.tier or "smoke"), option.gpu_share or 1.0
-        found = reach(option.cluster, config.add_cleanup)
-        slots = found.slots(tier.device, share)
-        if slots < 1:
-            what = f"{share:g} GPU" if tier.device == "cuda" else "a CPU"
-            raise SpecError(f"--cluster {option.cluster}: --tier {tier.name} needs {what} per task, and the {found}")
-    except MueCheckError as error:
-        raise pytest.UsageError(str(error)) from None
+    tier, share = get_tier(option.tier or "smoke"), option.gpu_share or 1.0
+    found = reach(option.cluster, config.add_cleanup)
+    slots = found.slots(tier.device, share)
+    if slots < 1:
+        what = f"{share:g} GPU" if tier.device == "cuda" else "a CPU"
+        raise SpecError(f"--cluster {option.cluster}: --tier {tier.name} needs {what} per task, and the {found}")
     config.stash[_FOUND] = found
     start_workers(config, [found.environment] * (option.cluster_workers or min(slots, MOST_WORKERS)))
 

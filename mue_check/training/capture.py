@@ -29,19 +29,16 @@ class Stepper:
 class Captured(Stepper):
     """The step as two CUDA graphs, of one step and of several, in one memory pool.
 
-    ``state`` must hold every tensor that the step changes in place: it is restored after the warm-up. Each graph is
-    captured when it is first needed.
+    ``state`` must hold every tensor that the step changes in place: it is restored after the warm-up. A capture itself
+    runs nothing. The graph of several steps is captured when it is first needed.
     """
 
     def __init__(self, step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> None:
         super().__init__(step)
         self.device = device
-        saved = [tensor.clone() for tensor in state]
         self._pool = torch.cuda.graph_pool_handle()
-        self._warm_up(state, saved)
+        self._warm_up(state)
         self._one = self._graph(1)
-        restore(state, saved)
-        self._state = state
 
     def advance(self, steps: int) -> None:
         """Replay graphs for so many steps."""
@@ -54,12 +51,10 @@ class Captured(Stepper):
     @cached_property
     def graph_of_many(self) -> torch.cuda.CUDAGraph:
         """STEPS_PER_GRAPH steps in one graph."""
-        saved = [tensor.clone() for tensor in self._state]
-        graph = self._graph(STEPS_PER_GRAPH)
-        restore(self._state, saved)
-        return graph
+        return self._graph(STEPS_PER_GRAPH)
 
-    def _warm_up(self, state: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
+    def _warm_up(self, state: Sequence[Tensor]) -> None:
+        saved = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -29,13 +28,6 @@ BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
 REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 LRS, SEEDS = [2.0**-7, 2.0**-5, 2.0**-6], [0, 0, 1]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint16)
-    tokens[1::2] = tokens[::2]
-    return Corpus(name="toy", train=tokens[:3000], heldout=tokens[3000:], vocab=16)
 
 
 @pytest.fixture(autouse=True)

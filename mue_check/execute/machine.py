@@ -1,4 +1,4 @@
-"""What a bench ran on, in words."""
+"""What this process computes on, in words."""
 
 import platform
 from pathlib import Path

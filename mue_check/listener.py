@@ -1,0 +1,16 @@
+"""Whether somebody listens at HOST:PORT. Nothing heavy is imported."""
+
+import socket
+
+from mue_check.errors import ClusterError
+
+_SECONDS = 5.0
+
+
+def require_listener(address: str) -> None:
+    """ClusterError where nobody does: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"nothing answers there ({error.strerror or error})") from None
