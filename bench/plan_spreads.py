@@ -16,10 +16,10 @@ import numpy as np
 
 from mue_check.judge.drift import Drift
 from mue_check.judge.power import vertex_sd
+from mue_check.questions.comparison import Comparison, load_comparisons
+from mue_check.questions.stored import judge_stored_drift
 from mue_check.records import Store
 from mue_check.records.files import read_json
-from mue_check.study.comparison import Comparison, load_comparisons
-from mue_check.study.reading import judge_stored_drift
 
 STUDIES = ("example", "sigma0")
 TEXT_SD = 0.16

@@ -10,7 +10,7 @@ from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec, parse
 if TYPE_CHECKING:
     from mue_check.audit import audit_model, init_parameters, param_groups, scenario_of
     from mue_check.conformance.api import check_block, check_router, parametrize_with_checks
-    from mue_check.conformance.claim import RoutingSpec
+    from mue_check.routing.claim import RoutingSpec
 
 __version__ = "0.2.0"
 
@@ -44,7 +44,7 @@ __all__ = [
 _LATE = {
     **dict.fromkeys(("audit_model", "init_parameters", "param_groups", "scenario_of"), "mue_check.audit"),
     **dict.fromkeys(("check_block", "check_router", "parametrize_with_checks"), "mue_check.conformance.api"),
-    "RoutingSpec": "mue_check.conformance.claim",
+    "RoutingSpec": "mue_check.routing.claim",
 }
 """What needs torch, by the module that it is imported from when it is first asked for."""
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
-from mue_check.suite import again, cluster, conformance
+from mue_check.suite import cluster, conformance, rerun
 from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
-from mue_check.suite.dealing import deal
 from mue_check.suite.gpus import give_gpus
+from mue_check.suite.live_results import Teller
 from mue_check.suite.progress import Progress, is_wanted
+from mue_check.suite.schedule import deal
 from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
-from mue_check.suite.teller import Teller
 
 if TYPE_CHECKING:
-    from mue_check.study.answer import Answer
-    from mue_check.study.setting import Study
+    from mue_check.questions.answer import Answer
+    from mue_check.questions.study import Study
 
 __all__ = ["Case", "Expect", "TargetCase", "activate"]
 
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", MARKER)
     if config.getoption("gpus", None):
-        again.register(config)
+        rerun.register(config)
 
 
 def activate(config: pytest.Config) -> None:
@@ -65,7 +65,7 @@ def activate(config: pytest.Config) -> None:
         cluster.join(config)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
-    again.register(config)
+    rerun.register(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Teller(config), "mue_check-teller")
     # few long tests: an idle worker takes over what a busy one has queued

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mue_check.errors import SpecError
 from mue_check.loads import Load, parse_load, read_load, require_target
-from mue_check.routers import BALANCES, get_router
+from mue_check.routing.variants import BALANCES, get_router
 
 REFERENCE_HEAD_WIDTH = 16
 """Where attention by 1/d_head and by 1/sqrt(d_head) agree."""

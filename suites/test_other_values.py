@@ -3,9 +3,9 @@
 import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
+from mue_check.questions.drift import ask_drift, sweep_ladder
+from mue_check.questions.study import Study
 from mue_check.rules import Knob
-from mue_check.study.drift import ask_drift, sweep_ladder
-from mue_check.study.setting import Study
 
 KNOBS: tuple[Knob, ...] = ("weight_decay", "init_std")
 

@@ -4,9 +4,9 @@ Findings, of which nothing is expected.
 """
 
 from mue_check.pytest_plugin import Expect, TargetCase
-from mue_check.study.drift import ask_drift
-from mue_check.study.scales import ask_coordinates
-from mue_check.study.setting import Study
+from mue_check.questions.drift import ask_drift
+from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.study import Study
 
 
 def test_transfer(study: Study, rule_case: TargetCase, expect: Expect) -> None:

@@ -6,10 +6,10 @@ holds on loads that it was not fitted to. All else is a finding, which the budge
 
 import pytest
 
-from mue_check.judge.calibration import read_calibration
 from mue_check.pytest_plugin import Case, Expect, TargetCase
-from mue_check.study.setting import Study
-from mue_check.study.sigma0 import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
+from mue_check.questions.study import Study
+from mue_check.sigma0.calibration import read_calibration
+from mue_check.sigma0.questions import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
 
 pytestmark = pytest.mark.axis("sigma0")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
-from mue_check.study.setting import Study
-from mue_check.study.speed import ask_speed
+from mue_check.questions.speed import ask_speed
+from mue_check.questions.study import Study
 
 
 @pytest.mark.axis("speed", question="speed")

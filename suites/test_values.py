@@ -7,8 +7,8 @@ import pytest
 
 from mue_check.judge.verdict import Verdict
 from mue_check.pytest_plugin import TargetCase
-from mue_check.study.audit import audit_rung
-from mue_check.study.setting import Study
+from mue_check.questions.study import Study
+from mue_check.questions.values import audit_rung
 
 
 def test_values(study: Study, any_case: TargetCase) -> None:

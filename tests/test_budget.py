@@ -11,11 +11,11 @@ import pytest
 
 from mue_check.cli import main
 from mue_check.errors import CalibrationError
-from mue_check.judge.budget import make_budget
-from mue_check.judge.calibration import Calibration, Gamma, read_calibration
-from mue_check.judge.imbalance import Imbalance
 from mue_check.judge.interval import t_interval
-from mue_check.judge.kappa import KappaPoint, fit_kappa
+from mue_check.sigma0.budget import make_budget
+from mue_check.sigma0.calibration import Calibration, Gamma, read_calibration
+from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.kappa import KappaPoint, fit_kappa
 from mue_check.spec import Experts
 
 GAMMA, KAPPA = 0.1, -0.7
@@ -235,7 +235,7 @@ def test_calibrations_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(CalibrationError, match="is no text"):
         read_calibration(tmp_path / "binary")
-    monkeypatch.setattr("mue_check.judge.calibration.PACKAGED", "none.json")
+    monkeypatch.setattr("mue_check.sigma0.calibration.PACKAGED", "none.json")
     with pytest.raises(CalibrationError, match="pass one with --calibration FILE"):
         read_calibration()
 

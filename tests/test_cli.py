@@ -157,7 +157,7 @@ def test_a_mutant_that_nothing_catches_is_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harmless = replace(get_mutant("eps_not_moved_with_batch"), mutate=lambda p: p)
-    monkeypatch.setattr("mue_check.study.mutation.get_mutant", lambda name: harmless)
+    monkeypatch.setattr("mue_check.mutants.run_rules.get_mutant", lambda name: harmless)
     assert main(["mutants", "--only", "eps_not_moved_with_batch", "--study", str(tmp_path / "study")]) == 1
     out = capsys.readouterr().out
     assert "MISS eps_not_moved_with_batch" in out

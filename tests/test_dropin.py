@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 
 from mue_check import Experts, SpecError, get_rule, parse_scenario
-from mue_check.conformance.claim import RoutingSpec
-from mue_check.conformance.subject import Shape, load_subject, subject_of
-from mue_check.conformance.subjects import misbehaving
-from mue_check.dropin import add_router, load_router, sizes_of, source_hash, try_router
 from mue_check.errors import ClaimError
+from mue_check.isolation import apart
 from mue_check.judge.law import Rung
 from mue_check.judge.laws import LAWS
-from mue_check.models.foreign import LOADED
-from mue_check.routers import ROUTERS, get_router, is_users
+from mue_check.models.user_router.load import add_router, load_router, sizes_of, source_hash, try_router
+from mue_check.models.user_router.stacked import LOADED
+from mue_check.mutants.routing import misbehaving
+from mue_check.questions.stored import judge_coordinates
+from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.factory import Shape, load_subject, subject_of
+from mue_check.routing.variants import ROUTERS, get_router, is_users
 from mue_check.rules import Role
-from mue_check.study.reading import judge_coordinates
 from mue_check.tiers import get_tier
-from mue_check.trying import apart
 from tests.models import foreign_routers as users
 
 
@@ -192,7 +192,7 @@ SIZE = Shape(d=32, f=0, experts=8, activated=2, tokens=0)
     ],
 )
 def test_what_would_take_pytest_along_is_found_in_a_process_of_its_own(factory: str, says: str) -> None:
-    name = f"mue_check.conformance.subjects.misbehaving:{factory}"
+    name = f"mue_check.mutants.routing.misbehaving:{factory}"
     with pytest.raises(ClaimError) as caught, apart(name, Path(), None) as trial:
         trial.at([SIZE], limit=2)
     assert str(caught.value) == says

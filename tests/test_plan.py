@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from mue_check.cli import main
-from mue_check.cost.asking import collect
 from mue_check.cost.calibration import Calibration, save_calibration
+from mue_check.cost.dry_run import collect
+from mue_check.cost.format import duration
 from mue_check.cost.plan import make_plan
 from mue_check.cost.trim import parse_budget
-from mue_check.cost.words import duration
 from mue_check.cost.work import PRICED, batch_work
 from mue_check.errors import SpecError, StoreError
 
@@ -66,7 +66,7 @@ ENDINGS = """
 import pytest
 
 from mue_check.errors import MueCheckError, StoreError
-from mue_check.study.drift import ask_drift
+from mue_check.questions.drift import ask_drift
 
 pytestmark = pytest.mark.axis("depth")
 ENDS = {"fails": pytest.fail.Exception, "skips": pytest.skip.Exception, "errs": MueCheckError, "breaks": StoreError}

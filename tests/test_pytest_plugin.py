@@ -325,6 +325,6 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path) -> None
     right = run_pytest("suites/test_router.py", study)
     assert right.returncode == 0, right.stdout
     # a router that could not even train hears why from its checks, and in a suite that trains from the usage error
-    silent = "--router=mue_check.conformance.subjects.misbehaving:ReturnsNone"
+    silent = "--router=mue_check.mutants.routing.misbehaving:ReturnsNone"
     assert "the router returns None, no tensors" in run_pytest("suites/test_router.py", silent, study).stdout
     assert run_pytest("suites/test_capacity.py", silent, study).returncode == 4

@@ -5,11 +5,11 @@ import pytest
 
 from mue_check import SpecError, get_rule
 from mue_check.axes import AXES, Ladder, heldout_ladder, parse_axes
-from mue_check.axes.sigma0 import load_label, load_use
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.laws import LAWS
-from mue_check.routers import BALANCES, ROUTERS
+from mue_check.routing.variants import BALANCES, ROUTERS
 from mue_check.rules import RULES
+from mue_check.sigma0.ladders import load_label, load_use
 from mue_check.spec import Dense, Experts, Scenario, parse_scenario
 from mue_check.tiers import TIERS, get_tier
 

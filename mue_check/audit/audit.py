@@ -11,11 +11,11 @@ from mue_check.audit.groups import look_at, right_groups, with_ties
 from mue_check.audit.initial import Initial, judge_initial, measure_initial
 from mue_check.audit.membership import groups_of, judge_membership
 from mue_check.audit.multipliers import contradictions, declared_multipliers, find_multipliers, unseen
+from mue_check.audit.optimizer_step import judge_steps
 from mue_check.audit.prescribed import Form, Prescribed, Slot
 from mue_check.audit.report import VALUES, Findings, MultiplierRow, Offence, ParameterRow, Report
 from mue_check.audit.scenario import scenarios_of
 from mue_check.audit.setup import Loss, SetUp
-from mue_check.audit.stepping import judge_steps
 from mue_check.audit.training import find_dead
 from mue_check.audit.updates import Update
 from mue_check.rules import HyperParameters, Role, about_expansion, get_rule

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from mue_check.audit.assign import Assignment
 from mue_check.audit.fitting import AGREEMENT, fit, fit_gated, rounding_of
+from mue_check.audit.forward_hooks import Seen, Segment, watching
 from mue_check.audit.mixtures import Form, Forms, expert_outputs, find_mixtures, posed
-from mue_check.audit.watching import Seen, Segment, watching
 from mue_check.rules import Role
 
 _NOTHING = 1e-3

@@ -36,7 +36,8 @@ def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> S
     """The target that a configuration describes, with ``batch`` tokens per step and ``steps`` steps.
 
     Takes the configuration or a model that carries it as ``config``. Weights of a router that is not normalized
-    (``norm_topk_prob=False``) are "moge" in the notation of ``mue_check.routers``. SpecError names what is missing.
+    (``norm_topk_prob=False``) are "moge" in the notation of ``mue_check.routing.variants``. SpecError names what is
+    missing.
     """
     config = config_of(model_or_config)
     if config is None:

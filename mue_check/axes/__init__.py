@@ -15,9 +15,9 @@ from mue_check.axes.experts import (
 )
 from mue_check.axes.ladder import Ladder, Question, Regime, Rung
 from mue_check.axes.scale import batch_ladders, depth_ladders, duration_ladders, width_ladders
-from mue_check.axes.sigma0 import sigma0_ladders
 from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
+from mue_check.sigma0.ladders import sigma0_ladders
 
 AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
     "width": width_ladders,

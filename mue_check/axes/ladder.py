@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mue_check.errors import SpecError
-from mue_check.routers import Router, get_router
+from mue_check.routing.variants import Router, get_router
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 Question = Literal["drift", "scales", "speed", "noise"]

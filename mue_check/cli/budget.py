@@ -12,9 +12,9 @@ from mue_check.loads import read_load
 from mue_check.spec import Experts, parse_scenario
 
 if TYPE_CHECKING:
-    from mue_check.judge.budget import Budget
-    from mue_check.judge.calibration import Calibration
     from mue_check.judge.interval import Interval
+    from mue_check.sigma0.budget import Budget
+    from mue_check.sigma0.calibration import Calibration
 
 NAMED = 12
 """Experts that a line names before it only counts them."""
@@ -54,8 +54,8 @@ def run(options: Options) -> int:
     """Read, foretell and print."""
     import numpy as np
 
-    from mue_check.judge.budget import make_budget
-    from mue_check.judge.calibration import read_calibration
+    from mue_check.sigma0.budget import make_budget
+    from mue_check.sigma0.calibration import read_calibration
 
     experts = parse_experts(options.spec)
     load = np.array(read_load(options.load, experts.total))

@@ -43,11 +43,11 @@ def run(options: Options) -> int:
         return _routing(options)
     from mue_check.mutants import MUTANTS, get_mutant
     from mue_check.mutants.outcome import CHECKS
+    from mue_check.mutants.run_rules import run_mutants
+    from mue_check.questions.study import Study
     from mue_check.records.files import write_atomic
     from mue_check.report.mutation import mutation_words, render_mutation
     from mue_check.rules import get_rule
-    from mue_check.study.mutation import run_mutants
-    from mue_check.study.setting import Study
     from mue_check.tiers import get_tier, require_device
 
     if options.workers < 1:
@@ -82,8 +82,8 @@ def run(options: Options) -> int:
 
 
 def _routing(options: Options) -> int:
-    from mue_check.audit.mutation import run_set_ups
-    from mue_check.conformance.mutation import run_bugs, run_right
+    from mue_check.mutants.run_routing import run_bugs, run_right
+    from mue_check.mutants.run_setups import run_set_ups
     from mue_check.records.files import write_atomic
     from mue_check.report.bugs import bug_words, render_bugs
 

@@ -13,8 +13,8 @@ from mue_check.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
     from mue_check.cost.calibration import Calibration
+    from mue_check.cost.format import Shown
     from mue_check.cost.plan import Plan
-    from mue_check.cost.words import Shown
 
 PASSED = (
     "tier",
@@ -57,10 +57,10 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Plan, trim where a budget is given, and print."""
-    from mue_check.cost.asking import collect
+    from mue_check.cost.dry_run import collect
+    from mue_check.cost.format import Shown
     from mue_check.cost.plan import make_plan, price
     from mue_check.cost.trim import parse_budget, trim
-    from mue_check.cost.words import Shown
 
     if options.workers < 1:
         raise SpecError(f"--workers {options.workers}: must be at least 1")

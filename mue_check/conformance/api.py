@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mue_check.conformance.claim import RoutingSpec, claim_of
 from mue_check.conformance.expected import with_expected
 from mue_check.conformance.registry import Check, checks_for
 from mue_check.conformance.result import Result
 from mue_check.conformance.runner import AFTER_A_HANG, TIME_LIMIT, Options, run_checks
-from mue_check.conformance.subject import Factory, Shape, Subject, SubjectKind, load_subject, subject_of
 from mue_check.errors import ClaimError
+from mue_check.routing.claim import RoutingSpec, claim_of
+from mue_check.routing.factory import Factory, Shape, Subject, SubjectKind, load_subject, subject_of
 
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet

@@ -7,12 +7,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mue_check.conformance.adapter import Size
 from mue_check.conformance.case import Built, outputs_of
 from mue_check.conformance.expert_function import Function
 from mue_check.conformance.experts import DECLARE, Weights, only, output_with, parameters
-from mue_check.conformance.routing import Routing
 from mue_check.errors import UnreadableError
+from mue_check.routing.adapter import Size
+from mue_check.routing.canonical import Routing
 
 _SMALL = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Weights below are read as 0, relative to the largest."""

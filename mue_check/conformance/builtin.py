@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from mue_check.conformance.claim import claim_of
-from mue_check.conformance.subject import Factory
 from mue_check.errors import ClaimError
 from mue_check.models.choice import DenseRouting
 from mue_check.models.routing import DEEPSEEK_SCALE, route
-from mue_check.routers import get_router
+from mue_check.routing.claim import claim_of
+from mue_check.routing.factory import Factory
+from mue_check.routing.variants import get_router
 from mue_check.spec import Experts
 
 _GROUPS = 2

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mue_check.conformance.adapter import Layout, Size, learn_layout
-from mue_check.conformance.claim import RoutingSpec
-from mue_check.conformance.inside import calls_of, exactly
-from mue_check.conformance.routing import Routing
-from mue_check.conformance.subject import SHAPES, Shape, Subject, fitted
+from mue_check.conformance.torch_calls import calls_of, exactly
 from mue_check.errors import ClaimError, UnreadableError
+from mue_check.routing.adapter import Layout, Size, learn_layout
+from mue_check.routing.canonical import Routing
+from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.factory import SHAPES, Shape, Subject, fitted
 
 if TYPE_CHECKING:
     from mue_check.conformance.block import Form
@@ -169,7 +169,7 @@ class Built:
 
     def _shown(self, x: Tensor) -> Routing:
         """The routing as a block's output shows it."""
-        from mue_check.conformance.opening import read_routing
+        from mue_check.conformance.block_probe import read_routing
 
         return read_routing(self, x)
 

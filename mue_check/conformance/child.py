@@ -44,12 +44,12 @@ def _run(job: dict[str, Any], say: Any) -> None:
     import torch
 
     from mue_check.conformance.case import Case
-    from mue_check.conformance.claim import read_claim
     from mue_check.conformance.infer import describe
     from mue_check.conformance.registry import Finding, checks_for
     from mue_check.conformance.runner import Options, blank, run_checks, sheltered, within
-    from mue_check.conformance.subject import SHAPES, Shape, load_subject
     from mue_check.errors import ClaimError
+    from mue_check.routing.claim import read_claim
+    from mue_check.routing.factory import SHAPES, Shape, load_subject
 
     torch.set_num_threads(1)
     device = job["device"]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mue_check.conformance.claim import Experts
 from mue_check.conformance.experts import Values, Weights
 from mue_check.errors import ClaimError
+from mue_check.routing.claim import Experts
 
 Half = Literal["all", "first", "second", "even", "odd"]
 Activation = Callable[[Tensor], Tensor]

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mue_check.conformance.case import Built, Case, block_output
-from mue_check.conformance.inside import exactly
-from mue_check.conformance.subject import first_line
+from mue_check.conformance.torch_calls import exactly
 from mue_check.errors import ClaimError
+from mue_check.routing.factory import first_line
 
 Values = Mapping[str, Tensor]
 """Tensors by dotted name, used in place of the module's own parameters."""

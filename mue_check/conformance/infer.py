@@ -3,12 +3,12 @@
 from itertools import product
 from typing import Literal
 
-from mue_check.conformance.adapter import Layout
 from mue_check.conformance.case import Case
 from mue_check.conformance.checks.selection import selection_bias
 from mue_check.conformance.checks.weights import gated
-from mue_check.conformance.claim import Gate, RoutingSpec
 from mue_check.errors import ClaimError
+from mue_check.routing.adapter import Layout
+from mue_check.routing.claim import Gate, RoutingSpec
 
 _TOLERANCE = 1e-3
 _GATES: tuple[Gate, ...] = ("sigmoid", "softmax")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mue_check.conformance.case import Case
-from mue_check.conformance.claim import RoutingSpec
 from mue_check.conformance.result import Question, Severity
-from mue_check.conformance.subject import SubjectKind
 from mue_check.errors import ClaimError
+from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.factory import SubjectKind
 
 Status = Literal["passed", "failed", "skipped", "unknown"]
 

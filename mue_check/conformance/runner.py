@@ -18,8 +18,8 @@ import torch
 from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import Check, Finding
 from mue_check.conformance.result import NO_ANSWER, Outcome, Result, cause_words
-from mue_check.conformance.subject import ONE_TOKEN, SHAPES, Shape, Subject, first_line
 from mue_check.errors import ClaimError, UnreadableError
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, Shape, Subject, first_line
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""
@@ -108,7 +108,8 @@ def _one(check: Check, case: Case) -> tuple[Outcome, Finding]:
     return finding.status, finding
 
 
-_OURS = (Path(__file__).parent, Path(__file__).parent / "checks")
+_HERE = Path(__file__).parent
+_OURS = (_HERE, _HERE / "checks", _HERE.parent / "routing")
 
 
 def _line(error: BaseException) -> str:

@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mue_check.cost.asking import Asked, Collected, collect
 from mue_check.cost.calibration import Calibration
+from mue_check.cost.dry_run import Asked, Collected, collect
 from mue_check.cost.work import Work, batch_work
 
 

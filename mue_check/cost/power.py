@@ -8,7 +8,7 @@ from mue_check.cost.plan import Plan
 from mue_check.cost.spreads import Spreads
 from mue_check.judge.interval import t_quantile
 from mue_check.judge.power import detectable_of
-from mue_check.study.comparison import Comparison
+from mue_check.questions.comparison import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)

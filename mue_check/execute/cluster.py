@@ -20,9 +20,9 @@ from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
 from mue_check.listener import require_listener
-from mue_check.models.foreign import LOADED
+from mue_check.models.user_router.stacked import LOADED
 from mue_check.records import Cell
-from mue_check.routers import is_users
+from mue_check.routing.variants import is_users
 from mue_check.spec import Experts
 from mue_check.training.out_of_memory import is_out_of_memory
 

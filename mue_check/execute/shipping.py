@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mue_check
-from mue_check.conformance.claim import RoutingSpec
-from mue_check.dropin import load_router, own_files
 from mue_check.errors import ClaimError, ClusterError
-from mue_check.models.foreign import LOADED
+from mue_check.models.user_router.load import load_router, own_files
+from mue_check.models.user_router.stacked import LOADED
+from mue_check.routing.claim import RoutingSpec
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 

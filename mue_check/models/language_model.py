@@ -18,12 +18,12 @@ from mue_check.models.balancing import LayerRouting
 from mue_check.models.choice import AnyRouting, scaled_weights
 from mue_check.models.content_blind import place_keys
 from mue_check.models.experts import expert_product
-from mue_check.models.foreign import ForeignRouter
 from mue_check.models.load_steering import LoadSteering
 from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.pointwise import rms_norm
 from mue_check.models.routing import route
-from mue_check.routers import get_router, is_users
+from mue_check.models.user_router.stacked import ForeignRouter
+from mue_check.routing.variants import get_router, is_users
 from mue_check.rules import Prescription, Role
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 

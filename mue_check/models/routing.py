@@ -1,4 +1,4 @@
-"""Routing variants, one function per name of ``mue_check.routers``.
+"""Routing variants, one function per name of ``mue_check.routing.variants``.
 
 Experts are selected by score plus selection bias; weights never see the bias (arXiv 2408.15664).
 """

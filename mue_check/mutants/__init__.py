@@ -2,7 +2,7 @@
 
 from mue_check.errors import SpecError
 from mue_check.mutants.mutant import Check, Mutant
-from mue_check.mutants.parameterization import MUTANTS
+from mue_check.mutants.rules import MUTANTS
 
 
 def get_mutant(name: str) -> Mutant:

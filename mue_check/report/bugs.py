@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from mue_check.report.markdown import escape
 
 if TYPE_CHECKING:
-    from mue_check.audit.mutation import SetUpOutcome
-    from mue_check.conformance.mutation import BugOutcome, RightOutcome
+    from mue_check.mutants.run_routing import BugOutcome, RightOutcome
+    from mue_check.mutants.run_setups import SetUpOutcome
 
 _SAID = 140
 """Characters of a finding that stand in a table."""

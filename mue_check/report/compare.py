@@ -11,10 +11,10 @@ import pandas as pd
 
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Comparison
 from mue_check.report.findings import DriftFinding, LawsFinding
+from mue_check.report.format import in_words
 from mue_check.report.summary import Summary, place, summarize
-from mue_check.report.words import in_words
-from mue_check.study.comparison import Comparison
 
 Key = tuple[str, str, str, str, str]
 """What one row asks: ladder, target, corpus, knob, router."""

@@ -8,11 +8,11 @@ from mue_check.judge.verdict import Verdict
 from mue_check.records.files import write_atomic
 from mue_check.report.compare import Count, LawsAsked, Question, Sides
 from mue_check.report.compare_plots import plot_sides
+from mue_check.report.format import NONE, in_words, interval_text, knob_words, number_text
 from mue_check.report.markdown import escape, markdown_table
 from mue_check.report.plots import figure_bytes
 from mue_check.report.table import Table, make_table
 from mue_check.report.terminal import text_table
-from mue_check.report.words import NONE, in_words, interval_text, knob_words, number_text
 
 NAME = "compare"
 

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from mue_check.report.compare import Question, Sides, row_name
 from mue_check.report.drift_plots import draw_rows
 from mue_check.report.findings import DriftFinding
+from mue_check.report.format import DEFAULT_ROUTER, knob_words
 from mue_check.report.palette import (
     BAND,
     MARKERS,
@@ -22,7 +23,6 @@ from mue_check.report.palette import (
     house_style,
     shorten,
 )
-from mue_check.report.words import DEFAULT_ROUTER, knob_words
 
 _COLOURS = (*TARGETS, REFERENCE, QUIET)
 _ROW = 0.34

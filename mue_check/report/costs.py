@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mue_check.questions.comparison import Comparison, Side
 from mue_check.records import Store
-from mue_check.study.comparison import Comparison, Side
 
 
 @dataclass(frozen=True, kw_only=True)

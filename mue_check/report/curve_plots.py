@@ -14,6 +14,7 @@ from matplotlib.markers import MarkerStyle
 from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Curve, Optimum
 from mue_check.report.findings import DriftFinding
+from mue_check.report.format import knob_words
 from mue_check.report.palette import (
     BAND,
     BAND_ALPHA,
@@ -27,7 +28,6 @@ from mue_check.report.palette import (
     plain,
     shorten,
 )
-from mue_check.report.words import knob_words
 
 _VALLEY = 3.5
 """The panel shows this many times the height of the fitted valleys: what is above tells nothing of the optimum."""

@@ -14,8 +14,10 @@ from matplotlib.patheffects import withStroke
 
 from mue_check.judge.interval import Interval
 from mue_check.judge.verdict import meets
+from mue_check.questions.comparison import Comparison
 from mue_check.report.curve_plots import draw_interval
 from mue_check.report.findings import DriftFinding
+from mue_check.report.format import DEFAULT_ROUTER, in_words, interval_text, knob_words
 from mue_check.report.palette import (
     BAND,
     BAND_ALPHA,
@@ -29,8 +31,6 @@ from mue_check.report.palette import (
     shorten,
 )
 from mue_check.report.tables import count_text
-from mue_check.report.words import DEFAULT_ROUTER, in_words, interval_text, knob_words
-from mue_check.study.comparison import Comparison
 
 _CHARACTERS = 110
 """Of tick labels beside each other across a figure."""

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Comparison
 from mue_check.report.findings import DriftFinding, TrendFinding
+from mue_check.report.format import NONE, in_words, interval_text, knob_words, number_text
 from mue_check.report.summary import TREND_LADDER, TREND_SIZE, Summary
 from mue_check.report.table import Cells, Table, asked_columns, make_table
-from mue_check.report.words import NONE, in_words, interval_text, knob_words, number_text
-from mue_check.study.comparison import Comparison
 
 DRIFT = "drift [95 %] (octaves)"
 POWER = "95 % power from"

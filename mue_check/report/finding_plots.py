@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from mue_check.report.curve_plots import draw_interval
 from mue_check.report.drift_plots import draw_rows
 from mue_check.report.findings import DriftFinding, SpeedupFinding
+from mue_check.report.format import in_words, times_text
 from mue_check.report.palette import MARKERS, QUIET, WIDTH, Palette, heading, house_style, shorten
-from mue_check.report.words import in_words, times_text
 
 _BAND_REACH = 1.5
 """Octaves that an interval may add to the axis of a speed-up: that of two seeds would dwarf the lines."""

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from mue_check.judge.drift import Drift
 from mue_check.judge.early import EarlyComparison
-from mue_check.judge.forecast import Forecasted
-from mue_check.judge.gammas import Gammas
-from mue_check.judge.imbalance import Imbalance
 from mue_check.judge.law import LawResult
 from mue_check.judge.load import RoutingLoad
 from mue_check.judge.optimum import Curve
-from mue_check.judge.sigma0 import Sigma0Shift
 from mue_check.judge.speedup import Speedup
 from mue_check.judge.trend import Trend
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Comparison, Side
+from mue_check.sigma0.forecast import Forecasted
+from mue_check.sigma0.gammas import Gammas
+from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.shift import Sigma0Shift
 from mue_check.spec import Experts, ModelSpec
-from mue_check.study.comparison import Comparison, Side
 
 
 class Finding(Protocol):

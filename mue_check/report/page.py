@@ -7,8 +7,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from mue_check.report.drift_tables import control_table, drift_table, trend_table
+from mue_check.report.format import printable
 from mue_check.report.plots import Picture
-from mue_check.report.sigma0_section import sigma0_details, sigma0_lines, sigma0_tables
 from mue_check.report.summary import Summary
 from mue_check.report.tables import (
     axis_cost_table,
@@ -20,7 +20,7 @@ from mue_check.report.tables import (
     rung_cost_table,
     speedup_table,
 )
-from mue_check.report.words import printable
+from mue_check.sigma0.report.section import sigma0_details, sigma0_lines, sigma0_tables
 
 TEMPLATE = "template.html.j2"
 

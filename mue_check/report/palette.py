@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from matplotlib import style
 
+from mue_check.questions.comparison import Comparison
+from mue_check.report.format import DEFAULT_ROUTER, in_words, knob_words, printable
 from mue_check.report.summary import Summary
-from mue_check.report.words import DEFAULT_ROUTER, in_words, knob_words, printable
-from mue_check.study.comparison import Comparison
 
 REFERENCE = "#000000"
 TARGETS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

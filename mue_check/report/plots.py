@@ -9,20 +9,20 @@ from typing import Literal, TypeVar
 
 from matplotlib.figure import Figure
 
+from mue_check.questions.comparison import Comparison
 from mue_check.report.compare import side_by_side
 from mue_check.report.compare_plots import plot_sides
 from mue_check.report.curve_plots import plot_curves
 from mue_check.report.drift_plots import plot_controls, plot_drifts
 from mue_check.report.finding_plots import is_drawn, plot_routers, plot_speedups
 from mue_check.report.findings import DriftFinding, Finding
+from mue_check.report.format import DEFAULT_ROUTER, in_words, interval_text, knob_words, printable, times_text
 from mue_check.report.palette import Palette, house_style, palette_of
 from mue_check.report.scale_plots import drawn_laws, plot_early, plot_laws
-from mue_check.report.sigma0_pictures import sigma0_figures
 from mue_check.report.summary import Summary
 from mue_check.report.tables import law_group_name
 from mue_check.report.trend_plots import plot_trends
-from mue_check.report.words import DEFAULT_ROUTER, in_words, interval_text, knob_words, printable, times_text
-from mue_check.study.comparison import Comparison
+from mue_check.sigma0.report.figures import sigma0_figures
 
 Section = Literal[
     "overview", "drift", "trend", "curves", "coordinates", "early", "speedup", "routing", "sigma0", "controls"

@@ -14,6 +14,7 @@ from mue_check.judge.interval import t_quantile
 from mue_check.judge.law import Law, LawResult, log2_levels
 from mue_check.judge.verdict import Verdict
 from mue_check.report.findings import EarlyFinding, LawsFinding
+from mue_check.report.format import interval_text
 from mue_check.report.palette import (
     BAND,
     BAND_ALPHA,
@@ -26,7 +27,6 @@ from mue_check.report.palette import (
     plain,
     shorten,
 )
-from mue_check.report.words import interval_text
 
 _PANELS = 2
 """Panels side by side: a law's statement needs the width."""

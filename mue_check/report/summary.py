@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from mue_check.axes import AXES
-from mue_check.axes.sigma0 import SIGMA0
 from mue_check.errors import MueCheckError, StoreError
-from mue_check.judge.calibration import Calibration
 from mue_check.judge.early import compare_early, log2_ratio
 from mue_check.judge.load import judge_load
 from mue_check.judge.speedup import compare_learning
 from mue_check.judge.trend import judge_trend
 from mue_check.judge.verdict import Verdict, meets
+from mue_check.questions.comparison import Comparison, Kind, load_comparisons
+from mue_check.questions.stored import judge_coordinates, judge_stored_drift, law_rungs, side_table
 from mue_check.records import Store
 from mue_check.report.costs import Costs, cost_of, costs_of
 from mue_check.report.findings import (
@@ -27,7 +27,11 @@ from mue_check.report.findings import (
     SpeedupFinding,
     TrendFinding,
 )
-from mue_check.report.sigma0_findings import (
+from mue_check.report.format import DEFAULT_ROUTER
+from mue_check.sigma0.calibrate import calibrate
+from mue_check.sigma0.calibration import Calibration
+from mue_check.sigma0.ladders import SIGMA0
+from mue_check.sigma0.report.findings import (
     KappaFits,
     command_of,
     fit_kappas,
@@ -36,10 +40,6 @@ from mue_check.report.sigma0_findings import (
     judge_gamma,
     judge_shift,
 )
-from mue_check.report.words import DEFAULT_ROUTER
-from mue_check.study.calibrating import calibrate
-from mue_check.study.comparison import Comparison, Kind, load_comparisons
-from mue_check.study.reading import judge_coordinates, judge_stored_drift, law_rungs, side_table
 
 TREND_LADDER, TREND_SIZE = "capacity", 1024.0
 """Experts are added last and by the hundred, beyond what a small machine can hold: there a trend is asked for."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mue_check.report.findings import Finding
-from mue_check.report.words import in_words, knob_words, printable
+from mue_check.report.format import in_words, knob_words, printable
 
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found", bound=Finding)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from mue_check.judge.law import LawResult
 from mue_check.judge.verdict import Verdict, meets
+from mue_check.questions.comparison import Comparison
 from mue_check.report.costs import RungCost
 from mue_check.report.findings import EarlyFinding, LawsFinding, RoutingFinding, SpeedupFinding
+from mue_check.report.format import NONE, in_words, interval_text, printable, times_text, unsigned_text
 from mue_check.report.summary import Summary, place
 from mue_check.report.table import Cells, Row, Table, asked_columns, make_table
-from mue_check.report.words import NONE, in_words, interval_text, printable, times_text, unsigned_text
-from mue_check.study.comparison import Comparison
 
 
 class _Judged(NamedTuple):

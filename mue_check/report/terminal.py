@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from mue_check.report.drift_tables import goes_without_saying
 from mue_check.report.findings import DriftFinding
-from mue_check.report.sigma0_section import sigma0_lines
+from mue_check.report.format import in_words, interval_text, number_text, printable
 from mue_check.report.summary import Summary
-from mue_check.report.words import in_words, interval_text, number_text, printable
+from mue_check.sigma0.report.section import sigma0_lines
 
 _KNOBS = {"weight_decay": "wd", "init_std": "init std"}
 """As the command line names them, where a line has no room for words."""

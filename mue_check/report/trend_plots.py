@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from mue_check.report.findings import DriftFinding, TrendFinding
+from mue_check.report.format import in_words, interval_text
 from mue_check.report.palette import BAND, BAND_ALPHA, QUIET, WIDTH, Palette, heading, house_style
-from mue_check.report.words import in_words, interval_text
 
 _PANELS = 2
 

@@ -5,12 +5,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from mue_check.judge.calibration import PACKAGED
 from mue_check.records.files import write_atomic, write_json
 from mue_check.report.markdown import render_markdown
 from mue_check.report.page import render_page
 from mue_check.report.plots import draw_pictures
 from mue_check.report.summary import Summary, summarize
+from mue_check.sigma0.calibration import PACKAGED
 
 LATEST = "latest"
 

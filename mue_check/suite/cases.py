@@ -15,8 +15,8 @@ from mue_check.suite.settings import Settings
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question, Rung
-    from mue_check.axes.sigma0 import LoadUse
     from mue_check.rules import Rule
+    from mue_check.sigma0.ladders import LoadUse
 
 MARKER = (
     "axis(name, question=drift|scales|speed, corpora=N, ladder=NAME, targets=N, least=X): what a "
@@ -110,7 +110,7 @@ def _noise_ladders(settings: Settings, marker: pytest.Mark | None) -> Iterator[t
 
 
 def _load_cases(settings: Settings, marker: pytest.Mark | None, use: LoadUse) -> list[TargetCase]:
-    from mue_check.axes.sigma0 import load_use
+    from mue_check.sigma0.ladders import load_use
 
     if marker is None or marker.args[0] not in settings.axes:
         return []
@@ -125,7 +125,7 @@ def _load_cases(settings: Settings, marker: pytest.Mark | None, use: LoadUse) ->
 
 def _shift_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
     """Every arm of a fit; on another corpus the loads whose noise is measured there for gamma anyway."""
-    from mue_check.axes.sigma0 import LOADS
+    from mue_check.sigma0.ladders import LOADS
 
     cases = _load_cases(settings, marker, use="fit")
     loads = settings.tier.sizes.noise_loads
@@ -144,7 +144,7 @@ def _any_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCas
 
 
 def _rule_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
-    from mue_check.axes.sigma0 import SIGMA0
+    from mue_check.sigma0.ladders import SIGMA0
 
     # the laboratory asks how one mixture answers to its load, which no rule says anything of
     cases = [case for case in _any_cases(settings, marker) if case.ladder.axis != SIGMA0]

@@ -21,7 +21,7 @@ def router_checks(settings: Settings) -> Sequence[ParameterSet]:
     """
     from mue_check.axes import AXES
     from mue_check.conformance.api import bound_checks
-    from mue_check.conformance.subject import load_subject
+    from mue_check.routing.factory import load_subject
 
     if settings.router == "content_blind" or set(settings.axes) != set(AXES):
         return []

@@ -4,9 +4,9 @@ The marker ``axis`` of the importing file says which ladders they are asked of.
 """
 
 from mue_check.pytest_plugin import Case, Expect, TargetCase
-from mue_check.study.drift import ask_drift
-from mue_check.study.scales import ask_coordinates, ask_early_curve
-from mue_check.study.setting import Study
+from mue_check.questions.drift import ask_drift
+from mue_check.questions.scales import ask_coordinates, ask_early_curve
+from mue_check.questions.study import Study
 
 
 def test_transfer(study: Study, target_case: TargetCase, expect: Expect) -> None:

@@ -17,11 +17,11 @@ from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
-    from mue_check.conformance.claim import RoutingSpec
+    from mue_check.isolation import Trial
+    from mue_check.questions.study import Study
+    from mue_check.routing.claim import RoutingSpec
     from mue_check.rules import Rule
-    from mue_check.study.setting import Study
     from mue_check.tiers import Tier
-    from mue_check.trying import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Settings:
 
     def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
         """The study that a test asks, under the rule of ``--rule`` unless it has another; ``test`` is its node id."""
-        from mue_check.study.setting import Study
+        from mue_check.questions.study import Study
 
         return Study(
             root=self.root,
@@ -76,11 +76,11 @@ class Settings:
 
     def late_notices(self) -> tuple[str, ...]:
         """What people must know of their own router and was found while it trained, each once in a process."""
-        from mue_check.routers import is_users
+        from mue_check.routing.variants import is_users
 
         if not is_users(self.router):
             return ()
-        from mue_check.models.foreign import LOADED
+        from mue_check.models.user_router.stacked import LOADED
 
         return LOADED[self.router].news()
 
@@ -141,12 +141,12 @@ def read_settings(config: pytest.Config) -> Settings:
 
 def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.axes import parse_axes
-    from mue_check.conformance.claim import read_claim
     from mue_check.conformance.expected import read_expected
     from mue_check.data import CORPORA, load_corpus
     from mue_check.errors import SpecError
     from mue_check.precision import require_precision
     from mue_check.records import Store
+    from mue_check.routing.claim import read_claim
     from mue_check.rules import get_rule
     from mue_check.spec import Scenario
     from mue_check.tiers import get_tier, require_device
@@ -228,7 +228,7 @@ def trains_nothing(arguments: Sequence[str]) -> bool:
 def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple[str, str]:
     """Router and balance of ``builtin:NAME[+BALANCE]``; a user's router is loaded, and has no balance."""
     from mue_check.errors import ClaimError, SpecError
-    from mue_check.routers import BALANCES, ROUTERS, get_router
+    from mue_check.routing.variants import BALANCES, ROUTERS, get_router
 
     if text is None:
         return "sigmoid_norm", "none"
@@ -243,7 +243,7 @@ def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple
         return get_router(name).name, balance or "none"
     if plus:
         raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME alone; your router balances itself")
-    from mue_check.dropin import load_router
+    from mue_check.models.user_router.load import load_router
 
     try:
         return load_router(text, folder, claim).name, "none"
@@ -257,7 +257,7 @@ def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack
     if ":" not in text or text.startswith("builtin:") or hasattr(config, "workerinput"):
         return None
     from mue_check.errors import ClaimError, SpecError
-    from mue_check.trying import apart
+    from mue_check.isolation import apart
 
     try:
         return stack.enter_context(apart(text, folder, claim))
@@ -268,11 +268,11 @@ def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack
 def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:
     """Call a user's router at every size that it may meet, before anything trains; notices."""
     from mue_check.errors import ClaimError, SpecError
-    from mue_check.routers import is_users
+    from mue_check.routing.variants import is_users
 
     if not is_users(settings.router):
         return ()
-    from mue_check.dropin import sizes_of, try_router
+    from mue_check.models.user_router.load import sizes_of, try_router
 
     questions: tuple[Question, ...] = ("drift", "scales", "speed")
     ladders = [

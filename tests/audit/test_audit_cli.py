@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.audit.workbench import REFERENCE, TARGET
 from mue_check.cli import main
+from mue_check.mutants.setups.workbench import REFERENCE, TARGET
 
-MUTANTS = "mue_check.audit.mutants"
+MUTANTS = "mue_check.mutants.setups.broken"
 SPECS = ["--reference", REFERENCE, "--target", TARGET]
 FACTORIES = """
 import torch
-from mue_check.audit.example import ExampleConfig, ExampleMixture
-from mue_check.audit.mutants import right
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
+from mue_check.mutants.setups.broken import right
 
 
 def raising():

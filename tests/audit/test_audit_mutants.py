@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from mue_check.audit import Report, audit_model
-from mue_check.audit.example import ExampleConfig
-from mue_check.audit.mutants import MUTANTS, Mutant, right
-from mue_check.audit.workbench import BASE, REFERENCE, TARGET, Made
+from mue_check.mutants.setups.broken import MUTANTS, Mutant, right
+from mue_check.mutants.setups.example import ExampleConfig
+from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET, Made
 
 SMALL = ExampleConfig(hidden_size=32, num_experts=4, moe_intermediate_size=40, vocab_size=48)
 LARGE = ExampleConfig(hidden_size=96, num_hidden_layers=3, num_experts=16, num_experts_per_tok=4, n_shared_experts=2)

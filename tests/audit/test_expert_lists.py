@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mue_check import Prescription, get_rule, parse_scenario
 from mue_check.audit import Report, audit_model, init_parameters, param_groups
-from mue_check.audit.workbench import BASE, REFERENCE
+from mue_check.mutants.setups.workbench import BASE, REFERENCE
 
 TARGET = "d=64,L=1,4e1a,h=24"
 

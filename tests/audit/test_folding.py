@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from mue_check import HyperParameters, Prescription, Role, parse_scenario, scenario_of
 from mue_check.audit import audit_model, init_parameters, param_groups
-from mue_check.audit.example import ExampleConfig, ExampleMixture
 from mue_check.audit.prescribed import folded
-from mue_check.audit.workbench import REFERENCE
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
+from mue_check.mutants.setups.workbench import REFERENCE
 from mue_check.rules import Row, get_rule
 
 # eps and decay large enough that a wrong factor of theirs shows

@@ -11,9 +11,9 @@ import torch
 import mue_check
 from mue_check import HyperParameters, Prescription, RuleError, get_rule, parse_scenario, scenario_of
 from mue_check.audit import AuditError, audit_model, init_parameters, param_groups
-from mue_check.audit.example import ExampleConfig, ExampleMixture
-from mue_check.audit.mutants import right
-from mue_check.audit.workbench import BASE, REFERENCE, TARGET
+from mue_check.mutants.setups.broken import right
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
+from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET
 
 
 def prescription(rule: str = "complete_mue", target: str = "T=4000") -> Prescription:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mue_check.audit import audit_model
-from mue_check.audit.mutants import MUTANTS, right
 from mue_check.audit.restore import preserved
 from mue_check.audit.setup import SetUp
-from mue_check.audit.workbench import BASE, REFERENCE, TARGET
+from mue_check.mutants.setups.broken import MUTANTS, right
+from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET
 
 
 def equal(a: Any, b: Any) -> bool:

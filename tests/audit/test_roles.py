@@ -9,7 +9,7 @@ from torch import nn
 from mue_check import RuleError, SpecError, scenario_of
 from mue_check.audit import AuditError
 from mue_check.audit.assign import assign_roles
-from mue_check.audit.example import ExampleConfig, ExampleMixture
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 
 
 def tree(**shapes: tuple[int, ...] | nn.Module) -> nn.Module:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mue_check.conformance.claim import RoutingSpec
-from mue_check.conformance.subjects import BUGS, RIGHT, Bug, Right
-from mue_check.conformance.subjects.experts import FlatExperts, SeparateExperts
+from mue_check.mutants.routing import BUGS, RIGHT, Bug, Right
+from mue_check.mutants.routing.experts import FlatExperts, SeparateExperts
+from mue_check.routing.claim import RoutingSpec
 
 
 @dataclass(frozen=True)

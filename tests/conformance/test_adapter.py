@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mue_check.conformance.adapter import Size, learn_layout
-from mue_check.conformance.claim import RoutingSpec
-from mue_check.conformance.routing import Routing
 from mue_check.errors import ClaimError
+from mue_check.routing.adapter import Size, learn_layout
+from mue_check.routing.canonical import Routing
+from mue_check.routing.claim import RoutingSpec
 
 LEARNT = Size(tokens=50, experts=8, activated=2)
 OTHERS = (

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mue_check.conformance.block_probe import form_of, open_block, read_routing
 from mue_check.conformance.case import Case, Found
-from mue_check.conformance.claim import Experts, RoutingSpec
-from mue_check.conformance.opening import form_of, open_block, read_routing
 from mue_check.conformance.registry import all_checks
-from mue_check.conformance.subject import ONE_TOKEN, SHAPES, subject_of
+from mue_check.routing.claim import Experts, RoutingSpec
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, subject_of
 from tests.conformance import odd_blocks as odd
 
 IDS = (

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from mue_check.conformance.case import Case, Found
-from mue_check.conformance.claim import RoutingSpec
 from mue_check.conformance.registry import Finding, all_checks
-from mue_check.conformance.subject import ONE_TOKEN, SHAPES, Shape, Subject, subject_of
-from mue_check.conformance.subjects import BUGS, RIGHT
+from mue_check.mutants.routing import BUGS, RIGHT
+from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, Shape, Subject, subject_of
 
 IDS = (
     "recomposition",

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mue_check.conformance.claim import RoutingSpec
-from mue_check.conformance.subjects import BUGS, MISBEHAVING, RIGHT, Bug
-from mue_check.conformance.subjects.auxiliary import switch_loss
-from mue_check.conformance.subjects.selection import update_expert_bias
+from mue_check.mutants.routing import BUGS, MISBEHAVING, RIGHT, Bug
+from mue_check.mutants.routing.auxiliary import switch_loss
+from mue_check.mutants.routing.selection import update_expert_bias
+from mue_check.routing.claim import RoutingSpec
 from tests.conformance.plain_loops import (
     SIZES,
     Size,

@@ -5,15 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from mue_check.conformance.api import check_block, check_router
-from mue_check.conformance.mutation import results_of
 from mue_check.conformance.registry import all_checks
 from mue_check.conformance.result import verdict_of
 from mue_check.conformance.runner import Options
-from mue_check.conformance.subjects.broken import BUGS
-from mue_check.conformance.subjects.bug import Bug, Right
-from mue_check.conformance.subjects.gates import CompleteMueRouter
-from mue_check.conformance.subjects.right import RIGHT
 from mue_check.judge.verdict import Verdict
+from mue_check.mutants.routing.broken import BUGS
+from mue_check.mutants.routing.bug import Bug, Right
+from mue_check.mutants.routing.gates import CompleteMueRouter
+from mue_check.mutants.routing.right import RIGHT
+from mue_check.mutants.run_routing import results_of
 
 WARNINGS = {"router-gradient-top1", "gate-bf16", "capture", "fit-gate"}
 """What right subjects are warned of: they are not trained at a = 1, choose in the model's type, or wait for values."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mue_check.conformance.claim import RoutingSpec, claim_of, read_claim
-from mue_check.conformance.subject import SHAPES, Shape, fitted, load_subject, subject_of
-from mue_check.conformance.subjects.gates import CompleteMueRouter
 from mue_check.errors import ClaimError, MueCheckError
+from mue_check.mutants.routing.gates import CompleteMueRouter
+from mue_check.routing.claim import RoutingSpec, claim_of, read_claim
+from mue_check.routing.factory import SHAPES, Shape, fitted, load_subject, subject_of
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,6 @@ def test_names_of_nothing_are_one_line(tmp_path: Path, name: str, says: str) -> 
 
 
 def test_a_file_finds_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "neighbour_of_mine.py").write_text(
-        "from mue_check.conformance.subjects.gates import CompleteMueRouter\n"
-    )
+    (tmp_path / "neighbour_of_mine.py").write_text("from mue_check.mutants.routing.gates import CompleteMueRouter\n")
     (tmp_path / "mine.py").write_text("from neighbour_of_mine import CompleteMueRouter as factory\n")
     assert load_subject("router", f"{tmp_path}/mine.py:factory").claim == CompleteMueRouter.routing_spec

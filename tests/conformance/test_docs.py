@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mue_check.conformance.causes import CAUSES
-from mue_check.conformance.claim import Experts, RoutingSpec, claim_of
 from mue_check.conformance.registry import Check, all_checks
-from mue_check.conformance.subjects.broken import BUGS
+from mue_check.mutants.routing.broken import BUGS
+from mue_check.routing.claim import Experts, RoutingSpec, claim_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "checks"

@@ -10,10 +10,10 @@ import torch
 
 from mue_check.conformance.api import check_block, check_router, check_subject
 from mue_check.conformance.result import verdict_of
-from mue_check.conformance.subject import SHAPES
-from mue_check.conformance.subjects import hugging_face
 from mue_check.errors import ClaimError
 from mue_check.judge.verdict import Verdict
+from mue_check.mutants.routing import hugging_face
+from mue_check.routing.factory import SHAPES
 
 MODULE = hugging_face.__name__
 SEEDS = 3

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mue_check.conformance.subjects import MISBEHAVING, RIGHT, Right
-from mue_check.conformance.subjects.misbehaving import GivesUp
+from mue_check.mutants.routing import MISBEHAVING, RIGHT, Right
+from mue_check.mutants.routing.misbehaving import GivesUp
 from tests.conformance.plain_loops import (
     SIZES,
     Size,

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from mue_check.axes import Ladder
-from mue_check.cost.imagined import ImaginedStore, ImaginedStudy, Unforeseen
+from mue_check.cost.simulated import ImaginedStore, ImaginedStudy, Unforeseen
 from mue_check.cost.spreads import measured_spreads
 from mue_check.execute import local
 from mue_check.execute.batches import Batch, Measured
+from mue_check.questions.drift import ask_drift
+from mue_check.questions.routing import ask_load
+from mue_check.questions.study import Study
 from mue_check.rules import get_rule
-from mue_check.study.drift import ask_drift
-from mue_check.study.load import ask_load
-from mue_check.study.setting import Study
 from mue_check.tiers import get_tier
 
 SMOKE = get_tier("smoke")

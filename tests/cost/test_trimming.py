@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.cost.asking import collect
+from mue_check.cost.dry_run import collect
 from mue_check.errors import SpecError
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 from mue_check.tiers import get_tier

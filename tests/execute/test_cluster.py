@@ -21,11 +21,11 @@ import pytest
 
 from mue_check import Experts, ModelSpec, Scenario, get_rule
 from mue_check.data import load_corpus
-from mue_check.dropin import load_router
 from mue_check.errors import ClusterError
 from mue_check.execute import ensure
 from mue_check.execute.batches import Batch
-from mue_check.models.foreign import LOADED
+from mue_check.models.user_router.load import load_router
+from mue_check.models.user_router.stacked import LOADED
 from mue_check.records import Cell, Store
 from mue_check.suite.cluster import Found
 

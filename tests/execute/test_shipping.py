@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.dropin import load_router
 from mue_check.errors import ClaimError
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
-from mue_check.models.foreign import LOADED
+from mue_check.models.user_router.load import load_router
+from mue_check.models.user_router.stacked import LOADED
 
 ROUTER = """
 import torch

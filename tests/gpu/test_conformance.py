@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from mue_check.conformance.mutation import results_of
 from mue_check.conformance.result import verdict_of
 from mue_check.conformance.runner import Options
-from mue_check.conformance.subjects.broken import BUGS
-from mue_check.conformance.subjects.bug import Bug, Right
-from mue_check.conformance.subjects.right import RIGHT
 from mue_check.judge.verdict import Verdict
+from mue_check.mutants.routing.broken import BUGS
+from mue_check.mutants.routing.bug import Bug, Right
+from mue_check.mutants.routing.right import RIGHT
+from mue_check.mutants.run_routing import results_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

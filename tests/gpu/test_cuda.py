@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from mue_check import HyperParameters, Scenario, TrainSpec, get_rule, parse_scenario
-from mue_check.conformance.subject import Factory, subject_of
 from mue_check.data import load_corpus
-from mue_check.dropin import add_router
 from mue_check.execute.batches import measure
 from mue_check.execute.memory import MARGIN, bytes_of_a_run
 from mue_check.models.content_blind import content_blind, place_keys
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.models.foreign import LOADED
 from mue_check.models.routing import route
+from mue_check.models.user_router.load import add_router
+from mue_check.models.user_router.stacked import LOADED
 from mue_check.precision import Precision
 from mue_check.records import Cell
+from mue_check.routing.factory import Factory, subject_of
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.capture import STEPS_PER_GRAPH, Captured
@@ -179,7 +179,7 @@ def test_a_users_router_is_captured_or_trains_step_by_step(
 ) -> None:
     router = add_router(subject_of("router", factory, name=f"users:{factory.__name__}")).name
     if not known:  # the guard sees nothing, and the capture itself breaks
-        monkeypatch.setattr("mue_check.models.foreign.Foreign.capture_trouble", lambda self, shape: "")
+        monkeypatch.setattr("mue_check.models.user_router.stacked.Foreign.capture_trouble", lambda self, shape: "")
     captured, eager = build(f"16e4a1s,h=8,router={router}"), build(f"16e4a1s,h=8,router={router}")
     captured.advance(10)
     for _ in range(10):

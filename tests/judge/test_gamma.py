@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from mue_check.errors import JudgeError
-from mue_check.judge.gamma import fit_gamma
+from mue_check.sigma0.gamma import fit_gamma
 from tests.judge.noise_tables import EXPERTS, noise_table
 
 

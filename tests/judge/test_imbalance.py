@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mue_check.judge.imbalance import Imbalance
+from mue_check.sigma0.imbalance import Imbalance
 
 
 def test_a_uniform_load_is_even() -> None:

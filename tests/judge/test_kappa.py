@@ -9,7 +9,7 @@ import pytest
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, t_interval
-from mue_check.judge.kappa import KappaFit, KappaPoint, fit_kappa
+from mue_check.sigma0.kappa import KappaFit, KappaPoint, fit_kappa
 
 KAPPA, DRIFT_SD, SEEDS = -0.7, 0.15, 5
 """Octaves per octave; a drift's spread over seeds and their number, as the suites have them."""

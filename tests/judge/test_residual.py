@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mue_check.errors import JudgeError
-from mue_check.judge.imbalance import Imbalance
 from mue_check.judge.interval import Interval
-from mue_check.judge.residual import MEASURES, SHORTFALL, ResidualPoint, best_measure, fit_residuals
+from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.residual import MEASURES, SHORTFALL, ResidualPoint, best_measure, fit_residuals
 from mue_check.spec import parse_load
 
 LOADS = ("zipf:0.5", "zipf:1", "zipf:1.5", "hot:2:0.6", "hot:4:0.8", "hot:1:0.3")

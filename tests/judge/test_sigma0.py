@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mue_check.errors import JudgeError
-from mue_check.judge.sigma0 import sigma0_shift
+from mue_check.sigma0.shift import sigma0_shift
 from tests.judge.noise_tables import EXPERTS, noise_table, shares
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mue_check.conformance.claim import RoutingSpec
+from mue_check.routing.claim import RoutingSpec
 
 
 class Gated(nn.Module):

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from mue_check import HyperParameters, SpecError, TrainSpec, get_rule, parse_scenario
-from mue_check.conformance.subject import Factory, subject_of
 from mue_check.data import Corpus
-from mue_check.dropin import add_router
 from mue_check.errors import ClaimError
 from mue_check.judge.audit import judge_audit
 from mue_check.measure.coordinates import measure_coordinates
 from mue_check.measure.optimizer import measure_optimizer
-from mue_check.models.foreign import LOADED
+from mue_check.models.user_router.load import add_router
+from mue_check.models.user_router.stacked import LOADED
 from mue_check.records import Cell
+from mue_check.routing.factory import Factory, subject_of
 from mue_check.rules import RULES, Role
 from mue_check.training import Stack
 from tests.models import foreign_routers as users

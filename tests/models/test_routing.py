@@ -10,7 +10,7 @@ from mue_check.models.choice import ExpertChoice, Routing, combine
 from mue_check.models.content_blind import place_keys
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.routing import BY_SCORE, route
-from mue_check.routers import ROUTERS
+from mue_check.routing.variants import ROUTERS
 from mue_check.spec import Experts
 
 R, M = 2, 26

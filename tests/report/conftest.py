@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mue_check.judge.laws import COORDINATE_STEPS
+from mue_check.questions.comparison import Comparison, Kind, Side, save_comparison
 from mue_check.records import Cell, Columns, Store
 from mue_check.rules import HyperParameters, get_rule
 from mue_check.spec import Dense, ModelSpec, Scenario, TrainSpec
-from mue_check.study.comparison import Comparison, Kind, Side, save_comparison
 
 TRAIN = TrainSpec(steps=100, batch=16)
 SEEDS = 4

@@ -12,19 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mue_check.axes.sigma0 import load_label, probed_load
 from mue_check.cli import main
 from mue_check.errors import CalibrationError
-from mue_check.judge.imbalance import Imbalance
 from mue_check.judge.verdict import Verdict
-from mue_check.report import Summary, sigma0_findings, summarize, verdict_lines, write_report
+from mue_check.questions.comparison import Side
+from mue_check.report import Summary, summarize, verdict_lines, write_report
 from mue_check.report.drift_tables import drift_table
-from mue_check.report.gamma_tables import gamma_table, part_table
-from mue_check.report.residual_tables import residual_fit_table, residual_groups
-from mue_check.report.shift_tables import forecast_table, forecast_text, kappa_table, probe_table, shift_drift_table
 from mue_check.report.table import Table
+from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.ladders import load_label, probed_load
+from mue_check.sigma0.report import findings
+from mue_check.sigma0.report.gamma_tables import gamma_table, part_table
+from mue_check.sigma0.report.residual_tables import residual_fit_table, residual_groups
+from mue_check.sigma0.report.shift_tables import (
+    forecast_table,
+    forecast_text,
+    kappa_table,
+    probe_table,
+    shift_drift_table,
+)
 from mue_check.spec import parse_load
-from mue_check.study.comparison import Side
 
 Make = Callable[..., Any]
 EXPERTS, TOKENS, SEEDS = 16, 512, 4
@@ -240,7 +247,7 @@ def test_a_forecast_without_a_calibration_is_open_and_says_so(
     def none_comes() -> None:
         raise CalibrationError("none")
 
-    monkeypatch.setattr(sigma0_findings, "read_calibration", none_comes)
+    monkeypatch.setattr(findings, "read_calibration", none_comes)
     made = make(tmp_path / "study")
     made.ask(*drift_sides(made, "zipf:1", 0.1), kind="forecast", axis="sigma0", ladder="load_heldout")
     summary = summarize(made.root)

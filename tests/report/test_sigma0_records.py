@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.judge.calibration import read_calibration
 from mue_check.judge.verdict import Verdict
 from mue_check.report import Summary, summarize
+from mue_check.sigma0.calibration import read_calibration
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "reports" / "sigma0"

@@ -8,11 +8,11 @@ from mue_check.judge.law import LawResult
 from mue_check.judge.verdict import Verdict
 from mue_check.mutants import MUTANTS, Mutant, get_mutant
 from mue_check.mutants.outcome import score
+from mue_check.mutants.run_rules import run_mutant
+from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.study import Study
+from mue_check.questions.values import audit_rung
 from mue_check.rules import RULES, get_rule
-from mue_check.study.audit import audit_rung
-from mue_check.study.mutation import run_mutant
-from mue_check.study.scales import ask_coordinates
-from mue_check.study.setting import Study
 from mue_check.tiers import get_tier
 
 LADDERS = ("width", "width_of_mixture", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "routing_hybrids")

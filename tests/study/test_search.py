@@ -10,13 +10,13 @@ from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.mutants import get_mutant
+from mue_check.questions.comparison import load_comparisons
+from mue_check.questions.drift import ask_drift, ask_null_control, ask_positive_control
+from mue_check.questions.search import LossSearch
+from mue_check.questions.stored import judge_stored_drift
+from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
-from mue_check.study.comparison import load_comparisons
-from mue_check.study.drift import ask_drift, ask_null_control, ask_positive_control
-from mue_check.study.reading import judge_stored_drift
-from mue_check.study.search import LossSearch
-from mue_check.study.setting import Study
 from mue_check.tiers import get_tier
 
 RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from xdist.scheduler import WorkStealingScheduling
 
-from mue_check.suite.dealing import deal
+from mue_check.suite.schedule import deal
 
 
 class Worker:

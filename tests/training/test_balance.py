@@ -7,7 +7,7 @@ from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, ge
 from mue_check.data import Corpus
 from mue_check.models import balancing
 from mue_check.models.routing import BY_SCORE
-from mue_check.routers import ROUTERS
+from mue_check.routing.variants import ROUTERS
 from mue_check.training import Stack
 from mue_check.training import run as run_module
 

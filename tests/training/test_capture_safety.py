@@ -16,7 +16,7 @@ from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.experts import grouped_experts
 from mue_check.models.routing import BY_SCORE, route
 from mue_check.precision import Precision
-from mue_check.routers import BALANCES, ROUTERS
+from mue_check.routing.variants import BALANCES, ROUTERS
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training import run as run_module

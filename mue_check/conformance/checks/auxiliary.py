@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mue_check.conformance.adapter import Size, leaves_of
 from mue_check.conformance.case import Built, Case, same
 from mue_check.conformance.checks.gradients import constant_at_one
-from mue_check.conformance.inside import calls_of
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
-from mue_check.conformance.subject import auxiliary_function
+from mue_check.conformance.torch_calls import calls_of
 from mue_check.errors import ClaimError
+from mue_check.routing.adapter import Size, leaves_of
+from mue_check.routing.factory import auxiliary_function
 
 _CONFIDENT = 8.0
 """Logit of the experts that a token wants; the others have its negative, so that a sigmoid is sure of both."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from mue_check.conformance.block import Block
+from mue_check.conformance.block_probe import open_block
 from mue_check.conformance.case import Case
 from mue_check.conformance.experts import tied
-from mue_check.conformance.opening import open_block
 from mue_check.conformance.registry import Finding, failed, unknown
-from mue_check.conformance.subject import SubjectKind
 from mue_check.errors import ClaimError
+from mue_check.routing.factory import SubjectKind
 
 BLOCKS: frozenset[SubjectKind] = frozenset({"block"})
 TOLERANCE = 1e-3

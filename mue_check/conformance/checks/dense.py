@@ -2,10 +2,10 @@
 
 import torch
 
+from mue_check.conformance.block_probe import open_block
 from mue_check.conformance.case import Case
 from mue_check.conformance.checks.blockwise import BLOCKS, TOLERANCE, equal_experts, lengths
 from mue_check.conformance.experts import DECLARE
-from mue_check.conformance.opening import open_block
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
 from mue_check.errors import ClaimError
 

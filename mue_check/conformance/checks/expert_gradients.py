@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mue_check.conformance.block import Block
+from mue_check.conformance.block_probe import open_block
 from mue_check.conformance.case import Case
 from mue_check.conformance.checks.blockwise import (
     BLOCKS,
@@ -16,7 +17,6 @@ from mue_check.conformance.checks.blockwise import (
     used_experts,
 )
 from mue_check.conformance.experts import output_with
-from mue_check.conformance.opening import open_block
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mue_check.conformance.block import Block
+from mue_check.conformance.block_probe import open_block
 from mue_check.conformance.case import Case
 from mue_check.conformance.checks.blockwise import BLOCKS, blockwise, matrices_of
-from mue_check.conformance.opening import open_block
 from mue_check.conformance.registry import Finding, check, failed, passed
-from mue_check.conformance.subject import Shape
+from mue_check.routing.factory import Shape
 
 _SIGMAS = 6.0
 """Standard errors: with some thousand comparisons in a run, chance stays below 1e-5."""

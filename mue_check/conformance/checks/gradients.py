@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from mue_check.conformance.block_probe import opened
 from mue_check.conformance.case import Built, Case
-from mue_check.conformance.opening import opened
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
-from mue_check.conformance.routing import Routing
+from mue_check.routing.canonical import Routing
 
 _NOTHING = 1e-6
 _STEP = 3e-3

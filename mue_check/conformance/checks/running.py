@@ -7,9 +7,9 @@ import random
 import numpy as np
 import torch
 
-from mue_check.conformance.adapter import leaves_of
 from mue_check.conformance.case import Case
 from mue_check.conformance.registry import Finding, check, failed, passed
+from mue_check.routing.adapter import leaves_of
 
 
 @check(

@@ -8,7 +8,7 @@ from torch import Tensor
 from mue_check.conformance.case import Built, Case
 from mue_check.conformance.checks.compare import NO_LOGITS, TOLERANCE, difference
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
-from mue_check.conformance.routing import Routing
+from mue_check.routing.canonical import Routing
 
 _HEAVIER = 3.0
 """Times its usual largest weight, where a bias of 100 that reached the weights would give many times that."""

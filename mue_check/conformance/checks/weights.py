@@ -7,10 +7,10 @@ from torch import Tensor
 
 from mue_check.conformance.case import Case
 from mue_check.conformance.checks.compare import NO_LOGITS
-from mue_check.conformance.claim import RoutingSpec
 from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
-from mue_check.conformance.routing import Routing
 from mue_check.errors import UnreadableError
+from mue_check.routing.canonical import Routing
+from mue_check.routing.claim import RoutingSpec
 
 _TOLERANCE = 1e-3
 _USUAL: dict[str, RoutingSpec] = {

@@ -1,0 +1,198 @@
+"""How a user's router behaves at one size, found by trying it: what it holds, what it returns, what makes it slow."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from mue_check.errors import ClaimError
+from mue_check.models.user_router.call import Call, Tensors, try_both_ways, words_of
+from mue_check.models.user_router.returns import Reading
+from mue_check.routing.adapter import Layout, Size, learn_layout
+from mue_check.routing.canonical import Routing
+from mue_check.routing.claim import Field
+from mue_check.routing.factory import Shape, Subject
+
+Vector = float | tuple[float, ...]
+_WANTED: tuple[Field, ...] = ("weights", "indices", "combine", "mask", "logits")
+_TOKENS = (50, 54)
+"""Of a trial: not the number of experts, so that no shape is ambiguous."""
+_EMPTY = (torch.empty, torch.empty_like, torch.Tensor.new_empty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """What a trial found at one size.
+
+    ``matrices`` by name with their shapes; ``vectors`` with their shapes and what they begin at; ``held``: buffers and
+    frozen parameters as one seed makes them, of which ``moving`` change in a training step. ``gate``: the only matrix,
+    where it lies between tokens and experts. ``trains``: it can be in training mode. ``slow``: why vmap refuses it;
+    ``unbatched``: what vmap itself repeats for each run. ``loose``: numbers with a gradient that nobody declared.
+    ``mutates``: it changes the tokens that it is given.
+    """
+
+    layout: Layout
+    reading: Reading
+    matrices: Mapping[str, tuple[int, ...]]
+    vectors: Mapping[str, tuple[tuple[int, ...], Vector]]
+    held: Mapping[str, Tensor]
+    moving: tuple[str, ...]
+    gate: str | None
+    trains: bool
+    slow: str
+    unbatched: tuple[str, ...]
+    loose: tuple[str, ...]
+    mutates: bool = False
+
+    def call(self, *, training: bool) -> Call:
+        """The call of a training step, or of a look at the model."""
+        return _call(self.layout, self.moving, training=training)
+
+
+class _Unset(TorchFunctionMode):
+    """Fills what torch.empty and its like give with NaN: memory that happens to be zero looks like a choice."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func in _EMPTY and made.is_floating_point():
+            made.fill_(math.nan)
+        return made
+
+
+def build(subject: Subject, shape: Shape, seed: int) -> nn.Module:
+    """The factory's module, the same for a seed; memory that its constructor left unset is NaN. ClaimError."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _Unset():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        try:
+            return subject.build(shape)
+        except Exception as error:  # whatever a user's constructor raises
+            raise ClaimError(f"the factory raises {words_of(error)}") from None
+
+
+def held_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What does not train, by name: buffers and frozen parameters."""
+    frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not _trains(p)}
+    return frozen | {name: value.detach().clone() for name, value in module.named_buffers()}
+
+
+def examine(subject: Subject, shape: Shape, layout: Layout | None = None) -> Manner:
+    """Try the router at a size; the layout is learned there if it is not known. ClaimError where it cannot serve."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _examine(subject, shape, layout)
+    except Exception as error:
+        # tensors without values, or of a kind of its own: what a router returns can break whatever reads it
+        said = str(error) if isinstance(error, ClaimError) else f"what it returns raises {words_of(error)}"
+        where = f"d_model={shape.d}, n_experts={shape.experts}, top_k={shape.activated}"
+        raise ClaimError(f"at {where}: {said}") from None
+
+
+def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
+    module, other = build(subject, shape, 0), dict(build(subject, shape, 1).named_parameters())
+    trained = {name: p for name, p in module.named_parameters() if _trains(p)}
+    matrices = {name: tuple(p.shape) for name, p in trained.items() if _is_matrix(p)}
+    vectors = {name: (tuple(p.shape), _start(p, other[name])) for name, p in trained.items() if not _is_matrix(p)}
+    held = held_tensors(module)
+    for name, value in held.items():
+        if value.isnan().any():
+            raise ClaimError(f"its constructor leaves {name} without a value")
+
+    size = Size(tokens=next(t for t in _TOKENS if t != shape.experts), experts=shape.experts, activated=shape.activated)
+    tensors, x_RMD = _drawn(module, held, shape.d, size.tokens)
+    first = {name: value[0] for name, value in tensors.items()}
+    given = x_RMD[0].clone()
+    trained_once, noisy, moving = _try(module.train(), first, given)
+    mutates = not torch.equal(given, x_RMD[0])
+    looked, always_noisy, moved = _try(module.eval(), first, x_RMD[0].clone())
+    if always_noisy:
+        raise ClaimError("it draws random numbers in eval mode too, so that no run could be repeated")
+    if noisy:
+        trained_once, moving = looked, moved
+    layout = layout or learn_layout(trained_once, size, subject.claim)
+    if layout.by_expert and subject.claim.kind != "expert_choice":
+        raise ClaimError("it returns tokens by expert, [E, C]: its claim must say kind = 'expert_choice'")
+    # a loss may be there in training alone
+    looking = replace(layout, parts={name: path for name, path in layout.parts.items() if name != "aux"})
+    seen = [looking.read(looked, size), read := layout.read(trained_once, size)]
+    slots = all(_has_slots(routing, layout) for routing in seen)
+    if "aux" in layout.parts and read.aux["aux"].numel() != 1:
+        raise ClaimError(f"aux is {list(read.aux['aux'].shape)}, not one number")
+    module.train(not noisy)
+    slow, unbatched = try_both_ways(_call(layout, moving, training=True), module, tensors, x_RMD)
+    gates = [name for name, form in matrices.items() if form in ((shape.experts, shape.d), (shape.d, shape.experts))]
+    return Manner(
+        layout=layout,
+        reading=Reading(by_expert=layout.by_expert, slots=slots and subject.claim.kind != "capacity"),
+        matrices=matrices,
+        vectors=vectors,
+        held=held,
+        moving=moving,
+        gate=gates[0] if len(matrices) == len(gates) == 1 else None,
+        trains=not noisy,
+        slow=slow,
+        unbatched=unbatched,
+        loose=tuple(n for n, p in read.aux.items() if n != "aux" and p.numel() == 1 and p.requires_grad),
+        mutates=mutates,
+    )
+
+
+def _call(layout: Layout, moving: tuple[str, ...], *, training: bool) -> Call:
+    wanted = (*_WANTED, "aux") if training else _WANTED
+    parts = {name: path for name, path in layout.parts.items() if name in wanted}
+    return Call(parts=parts, moving=moving if training else ())
+
+
+def _trains(p: Tensor) -> bool:
+    return p.requires_grad and p.is_floating_point()
+
+
+def _is_matrix(p: Tensor) -> bool:
+    return sum(n > 1 for n in p.shape) >= 2
+
+
+def _start(p: Tensor, other: Tensor) -> Vector:
+    """What a vector begins at: what the constructor set, and 0 where it drew it or left it unset."""
+    if not torch.equal(p, other):  # NaN differs from itself
+        return 0.0
+    values: list[float] = p.detach().flatten().tolist()
+    return values[0] if len(set(values)) == 1 else tuple(values)
+
+
+def _drawn(module: nn.Module, held: Tensors, width: int, tokens: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Tensors of two runs that differ, and tokens for each."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(2, *shape, generator=generator)
+
+    tensors = {n: (normal(*p.shape) * width**-0.5).requires_grad_() for n, p in module.named_parameters() if _trains(p)}
+    tensors |= {name: torch.stack([value, value]) for name, value in held.items()}
+    return tensors, normal(tokens, width)
+
+
+def _try(module: nn.Module, tensors: Tensors, x_MD: Tensor) -> tuple[object, bool, tuple[str, ...]]:
+    """What one call returns, whether it drew random numbers, and which buffers it moved."""
+    before = torch.get_rng_state()
+    own = {name: value.clone() for name, value in tensors.items()}
+    try:
+        returned: object = functional_call(module, own, (x_MD,))
+    except Exception as error:  # whatever a user's module raises
+        raise ClaimError(f"calling it raises {words_of(error)}") from None
+    moved = tuple(n for n, value in tensors.items() if not value.requires_grad and not torch.equal(value, own[n]))
+    return returned, not torch.equal(before, torch.get_rng_state()), moved
+
+
+def _has_slots(routing: Routing, layout: Layout) -> bool:
+    """Whether all rows have equally many partners, all different: no slot of theirs was dropped."""
+    times = routing.times.T if layout.by_expert else routing.times
+    return bool((times <= 1).all()) and bool((times.sum(1) == times.sum(1)[0]).all())

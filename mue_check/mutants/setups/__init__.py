@@ -1,0 +1,1 @@
+"""Broken training set-ups, each a real mistake, and right ones: what the audit is tested on."""

@@ -1,0 +1,130 @@
+"""The setting of a study: where its records are, and what all its questions share."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mue_check.axes import Ladder, Rung
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.arm import Arm
+from mue_check.questions.comparison import Comparison, Kind, Side, save_comparison
+from mue_check.records import Store
+from mue_check.rules import Knob, Prescription, Rule
+from mue_check.spec import Scenario
+from mue_check.tiers import Task, Tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
+
+    ``routing`` says how the mixtures route, for people and for the names of questions: ladders hold the
+    routing itself. ``command`` asks the question again.
+    """
+
+    root: Path
+    tier: Tier
+    corpus: str
+    rule: Rule
+    tolerance: float
+    command: str
+    routing: str = "sigmoid_norm"
+
+    @property
+    def store(self) -> Store:
+        """The records of this study."""
+        return Store(self.root)
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus without its folder, fit for a file name."""
+        return Path(self.corpus).name
+
+    def with_rule(self, rule: Rule) -> "Study":
+        """The same study under another rule."""
+        return replace(self, rule=rule)
+
+    def task(self, ladder: Ladder) -> Task:
+        """How a ladder's reference trains."""
+        return self.tier.task(self.corpus, ladder.regime)
+
+    def scenario(self, ladder: Ladder, rung: Rung) -> Scenario:
+        """A rung with its batch and its duration."""
+        return Scenario.of(rung.model, rung.train(self.task(ladder).train))
+
+    def prescription(self, ladder: Ladder, rung: Rung) -> Prescription:
+        """What the rule prescribes for a rung, carried from the ladder's reference."""
+        return self.rule.prescribe(self.scenario(ladder, ladder.reference), self.scenario(ladder, rung))
+
+    def arm(self, ladder: Ladder, rung: Rung, prescription: Prescription | None = None, *, knob: Knob = "lr") -> Arm:
+        """The arm of one rung under the rule's prescription, or another one (a mutant of it)."""
+        task = self.task(ladder)
+        return Arm(
+            model=rung.model,
+            prescription=prescription or self.prescription(ladder, rung),
+            base=task.base_for(knob),
+            train=rung.train(task.train),
+            corpus=self.corpus,
+            knob=knob,
+            load_scaling=rung.load_scaling,
+            device=self.tier.device,
+            precision=self.tier.precision,
+        )
+
+    def name(self, *parts: str, rule: str | None = None) -> str:
+        """The name of a question, and of its file: its own parts, then what is not the default."""
+        routing = [self.routing] if self.routing != "sigmoid_norm" else []
+        return "-".join([*parts, self.corpus_name, rule or self.rule.name, *routing])
+
+    def save(
+        self,
+        kind: Kind,
+        name: str,
+        ladder: Ladder,
+        tolerance: float,
+        sides: tuple[Side, ...],
+        expected: Verdict | None,
+        *,
+        axis: str | None = None,
+        rule: str | None = None,
+        knob: Knob = "lr",
+        residual: float = 0.0,
+        weight_sum: float | None = None,
+    ) -> Comparison:
+        """Leave a question beside the records; ``rule`` names a mutant of the study's own, ``axis`` a control.
+
+        ``expected`` is None for a finding, of which nothing is expected.
+        """
+        comparison = Comparison(
+            kind=kind,
+            name=name,
+            axis=axis or ladder.axis,
+            ladder=ladder.name,
+            corpus=self.corpus_name,
+            rule=rule or self.rule.name,
+            router=self.routing,
+            tier=self.tier.name,
+            tolerance=tolerance,
+            expected=expected.value if expected else "",
+            knob=knob,
+            residual=residual,
+            weight_sum=weight_sum,
+            sides=sides,
+            command=self.command,
+        )
+        self.keep(comparison)
+        return comparison
+
+    def keep(self, comparison: Comparison) -> None:
+        """Write a question into the study."""
+        save_comparison(self.root, comparison)
+
+
+def side_of(rung: Rung, arm: Arm, cells: list[str]) -> Side:
+    """What a report needs to know of one arm."""
+    return Side(
+        label=rung.label,
+        size=rung.size,
+        model=f"{arm.model},{arm.train}",
+        cells=tuple(cells),
+        first_seed=arm.first_seed,
+    )

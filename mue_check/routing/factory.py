@@ -1,0 +1,185 @@
+"""Subjects: a user's router or block, made by a factory, at a shape and a seed."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from mue_check.errors import ClaimError
+from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
+
+SubjectKind = Literal["router", "block"]
+Factory = Callable[..., nn.Module]
+"""A router's: (d_model, n_experts, top_k). A block's: (d_model, d_expert, n_experts, top_k)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of one check: width d, expert width f, E experts, a activated, T tokens."""
+
+    d: int
+    f: int
+    experts: int
+    activated: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"d={self.d} f={self.f} E={self.experts} a={self.activated} T={self.tokens}"
+
+
+SHAPES = (
+    Shape(d=24, f=16, experts=8, activated=2, tokens=50),
+    Shape(d=32, f=16, experts=12, activated=3, tokens=42),  # 2f = d, E no power of two
+    Shape(d=40, f=24, experts=8, activated=1, tokens=34),
+    Shape(d=24, f=32, experts=6, activated=6, tokens=6),  # all experts activated, and T = E
+    Shape(d=48, f=8, experts=16, activated=4, tokens=2),
+    Shape(d=56, f=16, experts=64, activated=8, tokens=72),
+)
+"""Every size of the first differs from the others, so a layout can be learned there. Widths are multiples of 8, since
+grouped matrix products want rows of 16 bytes, in bfloat16 too."""
+ONE_TOKEN = Shape(d=24, f=16, experts=8, activated=2, tokens=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is checked. ``name`` is what re-runs it; ``claimed`` says where the claim came from."""
+
+    kind: SubjectKind
+    name: str
+    factory: Factory
+    claim: RoutingSpec
+    claimed: str
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The factory's module at a shape; TypeError when it makes none."""
+        sizes = {"d_model": shape.d, "d_expert": shape.f, "n_experts": shape.experts, "top_k": shape.activated}
+        if self.kind == "router":
+            del sizes["d_expert"]
+        module = _call(self.factory, sizes)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"the factory gives {type(module).__name__}, not a torch.nn.Module")
+        for name, held in [*module.named_parameters(), *module.named_buffers()]:
+            if held.is_meta:
+                raise TypeError(f"{name} is on the meta device and has no values: to_empty, then its init, are missing")
+        return module
+
+    def shapes(self, shapes: Sequence[Shape] = SHAPES) -> tuple[Shape, ...]:
+        """Those shapes, moved to where the claim allows them: groups divide E, a is what the design takes."""
+        return tuple(dict.fromkeys(fitted(shape, self.claim) for shape in shapes))
+
+
+def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
+    """The nearest shape that the claim allows."""
+    groups, a = claim.groups, shape.activated
+    if claim.top_k is not None:
+        a = claim.top_k
+    elif claim.per_group_k is not None:
+        a = groups * claim.per_group_k
+    # where there was a choice there shall be one
+    size = -(-max(shape.experts, a if shape.activated == shape.experts else 2 * a) // groups)
+    if claim.per_group_k is not None:
+        size = max(size, claim.per_group_k)
+    if claim.group_limit is not None:
+        size = max(size, -(-a // claim.group_limit), 4)  # groups rank by their two best: 4 make a choice
+    experts = groups * size
+    # where d = E a router's axes could not be told apart; by 8, for kernels that need multiples of it
+    return replace(shape, d=shape.d + 8 * (shape.d == experts), experts=experts, activated=a)
+
+
+def load_subject(kind: SubjectKind, name: str, claim: RoutingSpec | None = None) -> Subject:
+    """What ``module:factory``, ``file.py:factory`` or ``builtin:NAME`` names; ClaimError when there is nothing."""
+    if name.startswith("builtin:"):
+        from mue_check.conformance.builtin import builtin_router
+
+        if kind != "router":
+            raise ClaimError(f"{name}: there are built-in routers, no blocks")
+        return subject_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
+    where, colon, attribute = name.rpartition(":")
+    if not colon or not where or not attribute:
+        raise ClaimError(f"{name!r}: write MODULE:FACTORY or FILE.py:FACTORY")
+    found: object = _module(where)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ClaimError(f"{name}: {where} has no {attribute!r}") from None
+    if not callable(found):
+        raise ClaimError(f"{name}: {attribute} is a {type(found).__name__}, nothing to call")
+    return subject_of(kind, found, name=name, claim=claim)
+
+
+def subject_of(kind: SubjectKind, factory: Factory, *, name: str = "", claim: RoutingSpec | None = None) -> Subject:
+    """A subject with the claim that is given, or else the one that factory or module carries, or else the default."""
+    label = name or getattr(factory, "__qualname__", None) or type(factory).__name__
+    carried = getattr(factory, ATTRIBUTE, None)
+    said = "given"
+    if claim is None and carried is not None:
+        claim, said = claim_of(carried, f"{label}.{ATTRIBUTE}"), f"its {ATTRIBUTE}"
+    if claim is None:
+        claim, said = RoutingSpec(), "Complete-muE's own, for it carries none"
+    if ":" in (claim.auxiliary_loss or ""):
+        auxiliary_function(claim)
+    return Subject(kind=kind, name=label, factory=factory, claim=claim, claimed=said)
+
+
+def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:
+    """The function that the claim names as its auxiliary loss; ClaimError where there is none."""
+    module, _, name = (claim.auxiliary_loss or "").partition(":")
+    found: object = getattr(_module(module), name, None)
+    if not callable(found):
+        raise ClaimError(f"the claim's auxiliary_loss: {module!r} has no function {name!r}")
+    return found
+
+
+def _module(where: str) -> object:
+    try:
+        if where.endswith(".py"):
+            path = Path(where).resolve()
+            if not path.is_file():
+                raise ClaimError(f"{where}: no such file")
+            name = f"_mue_check_subject_{path.stem}"
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module  # dataclasses and pickle look themselves up there
+            sys.path.insert(0, str(path.parent))  # a script finds its neighbours
+            try:
+                spec.loader.exec_module(module)
+            finally:
+                sys.path.remove(str(path.parent))
+            return module
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # the console script does not look in the current folder by itself
+        return importlib.import_module(where)
+    except ClaimError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's module raises when it is imported
+        raise ClaimError(f"cannot import {where!r}: {type(error).__name__}: {first_line(error)}") from None
+
+
+def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
+    """By keyword where the names are ours, else by position."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return factory(*sizes.values())
+    if set(sizes) <= set(signature.parameters):
+        return factory(**sizes)
+    try:
+        signature.bind(*sizes.values())
+    except TypeError:
+        raise TypeError(f"the factory takes {signature}; it is called with ({', '.join(sizes)})") from None
+    return factory(*sizes.values())
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line of at most 200 characters."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:200]

@@ -1,0 +1,1 @@
+"""Tables and figures of the sigma_0 section."""
