@@ -42,4 +42,4 @@ class CalibrationError(MueCheckError):
 
 
 class UnreadableError(ClaimError):
-    """What a subject does could not be found out, which says nothing against it; the message says what to declare."""
+    """What a candidate does could not be found out, which says nothing against it; the message says what to declare."""

@@ -19,7 +19,7 @@ from mue_check.models.user_router.stacked import LOADED
 from mue_check.mutants.routing import misbehaving
 from mue_check.questions.stored import judge_coordinates
 from mue_check.routing.claim import RoutingSpec
-from mue_check.routing.factory import Shape, load_subject, subject_of
+from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import ROUTERS, get_router, is_users
 from mue_check.rules import Role
 from mue_check.tiers import get_tier
@@ -33,7 +33,7 @@ def _forget() -> Iterator[None]:
 
 
 def claiming(claim: RoutingSpec) -> str:
-    return add_router(subject_of("router", users.Sigmoid, name="users:Sigmoid", claim=claim)).name
+    return add_router(candidate_of("router", users.Sigmoid, name="users:Sigmoid", claim=claim)).name
 
 
 def labels(axis: str, router: str, tier: str = "cpu") -> list[str] | None:
@@ -71,7 +71,7 @@ def test_the_hash_follows_imports_of_the_users_own(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def digest() -> str:
-        factory = load_subject("router", "own_package.router:factory").factory
+        factory = load_candidate("router", "own_package.router:factory").factory
         return source_hash(functools.partial(factory), "own_package.router")
 
     before = digest()
@@ -153,7 +153,7 @@ def test_ladders_that_it_cannot_climb_fall_away() -> None:
 
 
 def test_it_is_tried_at_every_size_before_anything_trains() -> None:
-    name = add_router(subject_of("router", users.Auxiliary, name="users:Auxiliary")).name
+    name = add_router(candidate_of("router", users.Auxiliary, name="users:Auxiliary")).name
     tier = get_tier("smoke")
     ladders = [ladder for axis in ("capacity", "width", "activated_experts") for ladder in tier.ladders(axis)]
     routed = [ladder.with_routing(name, "none") for ladder in ladders]
@@ -209,14 +209,14 @@ def test_an_import_that_never_ends(tmp_path: Path) -> None:
 
 
 def test_what_breaks_whoever_reads_it_is_one_line() -> None:
-    subject = subject_of("router", misbehaving.WrongDevice, name="users:WrongDevice")
+    candidate = candidate_of("router", misbehaving.WrongDevice, name="users:WrongDevice")
     with pytest.raises(ClaimError, match="what it returns raises NotImplementedError") as caught:
-        try_router(add_router(subject).name, [SIZE], "cpu")
+        try_router(add_router(candidate).name, [SIZE], "cpu")
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_router_that_changes_its_tokens_is_told() -> None:
-    name = add_router(subject_of("router", misbehaving.MutatesInput, name="users:MutatesInput")).name
+    name = add_router(candidate_of("router", misbehaving.MutatesInput, name="users:MutatesInput")).name
     (notice,) = try_router(name, [SIZE], "cpu")
     assert notice == (
         "router users:MutatesInput changes the tokens that it is given, in place: the experts get the changed ones"

@@ -23,7 +23,7 @@ def add(commands: "Commands[Parser]") -> None:
             "Complete-muE. Exit 0 when both pass, 1 when one fails, 2 on bad arguments, 3 when one is inconclusive.",
             epilog=f"example: mue_check {kind} mymodel.moe:make_{kind} --claim {kind}.toml",
         )
-        command.add_argument("subject", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY, or builtin:NAME")
+        command.add_argument("candidate", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY, or builtin:NAME")
         command.add_argument("--claim", type=Path, metavar="FILE.toml", help="what it claims: fields of RoutingSpec")
         command.add_argument("--only", choices=["claim", "fit"], help="one verdict alone")
         command.add_argument("--check", action="append", metavar="ID", help="this check alone (may be repeated)")
@@ -61,7 +61,7 @@ def run(options: Options) -> int:
     expected = read_expected(options.expected) if options.expected else {}
     job = Job(
         kind=options.kind,
-        name=options.subject,
+        name=options.candidate,
         claim=str(options.claim) if options.claim else None,
         checks=tuple(options.check or ()),
         question=options.only,
@@ -77,7 +77,7 @@ def run(options: Options) -> int:
     for session, values in run_isolated(job):
         if speak and not results:
             print(
-                f"{options.kind} {options.subject} on {session.device}",
+                f"{options.kind} {options.candidate} on {session.device}",
                 *(f"  {line}" for line in session.head),
                 sep="\n",
             )
@@ -97,10 +97,10 @@ def run(options: Options) -> int:
     for id in unmatched:
         print(f"expected failure {id!r} matches no check that ran", file=sys.stderr)
     if options.json:
-        text = as_json(options.subject, session, results, verdicts, unmatched)
+        text = as_json(options.candidate, session, results, verdicts, unmatched)
         _write(options.json, text + "\n")
     if options.junit:
-        _write(options.junit, as_junit(options.subject, results))
+        _write(options.junit, as_junit(options.candidate, results))
     if Verdict.FAIL in verdicts.values() or unmatched:
         return EXIT_FAIL
     return EXIT_INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts.values() else EXIT_OK

@@ -21,7 +21,7 @@ def add(commands: "Commands[Parser]") -> None:
         "--routing", action="store_true", help="mistakes of people's routers, blocks and optimizers before their checks"
     )
     mutants.add_argument(
-        "--seeds", type=int, default=2, metavar="N", help="with --routing: seeds of right subjects (default: 2)"
+        "--seeds", type=int, default=2, metavar="N", help="with --routing: seeds of right candidates (default: 2)"
     )
     mutants.add_argument("--only", metavar="A,B", help="these mutants alone (default: all)")
     mutants.add_argument(
@@ -100,11 +100,11 @@ def _routing(options: Options) -> int:
         set_ups.append(set_up)
         if not options.quiet:
             print(f"{'ok  ' if set_up.caught else 'MISS'} {set_up.name}: {set_up.caught_by}: {set_up.said}", flush=True)
-    for subject in run_right(options.seeds):
-        right.append(subject)
+    for candidate in run_right(options.seeds):
+        right.append(candidate)
         if not options.quiet:
-            alarms = f", false alarms: {', '.join(subject.false_alarms)}" if subject.false_alarms else ""
-            print(f"{subject.claim} {subject.name}: fit {subject.fit}{alarms}", flush=True)
+            alarms = f", false alarms: {', '.join(candidate.false_alarms)}" if candidate.false_alarms else ""
+            print(f"{candidate.claim} {candidate.name}: fit {candidate.fit}{alarms}", flush=True)
     print("\n".join(bug_words(bugs, set_ups, right)))
     if options.out:
         command = f"mue_check mutants --routing --seeds {options.seeds}"

@@ -10,7 +10,7 @@ from mue_check.conformance.result import Result
 from mue_check.conformance.runner import AFTER_A_HANG, TIME_LIMIT, Options, run_checks
 from mue_check.errors import ClaimError
 from mue_check.routing.claim import RoutingSpec, claim_of
-from mue_check.routing.factory import Factory, Shape, Subject, SubjectKind, load_subject, subject_of
+from mue_check.routing.factory import Candidate, CandidateKind, Factory, Shape, candidate_of, load_candidate
 
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
@@ -24,16 +24,16 @@ def check_router(factory: Factory | str, **how: Any) -> list[Result]:
     expected failure), ``shapes``, ``seeds``, ``device``, ``time_limit`` (seconds per check). ClaimError for a claim
     or an id that is none.
     """
-    return check_subject("router", factory, **how)
+    return check_candidate("router", factory, **how)
 
 
 def check_block(factory: Factory | str, **how: Any) -> list[Result]:
     """The same of a block: ``factory(d_model, d_expert, n_experts, top_k)``, y = block(x), x [batch, time, d_model]."""
-    return check_subject("block", factory, **how)
+    return check_candidate("block", factory, **how)
 
 
-def check_subject(
-    kind: SubjectKind,
+def check_candidate(
+    kind: CandidateKind,
     factory: Factory | str,
     *,
     claim: RoutingSpec | Mapping[str, Any] | None = None,
@@ -44,14 +44,14 @@ def check_subject(
     device: str = "cpu",
     time_limit: float = TIME_LIMIT,
 ) -> list[Result]:
-    """Every check of a subject of that kind."""
-    subject = _subject(kind, factory, claim)
+    """Every check of a candidate of that kind."""
+    candidate = _candidate(kind, factory, claim)
     options = Options(seeds=seeds, device=device, time_limit=time_limit)
     if shapes:
         options = replace(options, shapes=tuple(shapes))
     wanted = dict(expected or {})
     checks_for(kind, wanted)  # an id that is none is an error
-    results = list(run_checks(subject, checks_for(kind, tuple(only)), options))
+    results = list(run_checks(candidate, checks_for(kind, tuple(only)), options))
     results, unmatched = with_expected(results, wanted)
     if unmatched:
         raise ClaimError(f"expected failures that match no check that ran: {', '.join(unmatched)}")
@@ -61,7 +61,7 @@ def check_subject(
 def parametrize_with_checks(
     factories: Sequence[Factory | str],
     *,
-    kind: SubjectKind = "router",
+    kind: CandidateKind = "router",
     claim: RoutingSpec | Mapping[str, Any] | None = None,
     expected: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
@@ -76,44 +76,44 @@ def parametrize_with_checks(
     cases = [
         case
         for factory in factories
-        for case in bound_checks(_subject(kind, factory, claim), expected=expected or {}, only=only, seeds=seeds)
+        for case in bound_checks(_candidate(kind, factory, claim), expected=expected or {}, only=only, seeds=seeds)
     ]
     return pytest.mark.parametrize("check", cases)
 
 
 def bound_checks(
-    subject: Subject, *, expected: Mapping[str, str], only: Sequence[str] = (), seeds: int = 2
+    candidate: Candidate, *, expected: Mapping[str, str], only: Sequence[str] = (), seeds: int = 2
 ) -> "list[ParameterSet]":
-    """One parameter per check of a subject; ClaimError for an expected failure of no check."""
+    """One parameter per check of a candidate; ClaimError for an expected failure of no check."""
     import pytest
 
-    checks_for(subject.kind, expected)  # an id that is none is an error
+    checks_for(candidate.kind, expected)  # an id that is none is an error
     cases, patience = [], Patience()
-    for check in checks_for(subject.kind, only):
+    for check in checks_for(candidate.kind, only):
         marks = [pytest.mark.xfail(reason=expected[check.id], strict=True)] if check.id in expected else []
-        ask = BoundCheck(subject=subject, check=check, options=Options(seeds=seeds), patience=patience)
-        cases.append(pytest.param(ask, id=f"{subject.name}-{check.id}", marks=marks))
+        ask = BoundCheck(candidate=candidate, check=check, options=Options(seeds=seeds), patience=patience)
+        cases.append(pytest.param(ask, id=f"{candidate.name}-{check.id}", marks=marks))
     return cases
 
 
 @dataclass
 class Patience:
-    """Seconds that the next check of a subject is given; little once one has hung."""
+    """Seconds that the next check of a candidate is given; little once one has hung."""
 
     seconds: float = TIME_LIMIT
 
 
 class BoundCheck:
-    """One check of one subject, to be called in a test: fails or skips it with the whole story."""
+    """One check of one candidate, to be called in a test: fails or skips it with the whole story."""
 
-    def __init__(self, *, subject: Subject, check: Check, options: Options, patience: Patience) -> None:
-        self.subject, self.check, self.options, self.patience = subject, check, options, patience
+    def __init__(self, *, candidate: Candidate, check: Check, options: Options, patience: Patience) -> None:
+        self.candidate, self.check, self.options, self.patience = candidate, check, options, patience
 
     def __call__(self) -> Result:
         """Run it; a failing ``should`` is a warning in the result and no failure of the test."""
         import pytest
 
-        (result,) = run_checks(self.subject, [self.check], replace(self.options, time_limit=self.patience.seconds))
+        (result,) = run_checks(self.candidate, [self.check], replace(self.options, time_limit=self.patience.seconds))
         if result.hung:
             self.patience.seconds = AFTER_A_HANG
         if result.broken and result.severity == "must":
@@ -125,11 +125,11 @@ class BoundCheck:
         return result
 
     def __repr__(self) -> str:
-        return f"{self.subject.name}-{self.check.id}"
+        return f"{self.candidate.name}-{self.check.id}"
 
 
-def _subject(kind: SubjectKind, factory: Factory | str, claim: RoutingSpec | Mapping[str, Any] | None) -> Subject:
+def _candidate(kind: CandidateKind, factory: Factory | str, claim: RoutingSpec | Mapping[str, Any] | None) -> Candidate:
     said = None if claim is None else claim_of(claim, "claim")
     if isinstance(factory, str):
-        return load_subject(kind, factory, said)
-    return subject_of(kind, factory, claim=said)
+        return load_candidate(kind, factory, said)
+    return candidate_of(kind, factory, claim=said)

@@ -1,4 +1,4 @@
-"""A case: a subject at one shape and seed, and what checks need of it: modules, tokens, routings, logits."""
+"""A case: a candidate at one shape and seed, and what checks need of it: modules, tokens, routings, logits."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from mue_check.errors import ClaimError, UnreadableError
 from mue_check.routing.adapter import Layout, Size, learn_layout
 from mue_check.routing.canonical import Routing
 from mue_check.routing.claim import RoutingSpec
-from mue_check.routing.factory import SHAPES, Shape, Subject, fitted
+from mue_check.routing.factory import SHAPES, Candidate, Shape, fitted
 
 if TYPE_CHECKING:
     from mue_check.conformance.block import Form
@@ -28,11 +28,11 @@ _ROUNDED = 0.03
 
 @dataclass
 class Found:
-    """What was learned of a subject at a shape where nothing is ambiguous, shared by all its cases."""
+    """What was learned of a candidate at a shape where nothing is ambiguous, shared by all its cases."""
 
     layout: Layout | None = None
     router: str | None = None
-    """Dotted name of the router inside a block; "" for a subject that is a router."""
+    """Dotted name of the router inside a block; "" for a candidate that is a router."""
     linear: bool = False
     """The logits are x W^T of the router's one [E, d] weight, as far as can be seen."""
     gate_call: int | None = None
@@ -49,9 +49,9 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One subject, shape and seed on a device."""
+    """One candidate, shape and seed on a device."""
 
-    subject: Subject
+    candidate: Candidate
     shape: Shape
     seed: int
     device: torch.device
@@ -61,8 +61,8 @@ class Case:
 
     @property
     def claim(self) -> RoutingSpec:
-        """What the subject claims."""
-        return self.subject.claim
+        """What the candidate claims."""
+        return self.candidate.claim
 
     def at(self, **changes: int) -> "Case":
         """The same at another shape that the claim allows."""
@@ -75,7 +75,7 @@ class Case:
             torch.default_generator.manual_seed(1000 + self.seed)
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(1000 + self.seed)
-            module = self.subject.build(self.shape).to(device=self.device, dtype=dtype)
+            module = self.candidate.build(self.shape).to(device=self.device, dtype=dtype)
             built = Built(case=self, module=module, dtype=dtype)
             if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
                 built.call(self.tokens())  # lazy layers take their sizes from a first call
@@ -109,9 +109,9 @@ class Case:
 
     @property
     def batched(self) -> bool:
-        """Whether the subject is called with [1, T, D]."""
+        """Whether the candidate is called with [1, T, D]."""
         if self.found.batched is None:
-            self.found.batched = self.subject.kind == "block" or _wants_batch(self)
+            self.found.batched = self.candidate.kind == "block" or _wants_batch(self)
         return self.found.batched
 
 
@@ -126,14 +126,14 @@ class Built:
     @cached_property
     def router(self) -> nn.Module | None:
         """The module that routes: itself, or the block's part; None in a block that has none."""
-        if self.case.subject.kind == "router":
+        if self.case.candidate.kind == "router":
             return self.module
         self.case.learn()
         name = self.case.found.router
         return None if name is None else self.module.get_submodule(name)
 
     def call(self, x: Tensor) -> Any:
-        """What the subject returns for tokens [T, D]; a block sees them as one sequence."""
+        """What the candidate returns for tokens [T, D]; a block sees them as one sequence."""
         x = x.to(self.dtype)
         x = x.unsqueeze(0) if self.case.batched else x
         with exactly(self.dtype):
@@ -152,7 +152,7 @@ class Built:
         layout = self.case.found.layout
         if layout is not None:
             return layout.read(*self.routed(x))
-        if self.case.subject.kind == "block":
+        if self.case.candidate.kind == "block":
             return self._shown(x)
         self.call(x)  # what is wrong with the call itself comes first
         assert self.case.found.trouble is not None
@@ -160,7 +160,7 @@ class Built:
 
     def acting(self, x: Tensor) -> Routing:
         """The weights that act on the experts: a block may scale or normalize what its router returns."""
-        if self.case.subject.kind == "router":
+        if self.case.candidate.kind == "router":
             return self.route(x)
         try:
             return self._shown(x)
@@ -177,7 +177,7 @@ class Built:
         """What the router itself returns for tokens [T, D]."""
         shape = self.case.shape
         size = Size(tokens=len(x), experts=shape.experts, activated=shape.activated, lead=(1, len(x)))
-        if self.case.subject.kind == "router":
+        if self.case.candidate.kind == "router":
             return self.call(x), size
         if self.router is None:
             raise self.case.found.trouble or UnreadableError("no part of the block returns a routing")
@@ -238,7 +238,7 @@ class Built:
         if weight is None or self.router is None:
             return None
         size, name = (self.case.shape.experts,), (self.case.claim.selection_bias or "").rsplit(".", 1)[-1]
-        if self.case.subject.kind == "block":
+        if self.case.candidate.kind == "block":
             from mue_check.conformance.block import router_input
 
             x = router_input(self, x)
@@ -294,7 +294,7 @@ def _search(case: Case) -> tuple[str, Layout]:
     """The router's name and the layout of its return."""
     built, x, shape = case.build(), case.tokens(), case.shape
     size = Size(tokens=len(x), experts=shape.experts, activated=shape.activated, lead=(1, len(x)))
-    if case.subject.kind == "router":
+    if case.candidate.kind == "router":
         return "", learn_layout(built.call(x), size, case.claim)
     declared = case.claim.router
     if declared is not None:

@@ -1,4 +1,4 @@
-"""The child of ``isolate``: loads the subject, runs the checks, writes one JSON line per answer to a descriptor."""
+"""The child of ``isolate``: loads the candidate, runs the checks, writes one JSON line per answer to a descriptor."""
 
 import contextlib
 import ctypes
@@ -30,12 +30,12 @@ def main(descriptor: int, job: dict[str, Any]) -> None:
         except MueCheckError as error:
             say({"usage": str(error)})
         out.flush()
-    # threads that a subject has left behind do not matter any more
+    # threads that a candidate has left behind do not matter any more
     os._exit(0)
 
 
 def _end_with_the_parent() -> None:
-    """Be killed when the parent dies: a subject that hangs would else run on for ever. Linux alone can do that."""
+    """Be killed when the parent dies: a candidate that hangs would else run on for ever. Linux alone can do that."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
 
@@ -49,7 +49,7 @@ def _run(job: dict[str, Any], say: Any) -> None:
     from mue_check.conformance.runner import Options, blank, run_checks, sheltered, within
     from mue_check.errors import ClaimError
     from mue_check.routing.claim import read_claim
-    from mue_check.routing.factory import SHAPES, Shape, load_subject
+    from mue_check.routing.factory import SHAPES, Shape, load_candidate
 
     torch.set_num_threads(1)
     device = job["device"]
@@ -64,21 +64,24 @@ def _run(job: dict[str, Any], say: Any) -> None:
     checks = [c for c in checks_for(job["kind"], job["checks"]) if job["question"] in (None, c.question)]
     if not checks:
         raise ClaimError(f"--only {job['question']}: none of the checks asked for is about that")
-    subject = load_subject(job["kind"], job["name"], claim)
+    candidate = load_candidate(job["kind"], job["name"], claim)
     options = Options(seeds=job["seeds"], device=device, time_limit=job["time_limit"], again=tuple(job["again"]))
     if job["shapes"]:
         options = replace(options, shapes=tuple(Shape(*sizes) for sizes in job["shapes"]))
     waiting = Finding(status="failed", measured="")
     say(
         {
-            "head": [f"claim:   {subject.claim} ({subject.claimed})"],
+            "head": [f"claim:   {candidate.claim} ({candidate.claimed})"],
             "device": device,
-            "checks": {check.id: blank(check, subject, "error", waiting, options).as_json() for check in checks},
+            "checks": {check.id: blank(check, candidate, "error", waiting, options).as_json() for check in checks},
         }
     )
     if job["look"]:
         case = Case(
-            subject=subject, shape=subject.shapes(options.shapes or SHAPES)[0], seed=0, device=torch.device(device)
+            candidate=candidate,
+            shape=candidate.shapes(options.shapes or SHAPES)[0],
+            seed=0,
+            device=torch.device(device),
         )
         try:
             with sheltered(), within(options.time_limit):
@@ -86,7 +89,7 @@ def _run(job: dict[str, Any], say: Any) -> None:
         except BaseException as error:  # whatever it is, a check will say it better
             head = [f"routing: could not be looked at: {type(error).__name__}"]
         say({"head": head})
-    for result in run_checks(subject, checks, options):
+    for result in run_checks(candidate, checks, options):
         say(result.as_json())
 
 

@@ -35,7 +35,7 @@ def describe(case: Case) -> list[str]:
     """Lines about what was found: where the router is, what it returns, gate, sum and selection bias."""
     case.learn()
     layout = case.found.layout
-    if layout is None and case.subject.kind == "router":
+    if layout is None and case.candidate.kind == "router":
         return [f"routing: not readable: {case.found.trouble}"]
     lines = [f"returns: {layout}{_by_expert(layout)}" if layout else "router:  none by itself; read from the output"]
     if case.found.router:

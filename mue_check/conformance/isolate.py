@@ -1,4 +1,4 @@
-"""Checks in a process of their own: a subject that hangs in C, kills its process or floods stdout spoils one check."""
+"""Run checks in a child process: a candidate that hangs in C, exits or floods stdout spoils one check only."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ _AFTER_A_DEATH = 1.0
 class Job:
     """What the child is to do: all checks of a kind or some, of one question or both; ``expected`` must be ids.
 
-    ``shapes`` are (d, f, experts, activated, tokens), none for the usual ones; ``look``: describe the subject first.
+    ``shapes`` are (d, f, experts, activated, tokens), none for the usual ones; ``look``: describe the candidate first.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(kw_only=True)
 class Session:
-    """What came back: ``head`` lines about claim and subject, results as plain values."""
+    """What came back: ``head`` lines about claim and candidate, results as plain values."""
 
     head: list[str] = field(default_factory=list)
     device: str = "cpu"
@@ -51,7 +51,7 @@ class Session:
 
 
 def run_isolated(job: Job) -> Iterator[tuple[Session, dict[str, Any]]]:
-    """Each result as it comes, beside the session so far; ClaimError where the subject cannot even be loaded."""
+    """Each result as it comes, beside the session so far; ClaimError where the candidate cannot even be loaded."""
     session, descriptions, todo = Session(), dict[str, Any](), list[str]()
     while not descriptions or todo:
         with _child(job) as (process, answer, errors):

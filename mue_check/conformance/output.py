@@ -62,7 +62,7 @@ def stories(results: Sequence[Result]) -> list[str]:
 
 
 def as_json(
-    subject: str,
+    candidate: str,
     session: Session,
     results: Sequence[Result],
     verdicts: Mapping[Question, Verdict],
@@ -72,7 +72,7 @@ def as_json(
     return json.dumps(
         {
             "schema": SCHEMA,
-            "subject": subject,
+            "subject": candidate,
             "device": session.device,
             "found": session.head,
             "verdicts": {question: str(verdict) for question, verdict in verdicts.items()},
@@ -83,11 +83,11 @@ def as_json(
     )
 
 
-def as_junit(subject: str, results: Sequence[Result]) -> str:
+def as_junit(candidate: str, results: Sequence[Result]) -> str:
     """JUnit XML: one testcase per check; a failing should is no failure, its words go to system-out."""
     suite = ElementTree.Element(
         "testsuite",
-        name=f"mue_check {subject}",
+        name=f"mue_check {candidate}",
         tests=str(len(results)),
         failures=str(sum(_counts(r) and r.outcome != "error" for r in results)),
         errors=str(sum(_counts(r) and r.outcome == "error" for r in results)),
@@ -96,7 +96,7 @@ def as_junit(subject: str, results: Sequence[Result]) -> str:
     )
     for result in results:
         case = ElementTree.SubElement(
-            suite, "testcase", classname=subject, name=result.check, time=f"{result.seconds:.3f}"
+            suite, "testcase", classname=candidate, name=result.check, time=f"{result.seconds:.3f}"
         )
         if _counts(result):
             kind = "error" if result.outcome == "error" else "failure"

@@ -1,4 +1,4 @@
-"""Checks by id. A check looks at one case, a subject at a shape and a seed, and says what it found."""
+"""Checks by id. A check looks at one case, a candidate at a shape and a seed, and says what it found."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from mue_check.conformance.case import Case
 from mue_check.conformance.result import Question, Severity
 from mue_check.errors import ClaimError
 from mue_check.routing.claim import RoutingSpec
-from mue_check.routing.factory import SubjectKind
+from mue_check.routing.factory import CandidateKind
 
 Status = Literal["passed", "failed", "skipped", "unknown"]
 
@@ -34,7 +34,7 @@ def failed(measured: str, *, worst: str = "", causes: tuple[int, ...] = ()) -> F
 
 
 def skipped(reason: str) -> Finding:
-    """The law says nothing about this subject or shape."""
+    """The law says nothing about this candidate or shape."""
     return Finding(status="skipped", measured=reason)
 
 
@@ -56,7 +56,7 @@ class Check:
     run: Callable[[Case], Finding]
     severity: Severity = "must"
     question: Question = "claim"
-    subjects: frozenset[SubjectKind] = frozenset({"router", "block"})
+    candidates: frozenset[CandidateKind] = frozenset({"router", "block"})
     since: str = "0.2"
     once: bool = False
     must_if: str = ""
@@ -76,7 +76,7 @@ def check(
     source: str,
     severity: Severity = "must",
     question: Question = "claim",
-    subjects: frozenset[SubjectKind] = frozenset({"router", "block"}),
+    candidates: frozenset[CandidateKind] = frozenset({"router", "block"}),
     since: str = "0.2",
     once: bool = False,
     must_if: str = "",
@@ -93,7 +93,7 @@ def check(
             run=run,
             severity=severity,
             question=question,
-            subjects=subjects,
+            candidates=candidates,
             since=since,
             once=once,
             must_if=must_if,
@@ -110,9 +110,9 @@ def all_checks() -> Mapping[str, Check]:
     return _CHECKS
 
 
-def checks_for(kind: SubjectKind, only: Iterable[str] = ()) -> list[Check]:
-    """The checks of a kind of subject, or those of ``only``; ClaimError on an id that is none."""
-    known = {id: c for id, c in all_checks().items() if kind in c.subjects}
+def checks_for(kind: CandidateKind, only: Iterable[str] = ()) -> list[Check]:
+    """The checks of a kind of candidate, or those of ``only``; ClaimError on an id that is none."""
+    known = {id: c for id, c in all_checks().items() if kind in c.candidates}
     wanted = list(only)
     for id in wanted:
         if id not in known:

@@ -12,7 +12,7 @@ Question = Literal["claim", "fit"]
 """Two verdicts apart: is it what it claims to be; do tuned values carry over to it under Complete-muE."""
 QUESTIONS: tuple[Question, ...] = ("claim", "fit")
 Outcome = Literal["passed", "failed", "error", "skipped", "unknown", "xfailed", "xpassed"]
-"""``error``: the subject raised, hung or died. ``xfailed``, ``xpassed``: its user expects the failure."""
+"""``error``: the candidate raised, hung or died. ``xfailed``, ``xpassed``: its user expects the failure."""
 NO_ANSWER = "no answer within"
 BROKEN = ("failed", "error", "xpassed")
 
@@ -26,7 +26,7 @@ class Result:
     """
 
     check: str
-    subject: str
+    candidate: str
     question: Question
     severity: Severity
     outcome: Outcome
@@ -44,7 +44,7 @@ class Result:
 
     @property
     def broken(self) -> bool:
-        """Whether it counts against the subject."""
+        """Whether it counts against the candidate."""
         return self.outcome in BROKEN
 
     @property

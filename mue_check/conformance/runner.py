@@ -1,4 +1,4 @@
-"""The runner: every check over shapes and seeds, whatever the subject does in the meantime."""
+"""The runner: every check over shapes and seeds, whatever the candidate does in the meantime."""
 
 import contextlib
 import io
@@ -19,16 +19,16 @@ from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import Check, Finding
 from mue_check.conformance.result import NO_ANSWER, Outcome, Result, cause_words
 from mue_check.errors import ClaimError, UnreadableError
-from mue_check.routing.factory import ONE_TOKEN, SHAPES, Shape, Subject, first_line
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape, first_line
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""
 AFTER_A_HANG = 1.0
-"""What the other checks of a subject that hangs are given."""
+"""What the other checks of a candidate that hangs are given."""
 
 
 class TimeLimit(BaseException):
-    """A check took too long. Not an Exception, so that a subject's ``except Exception`` does not swallow it."""
+    """A check took too long. Not an Exception, so that a candidate's ``except Exception`` does not swallow it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,28 +44,28 @@ class Options:
     """Flags with which the command line asks again."""
 
 
-def run_checks(subject: Subject, checks: Sequence[Check], options: Options) -> Iterator[Result]:
-    """One result per check, as they come. Nothing that the subject raises, prints or warns gets out."""
+def run_checks(candidate: Candidate, checks: Sequence[Check], options: Options) -> Iterator[Result]:
+    """One result per check, as they come. Nothing that the candidate raises, prints or warns gets out."""
     found, limit = Found(), options.time_limit
     for check in checks:
         start = time.perf_counter()
         said, result = "", None
         try:
             with sheltered(), within(limit):
-                result = _ask(check, subject, options, found)
+                result = _ask(check, candidate, options, found)
         except TimeLimit:
             said = f"{NO_ANSWER} {limit:g} s"
             limit = min(limit, AFTER_A_HANG)
         if result is None:
-            result = blank(check, subject, "error", Finding(status="failed", measured=said), options)
+            result = blank(check, candidate, "error", Finding(status="failed", measured=said), options)
         yield _timed(result, time.perf_counter() - start)
 
 
-def _ask(check: Check, subject: Subject, options: Options, found: Found) -> Result:
-    shapes = subject.shapes(options.shapes or (*SHAPES, ONE_TOKEN))
+def _ask(check: Check, candidate: Candidate, options: Options, found: Found) -> Result:
+    shapes = candidate.shapes(options.shapes or (*SHAPES, ONE_TOKEN))
     cases = [
         Case(
-            subject=subject,
+            candidate=candidate,
             shape=shape,
             seed=seed,
             device=torch.device(options.device),
@@ -80,16 +80,16 @@ def _ask(check: Check, subject: Subject, options: Options, found: Found) -> Resu
     if broken:
         case, outcome, finding = broken[0]
         where = f"{case.shape} seed={case.seed}"
-        return blank(check, subject, outcome, finding, options, where=where, cases=len(cases), broken=len(broken))
+        return blank(check, candidate, outcome, finding, options, where=where, cases=len(cases), broken=len(broken))
     passes = [(case, finding) for case, outcome, finding in seen if outcome == "passed"]
     # one seed that shows nothing is no open question where another has answered it at that shape
     answered = {case.shape for case, _ in passes}
     opened = [finding for case, outcome, finding in seen if outcome == "unknown" and case.shape not in answered]
     if opened:
-        return blank(check, subject, "unknown", opened[0], options, cases=len(cases))
+        return blank(check, candidate, "unknown", opened[0], options, cases=len(cases))
     if passes:
-        return blank(check, subject, "passed", passes[0][1], options, cases=len(cases))
-    return blank(check, subject, "skipped", seen[0][2], options, cases=len(cases))
+        return blank(check, candidate, "passed", passes[0][1], options, cases=len(cases))
+    return blank(check, candidate, "skipped", seen[0][2], options, cases=len(cases))
 
 
 def _one(check: Check, case: Case) -> tuple[Outcome, Finding]:
@@ -101,7 +101,7 @@ def _one(check: Check, case: Case) -> tuple[Outcome, Finding]:
         return "unknown", Finding(status="unknown", measured=str(error))
     except ClaimError as error:
         return "error", Finding(status="failed", measured=str(error))
-    except BaseException as error:  # the subject's own code may raise anything
+    except BaseException as error:  # the candidate's own code may raise anything
         return "error", Finding(
             status="failed", measured=f"raises {type(error).__name__}: {first_line(error)}{_line(error)}"
         )
@@ -113,7 +113,7 @@ _OURS = (_HERE, _HERE / "checks", _HERE.parent / "routing")
 
 
 def _line(error: BaseException) -> str:
-    """The subject's own line that raised, which is the last one outside of libraries."""
+    """The candidate's own line that raised, which is the last one outside of libraries."""
     where = ""
     trace = error.__traceback__
     while trace is not None:
@@ -126,7 +126,7 @@ def _line(error: BaseException) -> str:
 
 def blank(
     check: Check,
-    subject: Subject,
+    candidate: Candidate,
     outcome: Outcome,
     finding: Finding,
     options: Options,
@@ -138,9 +138,9 @@ def blank(
     """The result of a check, from what one of its cases found."""
     return Result(
         check=check.id,
-        subject=subject.name,
+        candidate=candidate.name,
         question=check.question,
-        severity=check.severity_for(subject.claim),
+        severity=check.severity_for(candidate.claim),
         outcome=outcome,
         law=check.law,
         source=check.source,
@@ -151,8 +151,8 @@ def blank(
         cases=cases,
         broken_at=broken,
         cause=cause_words(finding.causes) if outcome == "failed" else (),
-        again=shlex.join(["mue_check", subject.kind, subject.name, "--check", check.id, *options.again])
-        if ":" in subject.name
+        again=shlex.join(["mue_check", candidate.kind, candidate.name, "--check", check.id, *options.again])
+        if ":" in candidate.name
         else "",
     )
 
@@ -164,7 +164,7 @@ def _timed(result: Result, seconds: float) -> Result:
 @contextlib.contextmanager
 def sheltered() -> Iterator[None]:
     """Random states, printing and warnings stay inside."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global one is what a subject may touch)
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global one is what a candidate may touch)
     dtype = torch.get_default_dtype()
     quiet = contextlib.redirect_stdout(io.StringIO())
     try:
@@ -188,7 +188,7 @@ def within(seconds: float) -> Iterator[None]:
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, stop)
-    # again and again: a subject may catch the first one
+    # again and again: a candidate may catch the first one
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield

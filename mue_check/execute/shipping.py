@@ -35,13 +35,13 @@ def ship_sources(folder: Path) -> dict[str, Parcel]:
             continue
         where = foreign.named
         try:
-            for file, module in own_files(foreign.subject.factory, where).items():
+            for file, module in own_files(foreign.candidate.factory, where).items():
                 _copy(file, module, folder)
         except OSError as error:
-            raise ClusterError(f"router {foreign.subject.name}: its sources cannot be copied: {error}") from None
-        attribute = foreign.subject.name.rpartition(":")[2]
+            raise ClusterError(f"router {foreign.candidate.name}: its sources cannot be copied: {error}") from None
+        attribute = foreign.candidate.name.rpartition(":")[2]
         text = f"{Path(where).name if where.endswith('.py') else where}:{attribute}"
-        parcels[name] = Parcel(name=name, text=text, claim=foreign.subject.claim)
+        parcels[name] = Parcel(name=name, text=text, claim=foreign.candidate.claim)
     return parcels
 
 

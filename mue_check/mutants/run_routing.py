@@ -11,7 +11,7 @@ from mue_check.mutants.routing.broken import BUGS
 from mue_check.mutants.routing.bug import Bug, Right
 from mue_check.mutants.routing.gates import MixtralRouter
 from mue_check.mutants.routing.right import RIGHT
-from mue_check.routing.factory import SubjectKind, subject_of
+from mue_check.routing.factory import CandidateKind, candidate_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class BugOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class RightOutcome:
-    """What became of one right subject: its verdicts, warnings, and checks that fail although it is right."""
+    """What became of one right candidate: its verdicts, warnings, and checks that fail although it is right."""
 
     name: str
     kind: str
@@ -42,11 +42,11 @@ class RightOutcome:
     cases: int
 
 
-def results_of(subject: Right | Bug, options: Options) -> list[Result]:
-    """Every check of a shipped subject; a loss is looked at beside a router that is right."""
-    kind: SubjectKind = "block" if subject.subject == "block" else "router"
-    factory = MixtralRouter if subject.subject == "auxiliary_loss" else subject.factory
-    asked = subject_of(kind, factory, name=subject.name, claim=subject.claim)
+def results_of(candidate: Right | Bug, options: Options) -> list[Result]:
+    """Every check of a shipped candidate; a loss is looked at beside a router that is right."""
+    kind: CandidateKind = "block" if candidate.candidate == "block" else "router"
+    factory = MixtralRouter if candidate.candidate == "auxiliary_loss" else candidate.factory
+    asked = candidate_of(kind, factory, name=candidate.name, claim=candidate.claim)
     return list(run_checks(asked, checks_for(kind), options))
 
 
@@ -68,16 +68,16 @@ def run_bugs(bugs: Sequence[Bug] = BUGS) -> Iterator[BugOutcome]:
         )
 
 
-def run_right(seeds: int, subjects: Sequence[Right] = RIGHT) -> Iterator[RightOutcome]:
-    """Each right subject before every check, at every shape and so many seeds."""
-    for subject in subjects:
+def run_right(seeds: int, candidates: Sequence[Right] = RIGHT) -> Iterator[RightOutcome]:
+    """Each right candidate before every check, at every shape and so many seeds."""
+    for candidate in candidates:
         # many seeds may take as many times longer
-        results = results_of(subject, Options(seeds=seeds, time_limit=TIME_LIMIT * seeds))
+        results = results_of(candidate, Options(seeds=seeds, time_limit=TIME_LIMIT * seeds))
         claim = [r for r in results if r.question == "claim"]
         alarms = [r.check for r in claim if r.severity == "must" and (r.broken or r.outcome == "unknown")]
         yield RightOutcome(
-            name=subject.name,
-            kind=subject.subject,
+            name=candidate.name,
+            kind=candidate.candidate,
             claim=verdict_of(results, "claim"),
             fit=verdict_of(results, "fit"),
             fit_says=next(r.measured for r in results if r.check == "fit-scale"),

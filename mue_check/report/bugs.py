@@ -1,4 +1,4 @@
-"""The mutation table of conformance as Markdown: mistakes that happened, and right subjects."""
+"""The mutation table of conformance as Markdown: mistakes that happened, and right candidates."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def bug_words(
     lines += [f"not seen: {s.name} by {s.caught_by}: {s.said}" for s in set_ups if not s.caught]
     if right:
         lines.append(
-            f"{len(right) - len(alarms)} of {len(right)} right subjects pass their own claim without a false alarm, "
+            f"{len(right) - len(alarms)} of {len(right)} right candidates pass their own claim without a false alarm, "
             f"in {sum(r.cases for r in right):,} cases"
         )
     lines += [f"false alarm: {r.name}: {', '.join(r.false_alarms)}" for r in alarms]
@@ -52,7 +52,7 @@ def render_bugs(
     if right:
         lines += [
             "",
-            "| right subject | its own claim | fit for Complete-muE | warned | cases |",
+            "| right candidate | its own claim | fit for Complete-muE | warned | cases |",
             "|---|---|---|---|---:|",
         ]
     for r in right:

@@ -1,4 +1,4 @@
-"""Subjects: a user's router or block, made by a factory, at a shape and a seed."""
+"""Candidates: a user's router or block, made by a factory, at a shape and a seed."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ from torch import nn
 from mue_check.errors import ClaimError
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
 
-SubjectKind = Literal["router", "block"]
+CandidateKind = Literal["router", "block"]
 Factory = Callable[..., nn.Module]
 """A router's: (d_model, n_experts, top_k). A block's: (d_model, d_expert, n_experts, top_k)."""
 
@@ -47,10 +47,10 @@ ONE_TOKEN = Shape(d=24, f=16, experts=8, activated=2, tokens=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Candidate:
     """What is checked. ``name`` is what re-runs it; ``claimed`` says where the claim came from."""
 
-    kind: SubjectKind
+    kind: CandidateKind
     name: str
     factory: Factory
     claim: RoutingSpec
@@ -92,14 +92,14 @@ def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
     return replace(shape, d=shape.d + 8 * (shape.d == experts), experts=experts, activated=a)
 
 
-def load_subject(kind: SubjectKind, name: str, claim: RoutingSpec | None = None) -> Subject:
+def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = None) -> Candidate:
     """What ``module:factory``, ``file.py:factory`` or ``builtin:NAME`` names; ClaimError when there is nothing."""
     if name.startswith("builtin:"):
         from mue_check.conformance.builtin import builtin_router
 
         if kind != "router":
             raise ClaimError(f"{name}: there are built-in routers, no blocks")
-        return subject_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
+        return candidate_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
     where, colon, attribute = name.rpartition(":")
     if not colon or not where or not attribute:
         raise ClaimError(f"{name!r}: write MODULE:FACTORY or FILE.py:FACTORY")
@@ -111,11 +111,13 @@ def load_subject(kind: SubjectKind, name: str, claim: RoutingSpec | None = None)
             raise ClaimError(f"{name}: {where} has no {attribute!r}") from None
     if not callable(found):
         raise ClaimError(f"{name}: {attribute} is a {type(found).__name__}, nothing to call")
-    return subject_of(kind, found, name=name, claim=claim)
+    return candidate_of(kind, found, name=name, claim=claim)
 
 
-def subject_of(kind: SubjectKind, factory: Factory, *, name: str = "", claim: RoutingSpec | None = None) -> Subject:
-    """A subject with the claim that is given, or else the one that factory or module carries, or else the default."""
+def candidate_of(
+    kind: CandidateKind, factory: Factory, *, name: str = "", claim: RoutingSpec | None = None
+) -> Candidate:
+    """A candidate with the claim that is given, or else the one that factory or module carries, or else the default."""
     label = name or getattr(factory, "__qualname__", None) or type(factory).__name__
     carried = getattr(factory, ATTRIBUTE, None)
     said = "given"
@@ -125,7 +127,7 @@ def subject_of(kind: SubjectKind, factory: Factory, *, name: str = "", claim: Ro
         claim, said = RoutingSpec(), "Complete-muE's own, for it carries none"
     if ":" in (claim.auxiliary_loss or ""):
         auxiliary_function(claim)
-    return Subject(kind=kind, name=label, factory=factory, claim=claim, claimed=said)
+    return Candidate(kind=kind, name=label, factory=factory, claim=claim, claimed=said)
 
 
 def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:
@@ -143,7 +145,7 @@ def _module(where: str) -> object:
             path = Path(where).resolve()
             if not path.is_file():
                 raise ClaimError(f"{where}: no such file")
-            name = f"_mue_check_subject_{path.stem}"
+            name = f"_mue_check_candidate_{path.stem}"
             spec = importlib.util.spec_from_file_location(name, path)
             assert spec is not None
             assert spec.loader is not None

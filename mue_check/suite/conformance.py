@@ -21,11 +21,11 @@ def router_checks(settings: Settings) -> Sequence[ParameterSet]:
     """
     from mue_check.axes import AXES
     from mue_check.conformance.api import bound_checks
-    from mue_check.routing.factory import load_subject
+    from mue_check.routing.factory import load_candidate
 
     if settings.router == "content_blind" or set(settings.axes) != set(AXES):
         return []
-    where, _, attribute = settings.subject.rpartition(":")
+    where, _, attribute = settings.candidate.rpartition(":")
     path = settings.folder / where if where.endswith(".py") else where
-    subject = load_subject("router", f"{path}:{attribute}", settings.claim)
-    return bound_checks(replace(subject, name=settings.subject), expected=settings.expected)
+    candidate = load_candidate("router", f"{path}:{attribute}", settings.claim)
+    return bound_checks(replace(candidate, name=settings.candidate), expected=settings.expected)

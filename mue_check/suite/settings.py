@@ -40,7 +40,7 @@ class Settings:
     heldout: str | None
     beside: tuple[Rule, ...]
     options: tuple[str, ...]
-    subject: str = "builtin:sigmoid_norm"
+    candidate: str = "builtin:sigmoid_norm"
     """The router whose conformance is asked, as it was named in ``folder``."""
     folder: Path = Path()
     claim: RoutingSpec | None = None
@@ -199,7 +199,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
         heldout=option("heldout"),
         beside=tuple(get_rule(name) for name in beside),
         options=tuple(options),
-        subject=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
+        candidate=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,
         rungs=rungs,

@@ -1,4 +1,4 @@
-"""What the tests of subjects share: sizes, subjects made at them, and the same routing and mixing in plain loops."""
+"""Shared by the tests of candidates: sizes, candidates of these sizes, and their routing and mixing as plain loops."""
 
 import itertools
 import math
@@ -39,14 +39,14 @@ def bug(name: str) -> Bug:
     return next(bug for bug in BUGS if bug.name == name)
 
 
-def make(subject: Right | Bug, size: Size, seed: int = 0, factory: Any = None) -> Any:
-    """The subject in float64 at the nearest size that its claim allows; biases drawn so that they matter."""
+def make(candidate: Right | Bug, size: Size, seed: int = 0, factory: Any = None) -> Any:
+    """The candidate in float64 at the nearest size that its claim allows; biases drawn so that they matter."""
     torch.manual_seed(seed)
-    claim = subject.claim
+    claim = candidate.claim
     experts = -(-size.experts // claim.groups) * claim.groups * (2 if claim.group_limit else 1)
     active = claim.top_k or (min(size.active, experts // 2) if claim.group_limit else size.active)
-    sizes = (size.d, size.f, experts, active) if subject.subject == "block" else (size.d, experts, active)
-    module = (factory or subject.factory)(*sizes).double()
+    sizes = (size.d, size.f, experts, active) if candidate.candidate == "block" else (size.d, experts, active)
+    module = (factory or candidate.factory)(*sizes).double()
     for name, buffer in module.named_buffers():
         if name == claim.selection_bias:
             buffer.normal_(std=0.2)

@@ -8,7 +8,7 @@ from mue_check.conformance.block_probe import form_of, open_block, read_routing
 from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import all_checks
 from mue_check.routing.claim import Experts, RoutingSpec
-from mue_check.routing.factory import ONE_TOKEN, SHAPES, subject_of
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, candidate_of
 from tests.conformance import odd_blocks as odd
 
 IDS = (
@@ -28,11 +28,11 @@ LEARNED: dict[tuple[object, str], Found] = {}
 
 def found(factory, id, claim=None, *, seeds=1, shapes=SHAPES):
     """Every finding of a check."""
-    subject = subject_of("block", factory, claim=claim or RoutingSpec())
+    candidate = candidate_of("block", factory, claim=claim or RoutingSpec())
     learned = LEARNED.setdefault((factory, str(claim)), Found())
     cases = [
-        Case(subject=subject, shape=shape, seed=seed, device=CPU, found=learned)
-        for shape in subject.shapes(shapes)
+        Case(candidate=candidate, shape=shape, seed=seed, device=CPU, found=learned)
+        for shape in candidate.shapes(shapes)
         for seed in range(seeds)
     ]
     return [all_checks()[id].run(case) for case in cases]
@@ -65,7 +65,7 @@ def test_right_blocks_pass(name, id):
 
 
 def case(factory):
-    return Case(subject=subject_of("block", factory, claim=RoutingSpec()), shape=SHAPES[0], seed=0, device=CPU)
+    return Case(candidate=candidate_of("block", factory, claim=RoutingSpec()), shape=SHAPES[0], seed=0, device=CPU)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_routing_is_read_from_the_output_with_its_gradient():
 
 
 def test_more_experts_than_equations():
-    wide = Case(subject=subject_of("block", odd.InlineGate), shape=SHAPES[-1], seed=0, device=CPU)
+    wide = Case(candidate=candidate_of("block", odd.InlineGate), shape=SHAPES[-1], seed=0, device=CPU)
     block = open_block(wide)
     routing = block.read(wide.tokens())
     assert torch.equal(routing.mask.sum(1), torch.full((len(wide.tokens()),), wide.shape.activated))

@@ -1,4 +1,4 @@
-"""The checks of blocks on the shipped subjects, right and broken, and on the blocks of transformers."""
+"""The checks of blocks on the shipped candidates, right and broken, and on the blocks of transformers."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import Finding, all_checks
 from mue_check.mutants.routing import BUGS, RIGHT
 from mue_check.routing.claim import RoutingSpec
-from mue_check.routing.factory import ONE_TOKEN, SHAPES, Shape, Subject, subject_of
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape, candidate_of
 
 IDS = (
     "recomposition",
@@ -24,35 +24,35 @@ IDS = (
     "shared-unscaled",
 )
 ALL = (*SHAPES, ONE_TOKEN)
-BLOCKS = [right for right in RIGHT if right.subject == "block"]
-BROKEN = [bug for bug in BUGS if bug.subject == "block" and bug.caught_by in IDS]
+BLOCKS = [right for right in RIGHT if right.candidate == "block"]
+BROKEN = [bug for bug in BUGS if bug.candidate == "block" and bug.caught_by in IDS]
 
 
-def asked(subject: Subject, id: str, shape: Shape, seed: int, learned: Found) -> Finding:
-    (fitted,) = subject.shapes((shape,))
-    case = Case(subject=subject, shape=fitted, seed=seed, device=torch.device("cpu"), found=learned)
+def asked(candidate: Candidate, id: str, shape: Shape, seed: int, learned: Found) -> Finding:
+    (fitted,) = candidate.shapes((shape,))
+    case = Case(candidate=candidate, shape=fitted, seed=seed, device=torch.device("cpu"), found=learned)
     return all_checks()[id].run(case)
 
 
-def assert_right(subject: Subject, shapes: int, first: int) -> None:
+def assert_right(candidate: Candidate, shapes: int, first: int) -> None:
     """Every check at some shapes, each time at others and with another seed."""
     learned = Found()
     for number, id in enumerate(IDS):
         for i in range(shapes):
             shape, seed = ALL[(first + 2 * number + 3 * i) % len(ALL)], (first + number + i) % 10
-            finding = asked(subject, id, shape, seed, learned)
+            finding = asked(candidate, id, shape, seed, learned)
             assert finding.status in ("passed", "skipped"), f"{id} at {shape} seed={seed}: {finding}"
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=[right.name for right in BLOCKS])
 def test_right_blocks_pass(number):
     right = BLOCKS[number]
-    assert_right(subject_of("block", right.factory, name=right.name, claim=right.claim), 3, number)
+    assert_right(candidate_of("block", right.factory, name=right.name, claim=right.claim), 3, number)
 
 
 @pytest.mark.parametrize("bug", BROKEN, ids=[bug.name for bug in BROKEN])
 def test_broken_blocks_are_caught_and_their_cause_is_named(bug):
-    broken, learned = subject_of("block", bug.factory, name=bug.name, claim=bug.claim), Found()
+    broken, learned = candidate_of("block", bug.factory, name=bug.name, claim=bug.claim), Found()
     found = [asked(broken, bug.caught_by, shape, seed, learned) for shape in SHAPES[:2] for seed in range(2)]
     failures = [f for f in found if f.status == "failed"]
     assert failures
@@ -150,12 +150,12 @@ def transformers():
 def test_blocks_of_transformers_pass(number, transformers):
     name = list(PUBLISHED)[number]
     factory, claim = PUBLISHED[name]
-    assert_right(subject_of("block", factory, name=name, claim=claim), 2, number)
+    assert_right(candidate_of("block", factory, name=name, claim=claim), 2, number)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_scale_that_deepseeks_block_leaves_to_its_router_is_named(transformers):
-    subject = subject_of("block", _deepseek, claim=RoutingSpec(shared=True, weight_sum=2.5, route_scale=2.5))
-    finding = asked(subject, "recomposition", SHAPES[0], 0, Found())
+    candidate = candidate_of("block", _deepseek, claim=RoutingSpec(shared=True, weight_sum=2.5, route_scale=2.5))
+    finding = asked(candidate, "recomposition", SHAPES[0], 0, Found())
     assert finding.status == "failed"
     assert "the scale 2.5 is not applied" in finding.measured

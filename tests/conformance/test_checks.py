@@ -1,4 +1,4 @@
-"""Every right subject passes, every mistake is caught by the check that its row names."""
+"""Every right candidate passes, every mistake is caught by the check that its row names."""
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ from mue_check.mutants.routing.right import RIGHT
 from mue_check.mutants.run_routing import results_of
 
 WARNINGS = {"router-gradient-top1", "gate-bf16", "capture", "fit-gate"}
-"""What right subjects are warned of: they are not trained at a = 1, choose in the model's type, or wait for values."""
+"""Warnings that correct candidates get: they do not train at a = 1, select in the model's dtype, or sync the device."""
 
 
 @pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)
-def test_right_subjects_pass_their_own_claim(right: Right) -> None:
+def test_right_candidates_pass_their_own_claim(right: Right) -> None:
     results = results_of(right, Options(seeds=2))
     wrong = [r for r in results if r.question == "claim" and (r.broken or r.outcome == "unknown")]
     assert {r.check for r in wrong} <= WARNINGS, "\n".join(r.explain() for r in wrong)
@@ -182,7 +182,7 @@ def test_every_check_says_its_law_and_where_it_comes_from() -> None:
         assert check.law
         assert check.source
         assert check.since
-        assert check.subjects
+        assert check.candidates
 
 
 def test_blocks_are_checked_as_a_whole_and_through_their_router() -> None:

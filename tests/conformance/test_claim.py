@@ -8,7 +8,7 @@ import pytest
 from mue_check.errors import ClaimError, MueCheckError
 from mue_check.mutants.routing.gates import CompleteMueRouter
 from mue_check.routing.claim import RoutingSpec, claim_of, read_claim
-from mue_check.routing.factory import SHAPES, Shape, fitted, load_subject, subject_of
+from mue_check.routing.factory import SHAPES, Shape, candidate_of, fitted, load_candidate
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_factories_are_called_by_name_where_the_names_are_ours() -> None:
         return CompleteMueRouter(d, e, k)
 
     for factory in (swapped, unnamed):
-        module = subject_of("router", factory).build(Shape(d=6, f=4, experts=5, activated=2, tokens=3))
+        module = candidate_of("router", factory).build(Shape(d=6, f=4, experts=5, activated=2, tokens=3))
         assert {tuple(p.shape) for p in module.parameters()} == {(5, 6)}
 
 
@@ -117,10 +117,10 @@ def test_a_claim_comes_from_the_argument_before_the_attribute_before_the_default
     def bare(d_model: int, n_experts: int, top_k: int) -> CompleteMueRouter:
         return CompleteMueRouter(d_model, n_experts, top_k)
 
-    assert subject_of("router", bare).claim == RoutingSpec()
-    assert subject_of("router", CompleteMueRouter).claim == CompleteMueRouter.routing_spec
+    assert candidate_of("router", bare).claim == RoutingSpec()
+    assert candidate_of("router", CompleteMueRouter).claim == CompleteMueRouter.routing_spec
     given = RoutingSpec(weight_sum="free")
-    assert subject_of("router", CompleteMueRouter, claim=given).claim == given
+    assert candidate_of("router", CompleteMueRouter, claim=given).claim == given
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_names_of_nothing_are_one_line(tmp_path: Path, name: str, says: str) -> 
     (tmp_path / "broken.py").write_text("def factory(:\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(MueCheckError) as caught:
-        load_subject("router", name.replace("{tmp}", str(tmp_path)))
+        load_candidate("router", name.replace("{tmp}", str(tmp_path)))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -149,4 +149,4 @@ def test_names_of_nothing_are_one_line(tmp_path: Path, name: str, says: str) -> 
 def test_a_file_finds_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_mine.py").write_text("from mue_check.mutants.routing.gates import CompleteMueRouter\n")
     (tmp_path / "mine.py").write_text("from neighbour_of_mine import CompleteMueRouter as factory\n")
-    assert load_subject("router", f"{tmp_path}/mine.py:factory").claim == CompleteMueRouter.routing_spec
+    assert load_candidate("router", f"{tmp_path}/mine.py:factory").claim == CompleteMueRouter.routing_spec

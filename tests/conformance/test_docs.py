@@ -46,8 +46,8 @@ def test_a_page_says_what_is_registered(check: Check) -> None:
     title, law, facts, *_ = TEXTS[check.id].split("\n\n")
     assert title == f"# {check.id}"
     assert check.law in law
-    subjects = ", ".join(sorted(check.subjects, reverse=True))
-    assert facts == " · ".join((severity_of(check), check.question, subjects, f"since {check.since}", check.source))
+    candidates = ", ".join(sorted(check.candidates, reverse=True))
+    assert facts == " · ".join((severity_of(check), check.question, candidates, f"since {check.since}", check.source))
     parts = re.findall(r"^## (.*)$", TEXTS[check.id], re.MULTILINE)
     assert parts == ["Why it matters", "What is measured", "How to mend"]
     assert 15 <= TEXTS[check.id].count("\n") <= 40

@@ -1,4 +1,4 @@
-"""Held-out subjects: a right one passes its claim with no question open, a broken one fails the check that names it."""
+"""Held-out candidates: a correct one passes with no check open, a broken one fails the check that names its bug."""
 
 import pytest
 from torch import nn

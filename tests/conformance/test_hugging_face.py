@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from mue_check.conformance.api import check_block, check_router, check_subject
+from mue_check.conformance.api import check_block, check_candidate, check_router
 from mue_check.conformance.result import verdict_of
 from mue_check.errors import ClaimError
 from mue_check.judge.verdict import Verdict
@@ -33,7 +33,7 @@ FREE = {"fit-scale": "a sum of sigmoids grows with a"}
 
 @dataclass(frozen=True, kw_only=True)
 class Deserved:
-    """What a subject must be told: which checks fail and why, which warn, and the factor R where one carries over."""
+    """What a candidate must be told: which checks fail and why, which warn, and the factor R where one carries over."""
 
     expected: Mapping[str, str] = field(default_factory=dict)
     warned: frozenset[str] = frozenset({TOP1, GATE})
@@ -94,7 +94,7 @@ def test_blocks_get_what_they_deserve(name: str) -> None:
 
 
 def judge(kind, name, deserved, shapes, warned=None) -> None:  # type: ignore[no-untyped-def]
-    results = check_subject(
+    results = check_candidate(
         kind, f"{MODULE}:{name}", seeds=SEEDS, shapes=shapes, expected=deserved.expected, time_limit=120.0
     )
     broken = [r for r in results if r.broken or r.outcome == "unknown"]

@@ -1,4 +1,4 @@
-"""Whatever a subject does, each check has an answer, and nothing gets out."""
+"""Whatever a candidate does, each check has an answer, and nothing gets out."""
 
 import json
 import random
@@ -43,7 +43,7 @@ FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
         ("not_a_module", "not a torch.nn.Module"),
     ],
 )
-def test_a_subject_that_misbehaves_fails_with_its_own_words(factory: str, says: str) -> None:
+def test_a_candidate_that_misbehaves_fails_with_its_own_words(factory: str, says: str) -> None:
     results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1)
     assert [r.check for r in results] == FEW, "the others still run"
     assert says in results[0].measured
@@ -51,7 +51,7 @@ def test_a_subject_that_misbehaves_fails_with_its_own_words(factory: str, says: 
 
 
 @pytest.mark.parametrize("factory", ["Sleeps", "Spins"])
-def test_a_subject_that_hangs_is_stopped(factory: str) -> None:
+def test_a_candidate_that_hangs_is_stopped(factory: str) -> None:
     start = time.perf_counter()
     results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1, time_limit=0.5)
     assert time.perf_counter() - start < 10
@@ -119,7 +119,7 @@ def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) 
     assert again.split("again:")[1].strip() == f"mue_check router {broken} --check weight-sum"
 
 
-def test_a_subject_that_ends_its_process_spoils_no_other_check() -> None:
+def test_a_candidate_that_ends_its_process_spoils_no_other_check() -> None:
     result = run("router", f"{MODULE}:ExitsAtOnce", *(f"--check={check}" for check in FEW[:2]), "--json", "-")
     told = json.loads(result.stdout)
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The same checks on a GPU: right subjects pass there, and each mistake is caught there too."""
+"""The same checks on a GPU: right candidates pass there, and each mistake is caught there too."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 @pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)
-def test_right_subjects_pass_on_the_device(right: Right) -> None:
+def test_right_candidates_pass_on_the_device(right: Right) -> None:
     results = results_of(right, Options(seeds=1, device="cuda"))
     wrong = [r.explain() for r in results if r.question == "claim" and r.broken and r.severity == "must"]
     assert verdict_of(results, "claim") == Verdict.PASS, "\n".join(wrong)

@@ -16,7 +16,7 @@ from mue_check.models.user_router.load import add_router
 from mue_check.models.user_router.stacked import LOADED
 from mue_check.precision import Precision
 from mue_check.records import Cell
-from mue_check.routing.factory import Factory, subject_of
+from mue_check.routing.factory import Factory, candidate_of
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.capture import STEPS_PER_GRAPH, Captured
@@ -177,7 +177,7 @@ class Syncing(users.Sigmoid):
 def test_a_users_router_is_captured_or_trains_step_by_step(
     monkeypatch: pytest.MonkeyPatch, factory: Factory, known: bool
 ) -> None:
-    router = add_router(subject_of("router", factory, name=f"users:{factory.__name__}")).name
+    router = add_router(candidate_of("router", factory, name=f"users:{factory.__name__}")).name
     if not known:  # the guard sees nothing, and the capture itself breaks
         monkeypatch.setattr("mue_check.models.user_router.stacked.Foreign.capture_trouble", lambda self, shape: "")
     captured, eager = build(f"16e4a1s,h=8,router={router}"), build(f"16e4a1s,h=8,router={router}")

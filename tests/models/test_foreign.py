@@ -18,7 +18,7 @@ from mue_check.measure.optimizer import measure_optimizer
 from mue_check.models.user_router.load import add_router
 from mue_check.models.user_router.stacked import LOADED
 from mue_check.records import Cell
-from mue_check.routing.factory import Factory, subject_of
+from mue_check.routing.factory import Factory, candidate_of
 from mue_check.rules import RULES, Role
 from mue_check.training import Stack
 from tests.models import foreign_routers as users
@@ -40,7 +40,7 @@ def _alone() -> Iterator[None]:
 
 
 def added(factory: Factory) -> str:
-    return add_router(subject_of("router", factory, name=f"users:{factory.__name__}")).name
+    return add_router(candidate_of("router", factory, name=f"users:{factory.__name__}")).name
 
 
 def stack(

@@ -209,7 +209,7 @@ def _balances(aux: Auxiliary) -> bool:
 
 
 def _driver(built: Built, tokens: int) -> Callable[[Tensor], AbstractContextManager[Tensor]] | None:
-    """What sets the router's logits while tokens are passed through the subject, and gives those tokens."""
+    """What sets the router's logits while tokens are passed through the candidate, and gives those tokens."""
     case, weight = built.case, built.gate_weight()
     if weight is not None and case.shape.d >= case.shape.experts and case.found.linear:
         eye = torch.eye(case.shape.experts, case.shape.d).to(weight)
@@ -252,7 +252,7 @@ def _held(built: Built, x: Tensor, named: str | None) -> Tensor | None:
         for part in named.split("."):
             held = getattr(held, part, None)
         return _one_scalar([held] if isinstance(held, Tensor) else [])
-    if built.case.subject.kind == "router":
+    if built.case.candidate.kind == "router":
         return _one_scalar(built.route(x).aux.values())
     size = Size(tokens=len(x), experts=built.case.shape.experts, activated=built.case.shape.activated)
     returned = _one_scalar(leaf for _, leaf in leaves_of(built.call(x), size))

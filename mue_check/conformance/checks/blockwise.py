@@ -12,9 +12,9 @@ from mue_check.conformance.case import Case
 from mue_check.conformance.experts import tied
 from mue_check.conformance.registry import Finding, failed, unknown
 from mue_check.errors import ClaimError
-from mue_check.routing.factory import SubjectKind
+from mue_check.routing.factory import CandidateKind
 
-BLOCKS: frozenset[SubjectKind] = frozenset({"block"})
+BLOCKS: frozenset[CandidateKind] = frozenset({"block"})
 TOLERANCE = 1e-3
 """Relative, of sums that are equal on paper: a gate may compute in float32 inside a block of float64."""
 

@@ -1,4 +1,4 @@
-"""What checks share: what a subject does with tokens, and how two doings differ."""
+"""What checks share: what a candidate does with tokens, and how two doings differ."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ def difference(first: Tensor, second: Tensor, *, tolerance: float = TOLERANCE) -
 
 def observed(built: Built, x: Tensor) -> Tensor:
     """[T, ...]: a router's weights of each token at each expert, a block's output."""
-    return built.route(x).combine if built.case.subject.kind == "router" else built.output(x)
+    return built.route(x).combine if built.case.candidate.kind == "router" else built.output(x)
 
 
 def fresh(count: int, built: Built, draw: int) -> Tensor:

@@ -14,7 +14,7 @@ from mue_check.errors import ClaimError
     "dense-equivalence",
     law="with a = N and equal experts the routed output is one expert's, times the sum of the weights",
     source="arXiv 2605.23893: a dense block is a mixture of equal experts",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 @torch.no_grad()
 def dense_equivalence(case: Case) -> Finding:

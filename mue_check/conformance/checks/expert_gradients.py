@@ -24,7 +24,7 @@ from mue_check.conformance.registry import Finding, check, failed, passed, skipp
     "empty-expert",
     law="an expert without tokens: finite output, a gradient of just 0 for it, never NaN",
     source="a mean over no tokens",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 def empty_expert(case: Case) -> Finding:
     """One token alone, then a batch of copies of it, which all take the same experts."""
@@ -73,7 +73,7 @@ def _without_tokens(block: Block, count: int) -> Finding:
     "expert-gradient",
     law="every expert that takes a token gets a gradient in each of its matrices",
     source="KellerJordan/Muon #65",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 @blockwise
 def expertgradient_of(block: Block) -> Finding:
@@ -111,7 +111,7 @@ def expertgradient_of(block: Block) -> Finding:
     "experts-train",
     law="after one step on a task's loss every used expert's matrices, the router and the shared part have moved",
     source="KellerJordan/Muon #65",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 def experts_train(case: Case) -> Finding:
     """One step of SGD, in training mode where the router itself says what it chose in that call."""

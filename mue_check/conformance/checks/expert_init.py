@@ -45,7 +45,7 @@ class _Size:
     "expert-init",
     law="experts start alike and not equal, with a standard deviation that follows one expert's fan-in or is constant",
     source="huggingface/transformers PR#42306",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 def expert_init(case: Case) -> Finding:
     """Measure every expert here, and all of them with each size doubled."""

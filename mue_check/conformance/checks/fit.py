@@ -94,7 +94,7 @@ def fit_gate(case: Case) -> Finding:
     law="weights multiply the experts' output",
     source="arXiv 2605.23893",
     question="fit",
-    subjects=frozenset({"block"}),
+    candidates=frozenset({"block"}),
     once=True,
 )
 def fit_output(case: Case) -> Finding:

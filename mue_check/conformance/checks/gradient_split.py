@@ -23,7 +23,7 @@ _HELD = {"experts": "weights", "router": "weights", "others": "weights", "input"
     "gradient-split",
     law="gradients of two micro-batches add up to the whole's, and equal finite differences",
     source="databricks/megablocks PR#20",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 @blockwise
 def gradient_split(block: Block) -> Finding:

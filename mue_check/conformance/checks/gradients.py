@@ -70,7 +70,7 @@ def router_gradient_exact(case: Case) -> Finding:
         for sign in (1.0, -1.0):
             with torch.no_grad():
                 for p, v in zip(trained, directions, strict=True):
-                    p.data.add_(sign * step * v)  # whatever the subject does to the gradient mode
+                    p.data.add_(sign * step * v)  # whatever the candidate does to the gradient mode
                 try:
                     ends.append(built.route(x))
                 finally:

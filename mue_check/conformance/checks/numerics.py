@@ -131,7 +131,7 @@ def _kept(built: Built, x: Tensor) -> Callable[[], Tensor]:
     """What one call gave, as it reads whenever it is looked at."""
     built.case.learn()
     layout = built.case.found.layout
-    if built.case.subject.kind == "router" and layout is not None:
+    if built.case.candidate.kind == "router" and layout is not None:
         returned, size = built.routed(x)
         return lambda: layout.read(returned, size).combine
     result = observed(built, x)

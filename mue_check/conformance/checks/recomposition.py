@@ -17,7 +17,7 @@ from mue_check.errors import UnreadableError
     "recomposition",
     law="y = route_scale * sum_e C[t, e] f_e(x) + shared(x)",
     source="sgl-project/sglang PR#8511",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 def recomposition(case: Case) -> Finding:
     """Put the output together from its parts; at f = d / 2 also with f = d, where other matrices are square."""
@@ -56,8 +56,8 @@ def _why(block: Block, x: Tensor, combine: Tensor, error: Tensor) -> Finding:
     case, token = block.built.case, int(error.argmax())
     claim, worst = case.claim, f"token {token}"
     off = f"the routed output is off by {float(error.max()):.2g} of its size"
-    other = replace(case.subject, claim=replace(claim, apply_on="output" if claim.apply_on == "input" else "input"))
-    if _holds(block, x, combine, replace(case, subject=other)):
+    other = replace(case.candidate, claim=replace(claim, apply_on="output" if claim.apply_on == "input" else "input"))
+    if _holds(block, x, combine, replace(case, candidate=other)):
         return failed(
             f"{off}: the weights multiply the experts' {other.claim.apply_on}, not their {claim.apply_on}", worst=worst
         )

@@ -20,7 +20,7 @@ from mue_check.routing.adapter import leaves_of
 def runs(case: Case) -> Finding:
     """Build, call, and look at what came back."""
     built, x = case.build(), case.tokens()
-    if case.subject.kind == "block":
+    if case.candidate.kind == "block":
         y = built.output(x)
         if y.dtype != x.dtype:
             return failed(f"the output is {y.dtype} for {x.dtype} tokens")

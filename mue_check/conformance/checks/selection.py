@@ -211,7 +211,7 @@ def ties(case: Case) -> Finding:
     """Route tokens of zeros."""
     built, x = case.build(), torch.zeros_like(case.tokens())
     case.learn()
-    if case.found.layout is None and case.subject.kind == "block":
+    if case.found.layout is None and case.candidate.kind == "block":
         return skipped("tokens of zeros do not show the routing of a block whose router cannot be asked")
     first, second = built.route(x), built.route(x)
     if not bool(first.combine.isfinite().all()):

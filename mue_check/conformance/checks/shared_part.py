@@ -18,7 +18,7 @@ from mue_check.conformance.registry import Finding, check, failed, passed, skipp
     "shared-unscaled",
     law="the shared part depends neither on the router nor on the routed scale",
     source="arXiv 2412.19437: h = u + sum_shared FFN(u) + sum_routed g FFN(u)",
-    subjects=BLOCKS,
+    candidates=BLOCKS,
 )
 @blockwise
 @torch.no_grad()

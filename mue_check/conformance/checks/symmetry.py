@@ -12,7 +12,7 @@ from mue_check.conformance.registry import Finding, check, failed, passed, skipp
     "expert-permutation",
     law="experts have no names: permuting the router's rows permutes its weights",
     source="symmetry",
-    subjects=frozenset({"router"}),
+    candidates=frozenset({"router"}),
 )
 def expert_permutation(case: Case) -> Finding:
     """Permute everything of size E in the router, groups as wholes."""
@@ -50,7 +50,7 @@ def token_permutation(case: Case) -> Finding:
     """Permute the tokens."""
     if case.claim.kind == "capacity":
         return skipped("places are given in the order of tokens")
-    if case.subject.kind == "block" and not case.claim.independent:
+    if case.candidate.kind == "block" and not case.claim.independent:
         return skipped("asked of token choice")
     built, x = case.build(), case.tokens()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(case.seed)).to(x.device)
@@ -74,7 +74,7 @@ def token_independence(case: Case) -> Finding:
         return found
     other = torch.cat([x[:half], fresh(half + 3, built, 5) * 4])
     found = _same(whole, observed(built, other)[:half], f"the first {half} tokens in other company", causes=(27,))
-    if found.status == "failed" or case.subject.kind == "router" or len(x) % 2:
+    if found.status == "failed" or case.candidate.kind == "router" or len(x) % 2:
         return found
     return _same(built.output(x), built.output(x, rows=2), "as two sequences of a batch, not one")
 

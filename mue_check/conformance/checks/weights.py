@@ -29,7 +29,7 @@ _USUAL: dict[str, RoutingSpec] = {
 def weight_sum(case: Case) -> Finding:
     """Sum over the experts of each token, a router's in training mode too."""
     finding = _summed(case, case.build().acting(case.tokens()))
-    if finding.status == "passed" and case.subject.kind == "router":
+    if finding.status == "passed" and case.candidate.kind == "router":
         training = _summed(case, case.build(train=True).route(case.tokens()))
         if training.status == "failed":
             return replace(training, measured=f"in training mode alone: {training.measured}")

@@ -17,7 +17,7 @@ from mue_check.models.user_router.returns import Reading
 from mue_check.routing.adapter import Layout, Size, learn_layout
 from mue_check.routing.canonical import Routing
 from mue_check.routing.claim import Field
-from mue_check.routing.factory import Shape, Subject
+from mue_check.routing.factory import Candidate, Shape
 
 Vector = float | tuple[float, ...]
 _WANTED: tuple[Field, ...] = ("weights", "indices", "combine", "mask", "logits")
@@ -67,13 +67,13 @@ class _Unset(TorchFunctionMode):
         return made
 
 
-def build(subject: Subject, shape: Shape, seed: int) -> nn.Module:
+def build(candidate: Candidate, shape: Shape, seed: int) -> nn.Module:
     """The factory's module, the same for a seed; memory that its constructor left unset is NaN. ClaimError."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _Unset():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
-            return subject.build(shape)
+            return candidate.build(shape)
         except Exception as error:  # whatever a user's constructor raises
             raise ClaimError(f"the factory raises {words_of(error)}") from None
 
@@ -84,12 +84,12 @@ def held_tensors(module: nn.Module) -> dict[str, Tensor]:
     return frozen | {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
-def examine(subject: Subject, shape: Shape, layout: Layout | None = None) -> Manner:
+def examine(candidate: Candidate, shape: Shape, layout: Layout | None = None) -> Manner:
     """Try the router at a size; the layout is learned there if it is not known. ClaimError where it cannot serve."""
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _examine(subject, shape, layout)
+            return _examine(candidate, shape, layout)
     except Exception as error:
         # tensors without values, or of a kind of its own: what a router returns can break whatever reads it
         said = str(error) if isinstance(error, ClaimError) else f"what it returns raises {words_of(error)}"
@@ -97,8 +97,8 @@ def examine(subject: Subject, shape: Shape, layout: Layout | None = None) -> Man
         raise ClaimError(f"at {where}: {said}") from None
 
 
-def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
-    module, other = build(subject, shape, 0), dict(build(subject, shape, 1).named_parameters())
+def _examine(candidate: Candidate, shape: Shape, layout: Layout | None) -> Manner:
+    module, other = build(candidate, shape, 0), dict(build(candidate, shape, 1).named_parameters())
     trained = {name: p for name, p in module.named_parameters() if _trains(p)}
     matrices = {name: tuple(p.shape) for name, p in trained.items() if _is_matrix(p)}
     vectors = {name: (tuple(p.shape), _start(p, other[name])) for name, p in trained.items() if not _is_matrix(p)}
@@ -118,8 +118,8 @@ def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
         raise ClaimError("it draws random numbers in eval mode too, so that no run could be repeated")
     if noisy:
         trained_once, moving = looked, moved
-    layout = layout or learn_layout(trained_once, size, subject.claim)
-    if layout.by_expert and subject.claim.kind != "expert_choice":
+    layout = layout or learn_layout(trained_once, size, candidate.claim)
+    if layout.by_expert and candidate.claim.kind != "expert_choice":
         raise ClaimError("it returns tokens by expert, [E, C]: its claim must say kind = 'expert_choice'")
     # a loss may be there in training alone
     looking = replace(layout, parts={name: path for name, path in layout.parts.items() if name != "aux"})
@@ -132,7 +132,7 @@ def _examine(subject: Subject, shape: Shape, layout: Layout | None) -> Manner:
     gates = [name for name, form in matrices.items() if form in ((shape.experts, shape.d), (shape.d, shape.experts))]
     return Manner(
         layout=layout,
-        reading=Reading(by_expert=layout.by_expert, slots=slots and subject.claim.kind != "capacity"),
+        reading=Reading(by_expert=layout.by_expert, slots=slots and candidate.claim.kind != "capacity"),
         matrices=matrices,
         vectors=vectors,
         held=held,

@@ -17,7 +17,7 @@ from mue_check.axes import Ladder
 from mue_check.errors import ClaimError
 from mue_check.models.user_router.stacked import LOADED, Foreign, shape_of
 from mue_check.routing.claim import RoutingSpec
-from mue_check.routing.factory import Factory, Shape, Subject, load_subject
+from mue_check.routing.factory import Candidate, Factory, Shape, load_candidate
 from mue_check.routing.variants import Router, register_router
 from mue_check.spec import Experts
 
@@ -32,25 +32,25 @@ def load_router(text: str, folder: Path, claim: RoutingSpec | None = None) -> Ro
     where, colon, attribute = text.rpartition(":")
     path = str(folder / where) if where.endswith(".py") else where
     try:
-        subject = load_subject("router", path + colon + attribute, claim)
+        candidate = load_candidate("router", path + colon + attribute, claim)
     except ClaimError as error:
         raise ClaimError(str(error).removeprefix(f"{path}:{attribute}: ")) from None
-    return add_router(replace(subject, name=text), path)
+    return add_router(replace(candidate, name=text), path)
 
 
-def add_router(subject: Subject, named: str = "") -> Router:
-    """Make a subject known by its name and a hash of source and claim; ``named``: the module or file that has it."""
-    where, _, attribute = subject.name.rpartition(":")
+def add_router(candidate: Candidate, named: str = "") -> Router:
+    """Make a candidate known by its name and a hash of source and claim; ``named``: the module or file that has it."""
+    where, _, attribute = candidate.name.rpartition(":")
     stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
     readable = re.sub(r"\W+", "-", f"{stem}-{attribute}").strip("-")[:_LONGEST]
-    claim = subject.claim
+    claim = candidate.claim
     fixed = claim.groups * claim.per_group_k if claim.per_group_k else claim.top_k
     sums = claim.weight_sum if isinstance(claim.weight_sum, str) else "one" if claim.weight_sum == 1 else "free"
     router = Router(
-        name=f"{readable}-{_digits(source_hash(subject.factory, named), repr(claim))}",
+        name=f"{readable}-{_digits(source_hash(candidate.factory, named), repr(claim))}",
         summary=str(claim),
         weight_sum=sums,
-        source=subject.name,
+        source=candidate.name,
         least_activated=fixed or 1,
         most_activated=fixed,
         grouped=False,
@@ -61,7 +61,7 @@ def add_router(subject: Subject, named: str = "") -> Router:
         drops=claim.kind != "token_choice",
     )
     register_router(router)
-    LOADED[router.name] = Foreign(subject=subject, named=named)
+    LOADED[router.name] = Foreign(candidate=candidate, named=named)
     return router
 
 

@@ -17,7 +17,7 @@ from mue_check.models.parameters import Parameter, Parameters, stable_seed
 from mue_check.models.user_router.call import words_of
 from mue_check.models.user_router.examine import Manner, build, examine, held_tensors
 from mue_check.routing.adapter import Layout
-from mue_check.routing.factory import Shape, Subject
+from mue_check.routing.factory import Candidate, Shape
 from mue_check.rules import Role
 from mue_check.spec import Experts
 
@@ -26,7 +26,7 @@ from mue_check.spec import Experts
 class Foreign:
     """One user's router as it was loaded into this process, with what was found out about it so far."""
 
-    subject: Subject
+    candidate: Candidate
     named: str = ""
     """The module or the file that was asked for its factory."""
     layout: Layout | None = None
@@ -39,16 +39,16 @@ class Foreign:
     def manner(self, shape: Shape) -> Manner:
         """How it behaves at a size; tried once."""
         if shape not in self.manners:
-            found = self.manners[shape] = examine(self.subject, shape, self.layout)
+            found = self.manners[shape] = examine(self.candidate, shape, self.layout)
             self.layout = found.layout
-            for kind, words in _notices(found, self.subject):
+            for kind, words in _notices(found, self.candidate):
                 self.say(kind, words)
         return self.manners[shape]
 
     def capture_trouble(self, shape: Shape) -> str:
         """Why a training step with it cannot be captured; "" where nothing speaks against that. Tried once per size."""
         if shape not in self.troubles:
-            self.troubles[shape] = _capture_trouble(self.subject, shape, self.manner(shape))
+            self.troubles[shape] = _capture_trouble(self.candidate, shape, self.manner(shape))
             if self.troubles[shape]:
                 self.say("capture", f"cannot be captured, so that it trains step by step: {self.troubles[shape]}")
         return self.troubles[shape]
@@ -61,7 +61,7 @@ class Foreign:
 
     def say(self, kind: str, words: str) -> None:
         """Leave a notice, unless there is one of that kind."""
-        self.notices.setdefault(kind, f"router {self.subject.name} {words}")
+        self.notices.setdefault(kind, f"router {self.candidate.name} {words}")
 
 
 LOADED: dict[str, Foreign] = {}
@@ -102,7 +102,7 @@ class ForeignRouter:
         out: dict[str, Tensor] = {}
         for layer in range(self.depth if self.manner.held else 0):
             own = {seed: stable_seed(seed, f"block{layer}.router") for seed in set(seeds)}
-            made = {seed: held_tensors(build(self.foreign.subject, self.shape, own[seed])) for seed in own}
+            made = {seed: held_tensors(build(self.foreign.candidate, self.shape, own[seed])) for seed in own}
             for name in self.manner.held:
                 out[self._name(layer, name)] = torch.stack([made[seed][name] for seed in seeds]).to(device)
         return out
@@ -164,15 +164,15 @@ class ForeignRouter:
         """Modules of this layer alone, for what they may keep beside their tensors."""
         held = self._modules[layer]
         while len(held) < count:
-            held.append(build(self.foreign.subject, self.shape, 0))
+            held.append(build(self.foreign.candidate, self.shape, 0))
         return held[:count]
 
 
-def _capture_trouble(subject: Subject, shape: Shape, manner: Manner) -> str:
+def _capture_trouble(candidate: Candidate, shape: Shape, manner: Manner) -> str:
     """Two runs of one layer, forward and backward, on fake tensors: what needs a value on the host raises there."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import, and for a GPU alone
 
-    call, modules = manner.call(training=True), [build(subject, shape, 0).train(manner.trains) for _ in range(2)]
+    call, modules = manner.call(training=True), [build(candidate, shape, 0).train(manner.trains) for _ in range(2)]
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -189,7 +189,7 @@ def _capture_trouble(subject: Subject, shape: Shape, manner: Manner) -> str:
     return ""
 
 
-def _notices(manner: Manner, subject: Subject) -> Iterator[tuple[str, str]]:
+def _notices(manner: Manner, candidate: Candidate) -> Iterator[tuple[str, str]]:
     """What makes a router slow, or other than its author has it."""
     if manner.slow:
         yield "slow", f"is called run after run, since vmap refuses it: {manner.slow}"
@@ -199,8 +199,8 @@ def _notices(manner: Manner, subject: Subject) -> Iterator[tuple[str, str]]:
         yield "noise", "draws random numbers in training mode: it stays in eval mode, without them"
     if manner.mutates:
         yield "mutates", "changes the tokens that it is given, in place: the experts get the changed ones"
-    if manner.loose or subject.claim.auxiliary_loss:
+    if manner.loose or candidate.claim.auxiliary_loss:
         where = ", ".join(manner.loose) or "auxiliary_loss of its claim"
         yield "auxiliary", f"has a loss ({where}) that is left out: returns = {{'aux': ...}} in its claim adds it"
-    if subject.claim.apply_on == "input":
+    if candidate.claim.apply_on == "input":
         yield "input", "claims that weights multiply the experts' input: here they multiply the output"

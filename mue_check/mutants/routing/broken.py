@@ -1,4 +1,4 @@
-"""BUGS: rows 1 to 28 of the table of bugs that really happened, as subjects with that one mistake.
+"""BUGS: rows 1 to 28 of the table of bugs that really happened, as candidates with that one mistake.
 
 Rows 23 (an optimizer that holds parameters which are no longer the model's, deepspeedai/DeepSpeed PR#8354) and 24
 (3-D expert parameters missed by matching names or types, unsloth PR#11014) are mistakes of an optimizer: no router,

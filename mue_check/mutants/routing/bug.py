@@ -21,7 +21,7 @@ class Right:
     """A right implementation, which every check must let pass; ValueError for sizes that its design cannot take."""
 
     name: str
-    subject: What
+    candidate: What
     factory: Factory
     claim: RoutingSpec
     source: str
@@ -39,7 +39,7 @@ class Bug:
     name: str
     summary: str
     seen: str
-    subject: What
+    candidate: What
     caught_by: str
     factory: Factory
     claim: RoutingSpec

@@ -1,4 +1,4 @@
-"""Routers and blocks of Hugging Face transformers as subjects: the library's own classes and init at tiny sizes.
+"""Routers and blocks of Hugging Face transformers as candidates: the library's own classes and init at tiny sizes.
 
 ``mue_check block mue_check.mutants.routing.hugging_face:mixtral_block`` checks the one that is installed. Each
 router is the part of its block that the claim names. Nothing is downloaded, and transformers is imported only when a
@@ -61,7 +61,7 @@ def made(family: str, names: tuple[str, str, str], **config: Any) -> nn.Module:
     return block.apply(owner._init_weights)
 
 
-@cache  # a config takes longer than all the rest, and the checks build a subject some hundred times
+@cache  # a config takes longer than all the rest, and the checks build a candidate some hundred times
 def _owner(family: str, names: tuple[str, str, str], config: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
     """The block's class, and a PreTrainedModel of the family that has a config and no modules."""
     try:

@@ -1,4 +1,4 @@
-"""RIGHT: the right subjects, which every check must let pass."""
+"""RIGHT: the right candidates, which every check must let pass."""
 
 from dataclasses import replace
 
@@ -48,12 +48,12 @@ _LOSSES = (
 )
 
 RIGHT = (
-    *(Right(name=n, subject="router", factory=f, claim=f.routing_spec, source=s) for n, f, s in _ROUTERS),
-    *(Right(name=n, subject="block", factory=f, claim=f.routing_spec, source=s) for n, f, s in _BLOCKS),
+    *(Right(name=n, candidate="router", factory=f, claim=f.routing_spec, source=s) for n, f, s in _ROUTERS),
+    *(Right(name=n, candidate="block", factory=f, claim=f.routing_spec, source=s) for n, f, s in _BLOCKS),
     *(
         Right(
             name=n,
-            subject="auxiliary_loss",
+            candidate="auxiliary_loss",
             factory=f,
             claim=replace(gates.MixtralRouter.routing_spec, auxiliary_loss=f"{f.__module__}:{f.__name__}"),
             source=s,

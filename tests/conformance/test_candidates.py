@@ -1,4 +1,4 @@
-"""Right subjects against plain loops, and misbehaving ones as bad as they say."""
+"""Right candidates against plain loops, and misbehaving ones as bad as they say."""
 
 import signal
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from tests.conformance.plain_loops import (
     tokens,
 )
 
-ROUTERS = [r for r in RIGHT if r.subject == "router"]
-BLOCKS = [r for r in RIGHT if r.subject == "block"]
+ROUTERS = [r for r in RIGHT if r.candidate == "router"]
+BLOCKS = [r for r in RIGHT if r.candidate == "block"]
 
 
 @pytest.mark.parametrize("right", ROUTERS, ids=lambda right: right.name)
@@ -101,7 +101,7 @@ def test_auxiliary_floor_is_one_per_assignment() -> None:
     even = torch.eye(8).repeat(2, 1) * 3 + torch.eye(8).roll(1, 0).repeat(2, 1) * 2
     crowded = torch.tensor([9.0, 8.0, *[0.0] * 6]).expand(16, -1)
     for right in RIGHT:
-        if right.subject == "auxiliary_loss":
+        if right.candidate == "auxiliary_loss":
             floor = 2 if right.name == "mixtral_auxiliary" else 1
             assert float(right.factory((even, even), 8, 2)) == pytest.approx(floor, rel=1e-5)
             assert float(right.factory((even, crowded), 8, 2)) > 1.5 * floor

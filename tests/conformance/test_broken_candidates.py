@@ -1,4 +1,4 @@
-"""Each broken subject is broken: apart from its right twin in the property of its row, and healthy to look at."""
+"""Each broken candidate is broken: apart from its right twin in the property of its row, and healthy to look at."""
 
 from typing import Any
 
@@ -37,17 +37,17 @@ def test_every_row_has_a_bug_except_the_optimizers() -> None:
     assert {b.twin for b in BUGS} <= {r.factory for r in RIGHT}
 
 
-@pytest.mark.parametrize("broken", [b for b in BUGS if b.subject != "auxiliary_loss"], ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", [b for b in BUGS if b.candidate != "auxiliary_loss"], ids=lambda broken: broken.name)
 def test_broken_ones_look_healthy(broken: Bug) -> None:
     for size in SIZES:
-        subject, x = make(broken, size), tokens(size)
-        returned = subject(x.clone().unsqueeze(0) if broken.subject == "block" else x.clone())
+        candidate, x = make(broken, size), tokens(size)
+        returned = candidate(x.clone().unsqueeze(0) if broken.candidate == "block" else x.clone())
         parts = returned if isinstance(returned, tuple) else (returned,)
         assert all(part.isfinite().all() for part in parts)
 
 
 def both(name: str, size: Size = SIZES[-1], seed: int = 0) -> tuple[Any, Any, Tensor, RoutingSpec]:
-    """The broken subject, its twin with the same weights, tokens and the claim."""
+    """The broken candidate, its twin with the same weights, tokens and the claim."""
     broken = bug(name)
     one, twin = make(broken, size, seed), make(broken, size, seed, broken.twin)
     twin.load_state_dict(one.state_dict())
@@ -142,7 +142,7 @@ def test_row_26_does_not_recompose_where_matrices_are_square() -> None:
 @pytest.mark.parametrize("name", ["jitter_in_place", "jitter_reaches_experts"])
 def test_row_12_changes_its_input_in_training(name: str) -> None:
     one, twin, x, _ = both(name)
-    before = x.unsqueeze(0) if bug(name).subject == "block" else x
+    before = x.unsqueeze(0) if bug(name).candidate == "block" else x
     for module, training, changes in ((one, True, True), (one, False, False), (twin, True, False)):
         seen = before.clone()
         module.train(training)(seen)
