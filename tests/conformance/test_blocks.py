@@ -9,7 +9,8 @@ from torch import nn
 
 from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import Finding, all_checks
-from mue_check.mutants.routing import BUGS, RIGHT
+from mue_check.mutants.routing import MUTANTS
+from mue_check.mutants.routing.examine import BLOCKS, candidate
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape, candidate_of
 
@@ -24,8 +25,7 @@ IDS = (
     "shared-unscaled",
 )
 ALL = (*SHAPES, ONE_TOKEN)
-BLOCKS = [right for right in RIGHT if right.candidate == "block"]
-BROKEN = [bug for bug in BUGS if bug.candidate == "block" and bug.caught_by in IDS]
+BROKEN = [bug for bug in MUTANTS if bug.kind == "block" and bug.caught_by in IDS]
 
 
 def asked(candidate: Candidate, id: str, shape: Shape, seed: int, learned: Found) -> Finding:
@@ -46,13 +46,12 @@ def assert_right(candidate: Candidate, shapes: int, first: int) -> None:
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=[right.name for right in BLOCKS])
 def test_right_blocks_pass(number):
-    right = BLOCKS[number]
-    assert_right(candidate_of("block", right.factory, name=right.name, claim=right.claim), 3, number)
+    assert_right(BLOCKS[number], 3, number)
 
 
 @pytest.mark.parametrize("bug", BROKEN, ids=[bug.name for bug in BROKEN])
 def test_broken_blocks_are_caught_and_their_cause_is_named(bug):
-    broken, learned = candidate_of("block", bug.factory, name=bug.name, claim=bug.claim), Found()
+    broken, learned = candidate(bug), Found()
     found = [asked(broken, bug.caught_by, shape, seed, learned) for shape in SHAPES[:2] for seed in range(2)]
     failures = [f for f in found if f.status == "failed"]
     assert failures

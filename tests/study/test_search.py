@@ -9,7 +9,7 @@ from mue_check.axes.scale import dense
 from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
-from mue_check.mutants import get_mutant
+from mue_check.mutants.run import get_mutant
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.drift import ask_drift, ask_null_control, ask_positive_control
 from mue_check.questions.search import LossSearch

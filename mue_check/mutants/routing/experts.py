@@ -1,9 +1,9 @@
-"""Right experts, SwiGLU in the layouts of the field: rows [E, R, d_model], one batch per expert, to the same shape.
+"""Experts, right and broken: SwiGLU in the usual layouts, of rows [E, R, d_model], one batch per expert.
 
 E experts, D d_model, F d_expert, R rows. Weights start with a standard deviation of 1/sqrt(fan-in of one expert).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,12 @@ class SwiGLU(nn.Module):
         self.w3 = nn.Linear(d_model, d_expert, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """w2(silu(w1 x) * w3 x)."""
         y: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
         return y
 
 
 class Packed(nn.Module):
-    """Experts whose matrices lie in common parameters."""
+    """Experts whose matrices are slices of common parameters."""
 
     layout: ClassVar[Experts | None] = None
 
@@ -39,7 +38,7 @@ class Packed(nn.Module):
         self.reset_parameters()
 
     def allocate(self) -> None:
-        """Make the parameters, empty."""
+        """Make the empty parameters."""
         raise NotImplementedError
 
     def fan_in(self) -> dict[str, int]:
@@ -68,13 +67,39 @@ class FusedExperts(Packed):
         self.down_proj = parameter(self.n_experts, self.d_model, self.d_expert)
 
     def fan_in(self) -> dict[str, int]:
-        """The last axis of each."""
         return {"gate_up_proj": self.d_model, "down_proj": self.d_expert}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows [E, R, D] to [E, R, D]."""
         gate, up = (x @ self.gate_up_proj.transpose(1, 2)).chunk(2, dim=-1)
         return (F.silu(gate) * up) @ self.down_proj.transpose(1, 2)
+
+
+class ForwardOnlyExperts(FusedExperts):
+    """A kernel launched past autograd: right in value, and neither weights nor input get a gradient."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class KaimingExperts(FusedExperts):
+    """torch reads [E, out, in] as a convolution, fan-in = out * in: the deviation is too small by sqrt(out)."""
+
+    def reset_parameters(self) -> None:
+        for weight in self.parameters():
+            nn.init.kaiming_normal_(weight, nonlinearity="linear")
+
+
+class ShapeGuessingExperts(FusedExperts):
+    """Orientation by comparing a size with d_model, for both layouts: wrong where a matrix is square."""
+
+    def oriented(self, weight: Tensor, inputs: int) -> Tensor:
+        """[E, in, out]; a square matrix is taken for that already."""
+        return weight if weight.shape[1] == inputs else weight.transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (x @ self.oriented(self.gate_up_proj, self.d_model)).chunk(2, dim=-1)
+        return (F.silu(gate) * up) @ self.oriented(self.down_proj, self.d_expert)
 
 
 class TransposedExperts(Packed):
@@ -88,7 +113,6 @@ class TransposedExperts(Packed):
         self.down_proj = parameter(self.n_experts, self.d_expert, self.d_model)
 
     def fan_in(self) -> dict[str, int]:
-        """The middle axis of each."""
         return {"gate_up_proj": self.d_model, "down_proj": self.d_expert}
 
     def halves(self, both: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,18 +121,16 @@ class TransposedExperts(Packed):
         return gate, up
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows [E, R, D] to [E, R, D]."""
         gate, up = self.halves(x @ self.gate_up_proj)
         return (F.silu(gate) * up) @ self.down_proj
 
 
 class InterleavedExperts(TransposedExperts):
-    """The same with gate and up in turns (gpt-oss, here without its biases and clamp)."""
+    """The same with gate and up interleaved (gpt-oss, here without its biases and clamp)."""
 
     layout = Experts(up="gate_up_proj", down="down_proj", axes="in_out", fused="interleaved")
 
     def halves(self, both: Tensor) -> tuple[Tensor, Tensor]:
-        """Every other column."""
         return both[..., ::2], both[..., 1::2]
 
 
@@ -124,19 +146,40 @@ class SeparateExperts(Packed):
         self.w3 = parameter(self.n_experts, self.d_expert, self.d_model)
 
     def fan_in(self) -> dict[str, int]:
-        """The last axis of each."""
         return {"w1": self.d_model, "w2": self.d_expert, "w3": self.d_model}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows [E, R, D] to [E, R, D]."""
         h = F.silu(torch.bmm(x, self.w1.transpose(1, 2))) * torch.bmm(x, self.w3.transpose(1, 2))
         return torch.bmm(h, self.w2.transpose(1, 2))
 
 
-class FlatExperts(Packed):
-    """All experts' rows under each other, [E*F, D]: w1 (gate) and v1 (up) lie out_in, w2 (down) in_out (megablocks).
+class _ScaleGradient(torch.autograd.Function):
+    """The same tensor, its gradient times the parallel degree."""
 
-    The axes differ, so Experts cannot name this layout: the claim leaves it to be found by probing.
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * SummedGradientExperts.PARALLEL_DEGREE
+
+
+class SummedGradientExperts(SeparateExperts):
+    """Gradients are summed over the ranks that send tokens, and averaged over too few; the values are right."""
+
+    PARALLEL_DEGREE: ClassVar[int] = 4  # on one machine there is one rank, and nothing to undo
+
+    def forward(self, x: Tensor) -> Tensor:
+        w1, w2, w3 = (_ScaleGradient.apply(w) for w in (self.w1, self.w2, self.w3))  # type: ignore[no-untyped-call]
+        y: Tensor = (F.silu(x @ w1.mT) * (x @ w3.mT)) @ w2.mT
+        return y
+
+
+class FlatExperts(Packed):
+    """All experts' rows stacked, [E*F, D]: w1 (gate) and v1 (up) are out_in, w2 (down) in_out (megablocks).
+
+    The axes differ, so Experts cannot name this layout: the checks find it by probing.
     """
 
     def allocate(self) -> None:
@@ -148,6 +191,5 @@ class FlatExperts(Packed):
         return {"w1": self.d_model, "v1": self.d_model, "w2": self.d_expert}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows [E, R, D] to [E, R, D]."""
         w1, v1, w2 = (w.view(self.n_experts, self.d_expert, self.d_model) for w in (self.w1, self.v1, self.w2))
         return (F.silu(x @ w1.mT) * (x @ v1.mT)) @ w2
