@@ -21,7 +21,7 @@ from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.capture import STEPS_PER_GRAPH, Captured
 from mue_check.training.noise import CLONES, gradient_noise
-from tests.models import foreign_routers as users
+from tests.models import user_routers as users
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
