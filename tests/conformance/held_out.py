@@ -117,9 +117,7 @@ RIGHT = {
     Importance: {},
     # normalizes only at a > 1, as DeepSeek's releases do
     variant(
-        Biased,
-        "BareAtOne",
-        forward=lambda m, x: Biased.forward(m, x) if m.top_k > 1 else m.scores(x).topk(1, dim=-1),
+        Biased, "BareAtOne", forward=lambda m, x: Biased.forward(m, x) if m.top_k > 1 else m.scores(x).topk(1, dim=-1)
     ): {"gate": "softmax"},
     MapOfOne: {"gate": "softmax", "weight_sum": "free", "top_k": 1},
     Jumps: {"weight_sum": "free"},

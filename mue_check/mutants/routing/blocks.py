@@ -19,10 +19,7 @@ def block_claim(router: type[gates.Gate], layout: Experts | None, name: str = "r
     claim = router.routing_spec
     bias = claim.selection_bias and f"{name}.{claim.selection_bias}"
     where = layout and replace(
-        layout,
-        up=f"experts.{layout.up}",
-        down=f"experts.{layout.down}",
-        gate=layout.gate and f"experts.{layout.gate}",
+        layout, up=f"experts.{layout.up}", down=f"experts.{layout.down}", gate=layout.gate and f"experts.{layout.gate}"
     )
     return replace(claim, router=name, selection_bias=bias, experts=where, **changes)
 

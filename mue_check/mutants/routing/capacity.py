@@ -4,12 +4,13 @@ Broken: rows 17 and 18 of the table of bugs. T tokens, E experts, a of them acti
 """
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mue_check.mutants.routing.gates import Gate, Weighted
+from mue_check.mutants.routing.gates import Gate, SwitchRouter, Weighted
 from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import RoutingSpec
 
@@ -54,14 +55,8 @@ class MegatronRouter(CapacityGate):
 class MegatronCapacityRouter(MegatronRouter):
     """The same with capacity: an expert keeps its most probable requests, a dropped one leaves its share unused."""
 
-    routing_spec = RoutingSpec(
-        kind="capacity",
-        gate="softmax",
-        order="select_first",
-        capacity_factor=1.0,
-        fp32_gate=True,
-        causal=False,  # a later token of greater probability takes an earlier one's place
-    )
+    # not causal: a later token of greater probability takes an earlier one's place
+    routing_spec = replace(MegatronRouter.routing_spec, kind="capacity", capacity_factor=1.0, causal=False)
 
     def route(self, logits: Tensor) -> Weighted:
         """Probabilities, 0 where dropped, and the map of the requests that were kept."""
@@ -74,15 +69,7 @@ class MegatronCapacityRouter(MegatronRouter):
 class SwitchCapacityRouter(CapacityGate):
     """Switch's one best expert with capacity, first come, first served (transformers' Switch)."""
 
-    routing_spec = RoutingSpec(
-        kind="capacity",
-        gate="softmax",
-        order="score_first",
-        weight_sum="free",
-        top_k=1,
-        capacity_factor=1.25,
-        fp32_gate=True,
-    )
+    routing_spec = replace(SwitchRouter.routing_spec, kind="capacity", capacity_factor=1.25)
 
     def forward(self, x: Tensor) -> Weighted:
         """Probabilities [T, E], 0 where not routed, and the map [T, E] of the requests that were kept."""
@@ -108,13 +95,8 @@ class CapacityNeverReached(SwitchCapacityRouter):
 class DeepSpeedRouter(CapacityGate):
     """Softmax, the best a, capacity by probability, normalized over the requests kept (DeepSpeed's topkgating)."""
 
-    routing_spec = RoutingSpec(
-        kind="capacity",
-        gate="softmax",
-        capacity_factor=1.25,
-        fp32_gate=True,
-        causal=False,  # a later token of greater probability takes an earlier one's place
-    )
+    # not causal: a later token of greater probability takes an earlier one's place
+    routing_spec = RoutingSpec(kind="capacity", gate="softmax", capacity_factor=1.25, fp32_gate=True, causal=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Auxiliary loss (1 at even load), combine [T, E, C], dispatch [T, E, C] bool and the requests [E]."""

@@ -175,13 +175,7 @@ class PanguRouter(Gate):
     """Softmax over all experts, the best of each of four groups, not normalized (Pangu Pro MoE, arXiv 2505.21411)."""
 
     routing_spec = RoutingSpec(
-        gate="softmax",
-        order="score_first",
-        weight_sum="free",
-        top_k=4,
-        groups=4,
-        per_group_k=1,
-        fp32_gate=True,
+        gate="softmax", order="score_first", weight_sum="free", top_k=4, groups=4, per_group_k=1, fp32_gate=True
     )
 
     def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
