@@ -125,13 +125,16 @@ class SeparateExperts(Packed):
     """w1 (gate), w2 (down) and w3 (up), each [E, out, in] (torchtitan)."""
 
     layout = Experts(up="w3", gate="w1", down="w2")
+    w1: Tensor
+    w2: Tensor
+    w3: Tensor
 
     def sizes(self, e: int, f: int, d: int) -> Sizes:
         return {"w1": ((e, f, d), d), "w2": ((e, d, f), f), "w3": ((e, f, d), d)}
 
     def matrices(self) -> tuple[Tensor, ...]:
         """w1, w2 and w3."""
-        return tuple(self.get_parameter(name) for name in ("w1", "w2", "w3"))
+        return self.w1, self.w2, self.w3
 
     def forward(self, x: Tensor) -> Tensor:
         w1, w2, w3 = (matrix.transpose(1, 2) for matrix in self.matrices())
@@ -165,10 +168,14 @@ class FlatExperts(Packed):
     The axes differ, so Experts cannot name this layout: the checks find it by probing.
     """
 
+    w1: Tensor
+    v1: Tensor
+    w2: Tensor
+
     def sizes(self, e: int, f: int, d: int) -> Sizes:
         return {"w1": ((e * f, d), d), "v1": ((e * f, d), d), "w2": ((e * f, d), f)}
 
     def forward(self, x: Tensor) -> Tensor:
         each = (self.n_experts, self.d_expert, self.d_model)
-        w1, v1, w2 = (self.get_parameter(name).view(each) for name in ("w1", "v1", "w2"))
+        w1, v1, w2 = (matrix.view(each) for matrix in (self.w1, self.v1, self.w2))
         return (F.silu(x @ w1.mT) * (x @ v1.mT)) @ w2
