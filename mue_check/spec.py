@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mue_check.errors import SpecError
 from mue_check.loads import Load, parse_load, read_load, require_target
-from mue_check.routing.variants import BALANCES, get_router
+from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.variants import BALANCES, get_variant
 
 REFERENCE_HEAD_WIDTH = 16
 """Where attention by 1/d_head and by 1/sqrt(d_head) agree."""
@@ -76,36 +77,40 @@ class Experts:
 
     def _require_routable(self) -> None:
         """Router, groups and balance must go together."""
-        kind = get_router(self.router)
-        if kind.most_activated is not None and self.activated > kind.most_activated:
+        variant, claim = get_variant(self.router), self.claim
+        fixed = variant.fixed_activated
+        if fixed is not None and self.activated > fixed:
+            raise SpecError(f"{self.notation}: router {self.router!r} activates at most {fixed} expert(s) per token")
+        if self.activated < (fixed or 1) or not claim.takes(self.total, self.activated):
             raise SpecError(
-                f"{self.notation}: router {self.router!r} activates at most {kind.most_activated} expert(s) per token"
+                f"{self.notation}: router {self.router!r} claims to activate at least {fixed or 1}, from "
+                f"{claim.group_limit or claim.groups} of {claim.groups} group(s)"
             )
-        if self.activated < kind.least_activated or not kind.takes(self.total, self.activated):
-            raise SpecError(
-                f"{self.notation}: router {self.router!r} claims to activate at least {kind.least_activated}, from "
-                f"{kind.group_limit or kind.own_groups} of {kind.own_groups} group(s)"
-            )
-        if self.groups > 1 and not kind.grouped:
+        if self.groups > 1 and not variant.grouped:
             raise SpecError(
                 f"{self.notation}: router {self.router!r} does not take a/G of each group: leave groups G at 1"
             )
         if self.balance not in BALANCES:
             raise SpecError(f"unknown balance {self.balance!r}: allowed are {', '.join(BALANCES)}")
-        if self.balance != "none" and not kind.scored:
+        if self.balance != "none" and not variant.scored:
             raise SpecError(
                 f"{self.notation}: balance {self.balance!r} has no meaning with router {self.router!r}, "
                 "whose load does not follow scores: use balance none"
             )
         if self.load:
-            if not kind.scored and self.router != "content_blind":
+            if not variant.scored and not variant.by_place:
                 raise SpecError(
                     f"{self.notation}: load {self.load!r} has no meaning with router {self.router!r}, "
                     "whose load does not follow scores"
                 )
-            if self.balance != "selection_bias" and kind.scored:
+            if self.balance != "selection_bias" and variant.scored:
                 raise SpecError(f"{self.notation}: load {self.load!r} is reached by balance=selection_bias: set it")
             require_target(self.target_load, activated=self.activated, groups=self.groups)
+
+    @property
+    def claim(self) -> RoutingSpec:
+        """What the router claims in this mixture."""
+        return get_variant(self.router).claim_at(self.total, self.activated, self.groups)
 
     @property
     def target_load(self) -> Load:
@@ -141,15 +146,14 @@ class Experts:
 
     @property
     def weight_sum(self) -> float | None:
-        """What the active weights of a token sum to where the rule knows what to do with it; None elsewhere."""
-        kind = get_router(self.router)
-        return {"one": 1.0, "groups": float(self.groups * kind.own_groups), "free": None}[kind.weight_sum]
+        """What the rule takes as the sum of a token's active weights: 1, or 1 for each group; None for any other."""
+        claim = self.claim
+        return claim.expected_sum() if claim.weight_sum in ("one", "groups", 1) else None
 
     @property
     def claimed_sum(self) -> float | None:
-        """What every token's active weights sum to by the router's own claim; None where it claims nothing."""
-        kind = get_router(self.router)
-        return None if kind.drops else kind.scale or self.weight_sum
+        """The sum that the router claims for every token; None where it claims none, or where tokens lose experts."""
+        return self.claim.expected_sum() if self.claim.kind == "token_choice" else None
 
     def __str__(self) -> str:
         router = f",router={self.router}" if self.router != "sigmoid_norm" else ""
@@ -351,7 +355,7 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
         router, load = (draft.words.get(key, getattr(feed_forward, key)) for key in ("router", "load"))
         if load and Path(load).is_file():  # the numbers themselves are what is measured and recorded
             load = "/".join(f"{share:.6g}" for share in read_load(load, feed_forward.total))
-        steered = "selection_bias" if load and get_router(router).scored else feed_forward.balance
+        steered = "selection_bias" if load and get_variant(router).scored else feed_forward.balance
         feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", steered), load=load)
     model = ModelSpec(
         width=width,

@@ -22,7 +22,7 @@ ATTRIBUTE = "routing_spec"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class ExpertLayout:
     """Where a block keeps its experts' weights, for blocks whose layout cannot be found by probing.
 
     ``up``, ``gate`` and ``down`` are dotted names of parameters; ``gate`` is None without one, ``up`` alone may hold
@@ -83,7 +83,7 @@ class RoutingSpec:
     auxiliary_loss: str | None = None
     router: str | None = None
     returns: Mapping[Field, int | str] = field(default_factory=dict)
-    experts: Experts | None = None
+    experts: ExpertLayout | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", Kind), ("gate", Gate), ("order", Order)):
@@ -94,7 +94,9 @@ class RoutingSpec:
         _require(self, "fp32_gate", self.fp32_gate is None or isinstance(self.fp32_gate, bool), "true or false")
         for name in ("selection_bias", "auxiliary_loss", "router"):
             _require(self, name, getattr(self, name) is None or _name(getattr(self, name)), "a name")
-        _require(self, "experts", self.experts is None or isinstance(self.experts, Experts), "a table: up, down, ...")
+        _require(
+            self, "experts", self.experts is None or isinstance(self.experts, ExpertLayout), "a table: up, down, ..."
+        )
         number = isinstance(self.weight_sum, int | float) and not isinstance(self.weight_sum, bool)
         named = self.weight_sum in ("one", "groups", "free")
         _require(self, "weight_sum", named or (number and _positive(self.weight_sum)), "one, groups, free or a number")
@@ -122,8 +124,19 @@ class RoutingSpec:
         """Whether tokens choose without regard to one another."""
         return self.kind in ("token_choice", "variable")
 
+    @property
+    def fixed_activated(self) -> int | None:
+        """The one number of activated experts that is claimed; None where any number will do."""
+        return self.groups * self.per_group_k if self.per_group_k else self.top_k
+
+    def takes(self, total: int, activated: int) -> bool:
+        """Whether a token has a choice of ``activated`` experts among ``total`` at all."""
+        size, rest = divmod(total, self.groups)
+        reach = size * (self.group_limit or self.groups)
+        return rest == 0 and activated <= reach and (self.group_limit is None or size >= 2)
+
     def expected_sum(self) -> float | None:
-        """What a token's active weights sum to by this claim; None where anything may come out."""
+        """The claimed sum of a token's active weights; None where any sum is claimed."""
         if self.weight_sum == "free":
             return None
         if self.weight_sum == "groups":
@@ -156,11 +169,11 @@ def claim_of(values: Mapping[str, Any] | RoutingSpec, where: str) -> RoutingSpec
     values = dict(values)
     try:
         if isinstance(values.get("experts"), Mapping):
-            known = _known(values["experts"], Experts, f"{where} [experts]")
+            known = _known(values["experts"], ExpertLayout, f"{where} [experts]")
             missing = [key for key in ("up", "down") if key not in known]
             if missing:
                 raise ClaimError(f"{where} [experts]: {missing[0]} is missing")
-            values["experts"] = Experts(**known)
+            values["experts"] = ExpertLayout(**known)
         return RoutingSpec(**_known(values, RoutingSpec, where))
     except TypeError as error:
         raise ClaimError(f"{where}: {error}") from None
@@ -174,7 +187,7 @@ def _known(values: Mapping[str, Any], owner: type, where: str) -> dict[str, Any]
     return dict(values)
 
 
-def _require(owner: Experts | RoutingSpec, name: str, ok: bool, allowed: str) -> None:
+def _require(owner: ExpertLayout | RoutingSpec, name: str, ok: bool, allowed: str) -> None:
     if not ok:
         raise ClaimError(f"{type(owner).__name__}.{name}={getattr(owner, name)!r}: must be {allowed}")
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, first_line
+from mue_check.routing.builtin import builtin_router
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
 
 CandidateKind = Literal["router", "block"]
@@ -95,8 +96,6 @@ def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
 def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = None) -> Candidate:
     """What ``module:factory``, ``file.py:factory`` or ``builtin:NAME`` names; ClaimError when there is nothing."""
     if name.startswith("builtin:"):
-        from mue_check.conformance.builtin import builtin_router
-
         if kind != "router":
             raise ClaimError(f"{name}: there are built-in routers, no blocks")
         return candidate_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
@@ -179,9 +178,3 @@ def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
     except TypeError:
         raise TypeError(f"the factory takes {signature}; it is called with ({', '.join(sizes)})") from None
     return factory(*sizes.values())
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line of at most 200 characters."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0][:200]

@@ -9,14 +9,14 @@ from mue_check import HyperParameters, Scenario, TrainSpec, get_rule, parse_scen
 from mue_check.data import load_corpus
 from mue_check.execute.batches import measure
 from mue_check.execute.memory import MARGIN, bytes_of_a_run
-from mue_check.models.content_blind import content_blind, place_keys
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.models.routing import route
 from mue_check.models.user_router.load import add_router
 from mue_check.models.user_router.stacked import LOADED
 from mue_check.precision import Precision
 from mue_check.records import Cell
+from mue_check.routing.content_blind import content_blind, place_keys
 from mue_check.routing.factory import Factory, candidate_of
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.capture import STEPS_PER_GRAPH, Captured

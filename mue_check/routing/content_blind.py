@@ -9,8 +9,7 @@ Integers below 2^32 held in int64: no product overflows, so every machine draws 
 import torch
 from torch import Tensor
 
-from mue_check.models.choice import Routing, select
-from mue_check.spec import Experts
+from mue_check.routing.choice import Mixture, TokenChoice, select
 
 _MASK = 2**32 - 1
 _STEP = 0x9E3779B9
@@ -31,17 +30,17 @@ def place_keys(tokens_RBT: Tensor) -> Tensor:
     return mix((sequence + position * _STEP) & _MASK).flatten(1)
 
 
-def content_blind(key_RM: Tensor, layer: int, experts: Experts, dtype: torch.dtype) -> Routing:
+def content_blind(key_RM: Tensor, layer: int, experts: Mixture, dtype: torch.dtype) -> TokenChoice:
     """a/G different experts of each group, all sets alike likely (or drawn to the target load), weights 1/a."""
     expert = torch.arange(experts.total, device=key_RM.device)
     key_RM1 = mix((key_RM + layer * _STEP) & _MASK).unsqueeze(-1)
     hashes_RME = mix((key_RM1 + expert * _STEP) & _MASK)
     # the order of N hashes is a random permutation: its first a are a set drawn without replacement
-    indices = draw_with_load(hashes_RME, experts) if experts.load else select(hashes_RME, experts).indices
-    return Routing(torch.full(indices.shape, 1 / experts.activated, dtype=dtype, device=indices.device), indices)
+    indices = draw_with_load(hashes_RME, experts) if experts.target_load else select(hashes_RME, experts).indices
+    return TokenChoice(torch.full(indices.shape, 1 / experts.activated, dtype=dtype, device=indices.device), indices)
 
 
-def draw_with_load(hashes_RME: Tensor, experts: Experts) -> Tensor:
+def draw_with_load(hashes_RME: Tensor, experts: Mixture) -> Tensor:
     """[R, M, K]: a/G different experts of each group, expert e with probability a p_e exactly.
 
     Systematic sampling (W. G. Madow, 1949) in a random order: experts lie end to end on a line, each a p_e long, and
