@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mue_check.errors import SpecError
 from mue_check.loads import Load, parse_load, read_load, require_target
+from mue_check.routing.choice import Mixture
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.variants import BALANCES, get_variant
 
@@ -46,7 +47,7 @@ class Dense:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class Experts(Mixture):
     """A mixture: ``total`` routed experts (N), ``activated`` per token (a), each ``hidden`` wide (h).
 
     ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
@@ -55,10 +56,7 @@ class Experts:
     (``loads.parse_load``): by the selection bias, or by the draw of content_blind; empty is not steered.
     """
 
-    total: int
-    activated: int
     hidden: int
-    groups: int = 1
     shared: int = 0
     router: str = "sigmoid_norm"
     balance: str = "none"

@@ -1,25 +1,13 @@
 """The built-in variants as modules with the signature of a user's router, so that both pass through the same checks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mue_check.errors import ClaimError
-from mue_check.routing.choice import DenseChoice
+from mue_check.routing.choice import DenseChoice, Mixture
 from mue_check.routing.variants import Variant, get_variant, route
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuiltinMixture:
-    """The sizes of one built-in router (``choice.Mixture``)."""
-
-    router: str
-    total: int
-    activated: int
-    groups: int
-    target_load: tuple[float, ...] = ()
 
 
 class BuiltinRouter(nn.Module):
@@ -28,7 +16,7 @@ class BuiltinRouter(nn.Module):
     def __init__(self, variant: Variant, d_model: int, n_experts: int, top_k: int) -> None:
         super().__init__()
         groups = variant.claim.groups if variant.grouped else 1
-        self.experts = BuiltinMixture(router=variant.name, total=n_experts, activated=top_k, groups=groups)
+        self.experts = Mixture(router=variant.name, total=n_experts, activated=top_k, groups=groups)
         self.weight = nn.Parameter(torch.randn(n_experts, d_model) / d_model**0.5)
         if variant.claim.selection_bias:
             self.register_buffer(variant.claim.selection_bias, torch.zeros(n_experts))

@@ -7,34 +7,28 @@ tensor is made: specs and records read the names of the variants without it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Mixture(Protocol):
-    """What a router must know of the experts that it chooses from (``spec.Experts``)."""
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What a router must know of the experts that it chooses from; ``spec.Experts`` adds all else.
 
-    @property
-    def router(self) -> str:
-        """The name of the routing variant."""
+    ``total`` routed experts (N), ``activated`` per token (a), of which each of ``groups`` (G) gives a/G.
+    """
 
-    @property
-    def total(self) -> int:
-        """N: how many routed experts there are."""
-
-    @property
-    def activated(self) -> int:
-        """a: how many experts each token takes."""
-
-    @property
-    def groups(self) -> int:
-        """G: each token takes a/G experts of every group."""
+    router: str
+    total: int
+    activated: int
+    groups: int = 1
 
     @property
     def target_load(self) -> tuple[float, ...]:
         """Each expert's share of all assignments; empty where the load is not steered."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,6 @@ class Variant:
     """
 
     name: str
-    summary: str
-    source: str
     claim: RoutingSpec
     choose: Callable[[RouterInput, Mixture], Choice] | None = None
     """None for a user's router, which is a module."""
@@ -94,8 +92,13 @@ def softmax_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
     return TokenChoice(logits_RME.gather(-1, indices).softmax(-1), indices)
 
 
-def softmax_free(given: RouterInput, experts: Mixture) -> TokenChoice:
-    """Softmax over all experts, top a/G of each group, weighted by probability."""
+def switch(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Softmax over all experts, the best one, weighted by its probability (arXiv 2101.03961)."""
+    return select(given.logits_RME.softmax(-1), experts, given.bias_RE)
+
+
+def moge(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Softmax over all experts, top a/G of each group, weighted by probability (Pangu Pro MoE, arXiv 2505.21411)."""
     return select(given.logits_RME.softmax(-1), experts, given.bias_RE)
 
 
@@ -159,80 +162,30 @@ def normalized(weights: Tensor) -> Tensor:
 
 _SIGMOID = RoutingSpec(gate="sigmoid", fp32_gate=True, selection_bias="selection_bias")
 _SOFTMAX = replace(_SIGMOID, gate="softmax")
-VARIANTS: dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        Variant(
-            name="sigmoid_norm",
-            summary="sigmoid scores, top a, weights normalized over all active experts",
-            source="arXiv 2605.23893",
-            claim=_SIGMOID,
-            choose=sigmoid_norm,
-        ),
-        Variant(
-            name="sigmoid_group_norm",
-            summary="sigmoid scores, top a/G of each group, each group's weights normalized by itself",
-            source="arXiv 2605.23893, per-group normalization",
-            claim=replace(_SIGMOID, weight_sum="groups", groups=2, per_group_k=2),
-            choose=sigmoid_group_norm,
-        ),
-        Variant(
-            name="softmax_norm",
-            summary="softmax over all experts, top a, weights normalized over the active ones",
-            source="Mixtral, arXiv 2401.04088",
-            claim=_SOFTMAX,
-            choose=softmax_norm,
-        ),
-        Variant(
-            name="switch",
-            summary="softmax over all experts, the one best expert, weighted by its probability",
-            source="Switch Transformer, arXiv 2101.03961",
-            claim=replace(_SOFTMAX, weight_sum="free", top_k=1),
-            choose=softmax_free,
-            grouped=False,
-        ),
-        Variant(
-            name="deepseek_v3",
-            summary="sigmoid scores, selection within the best groups, normalized, then times 2.5; one shared expert",
-            source="DeepSeek-V3, arXiv 2412.19437",
-            claim=replace(_SIGMOID, weight_sum=DEEPSEEK_SCALE, groups=4, group_limit=2),
-            choose=deepseek_v3,
-            grouped=False,
-            groups_at=deepseek_groups,
-            shared=1,
-        ),
-        Variant(
-            name="moge",
-            summary="softmax over all experts, top a/G of each group, weights not normalized",
-            source="Pangu Pro MoE, arXiv 2505.21411",
-            claim=replace(_SOFTMAX, weight_sum="free", groups=2, per_group_k=1),
-            choose=softmax_free,
-        ),
-        Variant(
-            name="expert_choice",
-            summary="each expert takes its best tokens, a/N of the batch, weighted by softmax over experts",
-            source="arXiv 2202.09368",
-            claim=replace(_SOFTMAX, kind="expert_choice", weight_sum="free", causal=False, selection_bias=None),
-            choose=expert_choice,
-            grouped=False,
-        ),
-        Variant(
-            name="sigmoid_mean",
-            summary="sigmoid scores, top a, the weighted sum divided by a",
-            source="DMFT-MoE, arXiv 2601.20205",
-            claim=replace(_SIGMOID, weight_sum="free"),
-            choose=sigmoid_mean,
-        ),
-        Variant(
-            name="content_blind",
-            summary="experts drawn by a hash of sequence and place, equal weights: routing that learns nothing",
-            source="a control",
-            claim=RoutingSpec(causal=False),
-            choose=content_blind,
-            by_place=True,
-        ),
-    )
-}
+_EXPERT_CHOICE = replace(_SOFTMAX, kind="expert_choice", weight_sum="free", causal=False, selection_bias=None)
+_ALL = (
+    Variant(name="sigmoid_norm", claim=_SIGMOID, choose=sigmoid_norm),
+    Variant(
+        name="sigmoid_group_norm",
+        claim=replace(_SIGMOID, weight_sum="groups", groups=2, per_group_k=2),
+        choose=sigmoid_group_norm,
+    ),
+    Variant(name="softmax_norm", claim=_SOFTMAX, choose=softmax_norm),
+    Variant(name="switch", claim=replace(_SOFTMAX, weight_sum="free", top_k=1), choose=switch, grouped=False),
+    Variant(
+        name="deepseek_v3",
+        claim=replace(_SIGMOID, weight_sum=DEEPSEEK_SCALE, groups=4, group_limit=2),
+        choose=deepseek_v3,
+        grouped=False,
+        groups_at=deepseek_groups,
+        shared=1,
+    ),
+    Variant(name="moge", claim=replace(_SOFTMAX, weight_sum="free", groups=2, per_group_k=1), choose=moge),
+    Variant(name="expert_choice", claim=_EXPERT_CHOICE, choose=expert_choice, grouped=False),
+    Variant(name="sigmoid_mean", claim=replace(_SIGMOID, weight_sum="free"), choose=sigmoid_mean),
+    Variant(name="content_blind", claim=RoutingSpec(causal=False), choose=content_blind, by_place=True),
+)
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
 
 
 class LoadedRouter(Protocol):
@@ -262,9 +215,7 @@ def get_variant(name: str) -> Variant:
     if name in USER_ROUTERS:
         return USER_ROUTERS[name].variant
     if is_users(name):
-        claim = RoutingSpec(weight_sum="free")
-        summary = "a user's router, not loaded here"
-        return Variant(name=name, summary=summary, source="a record", claim=claim, grouped=False)
+        return Variant(name=name, claim=RoutingSpec(weight_sum="free"), grouped=False)
     raise SpecError(f"unknown router {name!r}: allowed are {', '.join(VARIANTS)}")
 
 

@@ -20,7 +20,7 @@ from mue_check.models.user_router.trial import try_isolated
 from mue_check.mutants.routing import misbehaving
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
-from mue_check.routing.variants import USER_ROUTERS, VARIANTS, get_variant, is_users
+from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
 from mue_check.rules import Role
 from mue_check.tiers import get_tier
 from tests.models import foreign_routers as users
@@ -48,7 +48,7 @@ def test_a_name_holds_the_source(tmp_path: Path) -> None:
     name = load_router("my router.py:Sigmoid", tmp_path).name
     assert name.startswith("my-router-Sigmoid-")
     assert is_users(name)
-    assert get_variant(name).source == "my router.py:Sigmoid"
+    assert loaded_router(name).candidate.name == "my router.py:Sigmoid"
     again = tmp_path / "elsewhere"
     again.mkdir()
     file.rename(again / file.name)

@@ -37,8 +37,7 @@ def add_router(candidate: Candidate, named: str = "") -> UserRouter:
     stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
     readable = re.sub(r"\W+", "-", f"{stem}-{attribute}").strip("-")[:_LONGEST]
     name = f"{readable}-{digits(source_hash(candidate.factory, named), repr(candidate.claim))}"
-    claim = candidate.claim
-    variant = Variant(name=name, summary=str(claim), source=candidate.name, claim=claim, grouped=False)
+    variant = Variant(name=name, claim=candidate.claim, grouped=False)
     router = USER_ROUTERS[name] = UserRouter(variant=variant, candidate=candidate, named=named)
     return router
 
