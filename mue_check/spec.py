@@ -1,4 +1,4 @@
-"""What is trained, in the field's own terms: ModelSpec, TrainSpec, and the one-line notation of both.
+"""ModelSpec and TrainSpec, the model and its training in standard terms, and their one-line notation.
 
 Notation of experts: ``<N>e<a>a<G>g<s>s`` = N routed experts, a activated per token, G groups, s shared
 experts; parts that are 1 (groups) or 0 (shared) are left out, e.g. ``128e8a1s`` (arXiv 2605.23893).
@@ -16,12 +16,12 @@ from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.variants import BALANCES, get_variant
 
 REFERENCE_HEAD_WIDTH = 16
-"""Where attention by 1/d_head and by 1/sqrt(d_head) agree."""
+"""The head width at which attention scaled by 1/d_head and by 1/sqrt(d_head) agree."""
 _NOTATION = re.compile(r"(?P<n>\d+)e(?P<a>\d+)a(?:(?P<g>\d+)g)?(?:(?P<s>\d+)s)?")
 
 
 def require_positive(owner: object, *names: str) -> None:
-    """Refuse fields that are not whole numbers of at least 1."""
+    """Refuse fields that are not integers of at least 1."""
     for name in names:
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -52,8 +52,8 @@ class Experts(Mixture):
 
     ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
     experts of the same width see every token. ``activated == total`` is a Dense MoE. ``router`` names the
-    routing variant, ``balance`` what evens its load out. ``load`` is what the load is steered to
-    (``loads.parse_load``): by the selection bias, or by the draw of content_blind; empty is not steered.
+    routing variant, ``balance`` the method that evens out its load. ``load`` is the target load
+    (``loads.parse_load``), reached by the selection bias or by the draw of content_blind; empty for none.
     """
 
     hidden: int
@@ -74,7 +74,7 @@ class Experts(Mixture):
         self._require_routable()
 
     def _require_routable(self) -> None:
-        """Router, groups and balance must go together."""
+        """Refuse a router, groups and a balance that do not fit together."""
         variant, claim = get_variant(self.router), self.claim
         fixed = variant.fixed_activated
         if fixed is not None and self.activated > fixed:
@@ -112,7 +112,7 @@ class Experts(Mixture):
 
     @property
     def target_load(self) -> Load:
-        """Shares of all assignments that the load is steered to, by expert; empty where it is not."""
+        """Each expert's target share of all assignments; empty without a target load."""
         return parse_load(self.load, experts=self.total, groups=self.groups) if self.load else ()
 
     @classmethod
@@ -132,7 +132,7 @@ class Experts(Mixture):
 
     @property
     def notation(self) -> str:
-        """The shortest text that ``from_notation`` reads back."""
+        """The shortest text from which ``from_notation`` makes the same experts."""
         groups = f"{self.groups}g" if self.groups != 1 else ""
         shared = f"{self.shared}s" if self.shared else ""
         return f"{self.total}e{self.activated}a{groups}{shared}"
@@ -183,7 +183,7 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int:
-        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), met or not; embeddings and routers apart."""
+        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), active or not, without embeddings and routers."""
         ffn = self.feed_forward
         width = ffn.hidden if isinstance(ffn, Dense) else (ffn.total + ffn.shared) * ffn.hidden
         return self.depth * (4 * self.width**2 + 3 * self.width * width)
@@ -224,9 +224,9 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What a transfer rule looks at: a model, its tokens per step (B) and its number of steps (T).
+    """The input of a transfer rule: a model, its tokens per step (B) and its number of steps (T).
 
-    Any B and T will do as a pair of numbers: rules use their ratios between two scenarios alone.
+    Rules use only the ratios of B and T between two scenarios.
     """
 
     model: ModelSpec
@@ -263,7 +263,7 @@ _WORDS = ("experts", "router", "balance", "load")
 
 @dataclass(kw_only=True)
 class _Draft:
-    """Numbers by SPEC key, before they are known to describe anything."""
+    """Numbers and words by SPEC key, not yet checked."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
@@ -286,14 +286,14 @@ class _Draft:
 def parse_scenario(text: str, *, default: Scenario | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> Scenario:
     """Read a SPEC: ``key=value`` pairs joined by commas, or the path of a TOML file with the same keys.
 
-    What the text leaves out is taken from ``default`` (a target takes it from its reference). An
-    expert width that is given nowhere is the model's width d, a head width ``head_width``. Raises SpecError.
+    ``default`` supplies the keys that the text leaves out (a target takes them from its reference). Without a
+    default, the expert width is the model's width d, and the head width is ``head_width``. Raises SpecError.
     """
     return _build(_read(text), text, default, head_width)
 
 
 def says_head_width(text: str) -> bool:
-    """Whether a SPEC gives dh. Raises SpecError."""
+    """Whether a SPEC sets the head width, dh. Raises SpecError."""
     return "dh" in _read(text).numbers
 
 
@@ -351,7 +351,7 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
         if isinstance(feed_forward, Dense):
             raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, and its feed-forward is dense")
         router, load = (draft.words.get(key, getattr(feed_forward, key)) for key in ("router", "load"))
-        if load and Path(load).is_file():  # the numbers themselves are what is measured and recorded
+        if load and Path(load).is_file():  # cells record the numbers, not the path
             load = "/".join(f"{share:.6g}" for share in read_load(load, feed_forward.total))
         steered = "selection_bias" if load and get_variant(router).scored else feed_forward.balance
         feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", steered), load=load)

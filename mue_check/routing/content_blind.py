@@ -1,9 +1,9 @@
-"""Experts drawn by a hash of the whole sequence and the place in it: the control whose routing learns nothing.
+"""Experts drawn by a hash of the whole sequence and the place in it: a control whose routing learns nothing.
 
-Not of the prefix, which at the first place is one token: each expert would meet a few symbols there and no others,
-and gamma came out at 0.40 in place of 0.50 (docs/choices.md). Later tokens are in the hash, and say nothing by it.
+The hash covers more than the prefix: at the first place the prefix is one token, so each expert would see a few symbols
+only, and gamma came out at 0.40 instead of 0.50 (docs/choices.md). The hash of later tokens reveals nothing about them.
 
-Integers below 2^32 held in int64: no product overflows, so every machine draws the same experts.
+Integers are below 2^32 and stored in int64, so no product overflows and every machine draws the same experts.
 """
 
 import torch

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mue_check.routing.adapter import Path
+from mue_check.routing.canonical import from_expert_choice, from_token_choice
 from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice
 
 Returned = Mapping[str, Tensor]
@@ -42,13 +43,9 @@ class Reading:
             kind = ExpertChoice if self.by_expert else TokenChoice
             # none was dropped when it was tried; an index out of range would end a CUDA process
             return kind(weights.masked_fill(dropped, 0), indices.masked_fill(dropped, 0))
-        slots = indices.masked_fill(dropped, top)
-        rows = weights.new_zeros(*weights.shape[:2], top + 1)
-        matrix = rows.scatter_add(-1, slots, weights)[..., :top]
-        met = rows.scatter(-1, slots, 1)[..., :top] > 0
-        if self.by_expert:
-            matrix, met = matrix.transpose(1, 2), met.transpose(1, 2)
-        return DenseChoice(matrix, met)
+        read = from_expert_choice if self.by_expert else from_token_choice
+        matrix, times = read(weights, indices.masked_fill(dropped, top), top)
+        return DenseChoice(matrix, times > 0)
 
 
 def part_at(returned: object, path: Path) -> Tensor:
