@@ -26,14 +26,16 @@ def route(
     bias_RE: Tensor | None = None,
     place_RM: Tensor | None = None,
     layer: int = 0,
+    expected_E: Tensor | None = None,
 ) -> AnyRouting:
-    """The choice of ``experts.router``. ``place_RM`` (``place_keys``) and ``layer`` are for content_blind alone."""
+    """The choice of ``experts.router``. Only content_blind uses ``place_RM`` (``place_keys``), ``layer`` and
+    ``expected_E`` (``expected_draws``)."""
     if experts.router == "expert_choice":
         return expert_choice(logits_RME, experts)
     if experts.router == "content_blind":
         if place_RM is None:
             raise ValueError("content_blind routes by place: pass place_RM=place_keys(tokens)")
-        return content_blind(place_RM, layer, experts, logits_RME.dtype)
+        return content_blind(place_RM, layer, experts, logits_RME.dtype, expected_E)
     return BY_SCORE[experts.router](logits_RME, experts, bias_RE)
 
 
