@@ -19,9 +19,9 @@ from torch import Tensor
 from mue_check.data import load_corpus
 from mue_check.execute.process import prepare_process
 from mue_check.models.balancing import LayerRouting
-from mue_check.models.choice import assignments
 from mue_check.models.load_steering import LoadSteering
-from mue_check.models.routing import route
+from mue_check.routing.choice import assignments
+from mue_check.routing.variants import route
 from mue_check.rules import get_rule
 from mue_check.spec import Experts, Scenario, parse_scenario
 from mue_check.tiers import get_tier

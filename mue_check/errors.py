@@ -47,3 +47,9 @@ class TimingError(MueCheckError):
 
 class UnreadableError(ClaimError):
     """What a candidate does could not be found out, which says nothing against it; the message says what to declare."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:200]

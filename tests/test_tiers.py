@@ -7,7 +7,7 @@ from mue_check import SpecError, get_rule
 from mue_check.axes import AXES, Ladder, heldout_ladder, parse_axes
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.laws import LAWS
-from mue_check.routing.variants import BALANCES, ROUTERS
+from mue_check.routing.variants import BALANCES, VARIANTS
 from mue_check.rules import RULES
 from mue_check.sigma0.ladders import load_label, load_use
 from mue_check.spec import Dense, Experts, Scenario, parse_scenario
@@ -95,7 +95,7 @@ def test_a_batch_that_is_no_whole_number_is_refused() -> None:
         rung.train(get_tier("cpu").task("markov", "noise").train)
 
 
-ROUTINGS = [(name, b) for name, router in ROUTERS.items() for b in BALANCES if router.scored or b == "none"]
+ROUTINGS = [(name, b) for name, router in VARIANTS.items() for b in BALANCES if router.scored or b == "none"]
 
 
 @pytest.mark.parametrize(("router", "balance"), ROUTINGS)
@@ -105,7 +105,7 @@ def test_every_ladder_takes_every_router_or_is_left_out(router: str, balance: st
         routed = ladder.with_routing(router, balance)
         if routed is None:
             # what limits the active experts or adds to them asks another question of these; the laboratory has its own
-            limits = ROUTERS[router].most_activated or ROUTERS[router].shared
+            limits = VARIANTS[router].fixed_activated or VARIANTS[router].shared
             assert limits or ladder.name == "routing_hybrids" or ladder.axis == "sigma0"
             continue
         for rung in routed.rungs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mue_check.errors import SpecError
-from mue_check.routing.variants import Router, get_router
+from mue_check.routing.variants import Variant, get_variant
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 Question = Literal["drift", "scales", "speed", "noise"]
@@ -101,8 +101,8 @@ class Ladder:
             return self  # the rule's own, and a hybrid keeps its normalization
         if self.steered_router or self.asks == {"noise"}:
             return None
-        kind = get_router(router)
-        pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, kind, balance))]
+        variant = get_variant(router)
+        pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, variant, balance))]
         if not pairs or pairs[0][0] != self.reference:
             return None
         before = [rung for rung, _ in pairs]
@@ -124,19 +124,19 @@ def _active_widths(rungs: Sequence[Rung]) -> set[int]:
     return {rung.model.feed_forward.active_width for rung in rungs}
 
 
-def _routed(rung: Rung, kind: Router, balance: str) -> Rung | None:
+def _routed(rung: Rung, variant: Variant, balance: str) -> Rung | None:
     old = rung.model.feed_forward
     if not isinstance(old, Experts):
         return rung
-    activated = max(kind.least_activated, min(old.activated, kind.most_activated or old.activated))
-    if not kind.takes(old.total, activated):
+    activated = variant.fixed_activated or old.activated
+    if not variant.claim_at(old.total, activated).takes(old.total, activated):
         return None
     new = replace(
         old,
         activated=activated,
-        groups=old.groups if kind.grouped and activated % old.groups == 0 else 1,
-        shared=max(old.shared, kind.shared),
-        router=kind.name,
+        groups=old.groups if variant.grouped and activated % old.groups == 0 else 1,
+        shared=max(old.shared, variant.shared),
+        router=variant.name,
         balance=balance,
     )
     label = rung.label.replace(old.notation, new.notation).removesuffix("-per-group")

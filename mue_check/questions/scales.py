@@ -14,7 +14,7 @@ from mue_check.questions.arm import Arm
 from mue_check.questions.comparison import Side
 from mue_check.questions.stored import judge_coordinates, law_rungs, side_table
 from mue_check.questions.study import Study, side_of
-from mue_check.routing.variants import get_router
+from mue_check.routing.variants import get_variant
 from mue_check.rules import Prescription
 from mue_check.spec import Experts
 
@@ -67,7 +67,7 @@ def _is_prescribed(ladder: Ladder) -> bool:
     A router that claims no sum is not broken; what it does to the scales is a finding.
     """
     mixtures = [rung.model.feed_forward for rung in ladder.rungs if isinstance(rung.model.feed_forward, Experts)]
-    return all(e.weight_sum is not None and get_router(e.router).scored for e in mixtures)
+    return all(e.weight_sum is not None and get_variant(e.router).scored for e in mixtures)
 
 
 def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> Answer[EarlyComparison]:

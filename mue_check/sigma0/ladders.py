@@ -14,7 +14,7 @@ from mue_check.axes.ladder import Ladder, Question, Rung
 from mue_check.axes.scale import dense
 from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
-from mue_check.routing.variants import get_router
+from mue_check.routing.variants import get_variant
 from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
 
 SIGMA0 = "sigma0"
@@ -55,7 +55,7 @@ def probed_load(label: str) -> tuple[str, float]:
 
 def steered(experts: Experts, load: str) -> Experts:
     """The same experts with that target load; SpecError where it is not feasible."""
-    balance = "selection_bias" if get_router(experts.router).scored else "none"
+    balance = "selection_bias" if get_variant(experts.router).scored else "none"
     return replace(experts, load=load, balance=balance)
 
 

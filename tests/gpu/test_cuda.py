@@ -9,14 +9,14 @@ from mue_check import HyperParameters, Scenario, TrainSpec, get_rule, parse_scen
 from mue_check.data import load_corpus
 from mue_check.execute.batches import measure
 from mue_check.execute.memory import MARGIN, bytes_of_a_run
-from mue_check.models.content_blind import content_blind, expected_draws, place_keys
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.models.routing import route
 from mue_check.models.user_router.load import add_router
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.models.user_router.loaded import loaded_router
 from mue_check.precision import Precision
 from mue_check.records import Cell
+from mue_check.routing.content_blind import content_blind, expected_draws, place_keys
 from mue_check.routing.factory import Factory, candidate_of
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.capture import STEPS_PER_GRAPH, Captured, capture
@@ -182,14 +182,14 @@ def test_a_users_router_is_captured_or_trains_step_by_step(
 ) -> None:
     router = add_router(candidate_of("router", factory, name=f"users:{factory.__name__}")).name
     if not known:  # the guard sees nothing, and the capture itself breaks
-        monkeypatch.setattr("mue_check.models.user_router.stacked.Foreign.capture_trouble", lambda self, shape: "")
+        monkeypatch.setattr("mue_check.models.user_router.loaded.UserRouter.capture_trouble", lambda self, shape: "")
     captured, eager = build(f"16e4a1s,h=8,router={router}"), build(f"16e4a1s,h=8,router={router}")
     captured.advance(10)
     for _ in range(10):
         training_step(eager)
     torch.testing.assert_close(captured.log[:10], eager.log[:10], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(captured.evaluate(), eager.evaluate(), rtol=1e-2, atol=1e-2)
-    said = "".join(LOADED[router].news())
+    said = "".join(loaded_router(router).new_notices())
     assert ("cannot be captured" in said) == (factory in (users.Branching, Syncing))
 
 

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
 from mue_check.models.attention import SHORT, causal_attention
 from mue_check.models.balancing import LayerRouting
-from mue_check.models.choice import Routing
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.parameters import Parameter, initial_value, stable_seed
 from mue_check.models.pointwise import EPS, rms_norm
-from mue_check.models.routing import route
+from mue_check.routing.choice import TokenChoice
+from mue_check.routing.variants import route
 
 REFERENCE = parse_scenario("d=32,L=2,H=32")
 VOCAB, CONTEXT = 11, 8
@@ -93,9 +93,9 @@ def layer_of(p, *names: str):
     return {"b." + name: p["block0." + name].clone() for name in names}
 
 
-def equal_weights(runs: int, tokens: int, activated: int) -> Routing:
+def equal_weights(runs: int, tokens: int, activated: int) -> TokenChoice:
     indices = torch.arange(activated).expand(runs, tokens, activated)
-    return Routing(torch.full((runs, tokens, activated), 1 / activated), indices)
+    return TokenChoice(torch.full((runs, tokens, activated), 1 / activated), indices)
 
 
 MIXTURE = ("expert_up", "expert_gate", "expert_down")

@@ -15,15 +15,15 @@ from mue_check.models import experts as experts_module
 from mue_check.models import language_model
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.capture_guard import HostDataError, capture_guard
-from mue_check.models.content_blind import expected_draws
 from mue_check.models.experts import grouped_experts
-from mue_check.models.routing import BY_SCORE, route
 from mue_check.precision import Precision
-from mue_check.routing.variants import BALANCES, ROUTERS
+from mue_check.routing.content_blind import expected_draws
+from mue_check.routing.variants import BALANCES, VARIANTS, route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training import run as run_module
 
+SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 TRAIN = TrainSpec(steps=4, batch=2, context=16)
 BOTH: tuple[Precision, ...] = ("fp32", "bf16")
 """tf32 changes no operation, only what a GPU multiplies in."""
@@ -69,12 +69,12 @@ def test_the_step_is_safe_to_capture(text: str, precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("precision", BOTH)
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", VARIANTS)
 @pytest.mark.parametrize("balance", BALANCES)
 def test_every_router_and_balance_is_safe_to_capture(router: str, balance: str, precision: Precision) -> None:
     notation = "16e1a1s" if router == "switch" else "16e4a1s"
     text = f"{notation},h=8,router={router},balance={balance}"
-    if balance != "none" and not ROUTERS[router].scored:
+    if balance != "none" and not VARIANTS[router].scored:
         pytest.skip("its load does not follow scores")
     assert fake_step(text, precision).log.shape == (4, 2)
 
@@ -87,7 +87,7 @@ def test_the_step_in_bfloat16_is_safe_to_capture(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("precision", BOTH)
-@pytest.mark.parametrize("router", BY_SCORE)
+@pytest.mark.parametrize("router", SCORED)
 def test_steering_is_safe_to_capture(router: str, precision: Precision) -> None:
     notation = {"switch": "16e1a1s", "deepseek_v3": "16e2a1s"}.get(router, "16e2a2g")
     stack = fake_step(f"{notation},h=8,router={router},load=zipf:0.5", precision)

@@ -31,7 +31,7 @@ from mue_check.routing.factory import SHAPES, Shape, candidate_of, fitted, load_
         ({"fp32_gate": 1}, "fp32_gate=1: must be true or false"),
         ({"router": ""}, "router='': must be a name"),
         ({"experts": "mlp"}, "experts='mlp': must be a table"),
-        ({"experts": {"up": "w1", "down": "w2", "axes": "io"}}, "Experts.axes='io': must be out_in or in_out"),
+        ({"experts": {"up": "w1", "down": "w2", "axes": "io"}}, "ExpertLayout.axes='io': must be out_in or in_out"),
         ({"sum": 1}, "unknown field 'sum'; known are kind, gate"),
         ({"experts": {"up": "w1"}}, "[experts]: down is missing"),
         ({"experts": {"upp": "w1"}}, "[experts]: unknown field 'upp'"),

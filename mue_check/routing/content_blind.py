@@ -1,16 +1,15 @@
-"""Experts drawn by a hash of the whole sequence and the place in it: the control whose routing learns nothing.
+"""Experts drawn by a hash of the whole sequence and the place in it: a control whose routing learns nothing.
 
-Not of the prefix, which at the first place is one token: each expert would meet a few symbols there and no others,
-and gamma came out at 0.40 in place of 0.50 (docs/choices.md). Later tokens are in the hash, and say nothing by it.
+The hash covers more than the prefix: at the first place the prefix is one token, so each expert would see a few symbols
+only, and gamma came out at 0.40 instead of 0.50 (docs/choices.md). The hash of later tokens reveals nothing about them.
 
-Integers below 2^32 held in int64: no product overflows, so every machine draws the same experts.
+Integers are below 2^32 and stored in int64, so no product overflows and every machine draws the same experts.
 """
 
 import torch
 from torch import Tensor
 
-from mue_check.models.choice import Routing, select
-from mue_check.spec import Experts
+from mue_check.routing.choice import Mixture, TokenChoice, select
 
 _MASK = 2**32 - 1
 _STEP = 0x9E3779B9
@@ -31,31 +30,31 @@ def place_keys(tokens_RBT: Tensor) -> Tensor:
     return mix((sequence + position * _STEP) & _MASK).flatten(1)
 
 
-def expected_draws(experts: Experts, device: torch.device) -> Tensor | None:
+def expected_draws(experts: Mixture, device: torch.device) -> Tensor | None:
     """[E] float64: a p_e, how often a token draws each expert on average; None without a target load.
 
     Make it before the step: a CUDA graph capture refuses a copy from the host.
     """
-    if not experts.load:
+    if not experts.target_load:
         return None
     return torch.tensor(experts.target_load, dtype=torch.float64, device=device) * experts.activated
 
 
 def content_blind(
-    key_RM: Tensor, layer: int, experts: Experts, dtype: torch.dtype, expected_E: Tensor | None = None
-) -> Routing:
+    key_RM: Tensor, layer: int, experts: Mixture, dtype: torch.dtype, expected_E: Tensor | None = None
+) -> TokenChoice:
     """a/G different experts of each group with weights 1/a: every set equally likely, or as ``expected_E`` says."""
-    if experts.load and expected_E is None:
+    if experts.target_load and expected_E is None:
         raise ValueError("a target load needs expected_E=expected_draws(experts, device)")
     expert = torch.arange(experts.total, device=key_RM.device)
     key_RM1 = mix((key_RM + layer * _STEP) & _MASK).unsqueeze(-1)
     hashes_RME = mix((key_RM1 + expert * _STEP) & _MASK)
     # the order of N hashes is a random permutation: its first a are a set drawn without replacement
     indices = select(hashes_RME, experts).indices if expected_E is None else draw(hashes_RME, experts, expected_E)
-    return Routing(torch.full(indices.shape, 1 / experts.activated, dtype=dtype, device=indices.device), indices)
+    return TokenChoice(torch.full(indices.shape, 1 / experts.activated, dtype=dtype, device=indices.device), indices)
 
 
-def draw(hashes_RME: Tensor, experts: Experts, expected_E: Tensor) -> Tensor:
+def draw(hashes_RME: Tensor, experts: Mixture, expected_E: Tensor) -> Tensor:
     """[R, M, K]: a/G different experts of each group, expert e with probability ``expected_E`` exactly.
 
     Systematic sampling (W. G. Madow, 1949) in a random order: experts lie end to end on a line, each a p_e long, and

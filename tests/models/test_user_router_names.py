@@ -1,4 +1,4 @@
-"""A user's router by name: what it is called, which ladders it takes, and what the rule makes of its claim."""
+"""A user's router by name: its name, the ladders it takes, what the rule makes of its claim, and its trial."""
 
 import functools
 import sys
@@ -11,16 +11,16 @@ import pytest
 
 from mue_check import Experts, SpecError, get_rule, parse_scenario
 from mue_check.errors import ClaimError
-from mue_check.isolation import apart
 from mue_check.judge.law import Rung
 from mue_check.judge.laws import LAWS
-from mue_check.models.user_router.load import add_router, load_router, sizes_of, source_hash, try_router
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.models.user_router.load import add_router, load_router, sizes_of, try_router
+from mue_check.models.user_router.loaded import loaded_router
+from mue_check.models.user_router.sources import source_hash
+from mue_check.models.user_router.trial import try_isolated
 from mue_check.mutants.routing import misbehaving
-from mue_check.questions.stored import judge_coordinates
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
-from mue_check.routing.variants import ROUTERS, get_router, is_users
+from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
 from mue_check.rules import Role
 from mue_check.tiers import get_tier
 from tests.models import foreign_routers as users
@@ -29,7 +29,7 @@ from tests.models import foreign_routers as users
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
-    LOADED.clear()
+    USER_ROUTERS.clear()
 
 
 def claiming(claim: RoutingSpec) -> str:
@@ -48,7 +48,7 @@ def test_a_name_holds_the_source(tmp_path: Path) -> None:
     name = load_router("my router.py:Sigmoid", tmp_path).name
     assert name.startswith("my-router-Sigmoid-")
     assert is_users(name)
-    assert get_router(name).source == "my router.py:Sigmoid"
+    assert loaded_router(name).candidate.name == "my router.py:Sigmoid"
     again = tmp_path / "elsewhere"
     again.mkdir()
     file.rename(again / file.name)
@@ -105,7 +105,7 @@ def test_names_of_routers_that_are_not_loaded_are_read() -> None:
     assert str(experts) == "16e4a,h=8,router=gone-factory-0123abcd"
     with pytest.raises(SpecError, match="unknown router 'gone-factory'"):
         Experts(total=16, activated=4, hidden=8, router="gone-factory")
-    assert not any(is_users(name) for name in ROUTERS)
+    assert not any(is_users(name) for name in VARIANTS)
     with pytest.raises(SpecError, match="does not take a/G of each group"):
         Experts(total=16, activated=4, hidden=8, groups=2, router="gone-factory-0123abcd")
 
@@ -157,14 +157,16 @@ def test_it_is_tried_at_every_size_before_anything_trains() -> None:
     tier = get_tier("smoke")
     ladders = [ladder for axis in ("capacity", "width", "activated_experts") for ladder in tier.ladders(axis)]
     routed = [ladder.with_routing(name, "none") for ladder in ladders]
-    sizes = sizes_of(name, [ladder for ladder in routed if ladder])
+    sizes = sizes_of(name, [rung.model for ladder in routed if ladder for rung in ladder.rungs])
     notices = try_router(name, sizes, "cpu")
     assert len(notices) == 1
-    assert {(s.experts, s.activated) for s in LOADED[name].manners} == {(8, 2), (32, 2), (16, 2)}
+    assert {(s.experts, s.activated) for s in loaded_router(name).profiles} == {(8, 2), (32, 2), (16, 2)}
     assert try_router(name, sizes, "cuda") == ()
 
 
 def test_laws_of_what_it_does_not_show_are_left_out() -> None:
+    from mue_check.questions.stored import judge_coordinates
+
     shown = {law.coordinate for law in LAWS["width_of_mixture"]} - {"router_logits", "weight.router"}
     rows = [
         {"seed": seed, "value": 1.0, "step": step, "coordinate": name, "rms": 1.0, "change": 1.0}
@@ -193,17 +195,16 @@ SIZE = Shape(d=32, f=0, experts=8, activated=2, tokens=0)
 )
 def test_what_would_take_pytest_along_is_found_in_a_process_of_its_own(factory: str, says: str) -> None:
     name = f"mue_check.mutants.routing.misbehaving:{factory}"
-    with pytest.raises(ClaimError) as caught, apart(name, Path(), None) as trial:
+    with pytest.raises(ClaimError) as caught, try_isolated(name, Path(), None) as trial:
         trial.at([SIZE], limit=2)
     assert str(caught.value) == says
-    assert trial.process.poll() is not None
 
 
 def test_an_import_that_never_ends(tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text("import time\n\ntime.sleep(3600)\n")
     with (
         pytest.raises(ClaimError, match=r"importing it hangs: no answer in 0.1 s"),
-        apart("waits.py:Router", tmp_path, None, limit=0.1),
+        try_isolated("waits.py:Router", tmp_path, None, limit=0.1),
     ):
         pass
 

@@ -1,16 +1,17 @@
 """Every router against its definition, one token at a time."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from mue_check import get_rule, parse_scenario
-from mue_check.models.choice import ExpertChoice, Routing, combine
-from mue_check.models.content_blind import place_keys
-from mue_check.models.language_model import LanguageModel
-from mue_check.models.routing import BY_SCORE, route
-from mue_check.routing.variants import ROUTERS
+from mue_check.routing.builtin import builtin_router
+from mue_check.routing.choice import ExpertChoice, TokenChoice, combine
+from mue_check.routing.content_blind import place_keys
+from mue_check.routing.factory import SHAPES, fitted
+from mue_check.routing.variants import VARIANTS, Variant, route
 from mue_check.spec import Experts
 
 R, M = 2, 26
@@ -118,26 +119,40 @@ def test_each_router_is_its_definition(router: str, notation: str, biased: bool)
     assert results[0][1].abs().max() > 1e-6
 
 
-def test_every_name_has_a_router() -> None:
-    assert (
-        {*BY_SCORE, "expert_choice", "content_blind"} == set(ROUTERS) == {name for name, _ in CASES} | {"content_blind"}
-    )
+def test_every_variant_has_a_definition_here() -> None:
+    assert set(VARIANTS) == {name for name, _ in CASES} | {"content_blind"}
 
 
 @pytest.mark.parametrize(("router", "notation"), [*CASES, ("content_blind", "16e4a2g")])
-def test_weights_sum_to_what_the_router_claims(router: str, notation: str) -> None:
+def test_weights_sum_to_what_the_router_claims_in_a_mixture(router: str, notation: str) -> None:
     experts = make(router, notation)
     tokens = torch.randint(0, 50, (R, 2, M // 2), generator=torch.Generator().manual_seed(0))
     routing = route(draw(experts), experts, place_RM=place_keys(tokens))
     sums = combine(routing, M, experts.total).sum(-1)
-    if experts.weight_sum is not None:
-        torch.testing.assert_close(sums, torch.full_like(sums, experts.weight_sum))
-    elif router == "deepseek_v3":
-        torch.testing.assert_close(sums, torch.full_like(sums, 2.5))
+    if experts.claimed_sum is not None:
+        torch.testing.assert_close(sums, torch.full_like(sums, experts.claimed_sum))
     elif notation == "4e4a":  # every expert takes every token: the whole softmax
         torch.testing.assert_close(sums, torch.ones_like(sums))
     else:
         assert sums.std() > 1e-3
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if not v.by_place], ids=lambda v: v.name)
+def test_a_mixture_and_conformance_claim_the_same(variant: Variant) -> None:
+    """At the sizes that conformance checks, a mixture of the same groups makes the claim that is checked."""
+    claim = builtin_router(variant.name).routing_spec  # type: ignore[attr-defined]
+    shapes = {fitted(shape, claim) for shape in SHAPES}
+    assert len(shapes) > 1
+    for shape in shapes:
+        groups = claim.groups if variant.grouped else 1
+        experts = Experts(total=shape.experts, activated=shape.activated, hidden=8, groups=groups, router=variant.name)
+        assert experts.claim == claim
+        assert experts.claimed_sum == (None if claim.kind == "expert_choice" else claim.expected_sum())
+
+
+def test_names_and_claims_are_read_without_torch() -> None:
+    code = "import sys, mue_check.spec, mue_check.routing.variants; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize(("router", "notation"), [*GROUPED, ("content_blind", "16e4a2g"), ("content_blind", "12e6a3g")])
@@ -145,7 +160,7 @@ def test_each_group_gives_its_share_of_different_experts(router: str, notation: 
     experts = make(router, notation)
     tokens = torch.randint(0, 50, (R, 2, M // 2), generator=torch.Generator().manual_seed(0))
     routing = route(draw(experts), experts, place_RM=place_keys(tokens))
-    assert isinstance(routing, Routing)
+    assert isinstance(routing, TokenChoice)
     group = routing.indices // (experts.total // experts.groups)
     counts = torch.nn.functional.one_hot(group, experts.groups).sum(-2)
     assert (counts == experts.activated // experts.groups).all()
@@ -166,7 +181,7 @@ def test_a_bias_moves_the_selection_and_never_the_weights(router: str, notation:
     before = combine(plain, M, experts.total)
     assert (moved[0, :, 5] > 0).all()
     assert torch.equal(moved[1], before[1])
-    if experts.weight_sum is None and router != "deepseek_v3":  # without normalization a weight is a score
+    if experts.claimed_sum is None:  # without normalization a weight is a score
         both = (moved > 0) & (before > 0)
         torch.testing.assert_close(moved[both], before[both])
     assert moved.max() <= 2.5
@@ -227,10 +242,3 @@ def test_softmax_norm_is_finite_where_all_that_a_bias_selects_are_zero() -> None
     routing = route(logits, experts, bias_RE=torch.tensor([[-9.0, 0, 1, 0]]))
     torch.testing.assert_close(routing.weights.sum(-1), torch.ones(1, 1))
     assert 0 not in routing.indices
-
-
-def build(text: str) -> LanguageModel:
-    reference = parse_scenario("d=32,L=1,H=32")
-    target = parse_scenario(text, default=reference)
-    prescription = get_rule("complete_mue").prescribe(reference, target)
-    return LanguageModel(target.model, prescription, vocab=7, context=4)

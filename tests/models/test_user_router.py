@@ -16,9 +16,10 @@ from mue_check.judge.audit import judge_audit
 from mue_check.measure.coordinates import measure_coordinates
 from mue_check.measure.optimizer import measure_optimizer
 from mue_check.models.user_router.load import add_router
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.models.user_router.loaded import loaded_router
 from mue_check.records import Cell
 from mue_check.routing.factory import Factory, candidate_of
+from mue_check.routing.variants import USER_ROUTERS
 from mue_check.rules import RULES, Role
 from mue_check.training import Stack
 from tests.models import foreign_routers as users
@@ -36,7 +37,7 @@ def _alone() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    LOADED.clear()
+    USER_ROUTERS.clear()
 
 
 def added(factory: Factory) -> str:
@@ -51,10 +52,10 @@ def stack(
     return Stack(target.model, prescription, BASE, TRAIN, corpus, lrs=lrs, seeds=seeds, device=CPU)
 
 
-def one_by_one(name: str) -> None:
+def call_run_after_run(name: str) -> None:
     """From now on no vmap."""
-    manners = LOADED[name].manners
-    manners.update({shape: replace(manner, slow="the test asks for it") for shape, manner in manners.items()})
+    profiles = loaded_router(name).profiles
+    profiles.update({shape: replace(p, slow="the test asks for it") for shape, p in profiles.items()})
 
 
 def same_until_rounding_shows(one: Stack, other: Stack) -> None:
@@ -91,7 +92,7 @@ def test_stacked_one_by_one_and_alone_are_the_same(corpus: Corpus, factory: Fact
     name = added(factory)
     together = stack(corpus, name)
     assert together.model.router is not None
-    assert together.model.router.manner.slow == ""
+    assert together.model.router.profile.slow == ""
     together.advance(TRAIN.steps)
     assert torch.isfinite(together.log).all()
     assert (together.log[0] - together.log[-1]).max() > 0.01
@@ -101,7 +102,7 @@ def test_stacked_one_by_one_and_alone_are_the_same(corpus: Corpus, factory: Fact
     if factory is users.Sigmoid:  # what kernels a user's module calls at R = 1 is its own affair
         assert torch.equal(alone.log[:, 0], together.log[:, 2])
         assert alone.evaluate()[0] == together.evaluate()[2]
-    one_by_one(name)
+    call_run_after_run(name)
     looped = stack(corpus, name)
     looped.advance(TRAIN.steps)
     same_until_rounding_shows(looped, together)
@@ -115,13 +116,13 @@ def test_what_vmap_refuses_runs_one_by_one_with_a_notice(corpus: Corpus) -> None
     for s in (looped, copied):
         s.advance(TRAIN.steps)
     torch.testing.assert_close(looped.log, copied.log, rtol=1e-5, atol=1e-5)
-    (notice,) = LOADED[name].news()
+    (notice,) = loaded_router(name).new_notices()
     assert notice.startswith(
         "router users:Branching is called run after run, since vmap refuses it: RuntimeError: vmap:"
     )
     assert "data-dependent control flow" in notice
     assert notice.endswith("(foreign_routers.py:104: if x.abs().max() > 1e9:)")
-    assert LOADED[name].news() == ()
+    assert loaded_router(name).new_notices() == ()
 
 
 def test_the_rule_governs_matrices_and_the_constructor_sets_constants(corpus: Corpus) -> None:
@@ -195,7 +196,7 @@ def test_noise_stays_off_and_that_is_said(corpus: Corpus) -> None:
     for s in (noisy, plain):
         s.advance(2)
     assert torch.equal(noisy.log[:2], plain.log[:2])
-    assert "draws random numbers in training mode: it stays in eval mode" in "".join(LOADED[name].news())
+    assert "draws random numbers in training mode: it stays in eval mode" in "".join(loaded_router(name).new_notices())
 
 
 def test_an_auxiliary_loss_is_added_where_it_is_declared(corpus: Corpus) -> None:
@@ -210,9 +211,9 @@ def test_an_auxiliary_loss_is_added_where_it_is_declared(corpus: Corpus) -> None
     assert torch.equal(gradients[0], gradients[2])
     assert (gradients[1] - gradients[2]).abs().max() > 1e-4
     torch.testing.assert_close(gradients[3], gradients[1], rtol=1e-3, atol=1e-5)
-    assert "vmap refuses it" in "".join(LOADED[hidden].news())
-    assert "has a loss (0) that is left out" in "".join(LOADED[left_out].news())
-    assert LOADED[declared].news() == ()
+    assert "vmap refuses it" in "".join(loaded_router(hidden).new_notices())
+    assert "has a loss (0) that is left out" in "".join(loaded_router(left_out).new_notices())
+    assert loaded_router(declared).new_notices() == ()
 
 
 def stack_log(corpus: Corpus, name: str) -> torch.Tensor:
@@ -310,7 +311,7 @@ def no_module(d_model: int, n_experts: int, top_k: int) -> object:
             r"TypeError: the factory takes \(d\); it is called with \(d_model, n_experts, top_k\)",
         ),
         (Bad, "cannot tell weights and choice in"),
-        (Raising, r"calling it raises KeyError: 'no key' \(test_foreign.py:\d+: raise KeyError"),
+        (Raising, r"calling it raises KeyError: 'no key' \(test_user_router.py:\d+: raise KeyError"),
         (AlwaysNoisy, "draws random numbers in eval mode too"),
         (Unset, "its constructor leaves offset without a value"),
         (UnclaimedChoice, "its claim must say kind = 'expert_choice'"),
@@ -352,7 +353,7 @@ def test_what_cannot_be_captured_is_found_without_a_gpu(corpus: Corpus) -> None:
     router = stack(corpus, name).model.router
     assert router is not None
     assert "DataDependentOutputException" in router.capture_trouble
-    assert ["cannot be captured" in notice for notice in LOADED[name].news()] == [False, True]
+    assert ["cannot be captured" in notice for notice in loaded_router(name).new_notices()] == [False, True]
 
 
 def test_a_capture_that_breaks_leaves_the_step_and_the_state(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,5 +369,5 @@ def test_a_capture_that_breaks_leaves_the_step_and_the_state(corpus: Corpus, mon
     monkeypatch.undo()
     quiet.advance(2)
     assert torch.equal(s.log[:2], quiet.log[:2])
-    (notice,) = LOADED[name].news()
+    (notice,) = loaded_router(name).new_notices()
     assert "users:Sigmoid cannot be captured, so that it trains step by step: RuntimeError: operation not" in notice
