@@ -41,6 +41,10 @@ class CalibrationError(MueCheckError):
     """A calibration of the drift budget that is missing, foreign or broken."""
 
 
+class TimingError(MueCheckError):
+    """Timings of a device that predict nothing: it is busy, or no prices fit them."""
+
+
 class UnreadableError(ClaimError):
     """What a candidate does could not be found out, which says nothing against it; the message says what to declare."""
 

@@ -21,11 +21,12 @@ from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.pointwise import rms_norm
 from mue_check.models.user_router.stacked import StackedUserRouter
 from mue_check.routing.choice import Choice, scaled_weights
-from mue_check.routing.content_blind import place_keys
+from mue_check.routing.content_blind import expected_draws, place_keys
 from mue_check.routing.variants import get_variant, is_users, route
 from mue_check.rules import Prescription, Role
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
+EXPECTED_DRAWS = "expected_draws"
 Tap = Callable[[str, Tensor], None]
 """Called with a coordinate's name and its activation [R, M, ...]."""
 
@@ -88,6 +89,12 @@ class LanguageModel:
         if self.experts is None or not self.experts.load or self.experts.router == "content_blind":
             return None
         return LoadSteering(self.experts, depth=self.spec.depth, runs=runs, device=device)
+
+    def tables(self, device: torch.device) -> dict[str, Tensor]:
+        """Constants that a forward pass reads, by name: equal for all runs."""
+        blind = self.experts is not None and self.experts.router == "content_blind"
+        expected_E = expected_draws(self.experts, device) if self.experts and blind else None
+        return {} if expected_E is None else {EXPECTED_DRAWS: expected_E}
 
     def logits(
         self,
@@ -183,7 +190,9 @@ class LanguageModel:
         tap(name + "_logits", logits_RME)
         if steering is not None:
             bias_RE = steering.solve(layer, logits_RME)
-        return LayerRouting(logits_RME, route(logits_RME, experts, bias_RE=bias_RE, place_RM=place_RM, layer=layer))
+        expected_E = p.get(EXPECTED_DRAWS)
+        routing = route(logits_RME, experts, bias_RE=bias_RE, place_RM=place_RM, layer=layer, expected_E=expected_E)
+        return LayerRouting(logits_RME, routing)
 
     def _mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, routing: Choice) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("expert_up", "expert_gate", "expert_down"))

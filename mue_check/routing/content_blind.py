@@ -30,26 +30,39 @@ def place_keys(tokens_RBT: Tensor) -> Tensor:
     return mix((sequence + position * _STEP) & _MASK).flatten(1)
 
 
-def content_blind(key_RM: Tensor, layer: int, experts: Mixture, dtype: torch.dtype) -> TokenChoice:
-    """a/G different experts of each group, all sets alike likely (or drawn to the target load), weights 1/a."""
+def expected_draws(experts: Mixture, device: torch.device) -> Tensor | None:
+    """[E] float64: a p_e, how often a token draws each expert on average; None without a target load.
+
+    Make it before the step: a CUDA graph capture refuses a copy from the host.
+    """
+    if not experts.target_load:
+        return None
+    return torch.tensor(experts.target_load, dtype=torch.float64, device=device) * experts.activated
+
+
+def content_blind(
+    key_RM: Tensor, layer: int, experts: Mixture, dtype: torch.dtype, expected_E: Tensor | None = None
+) -> TokenChoice:
+    """a/G different experts of each group with weights 1/a: every set equally likely, or as ``expected_E`` says."""
+    if experts.target_load and expected_E is None:
+        raise ValueError("a target load needs expected_E=expected_draws(experts, device)")
     expert = torch.arange(experts.total, device=key_RM.device)
     key_RM1 = mix((key_RM + layer * _STEP) & _MASK).unsqueeze(-1)
     hashes_RME = mix((key_RM1 + expert * _STEP) & _MASK)
     # the order of N hashes is a random permutation: its first a are a set drawn without replacement
-    indices = draw_with_load(hashes_RME, experts) if experts.target_load else select(hashes_RME, experts).indices
+    indices = select(hashes_RME, experts).indices if expected_E is None else draw(hashes_RME, experts, expected_E)
     return TokenChoice(torch.full(indices.shape, 1 / experts.activated, dtype=dtype, device=indices.device), indices)
 
 
-def draw_with_load(hashes_RME: Tensor, experts: Mixture) -> Tensor:
-    """[R, M, K]: a/G different experts of each group, expert e with probability a p_e exactly.
+def draw(hashes_RME: Tensor, experts: Mixture, expected_E: Tensor) -> Tensor:
+    """[R, M, K]: a/G different experts of each group, expert e with probability ``expected_E`` exactly.
 
     Systematic sampling (W. G. Madow, 1949) in a random order: experts lie end to end on a line, each a p_e long, and
     every point u, u + 1, ... takes the expert that it falls on; none is longer than 1, so none is taken twice.
     """
     grouped = (*hashes_RME.shape[:2], experts.groups, experts.total // experts.groups)
     order = hashes_RME.view(grouped).argsort(-1)
-    length = torch.tensor(experts.target_load, dtype=torch.float64, device=order.device) * experts.activated
-    length = length.view(experts.groups, -1).expand(grouped).gather(-1, order)
+    length = expected_E.view(experts.groups, -1).expand(grouped).gather(-1, order)
     ends = length.cumsum(-1)
     ends[..., -1] = experts.activated // experts.groups  # of rounding
     # another hash of the same token: the order must not know where the points lie

@@ -24,12 +24,14 @@ BALANCES = ("none", "auxiliary_loss", "selection_bias")
 
 @dataclass(frozen=True, kw_only=True)
 class RouterInput:
-    """What a router may look at: logits [R, M, E], a selection bias [R, E], a hash of each place [R, M], the layer."""
+    """What a router may look at: logits [R, M, E], a selection bias [R, E], the layer; and for content_blind a hash of
+    each place [R, M] and how often a token draws each expert on average [E] (``content_blind.expected_draws``)."""
 
     logits_RME: Tensor
     bias_RE: Tensor | None = None
     place_RM: Tensor | None = None
     layer: int = 0
+    expected_E: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,7 @@ def content_blind(given: RouterInput, experts: Mixture) -> TokenChoice:
 
     if given.place_RM is None:
         raise ValueError("content_blind routes by place: pass place_RM=place_keys(tokens)")
-    return draw(given.place_RM, given.layer, experts, given.logits_RME.dtype)
+    return draw(given.place_RM, given.layer, experts, given.logits_RME.dtype, given.expected_E)
 
 
 def normalized(weights: Tensor) -> Tensor:
@@ -226,9 +228,10 @@ def route(
     bias_RE: Tensor | None = None,
     place_RM: Tensor | None = None,
     layer: int = 0,
+    expected_E: Tensor | None = None,
 ) -> Choice:
-    """The choice of ``experts.router``. ``place_RM`` (``place_keys``) and ``layer`` are for content_blind alone."""
-    given = RouterInput(logits_RME=logits_RME, bias_RE=bias_RE, place_RM=place_RM, layer=layer)
+    """The choice of ``experts.router``."""
+    given = RouterInput(logits_RME=logits_RME, bias_RE=bias_RE, place_RM=place_RM, layer=layer, expected_E=expected_E)
     choose = get_variant(experts.router).choose
     if choose is None:
         raise SpecError(f"router {experts.router!r} is a user's: models.user_router calls it")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mue_check.routing.choice import TokenChoice
-from mue_check.routing.content_blind import content_blind, mix, place_keys
+from mue_check.routing.content_blind import content_blind, expected_draws, mix, place_keys
 from mue_check.spec import Experts
 
 EXPERTS = Experts(total=16, activated=4, hidden=8, router="content_blind")
@@ -15,7 +15,8 @@ def some_tokens(runs: int = 1, batch: int = 64, length: int = 32, vocab: int = 8
 
 
 def choose(tokens: torch.Tensor, experts: Experts = EXPERTS, layer: int = 0) -> TokenChoice:
-    return content_blind(place_keys(tokens), layer, experts, torch.float32)
+    expected_E = expected_draws(experts, tokens.device)
+    return content_blind(place_keys(tokens), layer, experts, torch.float32, expected_E)
 
 
 def with_load(notation: str, load: str) -> Experts:

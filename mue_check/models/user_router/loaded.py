@@ -86,9 +86,11 @@ def _capture_trouble(candidate: Candidate, shape: Shape, profile: RouterProfile)
     """Two runs of one layer, forward and backward, on fake tensors: a step that needs a value on the host raises."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import, and for a GPU alone
 
+    from mue_check.models.capture_guard import capture_guard
+
     call, modules = profile.call(training=True), [build(candidate, shape, 0).train(profile.trains) for _ in range(2)]
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        with FakeTensorMode(allow_non_fake_inputs=True), capture_guard(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             forms = {**profile.matrices, **{name: form for name, (form, _) in profile.vectors.items()}}
             tensors = {name: torch.empty(2, *form, requires_grad=True) for name, form in forms.items()}
