@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mue_check.cost.flops import relative_work
+from mue_check.flops import relative_work
 from mue_check.suite.settings import Settings
 
 if TYPE_CHECKING:
