@@ -1,9 +1,9 @@
 """Cases: what one suite test is about, and how a test's marker and the command line select them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.ladder import Question as LadderUse
@@ -65,7 +65,7 @@ class Options(Protocol):
         """Other rules to measure."""
 
     @property
-    def tier(self) -> Any:
+    def tier(self) -> Tier:
         """The tier."""
 
     def ladders(self, axis: str, corpus: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
@@ -122,6 +122,17 @@ def any_target_cases(options: Options, scope: Scope) -> list[TargetCase]:
     ]
 
 
-def with_rules(options: Options, cases: Sequence[TargetCase]) -> list[TargetCase]:
-    """The same cases under each rule of ``--beside``."""
+def rule_cases(options: Options, scope: Scope) -> list[TargetCase]:
+    """Every target under each rule of ``--beside``, but for steered loads, of which no rule says anything."""
+    cases = [case for case in any_target_cases(options, scope) if not case.target.load]
     return [replace(case, rule=rule) for case in cases for rule in options.beside]
+
+
+def rule_ladder_cases(options: Options, scope: Scope) -> list[Case]:
+    """Every ladder of activation scales under each rule of ``--beside``, on the first corpus."""
+    return [
+        Case(corpus=options.corpora[0], ladder=ladder, rule=rule)
+        for axis in options.axes
+        for ladder in options.ladders(axis, options.corpora[0], "scales")
+        for rule in options.beside
+    ]

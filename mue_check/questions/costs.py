@@ -2,9 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.records import Store
+
+
+class RungCost(NamedTuple):
+    """Core-seconds of one rung, with the first comparison that has it."""
+
+    comparison: Comparison
+    side: Side
+    core_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +44,11 @@ class Costs:
             cells.setdefault(c.axis, set()).update(*(side.cells for side in c.sides))
         return {axis: self.of(keys) for axis, keys in cells.items()}
 
-    def by_rung(self, comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Side, float]]:
-        """Core-seconds of each rung, with the first comparison that has it."""
+    def by_rung(self, comparisons: Sequence[Comparison]) -> list[RungCost]:
+        """Core-seconds of each rung."""
         rungs: dict[tuple[str, ...], tuple[Comparison, Side, set[str]]] = {}
         for c in comparisons:
             for side in c.sides:
                 key = (c.axis, c.ladder, c.corpus, c.rule, c.router, side.label, side.model)
                 rungs.setdefault(key, (c, side, set()))[2].update(side.cells)
-        return [(c, side, self.of(keys)) for c, side, keys in rungs.values()]
+        return [RungCost(c, side, self.of(keys)) for c, side, keys in rungs.values()]

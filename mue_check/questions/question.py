@@ -9,7 +9,7 @@ A kind of question is one file of this package (or of a room above it), listed i
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.judge.verdict import Verdict, meets
@@ -42,13 +42,15 @@ class Finding(ABC):
         return () if self.verdict is None else (self.verdict,)
 
     @property
-    def target(self) -> Side:
-        """The last side."""
+    def side(self) -> Side:
+        """The target: the last side of the comparison."""
         return self.comparison.sides[-1]
 
 
 F = TypeVar("F", bound=Finding)
 F_co = TypeVar("F_co", bound=Finding, covariant=True)
+Expect = Callable[[Finding], None]
+"""The fixture of the suites that checks a finding against the verdict that its question expects."""
 CaseMaker = Callable[[Options, Scope], Sequence[Case]]
 
 
@@ -63,14 +65,17 @@ class Findings:
         return tuple(finding for finding in self.found if isinstance(finding, kind))
 
 
+NO_FINDINGS = Findings()
+
+
 class QuestionKind(ABC):
     """A kind of question, as a report and the suites see it. Everything but ``find`` has a default: nothing."""
 
     label: str
     """Its name in the counts of a report."""
-    cases: Mapping[str, CaseMaker] = {}
+    cases: ClassVar[Mapping[str, CaseMaker]] = {}
     """By the name of a pytest fixture, the cases that the suites ask about; for fixtures of its own."""
-    terms: Mapping[str, str] = {}
+    terms: ClassVar[Mapping[str, str]] = {}
     """Words of its tables that a reader may not know, and what they mean."""
     axes: tuple[str, ...] = ()
     """Axes that it reports in a section of its own: their drifts stay out of the main table of drifts."""
@@ -87,7 +92,7 @@ class QuestionKind(ABC):
         """What it prints on a terminal."""
         return ()
 
-    def files(self, summary: "Summary") -> Mapping[str, object]:
+    def files(self, summary: "Summary") -> Mapping[str, Mapping[str, object]]:
         """JSON files beside the report, by name."""
         return {}
 
@@ -99,7 +104,7 @@ class JudgedKind(QuestionKind, Generic[F_co]):
     """``Comparison.kind`` of its comparisons."""
 
     @abstractmethod
-    def judge(self, store: Store, comparison: Comparison, known: Findings = Findings()) -> F_co:  # noqa: B008  # frozen
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
         """Judge one comparison from the records alone: no training, no torch.
 
         A suite, which asks one question, knows no other findings.
@@ -123,6 +128,8 @@ class Summary:
     """A study judged from its records: what every kind of question found, and what the cells cost."""
 
     name: str
+    axes: tuple[str, ...]
+    """All axes in the order of the report."""
     comparisons: tuple[Comparison, ...]
     answers: tuple[tuple[QuestionKind, tuple[Finding, ...]], ...]
     costs: Costs
