@@ -1,13 +1,17 @@
 """Cases: what one suite test is about, and how a test's marker and the command line select them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mue_check.axes import Ladder, Rung
-from mue_check.axes.ladder import Question as LadderUse
-from mue_check.rules import Rule
+if TYPE_CHECKING:  # the pytest plugin imports this module in every pytest run of every user
+    from mue_check.axes import Ladder, Rung
+    from mue_check.axes.ladder import Question as LadderUse
+    from mue_check.rules import Rule
+    from mue_check.tiers import Tier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mue_check.report.drift_tables import drift_table
 
 from mue_check.cli import main
 from mue_check.errors import CalibrationError
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Side
 from mue_check.report import Summary, summarize, verdict_lines, write_report
-from mue_check.report.drift_tables import drift_table
 from mue_check.report.table import Table
 from mue_check.sigma0.imbalance import Imbalance
 from mue_check.sigma0.ladders import load_label, probed_load
