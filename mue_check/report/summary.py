@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from mue_check.axes import AXES
+from mue_check.catalog import AXES
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.judge.early import compare_early, log2_ratio
 from mue_check.judge.load import judge_load
@@ -172,7 +172,7 @@ def place(comparison: Comparison) -> tuple[bool, int, str, int, bool, str, str, 
     A file's name would put d128 before d64.
     """
     c = comparison
-    axis = list(AXES).index(c.axis) if c.axis in AXES else len(AXES)
+    axis = AXES.index(c.axis) if c.axis in AXES else len(AXES)
     knob = _KNOBS.index(c.knob) if c.knob in _KNOBS else len(_KNOBS)
     size, label = (c.sides[-1].size, c.sides[-1].label) if c.sides else (0, "")
     where = (c.is_control, axis, c.ladder, knob, c.router != DEFAULT_ROUTER, c.router, c.corpus)

@@ -125,10 +125,11 @@ def _load_cases(settings: Settings, marker: pytest.Mark | None, use: LoadUse) ->
 
 def _shift_cases(settings: Settings, marker: pytest.Mark | None) -> list[TargetCase]:
     """Every arm of a fit; on another corpus the loads whose noise is measured there for gamma anyway."""
+    from mue_check.sigma0.laboratory import LABORATORIES
     from mue_check.sigma0.ladders import LOADS
 
     cases = _load_cases(settings, marker, use="fit")
-    loads = settings.tier.sizes.noise_loads
+    loads = LABORATORIES[settings.tier.name].noise_loads
     known = [c for c in cases if c.ladder.name == LOADS and c.target.load in loads]
     return cases + [replace(case, corpus=corpus) for corpus in settings.corpora[1:] for case in known]
 

@@ -15,7 +15,7 @@ from mue_check.questions.drift import ask_drift
 from mue_check.questions.routing import ask_load
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
-from mue_check.tiers import get_tier
+from mue_check.catalog import get_tier
 
 SMOKE = get_tier("smoke")
 

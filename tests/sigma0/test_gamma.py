@@ -9,7 +9,7 @@ from scipy import stats
 
 from mue_check.errors import JudgeError
 from mue_check.sigma0.gamma import fit_gamma
-from tests.judge.noise_tables import EXPERTS, noise_table
+from tests.sigma0.noise_tables import EXPERTS, noise_table
 
 
 def naive_gamma(table: pd.DataFrame) -> float:

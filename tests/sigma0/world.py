@@ -2,15 +2,19 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pytest
 
 from mue_check.axes import Ladder
 from mue_check.data import Corpus
 from mue_check.loads import parse_load
 from mue_check.records import Cell, Columns
+from mue_check.sigma0.laboratory import LAB, LABORATORIES, Laboratory
+from mue_check.sigma0.ladders import SIGMA0, sigma0_ladders
 from mue_check.spec import Experts
-from mue_check.tiers import Tier, get_tier
+from mue_check.tiers import Tier
 
 KAPPA = -0.7
 GAMMA = {"content_blind": 0.5}
@@ -20,23 +24,26 @@ LAYERS, KINDS = (0,), ("up", "down")
 COLUMNS = ("seed", "value", "step", "load", "layer", "kind", "expert", "tokens", "numbers", "noise", "signal")
 
 
-def small_tier(**changes: object) -> Tier:
-    """The laboratory's ladders with few rungs, and few seeds."""
-    tier = get_tier("lab")
-    sizes = replace(
-        tier.sizes,
-        loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
-        blind_loads=("zipf:1",),
-        scaled_loads=("zipf:1",),
-        heldout_loads=("zipf:0.75", "zipf:1.25"),
-        noise_loads=("zipf:1",),
-        noise_mixtures=("16e2a,h=16", "8e2a,h=16", "16e2a,h=16,router=content_blind"),
-        sigma0_batches=(2, 4),
-        sigma0_activated=(4,),
-        sigma0_capacities=(32,),
-    )
-    tier = replace(tier, corpora=("markov",), sizes=sizes, noise_seeds=4, max_noise_seeds=4, sigma0_seeds=4)
-    return replace(tier, **changes)  # type: ignore[arg-type]
+SMALL = replace(
+    LABORATORIES["lab"],
+    loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
+    blind_loads=("zipf:1",),
+    probed_loads=("zipf:1",),
+    heldout_loads=("zipf:0.75", "zipf:1.25"),
+    noise_loads=("zipf:1",),
+    noise_mixtures=("16e2a,h=16", "8e2a,h=16", "16e2a,h=16,router=content_blind"),
+    activated=(4,),
+    noise_seeds=4,
+    max_noise_seeds=4,
+    drift_seeds=4,
+)
+"""The laboratory's ladders with few rungs, and few seeds."""
+
+
+def tier_of(patch: pytest.MonkeyPatch, lab: Laboratory) -> Tier:
+    """A tier of its own for that laboratory, on one corpus."""
+    patch.setitem(LABORATORIES, "small", lab)
+    return replace(LAB, name="small", corpora=("markov",), axes={SIGMA0: partial(sigma0_ladders, lab)})
 
 
 def share(experts: Experts, load: str) -> np.ndarray:

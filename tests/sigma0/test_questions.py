@@ -19,7 +19,7 @@ from mue_check.sigma0.ladders import HELDOUT_LOADS, SCALED_LOADS, load_use
 from mue_check.sigma0.questions import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
 from mue_check.spec import TrainSpec
 from mue_check.tiers import Tier
-from tests.study import sigma0_world as world
+from tests.sigma0 import world
 
 
 def study_at(root: Path, tier: Tier) -> Study:
