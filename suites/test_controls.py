@@ -3,7 +3,7 @@
 import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
-from mue_check.questions.drift import ask_null_control, ask_positive_control
+from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
 

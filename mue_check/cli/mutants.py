@@ -40,6 +40,7 @@ def run(options: Options) -> int:
     """Ask, print each mutant as it is done, and write the table."""
     if options.routing:
         return _routing(options)
+    from mue_check.catalog import get_tier
     from mue_check.mutants import MUTANTS, get_mutant
     from mue_check.mutants.outcome import CHECKS
     from mue_check.mutants.run_rules import run_mutants
@@ -47,7 +48,6 @@ def run(options: Options) -> int:
     from mue_check.records.files import write_atomic
     from mue_check.report.mutation import mutation_words, render_mutation
     from mue_check.rules import get_rule
-    from mue_check.catalog import get_tier
     from mue_check.tiers import require_device
 
     if options.workers < 1:

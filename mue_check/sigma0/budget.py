@@ -18,7 +18,7 @@ from mue_check.judge.interval import Interval
 from mue_check.judge.verdict import Verdict, judge_interval
 from mue_check.loads import require_feasible
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, Range, Routing, routing_of
-from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.imbalance import EVEN, Imbalance
 from mue_check.sigma0.kappa import DIFFER
 from mue_check.spec import Experts
 
@@ -26,8 +26,6 @@ THEORY = Gamma(mean=0.5, se=0.0, df=math.inf)
 """The theory's gamma (arXiv 2605.23893), which content-blind routing has."""
 FEW_TOKENS = 1.0
 """Per step: an expert with fewer is not trained by every batch."""
-EVEN = 1e-9
-"""Coefficient of variation below which a load counts as even."""
 ROUNDING = 1e-3
 """Relative error of a load that was written with a few digits."""
 SWEEP_STEP = 0.75

@@ -22,27 +22,31 @@ OF_LOAD = (LOADS, BLIND_LOADS)
 """Ladders along which only the load changes. A larger batch lowers the noise of every part of the model, a load that of
 the experts alone, so that kappa differs; and other activated experts are another model."""
 RULES_OWN = "sigmoid_norm"
+MIN_DRIFTS = 3
 BUDGET = "loads, through 0 (the budget's)"
 
 
-def calibrate(findings: Findings, comparisons: Sequence[Comparison]) -> DriftCalibration | None:
+def calibrate(findings: Findings) -> DriftCalibration | None:
     """What a drift budget is computed from; None without gamma of both routings and three drifts under loads.
 
     The line is fitted to the ladders of loads, through 0. Gamma of learned routing is the one to expect of another
     mixture: its error contains the scatter between the measured mixtures and corpora.
     """
-    own = [c for c in comparisons if c.axis == SIGMA0 and c.router == RULES_OWN]
     learned, blind = (_trained_gammas(findings, router) for router in (RULES_OWN, "content_blind"))
-    points = [point for point in kappa_points(findings) if point.ladder in OF_LOAD]
-    kappa = kappa_fits(points)[BUDGET] if len(points) > 2 else ""
-    if not learned or not blind or isinstance(kappa, str):
+    points = _of_load(kappa_points(findings))
+    kappa = _fit(points, origin=True)
+    if not learned or not blind or len(points) < MIN_DRIFTS or isinstance(kappa, str):
         return None
+    own = [f.comparison for f in findings.found if f.comparison.axis == SIGMA0 and f.comparison.router == RULES_OWN]
     scenarios = [
-        parse_scenario(side.model) for c in own if c.kind == "sigma0" and c.ladder in OF_LOAD for side in c.sides
+        parse_scenario(side.model)
+        for s in findings.of(ShiftFinding)
+        if s.comparison in own and s.comparison.ladder in OF_LOAD
+        for side in s.comparison.sides
     ]
     return DriftCalibration(
         schema=1,
-        made_by=_command(comparisons),
+        made_by=_command(own),
         setting=_setting(own, scenarios),
         gamma={"learned": _expected_gamma(learned), "content_blind": _expected_gamma(blind)},
         kappa=kappa,
@@ -50,10 +54,10 @@ def calibrate(findings: Findings, comparisons: Sequence[Comparison]) -> DriftCal
     )
 
 
-def calibration_for(findings: Findings, comparisons: Sequence[Comparison]) -> DriftCalibration | None:
+def calibration_for(findings: Findings) -> DriftCalibration | None:
     """The study's own calibration, else the packaged one, else none."""
     try:
-        return calibrate(findings, comparisons) or read_calibration()
+        return calibrate(findings) or read_calibration()
     except CalibrationError:
         return None
 
@@ -71,8 +75,12 @@ def kappa_points(findings: Findings) -> list[KappaPoint]:
 
 def kappa_fits(points: Sequence[KappaPoint]) -> dict[str, KappaFit | str]:
     """By name, the line of the budget, and for comparison lines with an intercept; or the reason why there is none."""
-    loads = [point for point in points if point.ladder in OF_LOAD]
+    loads = _of_load(points)
     return {BUDGET: _fit(loads, origin=True), "loads": _fit(loads), "every ladder": _fit(points)}
+
+
+def _of_load(points: Sequence[KappaPoint]) -> list[KappaPoint]:
+    return [point for point in points if point.ladder in OF_LOAD]
 
 
 def _fit(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit | str:
@@ -142,7 +150,6 @@ def _setting(comparisons: Sequence[Comparison], scenarios: Sequence[Scenario]) -
     return f"small models, width {width}, trained {steps} steps; gamma on {corpora}"
 
 
-def _command(comparisons: Iterable[Comparison]) -> str:
-    """The command of the laboratory's first question, without the test that it names."""
-    first = next((c.command for c in comparisons if c.axis == SIGMA0), "")
-    return re.sub(r"'?([^\s':]+)::(?:[^']*'|\S*)", r"\1", first)
+def _command(comparisons: Sequence[Comparison]) -> str:
+    """The command of the first question, without the test that it names."""
+    return re.sub(r"'?([^\s':]+)::(?:[^']*'|\S*)", r"\1", comparisons[0].command)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+EVEN = 1e-9
+"""Coefficient of variation below which a load counts as even."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Imbalance:

@@ -31,10 +31,10 @@ from scipy import stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import CONFIDENCE, Interval, t_interval, t_quantile
-from mue_check.sigma0.imbalance import MEASURES, Imbalance
+from mue_check.sigma0.imbalance import EVEN, MEASURES, SHORTFALL, Imbalance
 from mue_check.sigma0.kappa import SHARED
 from mue_check.sigma0.line import PointErrors, damped
-from mue_check.sigma0.shift import Sigma0Shift
+from mue_check.sigma0.shift import ShiftFinding, Sigma0Shift
 
 MIN_POINTS = 3
 RANKED_POINTS = 5
@@ -112,3 +112,31 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
         explained=float(least.rvalue) ** 2,
         shift_explained=float(stats.linregress(x, measured).rvalue) ** 2,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualGroup:
+    """Loads that share a reference, of one routing on one corpus, with the fits against each measure of imbalance."""
+
+    routing: str
+    corpus: str
+    loads: tuple[tuple[Imbalance, Sigma0Shift], ...]
+    fits: tuple[ResidualFit, ...]
+
+    @property
+    def quoted(self) -> ResidualFit | None:
+        """The fit against the shortfall; None with too few loads for a line."""
+        return next((fit for fit in self.fits if fit.measure == SHORTFALL and fit.reason is None), None)
+
+
+def residual_groups(found: Sequence[ShiftFinding]) -> list[ResidualGroup]:
+    """All measured uneven loads; the largest group first."""
+    groups: dict[tuple[str, str, str], list[tuple[Imbalance, Sigma0Shift]]] = {}
+    for s in found:
+        if s.imbalance and s.imbalance.variation > EVEN and s.shift.reason is None:
+            key = (s.routing, s.comparison.corpus, s.comparison.rule)
+            groups.setdefault(key, []).append((s.imbalance, s.shift))
+    return [
+        ResidualGroup(routing=routing, corpus=corpus, loads=tuple(loads), fits=fit_residuals(loads))
+        for (routing, corpus, _), loads in sorted(groups.items(), key=lambda group: -len(group[1]))
+    ]

@@ -7,7 +7,7 @@ drifts under loads; it is not their cause, as the causal probe shows (docs/sigma
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,14 @@ from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, jackknife_interval, t_interval
 from mue_check.judge.verdict import Verdict, judge_interval
 from mue_check.questions.comparison import Comparison, side_table
+from mue_check.questions.drift import DriftFinding, ask_drift
 from mue_check.questions.question import Finding
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.sigma0.calibration import routing_of
 from mue_check.sigma0.gamma import EXPERTS, noise_side
 from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.laboratory import LABORATORIES
 from mue_check.sigma0.ladders import LEARNED_LOADS
 from mue_check.sigma0.noise import MIN_SEEDS, Replicates, read_replicates, select_form
 from mue_check.sigma0.power_law import power_law
@@ -109,6 +111,13 @@ def ask_shift(study: Study, ladder: Ladder, target: Rung) -> ShiftFinding:
     )
     study.keep(comparison)
     return judge_stored_shift(study.store, comparison)
+
+
+def ask_sigma0_drift(study: Study, ladder: Ladder, target: Rung) -> DriftFinding:
+    """Measure the drift to a target with as many seeds as a fit needs; nothing is expected of it."""
+    seeds = LABORATORIES[study.tier.name].seeds_of_drift(study.tier)
+    study = replace(study, tier=replace(study.tier, seeds=seeds, max_seeds=seeds))
+    return ask_drift(study, ladder, target, finding=True)
 
 
 def judge_stored_shift(store: Store, comparison: Comparison) -> ShiftFinding:

@@ -4,19 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mue_check.questions.stored import judge_stored_drift, judge_stored_gammas, judge_stored_shift
+from mue_check.sigma0.questions import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
 
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure import gradient_noise as noise_module
 from mue_check.questions.comparison import load_comparisons
-from mue_check.questions.stored import judge_stored_drift, judge_stored_gammas, judge_stored_shift
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.rules import get_rule
 from mue_check.sigma0.calibrate import _unseen, calibrate, kappa_points
 from mue_check.sigma0.calibration import Calibration, Gamma
 from mue_check.sigma0.ladders import HELDOUT_LOADS, SCALED_LOADS, load_use
-from mue_check.sigma0.questions import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
 from mue_check.spec import TrainSpec
 from mue_check.tiers import Tier
 from tests.sigma0 import world

@@ -11,16 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from mue_check.cli import main
-from mue_check.errors import CalibrationError
-from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Side
-from mue_check.report import Summary, summarize, verdict_lines, write_report
 from mue_check.report.drift_tables import drift_table
-from mue_check.report.table import Table
-from mue_check.sigma0.imbalance import Imbalance
-from mue_check.sigma0.ladders import load_label, probed_load
 from mue_check.sigma0.report import findings
 from mue_check.sigma0.report.gamma_tables import gamma_table, part_table
 from mue_check.sigma0.report.residual_tables import residual_fit_table, residual_groups
@@ -31,6 +22,15 @@ from mue_check.sigma0.report.shift_tables import (
     probe_table,
     shift_drift_table,
 )
+
+from mue_check.cli import main
+from mue_check.errors import CalibrationError
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Side
+from mue_check.report import Summary, summarize, verdict_lines, write_report
+from mue_check.report.table import Table
+from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.ladders import load_label, probed_load
 from mue_check.spec import parse_load
 
 Make = Callable[..., Any]

@@ -5,30 +5,31 @@ from functools import partial
 from pathlib import Path
 
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.compare import ComparedDrift, ComparedLaws, Count, SideBySide
+from mue_check.questions.compare_plots import plot_side_by_side
+from mue_check.questions.display import knob_name
 from mue_check.records.files import write_atomic
-from mue_check.report.compare import Count, LawsAsked, Question, Sides
-from mue_check.report.compare_plots import plot_sides
-from mue_check.report.format import NONE, in_words, interval_text, knob_words, number_text
+from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.markdown import escape, markdown_table
-from mue_check.report.plots import figure_bytes
+from mue_check.report.section import figure_bytes
 from mue_check.report.table import Table, make_table
 from mue_check.report.terminal import text_table
 
 NAME = "compare"
 
 
-def compare_lines(sides: Sides) -> list[str]:
+def compare_lines(sides: SideBySide) -> list[str]:
     """The tables for a terminal."""
-    tables = (_questions(sides, " "), *_laws(sides), _counts(sides))
+    tables = (_drifts(sides, " "), *_laws(sides), _counts(sides))
     lines: list[str] = []
     for table in tables:
-        lines += [*([""] if lines else []), *text_table(table.header, [row.cells for row in table.rows])]
+        lines += [*([""] if lines else []), *text_table(table)]
     return lines
 
 
-def write_comparison(sides: Sides, folder: Path) -> Path:
+def write_comparison(sides: SideBySide, folder: Path) -> Path:
     """Write compare.md, compare.csv and the figure into ``folder``; returns the Markdown file's path."""
-    figure = plot_sides(sides)
+    figure = plot_side_by_side(sides)
     write_atomic(folder / f"{NAME}.png", figure_bytes(figure, "png"))
     write_atomic(folder / f"{NAME}.svg", figure_bytes(figure, "svg"))
     write_atomic(folder / f"{NAME}.csv", sides.numbers().to_csv(index=False).encode())
@@ -37,16 +38,16 @@ def write_comparison(sides: Sides, folder: Path) -> Path:
     return page
 
 
-def _markdown(sides: Sides) -> str:
+def _markdown(sides: SideBySide) -> str:
     lines = [f"# {escape(' against '.join(sides.columns))}", ""]
-    for table in (_counts(sides), _questions(sides, ", "), *_laws(sides)):
+    for table in (_counts(sides), _drifts(sides, ", "), *_laws(sides)):
         lines += [f"## {table.caption}", "", *markdown_table(table), ""]
     lines += [f"![Drift of every target under each rule]({NAME}.png)", ""]
     lines += ["Drift in octaves with its 95 % interval, then regret in nats per token, then the verdict.", ""]
     return "\n".join(lines)
 
 
-def _counts(sides: Sides) -> Table:
+def _counts(sides: SideBySide) -> Table:
     columns: dict[str, Callable[[Count], str]] = {"rule": lambda count: count.column}
     for verdict in Verdict:
         columns[verdict.value] = partial(_times, verdict)
@@ -57,26 +58,26 @@ def _counts(sides: Sides) -> Table:
     return make_table("In all: means over the rows that every rule resolves", sides.counts(), columns, numeric=numeric)
 
 
-def _questions(sides: Sides, between: str) -> Table:
-    rows = sides.questions
-    columns: dict[str, Callable[[Question], str]] = {
+def _drifts(sides: SideBySide, between: str) -> Table:
+    rows = sides.drifts
+    columns: dict[str, Callable[[ComparedDrift], str]] = {
         "axis": lambda q: in_words(q.asked.ladder),
         "target": lambda q: q.target,
         "corpus": lambda q: q.asked.corpus,
     }
     if any(q.asked.knob != "lr" for q in rows):
-        columns["value"] = lambda q: knob_words(q.asked.knob)
+        columns["value"] = lambda q: knob_name(q.asked.knob)
     if len({q.asked.router for q in rows}) > 1:
         columns["router"] = lambda q: q.asked.router
     columns |= {name: partial(_cell, name, between) for name in sides.columns}
     return make_table("Drift of the optimum, regret, verdict", rows, columns)
 
 
-def _laws(sides: Sides) -> list[Table]:
-    """How many laws of scale each rule breaks on each ladder, and the first of them; nothing where none was asked."""
+def _laws(sides: SideBySide) -> list[Table]:
+    """How many laws of scale each rule breaks on each ladder, and the first of them; empty without such questions."""
     if not sides.laws:
         return []
-    columns: dict[str, Callable[[LawsAsked], str]] = {
+    columns: dict[str, Callable[[ComparedLaws], str]] = {
         "axis": lambda laws: in_words(laws.asked.ladder),
         "corpus": lambda laws: laws.asked.corpus,
         "laws": lambda laws: str(len(next(iter(laws.found.values())).results)),
@@ -85,7 +86,7 @@ def _laws(sides: Sides) -> list[Table]:
     return [make_table("Laws of scale that fail, and the first of them", sides.laws, columns, numeric=("laws",))]
 
 
-def _broken(column: str, laws: LawsAsked) -> str:
+def _broken(column: str, laws: ComparedLaws) -> str:
     found = laws.found.get(column)
     if found is None:
         return NONE
@@ -97,7 +98,7 @@ def _times(verdict: Verdict, count: Count) -> str:
     return str(count.verdicts.get(verdict, 0))
 
 
-def _cell(column: str, between: str, question: Question) -> str:
+def _cell(column: str, between: str, question: ComparedDrift) -> str:
     found = question.found.get(column)
     if found is None:
         return NONE

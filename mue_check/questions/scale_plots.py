@@ -1,28 +1,25 @@
-"""Figures of activation scales along a ladder, and of the first steps of training."""
+"""Figures of activation scales along a ladder."""
 
 import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
-from mue_check.judge.interval import t_quantile
 from mue_check.judge.law import Law, LawResult, log2_levels
 from mue_check.judge.verdict import Verdict
-from mue_check.report.findings import EarlyFinding, LawsFinding
+from mue_check.questions.comparison import Comparison
+from mue_check.questions.display import Palette, heading
 from mue_check.report.format import interval_text
 from mue_check.report.palette import (
     BAND,
     BAND_ALPHA,
-    MARKERS,
     QUIET,
     WIDTH,
-    Palette,
-    heading,
     house_style,
     plain,
     shorten,
@@ -36,42 +33,47 @@ _TICKS = 34
 """Characters under a panel that stand beside each other."""
 
 
-def drawn_laws(found: LawsFinding) -> list[LawResult]:
-    """The laws that get a panel: those of activations, and weights that are not PASS; the table has them all."""
-    chosen = [r for r in found.results if r.verdict is not Verdict.PASS or not r.law.coordinate.startswith("weight.")]
+def drawn_laws(results: Sequence[LawResult]) -> list[LawResult]:
+    """The laws that get a panel: those of activations, and of weights those that are not PASS."""
+    chosen = [r for r in results if r.verdict is not Verdict.PASS or not r.law.coordinate.startswith("weight.")]
     chosen.sort(key=lambda r: r.verdict is Verdict.PASS)
     kept = chosen[:_MOST]
-    return [r for r in found.results if r in kept]
+    return [r for r in results if r in kept]
 
 
-def plot_laws(found: LawsFinding, palette: Palette) -> Figure:
-    """One panel for each drawn law of a ladder: log2 of the quantity against log2 of the size, a point per seed."""
-    c, results = found.comparison, drawn_laws(found)
+def plot_laws(
+    c: Comparison, all_results: Sequence[LawResult], tables: Sequence[pd.DataFrame], palette: Palette
+) -> Figure:
+    """One panel for each drawn law of a ladder: log2 of the quantity against log2 of the size, a point per seed.
+
+    ``tables`` are the coordinates of the sides of ``c``.
+    """
+    results = drawn_laws(all_results)
     rows = -(-len(results) // _PANELS)
     with house_style():
         figure = Figure(figsize=(WIDTH, 0.9 + 3.5 * rows), layout="constrained")
         for at, result in enumerate(results):
-            _draw_law(figure.add_subplot(rows, _PANELS, at + 1), found, result, palette)
+            _draw_law(figure.add_subplot(rows, _PANELS, at + 1), c, result, tables, palette)
         handles = [
             Line2D([], [], color=QUIET, linewidth=1.6, label="fit with 95 % interval, or mean"),
             Line2D([], [], color=QUIET, linestyle="--", linewidth=1.2, label="the law; band: its tolerance"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
-        hidden = len(found.results) - len(results)
+        hidden = len(all_results) - len(results)
         rest = f"; {hidden} more in the table" if hidden else ""
         head = f"Activation scales along {heading(c)}: {len(results)} laws{rest}"
         figure.suptitle("\n".join(textwrap.wrap(head, 95)), x=0.01, ha="left")
     return figure
 
 
-def _draw_law(axes: Axes, found: LawsFinding, result: LawResult, palette: Palette) -> None:
-    law, sides = result.law, found.comparison.sides
+def _draw_law(axes: Axes, c: Comparison, result: LawResult, tables: Sequence[pd.DataFrame], palette: Palette) -> None:
+    law, sides = result.law, c.sides
     x, sized = _positions([float(side.size) for side in sides], law)
-    # what is zero or not finite has no place on a log scale; the verdict speaks of it
-    levels = [values[np.isfinite(values)] for values in (log2_levels(law, t) for t in found.tables)]
+    # zeros and what is not finite have no place on a log scale; the verdict reports them
+    levels = [values[np.isfinite(values)] for values in (log2_levels(law, t) for t in tables)]
     for side, at, values in zip(sides, x, levels, strict=True):
-        colour = palette.of(found.comparison, side.label)
-        axes.plot(np.full(values.shape, at), values, linestyle="", marker="o", color=colour, alpha=0.6)
+        color = palette.of(c, side.label)
+        axes.plot(np.full(values.shape, at), values, linestyle="", marker="o", color=color, alpha=0.6)
     middle = np.array([values.mean() if values.size else np.nan for values in levels])
     if law.form == "ratio":
         span = x[[0, -1]]
@@ -120,46 +122,3 @@ def _widen(axes: Axes, least: float) -> None:
     low, high = axes.get_ylim()
     if high - low < least:
         axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
-
-
-def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
-    """log2 of target over reference loss against the step, mean and 95 % band over seeds, every target of a ladder."""
-    c = found[0].comparison
-    with house_style():
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-        axes = figure.add_subplot()
-        for at, f in enumerate(found):
-            label = f.comparison.sides[-1].label
-            x, mean, colour = f.steps + 1.0, f.ratio.mean(axis=0), palette.of(c, label)
-            seeds = len(f.ratio)
-            if seeds > 1:
-                half = t_quantile(seeds - 1) * f.ratio.std(axis=0, ddof=1) / np.sqrt(seeds)
-                axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
-            said = (
-                f"{shorten(label, 22)}: trend {interval_text(f.early.trend, 4)} per doubling, {f.early.verdict.value}"
-            )
-            axes.plot(
-                x,
-                mean,
-                color=colour,
-                linewidth=1.6,
-                label=said,
-                marker=MARKERS[at % len(MARKERS)],
-                markevery=max(1, len(x) // 8),
-                markersize=4,
-            )
-        axes.axhline(0, color=QUIET, linewidth=1)
-        axes.set_xscale("log", base=2)
-        last = max(float(f.steps.max()) for f in found) + 1
-        axes.set_xlim(0.9, 1.15 * last)  # said, for a curve that is not finite sets no limits
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.set_xlabel("step; bands: 95 % interval over seeds")
-        axes.set_ylabel("log2(target loss / reference loss)")
-        figure.suptitle(
-            f"First steps along {heading(c)}:\nbelow 0 the target is ahead of {shorten(c.sides[0].label, 16)}",
-            x=0.01,
-            ha="left",
-            fontsize=10.5,
-        )
-        figure.legend(loc="outside lower center", ncols=1 if len(found) < 4 else 2, fontsize=9)
-    return figure

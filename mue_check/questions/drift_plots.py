@@ -14,10 +14,10 @@ from matplotlib.patheffects import withStroke
 
 from mue_check.judge.interval import Interval
 from mue_check.judge.verdict import meets
-from mue_check.questions.comparison import Comparison
-from mue_check.report.curve_plots import draw_interval
-from mue_check.report.findings import DriftFinding
-from mue_check.report.format import DEFAULT_ROUTER, in_words, interval_text, knob_words
+from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison
+from mue_check.questions.display import Palette, count_text, knob_name
+from mue_check.questions.drift import DriftFinding
+from mue_check.report.format import in_words, interval_text
 from mue_check.report.palette import (
     BAND,
     BAND_ALPHA,
@@ -25,12 +25,11 @@ from mue_check.report.palette import (
     QUIET,
     RESIDUAL_ALPHA,
     WIDTH,
-    Palette,
+    draw_interval,
     house_style,
     plain,
     shorten,
 )
-from mue_check.report.tables import count_text
 
 _CHARACTERS = 110
 """Of tick labels beside each other across a figure."""
@@ -105,7 +104,7 @@ def _series_of(comparisons: Sequence[Comparison]) -> list[_Series]:
 
 
 def _title(c: Comparison, series: Sequence[_Series]) -> str:
-    said = f"Drift of the optimal {knob_words(c.knob)} along {shorten(in_words(c.ladder), 40)}"
+    said = f"Drift of the optimal {knob_name(c.knob)} along {shorten(in_words(c.ladder), 40)}"
     if len({s.rule for s in series}) == 1:
         said += f", rule {shorten(c.rule, 24)}"
     if c.router != DEFAULT_ROUTER:
@@ -169,23 +168,23 @@ def _doubles(size: int, least: int) -> bool:
     return least > 0 and math.log2(size / least).is_integer()
 
 
-def _mark(axes: Axes, x: float, interval: Interval, colour: str, series: _Series) -> None:
+def _mark(axes: Axes, x: float, interval: Interval, color: str, series: _Series) -> None:
     if not interval.n:
         return
     if math.isfinite(interval.half_width):
-        axes.errorbar(x, interval.mean, yerr=interval.half_width, color=colour, capsize=4, linewidth=1.8)
+        axes.errorbar(x, interval.mean, yerr=interval.half_width, color=color, capsize=4, linewidth=1.8)
     axes.plot(
         *(x, interval.mean),
         marker=series.marker,
         fillstyle=series.fill,
         markerfacecoloralt="white",
         markersize=8,
-        color=colour,
+        color=color,
         zorder=4,
     )
 
 
-def _number(axes: Axes, x: float, interval: Interval, colour: str, *, left: bool) -> None:
+def _number(axes: Axes, x: float, interval: Interval, color: str, *, left: bool) -> None:
     axes.annotate(
         interval_text(interval).split(" ")[0],
         *((x, interval.mean), (-9 if left else 9, 0)),
@@ -193,7 +192,7 @@ def _number(axes: Axes, x: float, interval: Interval, colour: str, *, left: bool
         textcoords="offset points",
         va="center",
         fontsize=8.5,
-        color=colour,
+        color=color,
         path_effects=[withStroke(linewidth=3, foreground="white")],
     )
 
@@ -205,7 +204,7 @@ def _frame(axes: Axes, found: Sequence[DriftFinding]) -> None:
     axes.axhline(0, color=QUIET, linewidth=1, zorder=1)
     reach = reach_of(found)
     axes.set_ylim(-reach, reach)
-    axes.set_ylabel(f"drift (octaves of {knob_words(found[0].comparison.knob)})")
+    axes.set_ylabel(f"drift (octaves of {knob_name(found[0].comparison.knob)})")
     band = " and ".join(f"{tolerance:g}" for tolerance in tolerances)
     axes.set_xlabel(f"band: tolerance of +- {band} octave; bars: 95 % interval over seeds")
     axes.grid(visible=False, axis="x")

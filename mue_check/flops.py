@@ -61,7 +61,7 @@ def parameter_numbers(model: ModelSpec, *, context: int, vocab: int) -> int:
 
 
 def relative_work(model: ModelSpec) -> float:
-    """About what one step of a model takes beside another's, for an order: no device is asked.
+    """About what one step of a model takes relative to another's: an order, without timing any device.
 
     Products, activations and updates as a CPU core prices them, at the 256 tokens a step of the cpu tier (cost/timing).
     """

@@ -1,4 +1,4 @@
-"""Figure of a comparison: the drift of every target, one row each, with one colour and marker for each rule."""
+"""Figure of a comparison: the drift of every target, one row each, with one color and marker for each rule."""
 
 import math
 import textwrap
@@ -8,10 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from mue_check.report.compare import Question, Sides, row_name
-from mue_check.report.drift_plots import draw_rows
-from mue_check.report.findings import DriftFinding
-from mue_check.report.format import DEFAULT_ROUTER, knob_words
+from mue_check.questions.compare import ComparedDrift, SideBySide
+from mue_check.questions.comparison import DEFAULT_ROUTER
+from mue_check.questions.display import knob_name
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift_plots import draw_rows
+from mue_check.report.format import in_words
 from mue_check.report.palette import (
     BAND,
     MARKERS,
@@ -24,14 +26,14 @@ from mue_check.report.palette import (
     shorten,
 )
 
-_COLOURS = (*TARGETS, REFERENCE, QUIET)
+_COLORS = (*TARGETS, REFERENCE, QUIET)
 _ROW = 0.34
 """Inches of a row with one rule; every further one adds half as much."""
 
 
-def plot_sides(sides: Sides) -> Figure:
+def plot_side_by_side(sides: SideBySide) -> Figure:
     """Rows are targets in the order of the table."""
-    rows = sides.questions[::-1]
+    rows = sides.drifts[::-1]
     found = [d for q in rows for d in q.found.values()]
     height = 1.6 + len(rows) * _ROW * (1 + 0.4 * (len(sides.columns) - 1))
     with house_style():
@@ -52,40 +54,40 @@ def plot_sides(sides: Sides) -> Figure:
         axes.set_xlabel("drift (octaves); band: tolerance; bars: 95 % interval; x: unresolved")
         figure.suptitle("Drift of the optimum, rule by rule", x=0.01, ha="left")
         handles = [
-            Line2D([], [], linestyle="", color=_colour(at), marker=MARKERS[at % len(MARKERS)], label=shorten(name, 40))
+            Line2D([], [], linestyle="", color=_color(at), marker=MARKERS[at % len(MARKERS)], label=shorten(name, 40))
             for at, name in enumerate(sides.columns)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
     return figure
 
 
-def row_ladder(question: Question) -> tuple[str, str]:
+def row_ladder(question: ComparedDrift) -> tuple[str, str]:
     """What rows that belong together share."""
     return question.asked.ladder, question.asked.knob
 
 
 def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
-    interval, colour = found.drift.interval, _colour(at)
+    interval, color = found.drift.interval, _color(at)
     if not interval.n:
-        axes.plot(0, y, marker="x", markersize=6, color=colour)
+        axes.plot(0, y, marker="x", markersize=6, color=color)
         return
     if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, y, xerr=interval.half_width, color=colour, capsize=2.5, linewidth=1.4)
-    axes.plot(interval.mean, y, marker=MARKERS[at % len(MARKERS)], markersize=6, color=colour, zorder=4)
+        axes.errorbar(interval.mean, y, xerr=interval.half_width, color=color, capsize=2.5, linewidth=1.4)
+    axes.plot(interval.mean, y, marker=MARKERS[at % len(MARKERS)], markersize=6, color=color, zorder=4)
 
 
-def _colour(at: int) -> str:
-    return _COLOURS[at % len(_COLOURS)]
+def _color(at: int) -> str:
+    return _COLORS[at % len(_COLORS)]
 
 
-def _label(question: Question, sides: Sides) -> str:
+def _label(question: ComparedDrift, sides: SideBySide) -> str:
     """As much of the question as tells the rows apart."""
     c = question.asked
-    parts = [shorten(row_name(question), 40)]
-    if len({q.asked.corpus for q in sides.questions}) > 1:
+    parts = [shorten(f"{in_words(c.ladder)}: {question.target}", 40)]
+    if len({q.asked.corpus for q in sides.drifts}) > 1:
         parts.append(shorten(c.corpus, 16))
     if c.knob != "lr":
-        parts.append(knob_words(c.knob))
+        parts.append(knob_name(c.knob))
     if c.router != DEFAULT_ROUTER:
         parts.append(shorten(c.router, 28))
     return "\n".join(textwrap.wrap(", ".join(parts), 44))

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 
-from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Curve, Optimum
-from mue_check.report.findings import DriftFinding
-from mue_check.report.format import knob_words
+from mue_check.questions.display import Palette, heading, knob_name
+from mue_check.questions.drift import DriftFinding
 from mue_check.report.palette import (
     BAND,
     BAND_ALPHA,
@@ -22,8 +21,7 @@ from mue_check.report.palette import (
     QUIET,
     RESIDUAL_ALPHA,
     WIDTH,
-    Palette,
-    heading,
+    draw_interval,
     house_style,
     plain,
     shorten,
@@ -43,7 +41,7 @@ class _Arm(NamedTuple):
 
 
 class _Look(NamedTuple):
-    colour: str
+    color: str
     marker: str
     line: Literal["-", "--"]
 
@@ -66,18 +64,18 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         below = figure.add_subplot(grid[1], sharex=above)
         handles = []
         for place, arm in enumerate(arms):
-            # the null control sets a rung against itself: one colour, so the line must tell them apart
+            # the null control sets a rung against itself: one color, so the line must tell them apart
             again = place > 0 and arm.label == arms[0].label
             look = _Look(palette.of(first, arm.label), MARKERS[place % len(MARKERS)], "--" if again else "-")
             name = f"{plain(arm.label)} (other seeds)" if again else plain(arm.label)
             _draw_curve(above, arm, look)
-            handles.append(Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, label=name))
-            _draw_optimum(below, arm.optimum, len(arms) - 1 - place, look.colour)
+            handles.append(Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, label=name))
+            _draw_optimum(below, arm.optimum, len(arms) - 1 - place, look.color)
         for place, arm in enumerate(lost):
             at = arm.curve.x[arm.curve.diverged.any(axis=0)]
             height = np.full(at.shape, 0.97 - _CROSS * place)
-            colour, where = palette.of(first, arm.label), above.get_xaxis_transform()
-            above.plot(at, height, transform=where, linestyle="", marker="x", markersize=6, color=colour)
+            color, where = palette.of(first, arm.label), above.get_xaxis_transform()
+            above.plot(at, height, transform=where, linestyle="", marker="x", markersize=6, color=color)
         if lost:
             label = "diverged (at the top edge)"
             handles.append(Line2D([], [], color=QUIET, marker="x", linestyle="", label=label))
@@ -100,7 +98,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         below.set_yticks(range(len(arms)), names)
         below.set_ylim(-0.6, len(arms) - 0.4)
         below.set_xlabel(
-            f"log2(base {knob_words(first.knob)}); band: reference's optimum +- {first.tolerance:g} octave"
+            f"log2(base {knob_name(first.knob)}); band: reference's optimum +- {first.tolerance:g} octave"
             + ("; lighter: residual of the approximate law" if any(d.comparison.residual for d in found) else "")
         )
         below.grid(visible=False, axis="y")
@@ -112,10 +110,10 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
 
 def _draw_curve(axes: Axes, arm: _Arm, look: _Look) -> None:
     curve, optimum = arm.curve, arm.optimum
-    axes.plot(curve.x, curve.usable.T, linestyle="", marker=look.marker, markersize=3.5, color=look.colour, alpha=0.28)
+    axes.plot(curve.x, curve.usable.T, linestyle="", marker=look.marker, markersize=3.5, color=look.color, alpha=0.28)
     # the mean is that of all seeds or none, so a learning rate that some seed did not survive breaks the line
     mean = curve.usable.mean(axis=0)
-    axes.plot(curve.x, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.6, linestyle=look.line)
+    axes.plot(curve.x, mean, color=look.color, marker=look.marker, markersize=4.5, linewidth=1.6, linestyle=look.line)
     if optimum.resolved:
         loss = float(np.mean(list(optimum.loss_by_seed.values())))
         star = MarkerStyle("*", joinstyle="round")
@@ -123,26 +121,19 @@ def _draw_curve(axes: Axes, arm: _Arm, look: _Look) -> None:
             *(optimum.interval.mean, loss),
             marker=star,
             markersize=14,
-            color=look.colour,
+            color=look.color,
             markeredgecolor="white",
             markeredgewidth=0.7,
             zorder=5,
         )
 
 
-def _draw_optimum(axes: Axes, optimum: Optimum, row: int, colour: str) -> None:
+def _draw_optimum(axes: Axes, optimum: Optimum, row: int, color: str) -> None:
     if not optimum.resolved:
         reason = shorten(f"unresolved: {optimum.reason}", 80)
-        axes.text(0.01, row, reason, transform=axes.get_yaxis_transform(), color=colour, va="center", fontsize=9)
+        axes.text(0.01, row, reason, transform=axes.get_yaxis_transform(), color=color, va="center", fontsize=9)
         return
-    draw_interval(axes, optimum.interval, row, colour)
-
-
-def draw_interval(axes: Axes, interval: Interval, row: float, colour: str, *, marker: str = "*") -> None:
-    """A marker at the mean with its interval lying along x."""
-    if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, row, xerr=interval.half_width, color=colour, capsize=4, linewidth=2)
-    axes.plot(interval.mean, row, marker=marker, markersize=11 if marker == "*" else 7, color=colour, zorder=5)
+    draw_interval(axes, optimum.interval, row, color)
 
 
 def _loss_limits(arms: Sequence[_Arm], reserve: float) -> tuple[float, float]:
