@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mue_check.questions.stored import judge_coordinates
 
 from mue_check import Experts, SpecError, get_rule, parse_scenario
+from mue_check.catalog import get_tier
 from mue_check.errors import ClaimError
 from mue_check.isolation import apart
 from mue_check.judge.law import Rung
@@ -17,12 +19,10 @@ from mue_check.judge.laws import LAWS
 from mue_check.models.user_router.load import add_router, load_router, sizes_of, source_hash, try_router
 from mue_check.models.user_router.stacked import LOADED
 from mue_check.mutants.routing import misbehaving
-from mue_check.questions.stored import judge_coordinates
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import ROUTERS, get_router, is_users
 from mue_check.rules import Role
-from mue_check.catalog import get_tier
 from tests.models import foreign_routers as users
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 
 from mue_check import SpecError, get_rule
-from mue_check.axes import Ladder, heldout_ladder
+from mue_check.axes import heldout_ladder
 from mue_check.catalog import AXES, TIERS, get_tier, parse_axes
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.laws import LAWS
 from mue_check.routing.variants import BALANCES, ROUTERS
 from mue_check.rules import RULES
-from mue_check.spec import Dense, Experts, Scenario, parse_scenario
+from mue_check.spec import Experts, Scenario, parse_scenario
 
 QUESTIONS = ("drift", "scales", "speed", "noise")
 

@@ -10,10 +10,10 @@ from mue_check.errors import CalibrationError, JudgeError
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Findings
-from mue_check.sigma0.calibration import DriftCalibration, Gamma, Pair, Range, read_calibration
+from mue_check.sigma0.calibration import DriftCalibration, Gamma, Range, read_calibration
 from mue_check.sigma0.gamma import GammaFinding
 from mue_check.sigma0.imbalance import Imbalance
-from mue_check.sigma0.kappa import KappaFit, KappaPoint, fit_kappa
+from mue_check.sigma0.kappa import KappaFit, KappaPoint, Pair, fit_kappa
 from mue_check.sigma0.ladders import BLIND_LOADS, LOADS, SIGMA0, experts_of, load_use
 from mue_check.sigma0.shift import ShiftFinding
 from mue_check.spec import Scenario, parse_scenario

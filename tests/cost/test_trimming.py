@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mue_check.catalog import get_tier
 from mue_check.cost.dry_run import collect
 from mue_check.errors import SpecError
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
-from mue_check.catalog import get_tier
 
 ROOT = Path(__file__).parents[2]
 

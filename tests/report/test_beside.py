@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mue_check.report.drift_tables import drift_table
+from mue_check.report.tables import law_groups, open_law_table
 
 from mue_check.judge.verdict import Verdict
 from mue_check.report import compare_lines, compare_studies, summarize, write_report
-from mue_check.report.drift_tables import drift_table
-from mue_check.report.tables import law_groups, open_law_table
 
 Make = Callable[..., Any]
 

@@ -4,10 +4,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from mue_check.report.compare import Sides, side_by_side
 
 from mue_check.judge.verdict import Verdict
 from mue_check.report import Summary, summarize
-from mue_check.report.compare import Sides, side_by_side
 from mue_check.report.format import in_words, interval_text
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mue_check.report import Summary, summarize, verdict_lines, write_report
 from mue_check.report.drift_tables import trend_table
 from mue_check.report.tables import routing_table, speedup_table
+
+from mue_check.report import Summary, summarize, verdict_lines, write_report
 
 Make = Callable[..., Any]
 

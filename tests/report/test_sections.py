@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from matplotlib.patches import Rectangle
+from mue_check.report.drift_plots import plot_drifts
+from mue_check.report.drift_tables import drift_table
+from mue_check.report.tables import count_lines, law_groups, rung_cost_table
 
 from mue_check.judge.laws import LAWS
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Side
 from mue_check.report import Summary, summarize, verdict_lines, write_report
-from mue_check.report.drift_plots import plot_drifts
-from mue_check.report.drift_tables import drift_table
 from mue_check.report.palette import REFERENCE, palette_of
-from mue_check.report.tables import count_lines, law_groups, rung_cost_table
 
 Make = Callable[..., Any]
 
