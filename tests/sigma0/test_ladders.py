@@ -7,6 +7,7 @@ import pytest
 
 from mue_check.axes import Ladder
 from mue_check.catalog import get_tier
+from mue_check.routing.variants import BALANCES, ROUTERS
 from mue_check.sigma0.ladders import load_label, load_use
 from mue_check.spec import Dense, Experts
 
