@@ -1,4 +1,4 @@
-"""Controls: the suites can tell right from wrong. A verdict that cannot fail is worth nothing."""
+"""Controls: the suites can tell a right rule from a wrong one. A verdict that cannot fail is worth nothing."""
 
 import pytest
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mue_check.questions.stored import judge_coordinates
 
 from mue_check import Experts, SpecError, get_rule, parse_scenario
 from mue_check.catalog import get_tier
@@ -19,6 +18,7 @@ from mue_check.judge.laws import LAWS
 from mue_check.models.user_router.load import add_router, load_router, sizes_of, source_hash, try_router
 from mue_check.models.user_router.stacked import LOADED
 from mue_check.mutants.routing import misbehaving
+from mue_check.questions.scales import judge_coordinates
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import ROUTERS, get_router, is_users

@@ -28,7 +28,7 @@ from mue_check.report.palette import (
 
 _COLORS = (*TARGETS, REFERENCE, QUIET)
 _ROW = 0.34
-"""Inches of a row with one rule; every further one adds half as much."""
+"""Inches of a row with one rule; every further rule adds 0.4 of it."""
 
 
 def plot_side_by_side(sides: SideBySide) -> Figure:
@@ -62,7 +62,7 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
 
 
 def row_ladder(question: ComparedDrift) -> tuple[str, str]:
-    """What rows that belong together share."""
+    """What the rows between two separating lines share."""
     return question.asked.ladder, question.asked.knob
 
 
@@ -81,7 +81,7 @@ def _color(at: int) -> str:
 
 
 def _label(question: ComparedDrift, sides: SideBySide) -> str:
-    """As much of the question as tells the rows apart."""
+    """The parts of the question in which the rows differ."""
     c = question.asked
     parts = [shorten(f"{in_words(c.ladder)}: {question.target}", 40)]
     if len({q.asked.corpus for q in sides.drifts}) > 1:

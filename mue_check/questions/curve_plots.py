@@ -28,7 +28,7 @@ from mue_check.report.palette import (
 )
 
 _VALLEY = 3.5
-"""The panel shows this many times the height of the fitted valleys: what is above tells nothing of the optimum."""
+"""The panel shows this many times the height of the fitted valleys: losses above say nothing about the optimum."""
 _CROSS = 0.05
 """Share of the panel's height that one row of crosses takes."""
 
@@ -52,7 +52,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
     Points of single seeds are faint, the line is their mean, crosses at the top edge diverged.
     """
     first = found[0].comparison
-    # comparisons share the reference, and one that asked for more seeds has the sharper curve
+    # the comparisons share the reference, and the one with the most seeds has the sharpest curve
     widest = max(found, key=lambda d: len(d.reference.seeds))
     arms = [_Arm(first.sides[0].label, widest.reference, widest.drift.reference, "reference")]
     arms += [_Arm(d.comparison.sides[-1].label, d.target, d.drift.target, d.drift.verdict.value) for d in found]
@@ -64,7 +64,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         below = figure.add_subplot(grid[1], sharex=above)
         handles = []
         for place, arm in enumerate(arms):
-            # the null control sets a rung against itself: one color, so the line must tell them apart
+            # the null control compares a rung with itself: both have one color, so the line style must differ
             again = place > 0 and arm.label == arms[0].label
             look = _Look(palette.of(first, arm.label), MARKERS[place % len(MARKERS)], "--" if again else "-")
             name = f"{plain(arm.label)} (other seeds)" if again else plain(arm.label)
@@ -111,7 +111,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
 def _draw_curve(axes: Axes, arm: _Arm, look: _Look) -> None:
     curve, optimum = arm.curve, arm.optimum
     axes.plot(curve.x, curve.usable.T, linestyle="", marker=look.marker, markersize=3.5, color=look.color, alpha=0.28)
-    # the mean is that of all seeds or none, so a learning rate that some seed did not survive breaks the line
+    # a mean is taken over all seeds or none, so the line breaks where some seed diverged
     mean = curve.usable.mean(axis=0)
     axes.plot(curve.x, mean, color=look.color, marker=look.marker, markersize=4.5, linewidth=1.6, linestyle=look.line)
     if optimum.resolved:
@@ -137,7 +137,7 @@ def _draw_optimum(axes: Axes, optimum: Optimum, row: int, color: str) -> None:
 
 
 def _loss_limits(arms: Sequence[_Arm], reserve: float) -> tuple[float, float]:
-    """From under the lowest loss to a few valleys' height above it, and ``reserve`` of the panel for the crosses."""
+    """From below the lowest loss to a few valleys above it; ``reserve`` is the share of the panel for the crosses."""
     losses = np.concatenate([arm.curve.usable.ravel() for arm in arms])
     losses = losses[np.isfinite(losses)]
     if not losses.size:

@@ -32,14 +32,15 @@ from mue_check.report.palette import (
 )
 
 _CHARACTERS = 110
-"""Of tick labels beside each other across a figure."""
+"""Characters of tick labels that fit across a figure."""
 _CROWD = 3
-"""More points than this beside each other have no room for their numbers."""
+"""With more points than this at one target there is no room for their numbers."""
 _FILLS: tuple[Literal["full", "none", "left", "right"], ...] = ("full", "none", "left", "right")
 
 
 class _Series(NamedTuple):
-    """What one marker stands for: a rule where there are several, else a corpus; the fill then tells corpora."""
+    """One rule on one corpus. Of several rules the marker shows the rule and the fill the corpus; else the marker
+    shows the corpus."""
 
     corpus: str
     rule: str
@@ -49,7 +50,7 @@ class _Series(NamedTuple):
 
 
 def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
-    """Mean drift of each target with its interval against the ladder's sizes, beside each other rules and corpora."""
+    """Mean drift of each target with its interval against the ladder's sizes; rules and corpora side by side."""
     series = _series_of([d.comparison for d in found])
     at_of = {(s.corpus, s.rule): at for at, s in enumerate(series)}
     c, first = found[0].comparison, found[0].comparison.sides[0]
@@ -67,7 +68,7 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             if len(series) <= _CROWD and d.drift.interval.n:
                 left = at == 0 and len(series) > 1
                 _number(axes, x, d.drift.interval, palette.of(d.comparison, d.side.label), left=left)
-        # once for each target, whatever rules and corpora it has: bands that overlap would be darker
+        # once for each target: the bands of several rules and corpora would overlap and look darker
         stretches = [(d.side.label, d.comparison.residual_edge, d.comparison.residual) for d in found]
         for label, edge, residual in dict.fromkeys(stretch for stretch in stretches if stretch[2]):
             corner = (places[label] - gap / 2, edge)
@@ -113,7 +114,7 @@ def _title(c: Comparison, series: Sequence[_Series]) -> str:
 
 
 def _tick(label: str, found: Sequence[DriftFinding], series: Sequence[_Series], room: int) -> list[str]:
-    """A rung's name with the verdicts on it; of a crowd only how many there are of each."""
+    """A rung's name and its verdicts; only their counts where there are many."""
     own = [d for d in found if d.side.label == label]
     if not own:
         return [shorten(label, 16), "reference"]
@@ -127,7 +128,7 @@ def _tick(label: str, found: Sequence[DriftFinding], series: Sequence[_Series], 
 
 
 def plot_controls(found: Sequence[DriftFinding], palette: Palette) -> Figure:
-    """The drift of every control, one row each, with the verdict it has and the one it should have."""
+    """The drift of every control, one row each, with its verdict and the expected one."""
     with house_style():
         figure = Figure(figsize=(WIDTH, 1.5 + 0.55 * len(found)), layout="constrained")
         axes = figure.add_subplot()
@@ -145,7 +146,7 @@ def plot_controls(found: Sequence[DriftFinding], palette: Palette) -> Figure:
 
 
 def draw_rows(axes: Axes, labels: Sequence[str], found: Sequence[DriftFinding]) -> None:
-    """The frame of a figure with one row for each label from below, and the drift along x."""
+    """The axes of a figure with the drift along x and one row for each label, from the bottom up."""
     for tolerance in sorted({d.comparison.tolerance for d in found}):
         axes.axvspan(-tolerance, tolerance, color=BAND, alpha=BAND_ALPHA, linewidth=0)
     axes.axvline(0, color=QUIET, linewidth=1, zorder=1)
@@ -157,7 +158,7 @@ def draw_rows(axes: Axes, labels: Sequence[str], found: Sequence[DriftFinding]) 
 
 
 def _places(sizes: dict[str, int]) -> dict[str, float]:
-    """log2 of sizes that double; ranks where two are equal, or where sizes only number the rungs 1, 2, 3."""
+    """log2 of sizes that double; ranks where two are equal, or where the sizes merely number the rungs 1, 2, 3."""
     ordered = sorted(sizes, key=lambda label: sizes[label])
     least = sizes[ordered[0]]
     doublings = len(set(sizes.values())) == len(sizes) and all(_doubles(size, least) for size in sizes.values())
@@ -211,7 +212,7 @@ def _frame(axes: Axes, found: Sequence[DriftFinding]) -> None:
 
 
 def reach_of(found: Sequence[DriftFinding]) -> float:
-    """Half the drift axis: all means and what is allowed, and of the intervals what does not dwarf them."""
+    """Half the length of the drift axis: it shows all means and tolerances, and intervals up to three times that."""
     means = [abs(d.drift.interval.mean) for d in found if d.drift.interval.n]
     allowed = [
         max(1.5 * d.comparison.tolerance, d.comparison.tolerance + 1.1 * abs(d.comparison.residual)) for d in found

@@ -148,7 +148,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
         axes.axhline(0, color=QUIET, linewidth=1)
         axes.set_xscale("log", base=2)
         last = max(float(f.steps.max()) for f in found) + 1
-        axes.set_xlim(0.9, 1.15 * last)  # said, for a curve that is not finite sets no limits
+        axes.set_xlim(0.9, 1.15 * last)  # set here, because a curve that is not finite sets no limits
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_xlabel("step; bands: 95 % interval over seeds")
         axes.set_ylabel("log2(target loss / reference loss)")

@@ -30,7 +30,7 @@ _PANELS = 2
 _MOST = 12
 """Panels in one figure; those that are not PASS come first."""
 _TICKS = 34
-"""Characters under a panel that stand beside each other."""
+"""Characters of tick labels that fit under a panel without rotation."""
 
 
 def drawn_laws(results: Sequence[LawResult]) -> list[LawResult]:
@@ -101,7 +101,7 @@ def _draw_law(axes: Axes, c: Comparison, result: LawResult, tables: Sequence[pd.
 
 
 def _positions(sizes: Sequence[float], law: Law) -> tuple[NDArray[np.float64], bool]:
-    """log2 of the sizes for a slope through them; ranks where none is asked, or sizes are equal or have no log2."""
+    """log2 of the sizes for a slope through them; else, or where they are equal or have no log2, ranks."""
     if law.form == "exponent" and min(sizes) > 0 and len(set(sizes)) == len(sizes):
         return np.log2(sizes), True
     return np.arange(len(sizes), dtype=np.float64), False

@@ -25,7 +25,7 @@ LONGER = 2
 """Times the task's own steps: a speed-up shows late."""
 LOOKS = 24
 _BAND_REACH = 1.5
-"""Octaves that an interval may add to the axis of a speed-up: that of two seeds would dwarf the lines."""
+"""Octaves that an interval may add to the axis of a speed-up: an interval of two seeds would dwarf the lines."""
 
 _TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10, 20, 50)
 

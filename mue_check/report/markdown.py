@@ -28,13 +28,15 @@ def _section(section: Section) -> list[str]:
         [f"    {command}" for command in section.commands],
     ):
         lines += ["", *block] if block else []
-    lines += [line for at, fold in enumerate(section.folds) for line in _fold(fold, first=at == 0)]
-    return lines
+    brief = [fold for fold in section.folds if fold.brief]
+    if brief:
+        lines += ["", *_bullets(fold.title for fold in brief)]
+        pictures = tuple(picture for fold in brief for picture in fold.pictures)
+        lines += _fold(Fold(title=f"{len(pictures)} figures", pictures=pictures)) if pictures else []
+    return [*lines, *(line for fold in section.folds if not fold.brief for line in _fold(fold))]
 
 
-def _fold(fold: Fold, *, first: bool) -> list[str]:
-    if fold.brief:
-        return [*([""] if first else []), f"- {escape(fold.title)}"]
+def _fold(fold: Fold) -> list[str]:
     lines = ["", f"<details><summary>{escape(fold.title)}</summary>", ""]
     for table in fold.tables:
         lines += [*markdown_table(table), ""]

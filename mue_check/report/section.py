@@ -47,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Tables and pictures that open with a click. ``brief``: Markdown prints the title and leaves out the tables."""
+    """Tables and pictures that open with a click. ``brief``: Markdown leaves out the tables."""
 
     title: str
     tables: tuple[Table, ...] = ()

@@ -38,7 +38,7 @@ def _bounds(value: object) -> object:
     return {name: absent.get(name) if number is None else number for name, number in value.items()}
 
 
-def _interval_json(interval: Interval) -> dict[str, float | None]:
+def _interval_json(interval: Interval) -> dict[str, object]:
     ends = {"mean": interval.mean, "low": interval.low, "high": interval.high}
     return {name: value if math.isfinite(value) else None for name, value in ends.items()} | {"n": interval.n}
 

@@ -18,6 +18,7 @@ ROUTINGS = [
     if (router.scored or balance == "none") and (name, balance) != ("sigmoid_norm", "none")
 ]
 
+
 def laboratory(question: str = "drift", tier: str = "lab") -> dict[str, Ladder]:
     return {ladder.name: ladder for ladder in get_tier(tier).ladders("sigma0", question)}
 

@@ -13,7 +13,8 @@ from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.mutants import get_mutant
 from mue_check.questions.comparison import load_comparisons
-from mue_check.questions.drift import ask_drift, ask_null_control, ask_positive_control
+from mue_check.questions.controls import ask_null_control, ask_positive_control
+from mue_check.questions.drift import ask_drift, judge_stored_drift
 from mue_check.questions.search import LossSearch
 from mue_check.questions.study import Study
 from mue_check.records import Store
@@ -115,7 +116,7 @@ def test_a_right_rule_passes_and_a_drifting_one_fails(study: Study, monkeypatch)
     answer = ask_positive_control(study.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
     assert answer.verdict is Verdict.FAIL
     assert answer.comparison.expected == "FAIL"
-    assert answer.result.interval.mean == pytest.approx(-1.1, abs=0.1)
+    assert answer.drift.interval.mean == pytest.approx(-1.1, abs=0.1)
 
 
 def test_a_wide_tolerance_does_not_blind_the_controls(study: Study, monkeypatch) -> None:
@@ -131,11 +132,11 @@ def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> 
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
     answer = ask_drift(study, LADDER, LADDER.targets[0])
     assert answer.verdict is Verdict.INCONCLUSIVE
-    assert answer.result.interval.n == study.tier.max_seeds
+    assert answer.drift.interval.n == study.tier.max_seeds
     tight = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.0))
     other = replace(study, root=study.root / "tight")
     other.store.prepare()
-    assert ask_drift(other, LADDER, LADDER.targets[0]).result.interval.n == study.tier.seeds
+    assert ask_drift(other, LADDER, LADDER.targets[0]).drift.interval.n == study.tier.seeds
     assert tight.runs == 23 + 20  # the target is looked for where the reference's optimum is
 
 
@@ -143,7 +144,7 @@ def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.05))
     answer = ask_null_control(study, LADDER)
     assert answer.verdict is Verdict.PASS
-    drifts = list(answer.result.by_seed.values())
+    drifts = list(answer.drift.by_seed.values())
     assert len(drifts) == 4
     assert min(map(abs, drifts)) > 0
 
@@ -155,7 +156,7 @@ def test_records_alone_give_the_same_answer(study: Study, monkeypatch) -> None:
     for answer in answers:
         comparison = stored[answer.comparison.name]
         assert comparison == answer.comparison
-        assert judge_stored_drift(Store(study.root), comparison)[2] == answer.result
+        assert judge_stored_drift(Store(study.root), comparison).drift == answer.drift
 
 
 def test_an_approximate_law_has_its_residual(study: Study, monkeypatch) -> None:
@@ -166,7 +167,7 @@ def test_an_approximate_law_has_its_residual(study: Study, monkeypatch) -> None:
     answer = ask_drift(study, loose, loose.targets[0])
     assert answer.verdict is Verdict.RESIDUAL
     assert answer.comparison.expected == "RESIDUAL"
-    assert judge_stored_drift(Store(study.root), answer.comparison)[2] == answer.result
+    assert judge_stored_drift(Store(study.root), answer.comparison).drift == answer.drift
 
 
 @pytest.mark.parametrize(("rule", "residual"), [("complete_mue", -1.0), ("complete_mue_literal", 1.0)])
@@ -178,7 +179,7 @@ def test_weight_decay_may_lie_between_the_published_forms(
     assert answer.comparison.knob == "weight_decay"
     assert answer.comparison.residual == residual
     assert answer.verdict is Verdict.RESIDUAL
-    assert answer.result.interval.mean == pytest.approx(0.7 * residual, abs=0.1)
+    assert answer.drift.interval.mean == pytest.approx(0.7 * residual, abs=0.1)
 
 
 def test_a_mutant_is_asked_under_its_own_name(study: Study, monkeypatch) -> None:

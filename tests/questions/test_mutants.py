@@ -35,8 +35,8 @@ def laws(
     asked = study(root, rule)
     ladder = asked.tier.ladder(ladder_name, "scales")
     assert ladder is not None
-    results = ask_coordinates(asked, ladder, mutant, flaw=mutant.flaw) if mutant else ask_coordinates(asked, ladder)
-    return {result.law.name: result for result in results.result}
+    found = ask_coordinates(asked, ladder, mutant, flaw=mutant.flaw) if mutant else ask_coordinates(asked, ladder)
+    return {result.law.name: result for result in found.results}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
