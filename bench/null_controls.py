@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
 from mue_check.questions.controls import ask_null_control
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
-from mue_check.tiers import get_tier
 
 SEEDS_APART = 100
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mue_check.catalog import get_tier
 from mue_check.judge.law import LawResult
 from mue_check.judge.verdict import Verdict
 from mue_check.mutants import MUTANTS, Mutant, get_mutant
@@ -13,7 +14,6 @@ from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
 from mue_check.questions.values import audit_rung
 from mue_check.rules import RULES, get_rule
-from mue_check.tiers import get_tier
 
 LADDERS = ("width", "width_of_mixture", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "routing_hybrids")
 

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mue_check.questions.stored import judge_stored_drift
 
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.scale import dense
+from mue_check.catalog import get_tier
 from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
@@ -17,7 +19,6 @@ from mue_check.questions.search import LossSearch
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
-from mue_check.tiers import get_tier
 
 RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
 LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from mue_check.axes.scale import dense
+from mue_check.catalog import get_tier
 from mue_check.data import load_corpus
 from mue_check.rules import Role, get_rule
 from mue_check.spec import Scenario
-from mue_check.tiers import get_tier
 from mue_check.training import Stack
 
 MODEL = dense(32, 2)

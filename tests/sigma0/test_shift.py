@@ -8,7 +8,7 @@ import pytest
 
 from mue_check.errors import JudgeError
 from mue_check.sigma0.shift import sigma0_shift
-from tests.judge.noise_tables import EXPERTS, noise_table, shares
+from tests.sigma0.noise_tables import EXPERTS, noise_table, shares
 
 
 def model(rng: np.random.Generator, gamma: float, exponent: float, *, seeds: int = 4, **options: float) -> pd.DataFrame:

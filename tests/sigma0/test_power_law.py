@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from mue_check.errors import JudgeError
-from mue_check.sigma0.gamma import fit_gamma
-from tests.judge.noise_tables import EXPERTS, noise_table
+from mue_check.sigma0.power_law import fit_gamma
+from tests.sigma0.noise_tables import EXPERTS, noise_table
 
 
 def naive_gamma(table: pd.DataFrame) -> float:
@@ -68,7 +68,7 @@ def test_leaving_points_out_or_taking_positive_values_is_biased() -> None:
     assert np.mean([fit.gamma.mean for fit in fits]) == pytest.approx(0.5, abs=0.04)
 
 
-def test_what_does_not_resolve_is_counted_named_and_left_out_of_the_points() -> None:
+def test_unresolved_points_are_counted_and_named() -> None:
     table = noise_table(np.random.default_rng(3), 0.5)
     rare = (table["setting"] == "zipf1") & (table["expert"] == 7)
     table.loc[rare, "signal"] = [0.3, -0.2, 0.1, -0.1]
@@ -119,7 +119,7 @@ def test_there_is_a_reason_where_there_is_no_gamma(change, says: str) -> None:
         (lambda t: t.assign(signal=math.nan), "signal nan for setting uniform, expert 0, seed 0"),
     ],
 )
-def test_a_table_that_is_none_is_refused_in_one_line(change, says: str) -> None:
+def test_an_invalid_table_is_refused_in_one_line(change, says: str) -> None:
     with pytest.raises(JudgeError) as error:
         fit_gamma(change(noise_table(np.random.default_rng(6), 0.5)))
     assert says in str(error.value)
