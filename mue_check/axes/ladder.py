@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mue_check.errors import SpecError
+from mue_check.flops import relative_work
 from mue_check.routing.variants import Variant, get_variant
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
@@ -39,6 +40,11 @@ class Rung:
         """The target load; empty where there is none."""
         ffn = self.model.feed_forward
         return ffn.load if isinstance(ffn, Experts) else ""
+
+    @property
+    def work(self) -> float:
+        """About how long training it takes, in arbitrary units: enough to order tests by."""
+        return relative_work(self.model) * self.batch * self.steps
 
     def train(self, base: TrainSpec) -> TrainSpec:
         """How this rung trains where the reference trains like ``base``: the warm-up keeps its share."""

@@ -28,15 +28,3 @@ class Sizes:
     groups: tuple[int, ...]
     heldout: str
     """SPEC of the composite target that changes everything at once."""
-    loads: tuple[str, ...] = ()
-    """Target loads of the sigma_0 laboratory beside the uniform one; empty leaves it out."""
-    blind_loads: tuple[str, ...] = ()
-    scaled_loads: tuple[str, ...] = ()
-    """Those of the loads that the causal probe is put to."""
-    heldout_loads: tuple[str, ...] = ()
-    noise_loads: tuple[str, ...] = ()
-    noise_mixtures: tuple[str, ...] = ()
-    """SPECs of the mixtures whose gamma is measured; what they leave out is the dense reference's."""
-    sigma0_batches: tuple[int, ...] = ()
-    sigma0_activated: tuple[int, ...] = ()
-    sigma0_capacities: tuple[int, ...] = ()

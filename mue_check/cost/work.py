@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
-from mue_check.cost.flops import activation_numbers, parameter_numbers, training_flop
 from mue_check.data import Corpus, load_corpus
 from mue_check.data.corpus import HELDOUT_WINDOWS
+from mue_check.flops import activation_numbers, parameter_numbers, training_flop
 from mue_check.measure.coordinates import PROBE_SEQUENCES
 from mue_check.measure.gradient_noise import TOKENS
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
