@@ -127,7 +127,7 @@ def any_target_cases(options: Options, scope: Scope) -> list[TargetCase]:
 
 
 def rule_cases(options: Options, scope: Scope) -> list[TargetCase]:
-    """Every target under each rule of ``--beside``, but for steered loads, of which no rule says anything."""
+    """Every target under each rule of ``--beside``, except steered loads, which no rule covers."""
     cases = [case for case in any_target_cases(options, scope) if not case.target.load]
     return [replace(case, rule=rule) for case in cases for rule in options.beside]
 

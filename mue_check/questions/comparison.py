@@ -1,4 +1,4 @@
-"""A comparison: one question put to the records, stored beside them so that a report judges it without training."""
+"""A comparison: one question put to the records, stored with them so that a report judges it without training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -24,7 +24,7 @@ class Costs:
 
     @classmethod
     def read(cls, store: Store, comparisons: Sequence[Comparison]) -> "Costs":
-        """Read what was stored beside the cells of these comparisons."""
+        """Read what was stored with the cells of these comparisons."""
         keys = {key for c in comparisons for side in c.sides for key in side.cells}
         return cls(seconds={key: store.cost(key) for key in keys})
 

@@ -93,7 +93,7 @@ class QuestionKind(ABC):
         return ()
 
     def files(self, summary: "Summary") -> Mapping[str, Mapping[str, object]]:
-        """JSON files beside the report, by name."""
+        """JSON files next to the report, by name."""
         return {}
 
 

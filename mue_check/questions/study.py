@@ -71,7 +71,7 @@ class Study:
         )
 
     def name(self, *parts: str, rule: str | None = None) -> str:
-        """The name of a question and of its file: its own parts, then whatever differs from the default."""
+        """The name of a question and of its file: its own parts, then what differs from the default."""
         routing = [self.routing] if self.routing != DEFAULT_ROUTER else []
         return "-".join([*parts, self.corpus_name, rule or self.rule.name, *routing])
 

@@ -22,7 +22,7 @@ def _section(section: Section) -> list[str]:
         [escape(section.text)] if section.text else [],
         _bullets(section.lines),
         [f"- **{escape(term)}**: {escape(text)}" for term, text in section.terms.items()],
-        *([f"**{escape(table.caption)}**", "", *markdown_table(table)] for table in section.tables),
+        *(_captioned(table, section.title) for table in section.tables),
         list(map(_image, section.pictures)),
         # indented, not fenced: no command can end the block
         [f"    {command}" for command in section.commands],
@@ -34,6 +34,11 @@ def _section(section: Section) -> list[str]:
         pictures = tuple(picture for fold in brief for picture in fold.pictures)
         lines += _fold(Fold(title=f"{len(pictures)} figures", pictures=pictures)) if pictures else []
     return [*lines, *(line for fold in section.folds if not fold.brief for line in _fold(fold))]
+
+
+def _captioned(table: Table, title: str) -> list[str]:
+    caption = [] if table.caption == title else [f"**{escape(table.caption)}**", ""]
+    return [*caption, *markdown_table(table)]
 
 
 def _fold(fold: Fold) -> list[str]:

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mue_check.questions.stored import judge_stored_drift
 
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.scale import dense
