@@ -1,4 +1,4 @@
-"""Axes: what is changed between a tuned reference and its targets, as ladders at a tier's sizes."""
+"""Axes: what differs between a tuned reference and its targets, as ladders at a tier's sizes."""
 
 from collections.abc import Callable, Mapping
 
@@ -31,7 +31,7 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
     "heldout": heldout_ladders,
     "speed": speed_ladders,
 }
-"""The nine axes of the rule; then the bridges that they are made of, the composite target, and steps to a loss."""
+"""The nine axes of the rule; then the bridges that they consist of, the composite target, and the steps to a loss."""
 
 
 __all__ = ["AXES", "Ladder", "Question", "Regime", "Rung", "Sizes", "heldout_ladder"]

@@ -171,8 +171,10 @@ def _range_warnings(reached: Mapping[Range, tuple[float, ...]], calibration: Dri
         low, high = calibration.range[name]
         out = [value for value in values if not low <= value <= high and not math.isclose(value, low, abs_tol=1e-9)]
         if out:
-            said = " and ".join(f"{value:.4g}" for value in out)
-            lines.append(f"{_QUANTITIES[name]}: {said} lies outside the measured {low:.4g} to {high:.4g}: extrapolated")
+            numbers = " and ".join(f"{value:.4g}" for value in out)
+            lines.append(
+                f"{_QUANTITIES[name]}: {numbers} lies outside the measured {low:.4g} to {high:.4g}: extrapolated"
+            )
     return lines
 
 

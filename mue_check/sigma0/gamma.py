@@ -1,7 +1,7 @@
 """Gamma of one mixture: how the gradient noise of its experts depends on the tokens that they see.
 
 The form that Adam sees, g / (sqrt(v) + eps), is judged: its noise moves the weights, and it resolves every expert where
-the |G|^2 of the raw gradient comes from a few large entries (docs/choices.md). The raw form is reported beside it.
+the |G|^2 of the raw gradient comes from a few large entries (docs/choices.md). The raw form is reported too.
 """
 
 import math

@@ -184,8 +184,7 @@ def _fit_text(fit: GammaFit) -> str:
 
 def _points_text(fit: GammaFit) -> str:
     """``371 of 384``: the points that are resolved."""
-    total = len(fit.points) + len(fit.unresolved)
-    return f"{len(fit.points)} of {total}" if fit.reason is None else f"{total - len(fit.unresolved)} of {total}"
+    return f"{len(fit.points)} of {len(fit.points) + fit.unresolved}"
 
 
 def _note(found: GammaFinding) -> str:

@@ -23,7 +23,7 @@ class Laboratory:
     activated: tuple[int, ...] = ()
     capacities: tuple[int, ...] = ()
     noise_loads: tuple[str, ...] = ("zipf:1",)
-    """Loads beside the uniform one under which gamma is measured."""
+    """Loads, besides the uniform one, under which gamma is measured."""
     noise_mixtures: tuple[str, ...] = ("16e2a,h=16", "16e2a,h=16,router=content_blind")
     """SPECs of the mixtures whose gamma is measured; what they leave out is the dense reference's."""
     noise_seeds: int = 4

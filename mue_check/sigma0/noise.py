@@ -18,7 +18,6 @@ from mue_check.errors import JudgeError
 from mue_check.judge.interval import t_quantile
 
 VALUES = ("tokens", "noise", "signal")
-NUMBERED = ("layer", "expert")
 MIN_SEEDS = 2
 Form = Literal["raw", "adam"]
 """The raw gradient, or g / (sqrt(v) + eps), by which Adam moves the weights."""
@@ -54,11 +53,6 @@ class Replicates:
         error = self.signal.std(axis=0, ddof=1) / math.sqrt(n)
         low = self.signal.mean(axis=0) - t_quantile(n - 1) * error
         return np.asarray(self.alive & (low > 0), dtype=np.bool_)
-
-    def names(self, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
-        """Names of the chosen points, as ``zipf1, expert 3``."""
-        rows = self.points[chosen].to_dict("records")
-        return tuple(", ".join(f"{k} {v}" if k in NUMBERED else str(v) for k, v in row.items()) for row in rows)
 
     def select(self, chosen: NDArray[np.bool_]) -> "Replicates":
         """Only the chosen points."""
@@ -110,26 +104,17 @@ class Replicates:
 def read_replicates(table: pd.DataFrame, keys: Sequence[str]) -> Replicates:
     """From columns ``keys``, seed, tokens, noise, signal, with one row for each point (``keys``) and seed.
 
-    Raises JudgeError for a missing column, a missing or repeated row, or a value that is not finite.
+    Raises KeyError for a missing column, ValueError for a repeated row, and JudgeError for a point that some seed
+    lacks or whose values are not finite.
     """
-    lacking = [name for name in (*keys, "seed", *VALUES) if name not in table.columns]
-    if lacking:
-        raise JudgeError(f"the noise table lacks column(s) {', '.join(lacking)}: it has {', '.join(table.columns)}")
-    if table.empty:
-        raise JudgeError("the noise table has no rows: measure at least one expert")
-    twice = table[table.duplicated([*keys, "seed"])]
-    if len(twice):
-        raise JudgeError(f"the noise table holds two rows for {_row(twice, keys)}: leave one")
-    odd = table[~np.isfinite(table[list(VALUES)].to_numpy(dtype=np.float64)).all(axis=1) | (table["tokens"] < 0)]
-    if len(odd):
-        shown = ", ".join(f"{name} {odd.iloc[0][name]:g}" for name in VALUES)
-        raise JudgeError(f"the noise table has {shown} for {_row(odd, keys)}: tokens >= 0 and finite values are needed")
     wide = table.pivot(index="seed", columns=list(keys), values=list(VALUES))
+    if wide.empty:
+        raise JudgeError("the noise table has no rows: measure at least one expert")
+    for row, column in np.argwhere(~np.isfinite(wide.to_numpy(dtype=np.float64)))[:1]:
+        value, *point = wide.columns[column]
+        where = ", ".join(f"{k} {v}" for k, v in zip((*keys, "seed"), (*point, wide.index[row]), strict=True))
+        raise JudgeError(f"the noise table has no finite {value} for {where}")
     tokens, noise, signal = (wide[name] for name in VALUES)
-    if tokens.isna().to_numpy().any():
-        seed, at = np.argwhere(tokens.isna().to_numpy())[0]
-        point = ", ".join(f"{k} {v}" for k, v in zip(keys, tokens.columns[at], strict=True))
-        raise JudgeError(f"the noise table lacks seed {tokens.index[seed]} of {point}: each point needs every seed")
     return Replicates(
         points=tokens.columns.to_frame(index=False),
         seeds=tuple(int(seed) for seed in wide.index),
@@ -144,8 +129,3 @@ def select_form(table: pd.DataFrame, form: Form) -> pd.DataFrame:
     prefix = "adam_" if form == "adam" else ""
     chosen = table.assign(noise=table[f"{prefix}noise"], signal=table[f"{prefix}signal"])
     return chosen.drop(columns=["adam_noise", "adam_signal"])
-
-
-def _row(rows: pd.DataFrame, keys: Sequence[str]) -> str:
-    """The key of the first of ``rows``."""
-    return ", ".join(f"{name} {rows.iloc[0][name]}" for name in (*keys, "seed"))

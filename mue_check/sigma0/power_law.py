@@ -52,7 +52,7 @@ class GammaFit:
     """log2 sigma = ``intercept`` - gamma log2 tokens. ``gamma`` is the one to quote; ``reason`` says why there is none.
 
     ``ordinary``, ``weighted`` and ``robust`` fit the logarithms of ``points``, which are resolved. ``unresolved``
-    names the other points; ``gamma`` includes them, except for those in ``dead``, which have no tokens or no noise.
+    counts the other points; ``gamma`` includes those of them that have tokens and noise.
     """
 
     gamma: Interval = _NONE
@@ -61,15 +61,14 @@ class GammaFit:
     robust: Interval = _NONE
     intercept: float = math.nan
     points: tuple[NoisePoint, ...] = ()
-    unresolved: tuple[str, ...] = ()
-    dead: tuple[str, ...] = ()
+    unresolved: int = 0
     seeds: tuple[int, ...] = ()
     reason: str | None = None
 
     def __str__(self) -> str:
         if self.reason is not None:
             return f"no gamma: {self.reason}"
-        left = f", {len(self.unresolved)} not resolved" if self.unresolved else ""
+        left = f", {self.unresolved} not resolved" if self.unresolved else ""
         return f"gamma {self.gamma} over {len(self.seeds)} seeds, {len(self.points)} points{left}"
 
 
@@ -80,9 +79,8 @@ def fit_gamma(table: pd.DataFrame) -> GammaFit:
     gradient) and signal (unbiased |G|^2, may be negative). Raises JudgeError for any other table.
     """
     measured = read_replicates(table, ["setting", "expert"])
-    resolved, alive = measured.resolved, measured.alive
-    dead, unresolved = measured.names(~alive), measured.names(~resolved)
-    kept = measured.select(resolved)
+    resolved, alive = measured.resolved, measured.select(measured.alive)
+    kept, unresolved = measured.select(resolved), int((~resolved).sum())
     reason = None
     if len(measured.seeds) < MIN_SEEDS:
         reason = f"{len(measured.seeds)} seed(s): at least {MIN_SEEDS} are needed to tell signal from noise"
@@ -91,11 +89,11 @@ def fit_gamma(table: pd.DataFrame) -> GammaFit:
     elif math.isclose(np.ptp(kept.log2_tokens), 0, abs_tol=1e-9):
         reason = f"every point has {2 ** kept.log2_tokens[0]:.4g} tokens: loads that differ are needed"
     if reason is None:
-        gamma = _jackknife(_natural, measured.select(alive))
+        gamma = _jackknife(lambda points: power_law(points)[1], alive)
         if not math.isfinite(gamma.half_width):
             reason = "signal/noise follows no power of the tokens: measure with more batches or seeds"
     if reason is not None:
-        return GammaFit(unresolved=unresolved, dead=dead, seeds=measured.seeds, reason=reason)
+        return GammaFit(unresolved=unresolved, seeds=measured.seeds, reason=reason)
     points = tuple(
         NoisePoint(setting=str(row["setting"]), expert=int(row["expert"]), log2_tokens=float(n), log2_sigma=float(s))
         for row, n, s in zip(kept.points.to_dict("records"), kept.log2_tokens, kept.log2_sigma, strict=True)
@@ -105,10 +103,9 @@ def fit_gamma(table: pd.DataFrame) -> GammaFit:
         ordinary=_jackknife(_ordinary, kept),
         weighted=_jackknife(_weighted, kept),
         robust=_jackknife(_robust, kept),
-        intercept=power_law(measured.select(alive))[0],
+        intercept=power_law(alive)[0],
         points=points,
         unresolved=unresolved,
-        dead=dead,
         seeds=measured.seeds,
     )
 
@@ -116,10 +113,6 @@ def fit_gamma(table: pd.DataFrame) -> GammaFit:
 def _jackknife(fit: Callable[[Replicates], float], kept: Replicates) -> Interval:
     """Leave out one seed at a time, with the points that were chosen from all seeds."""
     return jackknife_interval(fit(kept), [fit(kept.without(seed)) for seed in kept.seeds])
-
-
-def _natural(kept: Replicates) -> float:
-    return power_law(kept)[1]
 
 
 def power_law(alive: Replicates) -> tuple[float, float]:

@@ -40,15 +40,12 @@ MAX_UNRESOLVED = 0.2
 class Sigma0Shift:
     """Target minus reference, in octaves. ``theory`` is what gamma = 1/2 predicts from the tokens.
 
-    ``unresolved`` names the experts whose signal is not known to be positive; ``unresolved_share`` is their share in
-    the model that has more of them. The power law of their matrix stands in for them: leaving them out would leave
-    out the noisiest. ``reason``: why there is no shift.
+    The power law of a matrix stands in for those of its experts whose signal is not known to be positive: leaving them
+    out would leave out the noisiest. ``reason``: why there is no shift.
     """
 
     shift: Interval
     theory: float
-    unresolved_share: float
-    unresolved: tuple[str, ...]
     seeds: tuple[int, ...]
     reason: str | None = None
 
@@ -148,7 +145,6 @@ def sigma0_shift(target: pd.DataFrame, reference: pd.DataFrame) -> Sigma0Shift:
     arms = {"target": _arm(target, "target"), "reference": _arm(reference, "reference")}
     seeds = tuple(s for s in arms["target"].seeds if s in arms["reference"].seeds)
     arms = {name: arm.of_seeds(seeds) for name, arm in arms.items()}
-    unresolved = tuple(f"{arm}: {name}" for arm, m in arms.items() for name in m.names(~m.resolved & _loaded(m)))
     missing = {name: _missing(arm) for name, arm in arms.items()}
     worst = max(missing, key=lambda name: missing[name])
     reason = None
@@ -160,14 +156,7 @@ def sigma0_shift(target: pd.DataFrame, reference: pd.DataFrame) -> Sigma0Shift:
             f"(at most {MAX_UNRESOLVED:.0%} may be): measure with more batches or seeds"
         )
     if reason is not None:
-        return Sigma0Shift(
-            shift=t_interval([]),
-            theory=math.nan,
-            unresolved_share=missing[worst],
-            unresolved=unresolved,
-            seeds=seeds,
-            reason=reason,
-        )
+        return Sigma0Shift(shift=t_interval([]), theory=math.nan, seeds=seeds, reason=reason)
     # all seeds decide which experts are resolved, so that the jackknife always compares the same experts
     (ours, known), (theirs, known_there) = ((arm.select(arm.alive), arm.resolved[arm.alive]) for arm in arms.values())
     shift = _level(ours, known) - _level(theirs, known_there)
@@ -175,8 +164,6 @@ def sigma0_shift(target: pd.DataFrame, reference: pd.DataFrame) -> Sigma0Shift:
     return Sigma0Shift(
         shift=jackknife_interval(shift, left_out),
         theory=float(_weights(theirs) @ theirs.log2_tokens - _weights(ours) @ ours.log2_tokens) / 2,
-        unresolved_share=missing[worst],
-        unresolved=unresolved,
         seeds=seeds,
     )
 
@@ -194,16 +181,14 @@ def _weights(measured: Replicates) -> NDArray[np.float64]:
     return np.asarray(1 / groups.transform("size") / groups.ngroups, dtype=np.float64)
 
 
-def _loaded(measured: Replicates) -> NDArray[np.bool_]:
-    """[P]: has tokens. An expert without tokens does not train and is not counted as unresolved."""
-    return np.asarray(measured.tokens.sum(axis=0) > 0, dtype=np.bool_)
-
-
 def _missing(measured: Replicates) -> float:
-    """Share of experts that have tokens and are not resolved, averaged over matrices; 1 without seeds."""
+    """Share of experts that are not resolved, averaged over matrices; 1 without seeds.
+
+    An expert without tokens does not train and counts as resolved.
+    """
     if not measured.seeds:
         return 1.0
-    return float(_weights(measured) @ (~measured.resolved & _loaded(measured)))
+    return float(_weights(measured) @ (~measured.resolved & (measured.tokens.sum(axis=0) > 0)))
 
 
 def _level(alive: Replicates, resolved: NDArray[np.bool_]) -> float:

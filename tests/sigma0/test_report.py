@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from mue_check.catalog import summarize, write_report
 from mue_check.cli import main
 from mue_check.errors import CalibrationError
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Side, load_comparisons, save_comparison
+from mue_check.questions.comparison import load_comparisons, save_comparison
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_table as main_drift_table
 from mue_check.questions.question import Summary
@@ -158,20 +160,14 @@ def test_a_forecast_without_a_calibration_is_open_and_says_so(
     assert verdict_lines(summary)[0].startswith("sigma_0: forecasts: none judged")
 
 
-@pytest.mark.parametrize("case", ["a missing cell", "cells twice", "no model"])
+@pytest.mark.parametrize("change", [{"cells": ("0" * 20,)}, {"model": "nonsense"}])
 def test_what_cannot_be_judged_is_one_line_and_exit_2(
-    asked: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+    asked: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     root = part_of(asked, tmp_path / "study", "sigma0", "gamma")
     comparison = load_comparisons(root)[-1]
-    target = comparison.sides[-1]
-    cells, model = (
-        {"a missing cell": ("0" * 20,), "cells twice": target.cells * 2}.get(case, target.cells),
-        target.model,
-    )
-    side = Side(label=target.label, size=target.size, cells=cells, model="nonsense" if case == "no model" else model)
-    changed = {**vars(comparison), "sides": (*comparison.sides[:-1], side)}
-    save_comparison(root, type(comparison)(**changed))
+    *others, target = comparison.sides
+    save_comparison(root, replace(comparison, sides=(*others, replace(target, **change))))
     assert main(["report", str(root)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"cannot judge '{comparison.name}'" in line

@@ -46,7 +46,7 @@ def shift_under(
     mean = gamma * MEASURES[measure](imbalance) + error
     shift = Interval(mean, mean - width, mean + width, 8)
     theory = imbalance.shortfall_bits / 2
-    return imbalance, Sigma0Shift(shift=shift, theory=theory, unresolved_share=0.0, unresolved=(), seeds=())
+    return imbalance, Sigma0Shift(shift=shift, theory=theory, seeds=())
 
 
 def test_every_fit_recovers_an_exact_line_and_its_measure() -> None:
