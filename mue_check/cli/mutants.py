@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
 from mue_check.errors import SpecError
-from mue_check.tiers import TIERS
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -25,7 +24,7 @@ def add(commands: "Commands[Parser]") -> None:
     )
     mutants.add_argument("--only", metavar="A,B", help="only these mutants (default: all)")
     mutants.add_argument("--sweep", action="store_true", help="also the drift of each mutant: minutes, not seconds")
-    mutants.add_argument("--tier", default="smoke", help=f"one of {', '.join(TIERS)} (default: smoke)")
+    mutants.add_argument("--tier", default="smoke", help="as for `pytest suites/` (default: smoke)")
     mutants.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     mutants.add_argument(
         "--study", type=Path, default=Path("reports/mutants"), metavar="DIR", help="records (default: reports/mutants)"
@@ -47,13 +46,14 @@ def run(options: Options) -> int:
 def _rules(options: Options) -> int:
     from functools import partial
 
+    from mue_check.catalog import get_tier
     from mue_check.mutants.mutant import killed
     from mue_check.mutants.report import render_rules, rule_lines
     from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule
     from mue_check.mutants.run import get_mutant, run
     from mue_check.questions.study import Study
     from mue_check.rules import get_rule
-    from mue_check.tiers import get_tier, require_device
+    from mue_check.tiers import require_device
 
     mutants = MUTANTS
     if options.only is not None:

@@ -33,7 +33,7 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
         raise SpecError(f"tier {study.tier.name} has no ladder {mutant.ladder!r} for mutant {mutant.name!r}")
     outcomes = []
     if scales and "scales" in checks:
-        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw).result
+        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw).results
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         naming = [result for result in failed if result.law.name == mutant.finding]
         first = (naming or failed or results)[0]
@@ -43,8 +43,8 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
         audit = audit_rung(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
         outcomes.append(_outcome("audit", audit.verdict, str(audit)))
     if drift and "drift" in checks:
-        answer = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
-        outcomes.append(_outcome("drift", answer.result.verdict, answer.measured))
+        found = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
+        outcomes.append(_outcome("drift", found.verdict, found.measured))
     return tuple(outcomes)
 
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from mue_check.mutants.routing import capacity, experts, gates, selection
 from mue_check.mutants.routing.mistake import mistake
-from mue_check.routing.claim import Experts, RoutingSpec
+from mue_check.routing.claim import ExpertLayout, RoutingSpec
 
 
-def block_claim(router: type[gates.Gate], layout: Experts | None, name: str = "router", **changes: Any) -> RoutingSpec:
+def block_claim(
+    router: type[gates.Gate], layout: ExpertLayout | None, name: str = "router", **changes: Any
+) -> RoutingSpec:
     """The router's claim for the block that holds it under ``name``, with the experts' layout and other ``changes``."""
     claim = router.routing_spec
     bias = claim.selection_bias and f"{name}.{claim.selection_bias}"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mue_check.routing.claim import Experts
+from mue_check.routing.claim import ExpertLayout
 
 
 class SwiGLU(nn.Module):
@@ -34,7 +34,7 @@ Sizes = Mapping[str, tuple[tuple[int, ...], int]]
 class Packed(nn.Module):
     """Experts whose matrices are slices of common parameters."""
 
-    layout: ClassVar[Experts | None] = None
+    layout: ClassVar[ExpertLayout | None] = None
 
     def __init__(self, d_model: int, d_expert: int, n_experts: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Packed(nn.Module):
 class FusedExperts(Packed):
     """[E, out, in] with gate and up in one, gate first (transformers 5: Mixtral, Qwen3-MoE, DeepSeek-V3)."""
 
-    layout = Experts(up="gate_up_proj", down="down_proj", fused="concatenated")
+    layout = ExpertLayout(up="gate_up_proj", down="down_proj", fused="concatenated")
     gate_up_proj: Tensor
     down_proj: Tensor
 
@@ -103,7 +103,7 @@ class ShapeGuessingExperts(FusedExperts):
 class TransposedExperts(FusedExperts):
     """[E, in, out] with gate and up in one, gate first (Llama 4)."""
 
-    layout = Experts(up="gate_up_proj", down="down_proj", axes="in_out", fused="concatenated")
+    layout = ExpertLayout(up="gate_up_proj", down="down_proj", axes="in_out", fused="concatenated")
 
     def sizes(self, e: int, f: int, d: int) -> Sizes:
         return {"gate_up_proj": ((e, d, 2 * f), d), "down_proj": ((e, f, d), f)}
@@ -115,7 +115,7 @@ class TransposedExperts(FusedExperts):
 class InterleavedExperts(TransposedExperts):
     """The same with gate and up interleaved (gpt-oss, here without its biases and clamp)."""
 
-    layout = Experts(up="gate_up_proj", down="down_proj", axes="in_out", fused="interleaved")
+    layout = ExpertLayout(up="gate_up_proj", down="down_proj", axes="in_out", fused="interleaved")
 
     def halves(self, both: Tensor) -> tuple[Tensor, Tensor]:
         return both[..., ::2], both[..., 1::2]
@@ -124,7 +124,7 @@ class InterleavedExperts(TransposedExperts):
 class SeparateExperts(Packed):
     """w1 (gate), w2 (down) and w3 (up), each [E, out, in] (torchtitan)."""
 
-    layout = Experts(up="w3", gate="w1", down="w2")
+    layout = ExpertLayout(up="w3", gate="w1", down="w2")
     w1: Tensor
     w2: Tensor
     w3: Tensor
@@ -165,7 +165,7 @@ class SummedGradientExperts(SeparateExperts):
 class FlatExperts(Packed):
     """All experts' rows stacked, [E*F, D]: w1 (gate) and v1 (up) are out_in, w2 (down) in_out (megablocks).
 
-    The axes differ, so Experts cannot name this layout: the checks find it by probing.
+    The axes differ, so ExpertLayout cannot name this layout: the checks find it by probing.
     """
 
     w1: Tensor
