@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from mue_check.bench.cases import Case
+from mue_check.bench.cases import BenchCase
 from mue_check.bench.results import Ceilings
 from mue_check.bench.timing import clock
 from mue_check.cost.flops import training_flop
@@ -41,7 +41,7 @@ def _best(call: "partial[torch.Tensor]", device: torch.device) -> float:
     return min(clock(call, device) for _ in range(REPEATS))
 
 
-def needed_flops(case: Case) -> float:
+def needed_flops(case: BenchCase) -> float:
     """Of one step of one run: products forward and twice backward, experts as far as tokens are routed to them."""
     ffn = case.spec.feed_forward
     met = ffn.activated if isinstance(ffn, Experts) else 0

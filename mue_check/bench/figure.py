@@ -8,17 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, LogLocator, NullFormatter
 
-from mue_check.bench.cases import Case
-from mue_check.bench.results import LatencyRow, Result, StepRow
+from mue_check.bench.cases import FUSED, WAYS, BenchCase
+from mue_check.bench.results import BenchResult, LatencyRow, StepRow
 from mue_check.bench.table import PUBLISHED
-from mue_check.bench.ways import FUSED, WAYS
 from mue_check.report.palette import BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, WIDTH, house_style
 from mue_check.spec import Experts
 
-COLOURS = dict(zip(WAYS, (*TARGETS[:5], REFERENCE), strict=True))
+COLOURS = dict(zip(WAYS, (*TARGETS, REFERENCE), strict=True))
 
 
-def plot(result: Result) -> Figure:
+def plot(result: BenchResult) -> Figure:
     """Four panels: two sweeps over R, mixtures against dense, growth."""
     with house_style():
         figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
@@ -34,15 +33,15 @@ def plot(result: Result) -> Figure:
     return figure
 
 
-def _sweeps(steps: Sequence[StepRow]) -> list[tuple[Case, list[StepRow]]]:
+def _sweeps(steps: Sequence[StepRow]) -> list[tuple[BenchCase, list[StepRow]]]:
     """The two families of cases that differ in R alone and have most sizes."""
-    families: defaultdict[Case, list[StepRow]] = defaultdict(list)
+    families: defaultdict[BenchCase, list[StepRow]] = defaultdict(list)
     for row in steps:
         families[replace(row.case, runs=1)].append(row)
     return sorted(families.items(), key=lambda item: -len({row.case.runs for row in item[1]}))[:2]
 
 
-def _step_times(axes: Axes, case: Case, rows: Sequence[StepRow]) -> None:
+def _step_times(axes: Axes, case: BenchCase, rows: Sequence[StepRow]) -> None:
     for at, way in enumerate(WAYS):
         points = sorted((r.case.runs, r.seconds) for r in rows if r.way == way and r.seconds is not None)
         if not points:
@@ -89,7 +88,7 @@ def _latency(axes: Axes, rows: Sequence[LatencyRow]) -> None:
         axes.legend(fontsize=8)
 
 
-def _growth(axes: Axes, result: Result) -> None:
+def _growth(axes: Axes, result: BenchResult) -> None:
     if not result.growth:
         axes.set_axis_off()
         return

@@ -5,12 +5,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from mue_check.bench.cases import Case
+from mue_check.bench.cases import FUSED, BenchCase
 from mue_check.bench.results import Growth, LatencyRow, StepRow
-from mue_check.bench.ways import FUSED
 from mue_check.spec import Dense, Experts
 
-Timed = tuple[Case, str, float]
+Timed = tuple[BenchCase, str, float]
 """A case, the way, and seconds of a whole step of all its runs."""
 
 
@@ -24,22 +23,24 @@ def find_growth(steps: Sequence[StepRow], latency: Sequence[LatencyRow]) -> Iter
     yield from _by("N", mixtures, _without_experts)
 
 
-def _without_width(case: Case) -> tuple[int, Case] | None:
+def _without_width(case: BenchCase) -> tuple[int, BenchCase] | None:
     spec = case.spec
     if not isinstance(spec.feed_forward, Dense) or spec.feed_forward.hidden != spec.width:
         return None
     return spec.width, replace(case, model=f"d=H,L={spec.depth}")
 
 
-def _without_experts(case: Case) -> tuple[int, Case] | None:
+def _without_experts(case: BenchCase) -> tuple[int, BenchCase] | None:
     spec = case.spec
     assert isinstance(spec.feed_forward, Experts)
     active = f"d={spec.width},L={spec.depth},a={spec.feed_forward.activated},h={spec.feed_forward.hidden}"
     return spec.feed_forward.total, replace(case, model=active)
 
 
-def _by(grows: str, timed: Iterable[Timed], split: Callable[[Case], tuple[int, Case] | None]) -> Iterator[Growth]:
-    groups: defaultdict[tuple[Case, str], dict[int, float]] = defaultdict(dict)
+def _by(
+    grows: str, timed: Iterable[Timed], split: Callable[[BenchCase], tuple[int, BenchCase] | None]
+) -> Iterator[Growth]:
+    groups: defaultdict[tuple[BenchCase, str], dict[int, float]] = defaultdict(dict)
     for case, way, seconds in timed:
         if (parts := split(case)) is not None:
             groups[parts[1], way][parts[0]] = seconds
@@ -58,7 +59,7 @@ def _by(grows: str, timed: Iterable[Timed], split: Callable[[Case], tuple[int, C
         )
 
 
-def _shape(rest: Case, grows: str) -> str:
+def _shape(rest: BenchCase, grows: str) -> str:
     parts = [rest.model, f"batch {rest.batch}"]
     parts += [f"T={rest.context}"] if grows != "T" else []
     parts += [f"R={rest.runs}"] if grows != "R" else []

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mue_check.bench.cases import Plan
-from mue_check.bench.plain_loop import plain_models
+from mue_check.bench.cases import BenchCase
 from mue_check.bench.results import CoordinateRow
-from mue_check.bench.setup import Setup
+from mue_check.bench.setup import BenchSetup
 from mue_check.bench.timing import Spread, ratios, time_calls
+from mue_check.bench.torch_ways import plain_models
 from mue_check.bench.ways import Disagreement
 from mue_check.rules import HyperParameters
 
@@ -39,7 +39,7 @@ def mup_is_there() -> bool:
     return find_spec("mup") is not None and find_spec("yaml") is not None
 
 
-def fused_coordinates(setups: Sequence[Setup]) -> Coordinates:
+def fused_coordinates(setups: Sequence[BenchSetup]) -> Coordinates:
     """Ours: one stack for each width."""
     found: Coordinates = {}
     for setup in setups:
@@ -66,7 +66,7 @@ def fused_coordinates(setups: Sequence[Setup]) -> Coordinates:
 class MupCheck:
     """mup's: ``get_coord_data`` with its MuAdamW, over models whose base shapes are their own."""
 
-    def __init__(self, setups: Sequence[Setup]) -> None:
+    def __init__(self, setups: Sequence[BenchSetup]) -> None:
         self.seeds = setups[0].case.runs
         self.device = setups[0].device
         self.models = {s.case.spec.width: [m for m, _ in plain_models(s, self.seeds, batched=False)] for s in setups}
@@ -130,18 +130,17 @@ def _our_name(module: str) -> str:
     return f"block{layer}.{part}_branch"
 
 
-def measure_coordinates(plan: Plan) -> Iterator[CoordinateRow]:
-    """Both, interleaved, after their numbers have been compared; mup's row says so where it is absent."""
-    device = torch.device(plan.device)
-    setups = [Setup(case, device, rule=RULE, base=ADAMW, constant=True) for case in plan.coordinates]
+def measure_coordinates(cases: Sequence[BenchCase], device: torch.device, rounds: int) -> Iterator[CoordinateRow]:
+    """Both in interleaved rounds, after their numbers have been compared. Without mup its row says so."""
+    setups = [BenchSetup(case, device, rule=RULE, base=ADAMW, constant=True) for case in cases]
     calls: dict[str, Callable[[], Coordinates]] = {"fused": partial(fused_coordinates, setups)}
     if mup_is_there():
         calls["mup"] = MupCheck(setups)  # made before the clock runs; ours draws its weights within
     ours, *theirs = [call() for call in calls.values()]
     for coordinates in theirs:
         require_same(ours, coordinates)
-    seconds = time_calls(calls, device, plan.rounds)
-    models, seeds = tuple(case.model for case in plan.coordinates), plan.coordinates[0].runs
+    seconds = time_calls(calls, device, rounds)
+    models, seeds = tuple(case.model for case in cases), cases[0].runs
     for way, taken in seconds.items():
         spread, times = Spread.of(taken), ratios(taken, seconds["fused"])
         yield CoordinateRow(way=way, models=models, seeds=seeds, steps=STEPS, seconds=spread, times=times)

@@ -29,7 +29,7 @@ class ComposedRMSNorm(nn.Module):
 Norm = type[nn.RMSNorm] | type[ComposedRMSNorm]
 
 
-class Attention(nn.Module):
+class PlainAttention(nn.Module):
     """Causal attention with one projection for q, k and v."""
 
     def __init__(self, width: int, head: int, multiplier: float) -> None:
@@ -61,7 +61,7 @@ class SwiGLU(nn.Module):
         return out if self.multiplier == 1 else out * self.multiplier
 
 
-class Router(nn.Module):
+class PlainRouter(nn.Module):
     """Sigmoid scores, the best a of them, normalized."""
 
     def __init__(self, width: int, experts: Experts, multiplier: float) -> None:
@@ -80,7 +80,7 @@ class ExpertLoop(nn.Module):
 
     def __init__(self, width: int, experts: Experts, multiplier: float) -> None:
         super().__init__()
-        self.router = Router(width, experts, multiplier)
+        self.router = PlainRouter(width, experts, multiplier)
         self.experts = nn.ModuleList(SwiGLU(width, experts.hidden) for _ in range(experts.total))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ExpertProduct(nn.Module):
 
     def __init__(self, width: int, experts: Experts, multiplier: float) -> None:
         super().__init__()
-        self.router = Router(width, experts, multiplier)
+        self.router = PlainRouter(width, experts, multiplier)
         self.total = experts.total
         self.up, self.gate = (nn.Parameter(torch.empty(experts.total, width, experts.hidden)) for _ in range(2))
         self.down = nn.Parameter(torch.empty(experts.total, experts.hidden, width))
@@ -115,10 +115,10 @@ class ExpertProduct(nn.Module):
         return (hidden @ self.down).sum(0).view_as(x)
 
 
-class Block(nn.Module):
+class PlainBlock(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, width: int, attention: Attention, ffn: nn.Module, norm: Norm) -> None:
+    def __init__(self, width: int, attention: PlainAttention, ffn: nn.Module, norm: Norm) -> None:
         super().__init__()
         self.attention_norm, self.ffn_norm = (norm(width, eps=1e-6) for _ in range(2))
         self.attention, self.ffn = attention, ffn
@@ -156,11 +156,11 @@ class Plain(nn.Module):
             kind = ExpertProduct if batched else ExpertLoop
             return kind(width, ffn, multiplier(Role.EXPERT_DOWN) * multiplier(Role.ROUTER))
 
-        def attention() -> Attention:
-            return Attention(width, spec.head_width, multiplier(Role.ATTENTION_OUT))
+        def attention() -> PlainAttention:
+            return PlainAttention(width, spec.head_width, multiplier(Role.ATTENTION_OUT))
 
         self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, attention(), feed_forward(), norm) for _ in range(spec.depth))
+        self.blocks = nn.ModuleList(PlainBlock(width, attention(), feed_forward(), norm) for _ in range(spec.depth))
         self.norm, self.head = norm(width, eps=1e-6), nn.Linear(width, vocab, bias=False)
         self.head_multiplier = multiplier(Role.UNEMBEDDING)
 
@@ -179,7 +179,7 @@ def stored(model: Plain, weights: Mapping[str, Tensor]) -> Iterator[tuple[Tensor
     yield model.positions.weight, "position_embedding", weights["position_embedding"]
     for i, block in enumerate(model.blocks):
         own = {name.partition(".")[2]: value for name, value in weights.items() if name.startswith(f"block{i}.")}
-        assert isinstance(block, Block)
+        assert isinstance(block, PlainBlock)
         pairs: list[tuple[Tensor, str, Tensor]] = [
             (block.attention_norm.weight, "attention_norm", own["attention_norm"]),
             (block.ffn_norm.weight, "ffn_norm", own["ffn_norm"]),
