@@ -121,7 +121,7 @@ def _steps(cases: Iterable[BenchCase], ways: tuple[str, ...] = UNCOMPILED) -> li
     return [BenchTask(kind="steps", cases=(case,), ways=ways) for case in cases]
 
 
-def _latency(grows: str, cases: Iterable[BenchCase], ways: tuple[str, ...] = UNCOMPILED) -> list[BenchTask]:
+def _latency(grows: str, cases: Iterable[BenchCase], ways: tuple[str, ...] = ("captured", "eager")) -> list[BenchTask]:
     return [BenchTask(kind="latency", cases=(case,), ways=ways, grows=grows) for case in cases]
 
 

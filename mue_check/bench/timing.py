@@ -51,17 +51,22 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
     return Spread.of([a / b for a, b in zip(over, under, strict=True)])
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def clock(call: Callable[[], object], device: torch.device) -> float:
     """Seconds until all work of a call is done.
 
     On a CPU these are CPU seconds of this process, which has one thread: other processes do not count.
     """
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     now = time.perf_counter if device.type == "cuda" else time.process_time
-    wait()
+    wait(device)
     start = now()
     call()
-    wait()
+    wait(device)
     return now() - start
 
 

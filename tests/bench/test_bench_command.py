@@ -12,7 +12,7 @@ import torch
 
 from mue_check.bench import BenchPlan, make_plan, run_bench, torch_ways, ways
 from mue_check.bench.bars import BARS
-from mue_check.bench.cases import WAYS, BenchCase, BenchTask
+from mue_check.bench.cases import UNCOMPILED, BenchCase, BenchTask
 from mue_check.bench.results import BenchResult
 from mue_check.cli import bench, main
 from mue_check.precision import PRECISIONS
@@ -20,9 +20,9 @@ from mue_check.precision import PRECISIONS
 TINY = BenchCase(model="d=32,H=32", batch=2, context=8, runs=2)
 MIXTURE = BenchCase(model="d=32,L=2,8e2a,h=16", batch=2, context=8, runs=2)
 TASKS = (
-    BenchTask(kind="steps", cases=(TINY,), ways=WAYS),
-    BenchTask(kind="steps", cases=(MIXTURE,), ways=WAYS),
-    BenchTask(kind="latency", cases=(MIXTURE,), ways=WAYS, grows="capacity"),
+    BenchTask(kind="steps", cases=(TINY,), ways=UNCOMPILED),
+    BenchTask(kind="steps", cases=(MIXTURE,), ways=UNCOMPILED),
+    BenchTask(kind="latency", cases=(MIXTURE,), ways=("captured", "eager"), grows="capacity"),
     BenchTask(kind="coordinates", cases=(TINY,)),
 )
 PLAN = BenchPlan(device="cpu", tasks=TASKS, rounds=2, seconds=0.001, matmul=64, copy_mib=1)
@@ -113,7 +113,7 @@ def test_the_headline_on_cuda_is_measured_first_and_compiled_last() -> None:
     whole = make_plan("cuda", PRECISIONS).tasks
     assert [task.cases for task in whole[: len(headline)]] == [task.cases for task in headline]
     assert len(set(whole)) == len(whole)
-    assert whole[0].ways == tuple(way for way in WAYS if way != "compiled")
+    assert whole[0].ways == UNCOMPILED
 
 
 def test_quick_writes_json_table_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,7 @@ def test_runs_are_not_one_another() -> None:
         require_agreement("plain", losses.flip(1), losses, DENSE)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_compiled_stack_trains_like_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     setup = BenchSetup(DENSE, CPU)
