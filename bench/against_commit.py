@@ -19,12 +19,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+from packed import rebuild, unpacked
 
 ROOT = Path(__file__).resolve().parents[1]
 RULE = "complete_mue"
@@ -38,7 +39,7 @@ Content = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Group:
+class CellGroup:
     """Cells that are asked for together, what they cost as recorded, and how often the sample drew them."""
 
     cells: list[Content]
@@ -79,37 +80,30 @@ class Group:
         return self.cells[0]["measurement"] in ("loss_grid", "routing", "early_curve")
 
 
-def read_groups(archive: Path) -> list[Group]:
+def read_groups(archive: Path) -> list[CellGroup]:
     """The recorded cells of RULE, grouped as they are asked for."""
     records: dict[str, dict] = {}
     costs: dict[str, float] = {}
-    with tarfile.open(archive) as packed:
-        for member in packed:
-            folder, _, file = member.name.removeprefix("./").partition("/")
-            if folder in ("cells", "costs") and file.endswith(".json"):
-                value = json.load(packed.extractfile(member))
-                if folder == "costs":
-                    costs[file] = value["core_seconds"]
-                elif value["rule"] == RULE:
-                    records[file] = value
+    with unpacked(archive) as study:
+        for path in sorted((study / "cells").glob("*.json")):
+            record = json.loads(path.read_text())
+            if record["rule"] == RULE:
+                records[path.name] = record["cell"]
+                cost = study / "costs" / path.name
+                costs[path.name] = json.loads(cost.read_text())["core_seconds"] if cost.exists() else 0.0
     together: defaultdict[str, list[str]] = defaultdict(list)
-    for file, record in sorted(records.items()):
-        seeds = record["cell"]["seeds"]
+    for file, cell in records.items():
+        seeds = cell["seeds"]
         late = seeds if len(seeds) == 1 and seeds[0] % 1000 >= SEEDS_ASKED_TOGETHER else []
-        alike = {**record["cell"], "seeds": late, "side": seeds[0] // 1000}
-        together[json.dumps(alike, sort_keys=True)].append(file)
+        together[json.dumps({**cell, "seeds": late, "side": seeds[0] // 1000}, sort_keys=True)].append(file)
     groups = []
     for _, files in sorted(together.items()):
-        cells = [{**records[f]["cell"], "corpus_name": record_corpus(records[f])} for f in files]
-        groups.append(Group(sorted(cells, key=lambda cell: cell["seeds"]), sum(costs.get(f, 0.0) for f in files)))
+        cells = sorted((records[file] for file in files), key=lambda cell: cell["seeds"])
+        groups.append(CellGroup(cells, sum(costs[file] for file in files)))
     return sorted(groups, key=lambda group: (group.kind, group.name))
 
 
-def record_corpus(record: dict) -> str:
-    return record["label"].partition(" on ")[2].partition(",")[0]
-
-
-def draw(groups: list[Group], draws: int) -> list[Group]:
+def draw(groups: list[CellGroup], draws: int) -> list[CellGroup]:
     """A systematic sample, each group as often as its share of the cost has it; kinds keep their shares."""
     total = sum(group.seconds for group in groups)
     at, taken = 0.0, []
@@ -117,7 +111,7 @@ def draw(groups: list[Group], draws: int) -> list[Group]:
         low, at = at, at + group.seconds
         count = sum(low <= (i + 0.5) * total / draws < at for i in range(draws))
         if count:
-            taken.append(Group(group.cells, group.seconds, count))
+            taken.append(CellGroup(group.cells, group.seconds, count))
     return taken
 
 
@@ -148,8 +142,6 @@ class Version:
 
 def work(tree: Path) -> None:
     """The process of one version: groups of cells come in, one a line; CPU seconds and columns go out."""
-    from dataclasses import fields
-
     import mue_check
 
     if not Path(mue_check.__file__).resolve().is_relative_to(tree.resolve()):
@@ -157,36 +149,11 @@ def work(tree: Path) -> None:
     from mue_check.data import load_corpus
     from mue_check.execute.process import prepare_process
     from mue_check.measure import MEASUREMENTS
-    from mue_check.records import Cell
-    from mue_check.rules import Factors, HyperParameters, Prescription, Role
-    from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec
 
     try:
         from mue_check.execute.batches import make_batches, measure
     except ImportError:
         make_batches = measure = None
-
-    def rebuild(content: dict) -> Cell:
-        ffn = content["model"]["feed_forward"]
-        model = ModelSpec(**{**content["model"], "feed_forward": (Experts if "total" in ffn else Dense)(**ffn)})
-        train = TrainSpec(**content["train"])
-        corpus = load_corpus(content["corpus_name"])
-        if corpus.fingerprint != content["corpus"]:
-            raise SystemExit(f"corpus {content['corpus_name']!r} is not the recorded one")
-        scenario = Scenario.of(model, train)
-        factors = {Role(role): Factors(**f) for role, f in content["factors"].items()}
-        known = {f.name for f in fields(Cell)}
-        return Cell(
-            **{
-                **{name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in known},
-                "model": model,
-                "train": train,
-                "base": HyperParameters(**content["base"]),
-                "prescription": Prescription(rule=RULE, reference=scenario, target=scenario, factors=factors),
-                "corpus": content["corpus_name"],
-                "corpus_fingerprint": corpus.fingerprint,
-            }
-        )
 
     prepare_process()
     for line in sys.stdin:
@@ -227,7 +194,7 @@ def carried_on(seconds: dict[str, float], steps: int, all_steps: int) -> float:
     return seconds["fixed"] + (all_steps - 1) * (seconds["few"] - seconds["one"]) / (steps - 1)
 
 
-def compare(versions: dict[str, Version], group: Group, repeats: int, seconds: float) -> dict[str, object]:
+def compare(versions: dict[str, Version], group: CellGroup, repeats: int, seconds: float) -> dict[str, object]:
     """CPU seconds of a group in both versions, in turn, and the largest difference of their numbers."""
     steps = group.steps
     parts = {WHOLE: group.cells}
@@ -276,8 +243,10 @@ def over_draws(rows: list[dict]) -> tuple[float, float, float]:
     return 1 / mean, 1 / (mean + half), 1 / max(mean - half, 1e-9)
 
 
-def words(result: dict) -> str:
+def render(result: dict) -> str:
     """The result as Markdown."""
+    from mue_check.bench.table import table
+
     ratio, low, high = result["tier"].values()
     lines = [
         f"# CPU time of the cpu tier: {result['new']} against {result['old']}",
@@ -290,20 +259,26 @@ def words(result: dict) -> str:
         f"{result['groups']} groups that cost {result['recorded_seconds']:.0f} s. Largest difference of any number: "
         f"{result['largest_difference']:.2g} (tolerance {TOLERANCE:g}).",
         "",
-        "| kind | draws | old / new |",
-        "|---|---:|---:|",
-        *(f"| {kind} | {draws} | {value:.2f} |" for kind, (draws, value) in result["kinds"].items()),
+        *table(
+            ("kind", "draws", "old / new"),
+            [(kind, str(draws), f"{value:.2f}") for kind, (draws, value) in result["kinds"].items()],
+        ),
         "",
-        "Long trainings are cut to their first steps, as many as given, whose cost is carried on in a straight line.",
+        "Only the first steps of long trainings are measured (column steps); their cost is extrapolated linearly.",
         "",
-        "| group | cells | draws | steps | of | old s | new s | old / new | in rounds | difference |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['kind']}: {row['group']} | {row['cells']} | {row['draws']} | {row['steps_measured']} | "
-        f"{row['steps']} | {row['old_seconds']:.2f} | {row['new_seconds']:.2f} | {row['old_over_new']:.2f} | "
-        f"{row['lowest']:.2f} to {row['highest']:.2f} | {row['largest_difference']:.1g} |"
-        for row in result["rows"]
+        *table(
+            ("group", "cells", "draws", "steps", "of", "old s", "new s", "old / new", "in rounds", "difference"),
+            [
+                (
+                    f"{row['kind']}: {row['group']}",
+                    *(str(row[key]) for key in ("cells", "draws", "steps_measured", "steps")),
+                    *(f"{row[key]:.2f}" for key in ("old_seconds", "new_seconds", "old_over_new")),
+                    f"{row['lowest']:.2f} to {row['highest']:.2f}",
+                    f"{row['largest_difference']:.1g}",
+                )
+                for row in result["rows"]
+            ],
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -368,11 +343,11 @@ def main() -> int:
         "largest_difference": max(row["largest_difference"] for row in rows),
         "rows": rows,
     }
-    print(words(result), end="")
+    print(render(result), end="")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "against_commit.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (options.out / "against_commit.md").write_text(words(result), encoding="utf-8")
+        (options.out / "against_commit.md").write_text(render(result), encoding="utf-8")
     if result["largest_difference"] > TOLERANCE:
         print("against_commit: the versions give different numbers", file=sys.stderr)
         return 1

@@ -1,8 +1,7 @@
 """bench/against_commit.py: the sample, the comparison, and two processes that measure the same cells."""
 
-import importlib.util
+import importlib
 import math
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("against_commit", ROOT / "bench" / "against_commit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "bench")  # as for a script that is run from there
+        return importlib.import_module("against_commit")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def run(tmp_path: Path, *, deadline: int = 60, **behavior: str) -> tuple[int, di
         check=False,
     )
     assert time.monotonic() - began < deadline, done.stdout
-    assert not done.stderr
+    assert not done.stderr or "HANG" in behavior  # bash prints "Killed"
     files = {file.name: "" for file in (tmp_path / "out").iterdir()}
     for name in files:
         if name.endswith(".tar.gz"):
