@@ -70,7 +70,7 @@ class SignRule(LoadSteering):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class LoadJob:
     """One training of all seeds at all rates; ``sign_step`` 0 is steering."""
 
     model: str
@@ -95,18 +95,18 @@ def main() -> None:
         rows += measure(job)
         print(f"{i + 1}/{len(todo)} {job.model} {job.load} {job.steps} {job.control}", flush=True)
         write(pd.DataFrame(rows), options)
-    print(words(pd.DataFrame(rows), options))
+    print(render(pd.DataFrame(rows), options))
 
 
-def jobs(*, quick: bool) -> list[Job]:
+def jobs(*, quick: bool) -> list[LoadJob]:
     if quick:
-        return [Job(model=USUAL, load="zipf:1", steps=60, sign_step=step) for step in (0.0, 0.01)]
+        return [LoadJob(model=USUAL, load="zipf:1", steps=60, sign_step=step) for step in (0.0, 0.01)]
     controls = (0.0, *SIGN_STEPS)
-    usual = [Job(model=USUAL, load=x, steps=steps, sign_step=y) for x in LOADS for steps in STEPS for y in controls]
-    return usual + [Job(model=text, load=load, steps=STEPS[0]) for text in OTHERS for load in LOADS]
+    usual = [LoadJob(model=USUAL, load=x, steps=steps, sign_step=y) for x in LOADS for steps in STEPS for y in controls]
+    return usual + [LoadJob(model=text, load=load, steps=STEPS[0]) for text in OTHERS for load in LOADS]
 
 
-def measure(job: Job) -> list[dict[str, object]]:
+def measure(job: LoadJob) -> list[dict[str, object]]:
     """How far the load is from its target, by window of training and on held-out text."""
     stack = build(job)
     experts = stack.model.experts
@@ -152,7 +152,7 @@ def measure(job: Job) -> list[dict[str, object]]:
     return rows
 
 
-def build(job: Job) -> Stack:
+def build(job: LoadJob) -> Stack:
     """The runs of every seed at every rate, tuned as they are."""
     task = get_tier("cpu").task("markov", "sharp")
     train = replace(task.train, steps=job.steps, warmup=job.steps // 10)
@@ -197,10 +197,10 @@ def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
     """The table so far: an interrupted run leaves what it has."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "load_control.csv", index=False, float_format="%.4f")
-    (options.out / "load_control.md").write_text(words(table, options), encoding="utf-8")
+    (options.out / "load_control.md").write_text(render(table, options), encoding="utf-8")
 
 
-def words(table: pd.DataFrame, options: argparse.Namespace) -> str:
+def render(table: pd.DataFrame, options: argparse.Namespace) -> str:
     """The last window of training and the held-out text, for each control."""
     quick = " --quick" if options.quick else ""
     usual = table[table["model"] == USUAL]

@@ -39,14 +39,14 @@ def main() -> None:
             rows.append(row)
             print(f"{len(rows)}/{len(jobs)} {row}", flush=True)
             write(pd.DataFrame(rows), options)
-    print(words(pd.DataFrame(rows), options))
+    print(render(pd.DataFrame(rows), options))
 
 
 def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
     """The table so far: an interrupted run leaves what it has."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
-    (options.out / "null_controls.md").write_text(words(table, options), encoding="utf-8")
+    (options.out / "null_controls.md").write_text(render(table, options), encoding="utf-8")
 
 
 def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
@@ -77,7 +77,7 @@ def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
     }
 
 
-def words(table: pd.DataFrame, options: argparse.Namespace) -> str:
+def render(table: pd.DataFrame, options: argparse.Namespace) -> str:
     """The summary as Markdown."""
     verdicts = Counter(table["verdict"])
     resolved = table[table["drift"].notna()]

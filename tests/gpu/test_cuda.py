@@ -6,7 +6,7 @@ import torch
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import load_corpus
 from mue_check.models.content_blind import content_blind, place_keys
-from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
+from mue_check.models.experts import MOST_GROUPS, all_experts, grouped_experts, supports_grouped
 from mue_check.models.routing import route
 from mue_check.models.user_router.load import add_router
 from mue_check.models.user_router.stacked import LOADED
@@ -199,6 +199,14 @@ def test_the_grouped_product_in_bf16() -> None:
     ours, theirs = (product(x, up, gate, down, routing) for product in (grouped_experts, all_experts))
     difference = (ours - theirs).double().norm() / theirs.double().norm()
     assert difference < 2e-2
+
+
+def test_many_runs_of_many_experts_in_bf16() -> None:
+    """More groups than torch's grouped product takes on CUDA."""
+    runs = 1 + MOST_GROUPS // 64
+    stack = build("64e2a,h=16", lrs=[2.0**-7] * runs, seeds=list(range(runs)), precision="bf16")
+    stack.advance(2)
+    assert torch.isfinite(stack.log[:2]).all()
 
 
 @pytest.mark.parametrize("steps", [1, STEPS_PER_GRAPH - 1, STEPS_PER_GRAPH, STEPS_PER_GRAPH + 3])
