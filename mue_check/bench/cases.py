@@ -161,7 +161,7 @@ def _cuda(precisions: Sequence[Precision]) -> Parts:
     mixture = replace(CUDA_MIXTURE, precision=precisions[0])
     dense = replace(mixture.dense, runs=8)
     headline = [replace(case, precision=p) for case in (CUDA_MIXTURE, CUDA_SHORT) for p in precisions]
-    lowest = [p for p in precisions if p != "fp32"]
+    rounded = [p for p in precisions if p != "fp32"] or precisions
     sweep = [replace(mixture, runs=r) for r in RUNS]
     sweep += [replace(mixture, model="d=128,L=4,16e4a,h=128")]
     sweep += [replace(dense, model=f"d={d},L=4,H={d}") for d in (128, 256, 512)]
@@ -171,8 +171,8 @@ def _cuda(precisions: Sequence[Precision]) -> Parts:
     granularity = [replace(mixture, model=_split(128, 4, 512, a), runs=8) for a in (2, 4, 16, 64)]
     return {
         "headline": _steps(headline, ("captured", "alone", "plain batched"))
-        + _latency("capacity", [replace(CUDA_CAPACITY, precision=p) for p in lowest], ("captured",))
-        + _steps(headline, ("captured", "compiled")),
+        + _latency("capacity", [replace(CUDA_CAPACITY, precision=p) for p in rounded], ("captured",))
+        + _steps(sorted(headline, key=lambda case: case.precision == "fp32"), ("captured", "compiled")),
         "sweep": _steps([*headline, *sweep]),
         "latency": _latency("capacity", capacity) + _latency("granularity", granularity),
         "coordinates": _coordinates(replace(dense, precision="fp32"), ["d=128,L=4,H=128", "d=256,L=4,H=256"]),

@@ -77,8 +77,9 @@ def run(options: Options) -> int:
     )
     print(render(result), end="")
     if options.json:
-        _write(result, options.json)
-        _draw(result, options.json.with_suffix(".png"))
+        figure = options.json.with_suffix(".png")
+        _draw(result, figure)
+        _write(result, options.json, figure.name)
     for problem in result.problems:
         print(f"mue_check bench: {problem}", file=sys.stderr)
     return EXIT_FAIL if result.problems else EXIT_OK
@@ -122,12 +123,11 @@ def _reporter(path: Path | None) -> "Callable[[BenchResult, str], None]":
     return report
 
 
-def _write(result: "BenchResult", path: Path) -> None:
+def _write(result: "BenchResult", path: Path, figure: str = "") -> None:
     from mue_check.bench.table import render
     from mue_check.records.files import write_atomic
 
     write_atomic(path, (json.dumps(result.as_json(), indent=1, allow_nan=False) + "\n").encode())
-    figure = "" if result.not_reached else path.with_suffix(".png").name
     write_atomic(path.with_suffix(".md"), render(result, figure=figure).encode())
 
 
