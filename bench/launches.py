@@ -34,7 +34,7 @@ CASES = (
     CUDA_CAPACITY,
     *(
         replace(CUDA_MIXTURE, model=f"{CUDA_MIXTURE.model}{more}")
-        for more in (",router=softmax_norm", ",router=deepseek_v3,balance=selection_bias", ",load=zipf:1")
+        for more in (",router=softmax_norm", ",router=deepseek_v3,balance=selection_bias", ",load=zipf:0.5")
     ),
     replace(CUDA_MIXTURE, model="d=128,L=4,16e4a,h=32,router=expert_choice"),
 )

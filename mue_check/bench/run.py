@@ -75,7 +75,7 @@ def run_bench(
 def _in_short(row: BenchRow) -> str:
     """A row for the line of its task."""
     if row.note:
-        return f"{row.way} {row.note}"
+        return row.note if row.note.startswith(row.way) else f"{row.way} {row.note}"
     if isinstance(row, LatencyRow):
         return f"{row.way} {row.ratio.median:.2f}x" if row.ratio else row.way
     unit, scale = ("s", 1.0) if isinstance(row, CoordinateRow) else ("ms", 1e3)

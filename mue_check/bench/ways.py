@@ -90,6 +90,8 @@ def builders(setup: BenchSetup) -> dict[str, Callable[[], Way]]:
 def require_agreement(name: str, losses: Tensor, expected: Tensor, case: BenchCase) -> None:
     """Disagreement unless [COMPARED, runs] losses are those expected of the first runs, [COMPARED, R]."""
     expected, tolerance = expected[:, : losses.shape[1]], TOLERANCE[case.precision]
+    if not losses.isfinite().all():
+        raise Disagreement(f"{name} gives losses that are not finite")
     if not torch.allclose(losses, expected, rtol=tolerance, atol=tolerance):
         worst = (losses - expected).abs().max().item()
         raise Disagreement(

@@ -48,6 +48,8 @@ def test_runs_are_not_one_another() -> None:
     losses = trained(BenchSetup(DENSE, CPU), "eager")
     with pytest.raises(Disagreement):
         require_agreement("plain", losses.flip(1), losses, DENSE)
+    with pytest.raises(Disagreement, match="not finite"):
+        require_agreement("eager", losses / 0, losses / 0, DENSE)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
