@@ -2,14 +2,13 @@
 
     python bench/against_commit.py 55ea0e2 [--out reports/bench] [--draws 20] [--repeats 3]
 
-Run it in a git clone, on a quiet machine. COMMIT is checked out into a temporary worktree, and each version measures
-in a process of its own, one at a time and in turn. Sampled are the records of reports/example under complete_mue, in
-groups that a question asks for together (alike but for seeds), each with probability proportional to what it cost when
-it was recorded: the mean of new/old over the draws then estimates that of the whole tier. A version measures a group
-as its own suites do: as batches where it has `mue_check.execute.batches`, cell by cell where it has not. Long trainings
-are cut: measured are the cells after one step, and the first steps alone, whose cost is carried on in a straight line
-to all of them. Both versions run on the torch that is installed. Exit code: 0; 1 when numbers differ beyond TOLERANCE;
-2 for bad arguments.
+Run it in a git clone, on a quiet machine. COMMIT is checked out into a temporary worktree. Each version measures in its
+own process, and the two take turns. The sample comes from the records of reports/example under complete_mue: groups of
+cells that a question needs together (equal except for their seeds), drawn in proportion to their recorded cost, so that
+the mean of new/old over the draws estimates that of the whole tier. A version measures a group as its own suites do: in
+batches if it has `mue_check.execute.batches`, otherwise cell by cell. Of long trainings only the first steps are
+measured, and their cost is extrapolated linearly. Both versions run on the installed torch. Exit code: 0; 1 if numbers
+differ beyond TOLERANCE; 2 for bad arguments.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from packed import rebuild, unpacked
 ROOT = Path(__file__).resolve().parents[1]
 RULE = "complete_mue"
 TOLERANCE = 1e-3
-"""Relative, and absolute below 1: rounding may differ where products are laid out in another way."""
+"""Relative, and absolute below 1: rounding differs with the layout of products."""
 SEEDS_ASKED_TOGETHER = 4
 """The cpu tier's `seeds`: more are added one by one. The null control's begin at 1000."""
 LEAST_STEPS = 12
@@ -40,7 +39,7 @@ Content = dict[str, object]
 
 @dataclass(frozen=True)
 class CellGroup:
-    """Cells that are asked for together, what they cost as recorded, and how often the sample drew them."""
+    """Cells that a question needs together, their recorded cost, and how often the sample drew them."""
 
     cells: list[Content]
     seconds: float
@@ -66,13 +65,13 @@ class CellGroup:
         return cell["steps"][-1] if cell["measurement"] in ("coordinates", "early_curve") else cell["train"]["steps"]
 
     def one_step(self) -> list[Content]:
-        """The same cells after a training of one step: all that a measurement costs besides its steps."""
+        """The same cells trained for one step: the cost of a measurement without its steps."""
         if self.cells[0]["measurement"] == "early_curve":
             return self.first_steps(1)
         return [{**cell, "train": {**cell["train"], "steps": 1, "warmup": 0}} for cell in self.cells]
 
     def first_steps(self, steps: int) -> list[Content]:
-        """Their first steps, with nothing measured but the training loss."""
+        """Their first steps, measuring only the training loss."""
         return [{**cell, "measurement": "early_curve", "steps": [steps]} for cell in self.cells]
 
     @property
@@ -104,7 +103,7 @@ def read_groups(archive: Path) -> list[CellGroup]:
 
 
 def draw(groups: list[CellGroup], draws: int) -> list[CellGroup]:
-    """A systematic sample, each group as often as its share of the cost has it; kinds keep their shares."""
+    """A systematic sample in proportion to cost; kinds keep their shares."""
     total = sum(group.seconds for group in groups)
     at, taken = 0.0, []
     for group in groups:
@@ -131,7 +130,7 @@ class Version:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("a version's process ended: its error stands above")
+            raise SystemExit("a version's process ended; its error is printed above")
         answer = json.loads(line)
         return answer["seconds"], answer["columns"]
 
@@ -141,7 +140,7 @@ class Version:
 
 
 def work(tree: Path) -> None:
-    """The process of one version: groups of cells come in, one a line; CPU seconds and columns go out."""
+    """The process of one version: reads a group of cells per line, writes CPU seconds and columns."""
     import mue_check
 
     if not Path(mue_check.__file__).resolve().is_relative_to(tree.resolve()):
@@ -170,7 +169,7 @@ def work(tree: Path) -> None:
 
 
 def difference(old: list[dict], new: list[dict]) -> float:
-    """The largest difference of any number, relative above 1; inf where the tables are not of one form."""
+    """The largest difference of any number, relative above 1; inf if the tables differ in form."""
     worst = 0.0
     for ours, theirs in zip(new, old, strict=True):
         if set(ours) != set(theirs):
@@ -187,7 +186,7 @@ def difference(old: list[dict], new: list[dict]) -> float:
     return worst
 
 
-def carried_on(seconds: dict[str, float], steps: int, all_steps: int) -> float:
+def extrapolated(seconds: dict[str, float], steps: int, all_steps: int) -> float:
     """Seconds of the whole training from those of its parts."""
     if WHOLE in seconds:
         return seconds[WHOLE]
@@ -213,7 +212,7 @@ def compare(versions: dict[str, Version], group: CellGroup, repeats: int, second
                 times[name][part].append(took)
             worst = max(worst, difference(columns["old"], columns["new"]))
     middle = {name: {part: statistics.median(taken) for part, taken in own.items()} for name, own in times.items()}
-    whole = {name: carried_on(own, steps, group.steps) for name, own in middle.items()}
+    whole = {name: extrapolated(own, steps, group.steps) for name, own in middle.items()}
     last = list(parts)[-1]
     spread = [old / new for old, new in zip(times["old"][last], times["new"][last], strict=True)]
     return {
@@ -234,7 +233,7 @@ def compare(versions: dict[str, Version], group: CellGroup, repeats: int, second
 
 
 def over_draws(rows: list[dict]) -> tuple[float, float, float]:
-    """old/new of what the rows stand for, with the ends of a 95 % interval over draws (nan for a single draw)."""
+    """old/new with the ends of a 95 % interval over draws (nan for a single draw)."""
     shares = [row["new_seconds"] / row["old_seconds"] for row in rows for _ in range(row["draws"])]
     mean = statistics.mean(shares)
     if len(shares) < 2:
@@ -297,7 +296,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for against_commit.json and .md")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, to which long trainings are cut")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, for one long training")
     parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.gz")
     options = parser.parse_args()
     if not options.records.is_file():

@@ -1,9 +1,9 @@
-"""False alarms: the reference against itself with other seeds, again and again; every FAIL is one.
+"""False alarms: many comparisons of the reference with itself under other seeds; every FAIL is one.
 
     python bench/null_controls.py --pairs 100 --workers 2 --out reports/calibration
 
-Each pair is asked as the suites ask it, with seeds added while the answer is open. Records are kept in
-STUDY, so an interrupted run goes on where it was. Writes null_controls.csv and null_controls.md.
+Each pair is measured as in the suites, with more seeds while the verdict is open. Records are kept in STUDY, so
+that an interrupted run can continue. Writes null_controls.csv and null_controls.md.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """The table so far: an interrupted run leaves what it has."""
+    """The table so far, so that an interrupted run leaves its results."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
     (options.out / "null_controls.md").write_text(render(table, options), encoding="utf-8")

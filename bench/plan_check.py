@@ -1,11 +1,11 @@
-"""How well `mue_check plan` foretells: a plan beside the study that was then run, and the packed records cell by cell.
+"""How well `mue_check plan` predicts: a plan against the study that was then run, and against the packed records.
 
     pytest suites/ --tier smoke --axes width,activated_experts --study STUDY
     python bench/plan_check.py --study STUDY --tier smoke --axes width,activated_experts --out reports/bench
 
-The study is planned as if it were empty and compared with the core-seconds that its cells took, axis by axis; then its
-cells are priced as they turned out, which leaves the error of the prices alone. Of the packed records (another machine,
-an earlier version, one cell at a time) only relative costs can be foretold: the ratio is taken to its median.
+The study is planned as if it were empty and compared with the core-seconds that its cells took. Then the cells that
+were really measured are priced, which isolates the error of the prices. The packed records come from another machine
+and an earlier version, so only relative costs can be predicted: ratios are divided by their median.
 Writes plan.json and plan.md.
 """
 
@@ -115,12 +115,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     study, records, machine = found["study"], found["records"], found["machine"]
     total = study["seconds"]["total"]
     out = [
-        "# How well `mue_check plan` foretells",
+        "# How well `mue_check plan` predicts",
         "",
-        f"`{found['run']}` on one core of {machine['device']}, torch {machine['torch']}, others at work beside it.",
+        f"`{found['run']}` on one core of {machine['device']}, torch {machine['torch']}, other processes running.",
         f"Planned as if nothing were stored: {study['cells']['planned']} cells; asked for in the end: "
         f"{study['cells']['measured']}. Priced: the cells that were asked for, at the prices of the",
-        "calibration, so that what the plan imagines plays no part. Core-seconds:",
+        "calibration, without what the plan simulates. Core-seconds:",
         "",
         "| measurement | planned | priced | measured | planned / measured | priced / measured |",
         "|---|---:|---:|---:|---:|---:|",
@@ -133,9 +133,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     factor = max(total["planned"] / total["measured"], total["measured"] / total["planned"])
     out += [
         "",
-        f"The total is within a factor of {factor:.2f}; of imagined cells and of prices errors may cancel. Of the "
-        f"{found['calibration']['stacks']} timings of the calibration one that is left out of the fit is missed by a "
-        f"factor of {found['calibration']['error']:.2f} (median).",
+        f"The total is within a factor of {factor:.2f}; errors of simulated cells and of prices may cancel. Of the "
+        f"{found['calibration']['stacks']} timings of the calibration, one that is left out of the fit is "
+        f"predicted within a factor of {found['calibration']['error']:.2f} (median).",
         "",
         "## Relative cost of the cells of reports/example and reports/sigma0",
         "",

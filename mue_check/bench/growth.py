@@ -1,4 +1,4 @@
-"""How a fused step grows when one number of its case grows and the others stay."""
+"""How the time of a fused step grows when one number of its case grows and the others stay fixed."""
 
 import math
 from collections import defaultdict

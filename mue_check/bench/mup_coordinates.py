@@ -1,7 +1,7 @@
-"""The coordinate check of several widths and seeds, ours and that of microsoft/mup, with the same numbers.
+"""The coordinate check of several widths and seeds: ours and that of microsoft/mup give the same numbers.
 
-Both train each model on its own batches with AdamW at one learning rate, and take the RMS of every branch and of the
-logits in each step's forward pass. mup reads them in hooks, model after model; here all seeds are one stack.
+Both train each model on its own batches with AdamW at one learning rate, and measure the RMS of every branch and of
+the logits in each forward pass. mup uses hooks, one model at a time; here all seeds are one stack.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ STEPS = 3
 ABSENT = "mup is not installed: pip install --no-deps mup pyyaml"
 TOLERANCE = 1e-3
 ADAMW = HyperParameters(lr=2.0**-7, init_std=0.1, weight_decay=0.0, beta2=0.999)
-"""What mup leaves as it is: torch's own defaults, and no decay, which its optimizers replace by 0."""
+"""Values that mup does not change: torch's defaults, and no weight decay, which its optimizers set to 0."""
 RULE = "standard"
 """One learning rate for every role, as get_coord_data sets it for models whose base shapes are their own."""
 
@@ -34,7 +34,7 @@ Coordinates = dict[tuple[int, int, int, str], float]
 """RMS by width, seed, step and name."""
 
 
-def mup_is_there() -> bool:
+def mup_is_installed() -> bool:
     """Whether microsoft/mup can be imported."""
     return find_spec("mup") is not None and find_spec("yaml") is not None
 
@@ -107,7 +107,7 @@ class MupCheck:
 
 
 class _Loader:
-    """What mup iterates over once for each model: widths of the first seed, then of the next."""
+    """The data loader that mup iterates over once per model: all widths of the first seed, then of the next."""
 
     def __init__(self, batches: Sequence[Sequence[tuple[Tensor, Tensor]]], widths: int) -> None:
         self.batches, self.widths, self.models = batches, widths, 0
@@ -134,7 +134,7 @@ def measure_coordinates(cases: Sequence[BenchCase], device: torch.device, rounds
     """Both in interleaved rounds, after their numbers have been compared. Without mup its row says so."""
     setups = [BenchSetup(case, device, rule=RULE, base=ADAMW, constant=True) for case in cases]
     calls: dict[str, Callable[[], Coordinates]] = {"fused": partial(fused_coordinates, setups)}
-    if mup_is_there():
+    if mup_is_installed():
         calls["mup"] = MupCheck(setups)  # made before the clock runs; ours draws its weights within
     ours, *theirs = [call() for call in calls.values()]
     for coordinates in theirs:
@@ -149,9 +149,9 @@ def measure_coordinates(cases: Sequence[BenchCase], device: torch.device, rounds
 
 
 def require_same(ours: Coordinates, theirs: Coordinates) -> None:
-    """Disagreement where the numbers are not of the same places, or differ."""
+    """Disagreement if the two have different places, or different numbers."""
     if ours.keys() != theirs.keys():
-        raise Disagreement("coordinate check: mup has read other places than ours")
+        raise Disagreement("coordinate check: mup and we measure different places")
     worst = max(abs(ours[key] - theirs[key]) / abs(theirs[key]) for key in ours)
     if not worst <= TOLERANCE:
         raise Disagreement(f"coordinate check: mup's RMS differ by up to {worst:.3g} (tolerance {TOLERANCE:g})")

@@ -45,7 +45,7 @@ class PlainLoop:
         self._done += steps
 
     def losses(self) -> Tensor:
-        """What each step's loss was."""
+        """[steps, runs]: training loss."""
         return torch.stack([torch.stack(losses) for losses in self.log], dim=1)
 
 
@@ -74,7 +74,7 @@ def plain_models(setup: BenchSetup, runs: int, *, batched: bool, norm: Norm = nn
 
 
 def make_optimizer(setup: BenchSetup, parameters: Iterable[tuple[Tensor, Role]]) -> Optimizer:
-    """One group for each set of values that the rule prescribes, and the schedule of every stack."""
+    """A parameter group for each set of values that the rule prescribes, and the schedule that stacks use."""
     groups: defaultdict[tuple[float, float, float], list[Tensor]] = defaultdict(list)
     for parameter, role in parameters:
         row = setup.rows[role]
@@ -91,7 +91,7 @@ def make_optimizer(setup: BenchSetup, parameters: Iterable[tuple[Tensor, Role]])
 
 
 def schedule(train: TrainSpec) -> Callable[[int], float]:
-    """The factor of each step: a linear rise, then a linear fall."""
+    """The learning rate's factor in each step: linear warmup, then linear decay."""
 
     def factor(step: int) -> float:
         if step < train.warmup:
@@ -102,7 +102,7 @@ def schedule(train: TrainSpec) -> Callable[[int], float]:
 
 
 def casting(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """What a forward pass runs under: bf16 is autocast, tf32 a setting (``training.products``)."""
+    """The context of a forward pass: autocast for bf16. tf32 is a global setting (``training.products``)."""
     if precision == "bf16":
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return nullcontext
@@ -111,8 +111,8 @@ def casting(precision: Precision, device: torch.device) -> Callable[[], Abstract
 class Vmapped:
     """All runs as one call.
 
-    torch.optim takes no learning rate per run: all share one here, which a sweep could not. A mixture is in its
-    batched form, for the shapes of the other follow the data.
+    torch.optim has no learning rate per run. Here all runs share one, which a real sweep could not do. A mixture takes
+    its batched form, because the shapes of the other depend on data.
     """
 
     def __init__(self, setup: BenchSetup) -> None:
@@ -129,7 +129,7 @@ class Vmapped:
         self.optimizer, self.scheduler = make_optimizer(setup, roles)
 
         def loss(parameters: dict[str, Tensor], batch: Tensor) -> Tensor:
-            # vmap has no rule for the backward of any fused attention, and would call it once for each run
+            # vmap has no rule for the backward pass of fused attention and would call it once per run
             with sdpa_kernel(SDPBackend.MATH):
                 logits = torch.func.functional_call(template, parameters, (batch[:, :-1],))
             return F.cross_entropy(logits, batch[:, 1:].flatten())
@@ -150,5 +150,5 @@ class Vmapped:
         self._done += steps
 
     def losses(self) -> Tensor:
-        """What each step's losses were."""
+        """[steps, runs]: training loss."""
         return torch.stack(self.log)

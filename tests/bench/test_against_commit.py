@@ -49,9 +49,9 @@ def test_difference_sees_values_forms_and_nan(script: ModuleType) -> None:
         assert script.difference(old, [{**old[0], **other}]) == math.inf
 
 
-def test_cost_is_carried_on_in_a_straight_line(script: ModuleType) -> None:
-    assert script.carried_on({"fixed": 3.0, "one": 1.0, "few": 2.0}, steps=11, all_steps=201) == pytest.approx(23.0)
-    assert script.carried_on({script.WHOLE: 5.0}, steps=200, all_steps=200) == 5.0
+def test_cost_is_extrapolated_linearly(script: ModuleType) -> None:
+    assert script.extrapolated({"fixed": 3.0, "one": 1.0, "few": 2.0}, steps=11, all_steps=201) == pytest.approx(23.0)
+    assert script.extrapolated({script.WHOLE: 5.0}, steps=200, all_steps=200) == 5.0
 
 
 def test_two_processes_measure_the_same_cells(script: ModuleType, groups: list) -> None:

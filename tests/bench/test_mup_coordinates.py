@@ -21,7 +21,7 @@ def fused() -> check.Coordinates:
 
 
 def test_an_absent_mup_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "mup_is_there", lambda: False)
+    monkeypatch.setattr(check, "mup_is_installed", lambda: False)
     ours, theirs = check.measure_coordinates(CASES, CPU, 2)
     assert ours.seconds is not None
     assert theirs.way == "mup"
@@ -50,5 +50,5 @@ def test_other_numbers_are_a_disagreement() -> None:
     key = next(iter(ours))
     with pytest.raises(Disagreement, match="differ by up to"):
         check.require_same({**ours, key: ours[key] * 1.01}, ours)
-    with pytest.raises(Disagreement, match="other places"):
+    with pytest.raises(Disagreement, match="different places"):
         check.require_same({k: v for k, v in ours.items() if k != key}, ours)
