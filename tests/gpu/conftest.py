@@ -9,12 +9,12 @@ class PrintFailures:
     """Writes the traceback of a failure when it happens."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self.config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         if report.failed:
-            self.terminal.write_line("")
-            self.terminal.write_line(report.longreprtext)
+            terminal.write_line(f"\n{report.longreprtext}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
