@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mue_check.bench.bars import compare_with_bars
 from mue_check.bench.cases import FUSED, BenchCase, BenchPlan, BenchTask
 from mue_check.bench.ceilings import measure_ceilings, needed_bytes, needed_flops
-from mue_check.bench.growth import find_growth
+from mue_check.bench.conclusions import compare_with_bars, find_growth
 from mue_check.bench.mup_coordinates import measure_coordinates
 from mue_check.bench.results import BenchResult, BenchRow, Ceilings, CoordinateRow, LatencyRow, StepRow
 from mue_check.bench.setup import BenchSetup

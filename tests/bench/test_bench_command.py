@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mue_check.bench import BenchPlan, make_plan, run_bench, torch_ways, ways
-from mue_check.bench.bars import BARS
 from mue_check.bench.cases import UNCOMPILED, BenchCase, BenchTask
+from mue_check.bench.conclusions import BARS
 from mue_check.bench.results import BenchResult
 from mue_check.cli import bench, main
 from mue_check.precision import PRECISIONS

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mue_check.bench.bars import compare_with_bars
 from mue_check.bench.cases import CUDA_CAPACITY, CUDA_MIXTURE, BenchCase, make_plan
 from mue_check.bench.ceilings import needed_flops
-from mue_check.bench.growth import find_growth
+from mue_check.bench.conclusions import compare_with_bars, find_growth
 from mue_check.bench.results import BarRow, LatencyRow, StepRow
 from mue_check.bench.timing import Spread, ratios
 
