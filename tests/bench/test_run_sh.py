@@ -114,3 +114,11 @@ def test_the_tier_is_interrupted_and_what_it_finished_is_reported(tmp_path: Path
     assert parts["gpu_tier_continued"].startswith("exit skipped")
     assert parts["report"].startswith("exit 0 after")
     assert "report.md" in files
+
+
+def test_gpu_tests_print_a_failure_when_it_happens(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((SCRIPT.parent / "conftest.py").read_text())
+    pytester.makepyfile("import os\ndef test_fails():\n    assert 1 == 2\ndef test_dies():\n    os._exit(3)")
+    result = pytester.runpytest_subprocess("-p", "no:mue_check.pytest_plugin")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["E*assert 1 == 2"])
