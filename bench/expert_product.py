@@ -19,8 +19,8 @@ from mue_check.execute.machine import device_name
 from mue_check.execute.process import prepare_process
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.models.routing import route
 from mue_check.precision import PRECISIONS
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 from mue_check.training.products import set_products
 

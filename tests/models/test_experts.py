@@ -5,7 +5,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mue_check.models.blocked_experts import blocked_experts, make_blocks
-from mue_check.models.choice import Routing
 from mue_check.models.experts import (
     MOST_GROUPS,
     all_experts,
@@ -14,7 +13,8 @@ from mue_check.models.experts import (
     supports_grouped,
     taken_tokens,
 )
-from mue_check.models.routing import route
+from mue_check.routing.choice import TokenChoice
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 
 R, M, D, H = 3, 24, 16, 8
@@ -46,7 +46,7 @@ def run(product, experts: Experts, tensors):
     return out.detach(), gradients
 
 
-def by_hand(x, up, gate, down, routing: Routing):
+def by_hand(x, up, gate, down, routing: TokenChoice):
     """One token and one expert at a time, from the definition."""
     out = torch.zeros_like(x)
     for r in range(x.shape[0]):
