@@ -97,7 +97,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
             "n_experts=8, top_k=2: cannot tell weights and choice in (the ",
         ),
         (["--router", "{tmp}/mine.py:Narrow"], "n_experts=16, top_k=4: indices are [49, 4], not [50, K]"),
-        (["--router", "{tmp}/mine.py:Scores+selection_bias"], "+selection_bias goes with builtin:NAME alone"),
+        (["--router", "{tmp}/mine.py:Scores+selection_bias"], "+selection_bias goes with builtin:NAME only"),
         (["--router", "builtin:best"], "unknown router 'best': allowed are sigmoid_norm"),
         (["--router", "builtin:moge+luck"], "unknown balance 'luck', allowed are none, auxiliary_loss"),
         (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 
 import mue_check
 from mue_check.cost.calibration import Calibration, Progress, Timing, fit_prices
-from mue_check.cost.work import making_work, product_of, step_work
+from mue_check.cost.work import product_of, step_work
 from mue_check.data import load_corpus
 from mue_check.execute.machine import device_name
 from mue_check.execute.process import prepare_process
@@ -89,38 +89,30 @@ def calibrate(device: str, progress: Progress = lambda done, of: None) -> Calibr
     for at, sample in enumerate(samples):
         progress(at, len(samples))
         with contextlib.suppress(torch.OutOfMemoryError):  # the others say enough of a small GPU
-            timings += _time(sample, torch.device(device))
+            timings.append(_time(sample, torch.device(device)))
     progress(len(samples), len(samples))
     return fit_prices(timings, machine_of(device))
 
 
-def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
-    """Making a stack, and a step of it: the median over ROUNDS."""
+def _time(sample: Sample, device: torch.device) -> Timing:
+    """A training step of a stack: the median over ROUNDS."""
     model, corpus = parse_scenario(sample.model).model, load_corpus(CORPUS)
     train = TrainSpec(steps=1000, batch=sample.batch, context=sample.context)
     scenario = Scenario.of(model, train)
     prescription = get_rule("complete_mue").prescribe(scenario, scenario)
     seeds = [run // VALUES for run in range(sample.runs)]
-
-    def make() -> Stack:
-        return Stack(
-            model,
-            prescription,
-            HyperParameters(lr=2.0**-8, init_std=0.05),
-            train,
-            corpus,
-            lrs=[2.0**-8] * sample.runs,
-            seeds=seeds,
-            device=device,
-        )
-
-    make()
-    began = _now(device)
-    stack = make()
-    made = _now(device) - began
+    stack = Stack(
+        model,
+        prescription,
+        HyperParameters(lr=2.0**-8, init_std=0.05),
+        train,
+        corpus,
+        lrs=[2.0**-8] * sample.runs,
+        seeds=seeds,
+        device=device,
+    )
     product = product_of(model, train.tokens_per_step, device.type)
     work = step_work(model, train, vocab=corpus.vocab, runs=sample.runs, product=product)
-    yield Timing(label=f"making {sample}", work=making_work(work, seeds=len(set(seeds))), seconds=made)
     stack.advance(WARM_UP)
     began = _now(device)
     stack.advance(1)
@@ -130,7 +122,7 @@ def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
         began = _now(device)
         stack.advance(steps)
         rounds.append((_now(device) - began) / steps)
-    yield Timing(label=str(sample), work=work, seconds=statistics.median(rounds))
+    return Timing(label=str(sample), work=work, seconds=statistics.median(rounds))
 
 
 def _now(device: torch.device) -> float:

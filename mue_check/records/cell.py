@@ -1,4 +1,4 @@
-"""A cell is one measurement of one model under one prescription. Its key is a hash of everything that affects the result."""
+"""A cell: one measurement of one model under one prescription. Its key hashes everything that affects the result."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Logs of what each process measured: ``logs/<worker>.log`` of the study gets a line at the start and one at the end."""
+"""Logs of what each process measured: ``logs/<worker>.log`` of the study has a line for each start and end."""
 
 import os
 import time

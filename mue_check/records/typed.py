@@ -1,4 +1,4 @@
-"""Read a dataclass from stored JSON. Whatever does not fit the declared types is refused, and the error names the field.
+"""Read a dataclass from stored JSON. A value of another type than declared is refused, and the error names the field.
 
 Nothing is converted: a number in quotes is not a number, and ``true`` is not 1. NaN and infinity are refused.
 """

@@ -1,7 +1,7 @@
 """Prices: fitted to timings, kept for the machine that they hold for, and measured on this one."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,8 @@ def timings(noise: float = 0.0) -> tuple[list[Timing], dict[str, float]]:
     prices = {name: float(10 ** rng.uniform(-6, -4)) if i % 3 else 0.0 for i, name in enumerate(PRICED)}
     found = []
     for i in range(30):
-        work = Work(**{name: float(10 ** rng.uniform(0, 3)) for name in PRICED})
-        seconds = sum(getattr(work, name) * price for name, price in prices.items())
+        work = Work(**{f.name: float(10 ** rng.uniform(0, 3)) for f in fields(Work)})
+        seconds = sum(amount * price for amount, price in zip(work.priced, prices.values(), strict=True))
         found.append(Timing(label=str(i), work=work, seconds=seconds * math.exp(noise * rng.standard_normal())))
     return found, prices
 
@@ -67,11 +67,11 @@ def test_a_calibration_is_kept_for_its_machine_alone(tmp_path: Path, monkeypatch
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     for path, value in ((tmp_path / "a.json", "no JSON"), (tmp_path / "b.json", '{"prices": {}}')):
         path.write_text(value)
-        with pytest.raises(SpecError, match=f"{path.name}.* is no calibration of this version"):
+        with pytest.raises(SpecError, match=f"{path.name}.* is not a calibration of this version"):
             read_calibration(path)
     older = replace(PAPER, prices={"flop": 1.0})
     save_calibration(older, tmp_path / "c.json")
-    with pytest.raises(SpecError, match="is no calibration of this version"):
+    with pytest.raises(SpecError, match="is not a calibration of this version"):
         read_calibration(tmp_path / "c.json")
 
 
@@ -80,9 +80,9 @@ def test_this_machine_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         timing, "CPU_SAMPLES", (Sample("d=32,L=1,H=32", 2, 16, 5), Sample("d=32,L=3,8e2a,h=8", 2, 16, 5))
     )
     monkeypatch.setattr(timing, "ROUND_SECONDS", 0.0)
-    told: list[tuple[int, int]] = []
-    found = calibrate("cpu", lambda done, of: told.append((done, of)))
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    seen: list[tuple[int, int]] = []
+    found = calibrate("cpu", lambda done, of: seen.append((done, of)))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
     assert found.machine == machine_of("cpu")
-    assert found.stacks == 4
-    assert found.seconds(Work(stacks=1, steps=1, layers=1, flop=1e6, moved=1e5, updated=1e4, drawn=1e4)) > 0
+    assert found.stacks == 2
+    assert found.seconds(Work(calls=2, flop=1e6, activations=1e5, parameters=1e4)) > 0

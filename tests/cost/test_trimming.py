@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.cost.dry_run import collect
+from mue_check.cost.dry_run import dry_run
 from mue_check.errors import SpecError
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 from mue_check.tiers import get_tier
@@ -70,7 +70,7 @@ def test_usage_errors_are_one_line(arguments: list[str], says: str) -> None:
 
 def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path) -> None:
     options = [str(ROOT / "suites"), "--tier=cpu", "--axes=depth", f"--study={tmp_path / 'study'}"]
-    both, first = (" ".join(a.test for a in collect([*options, *more]).asked) for more in ([], ["--rungs=1"]))
+    both, first = (" ".join(a.test for a in dry_run([*options, *more]).tests) for more in ([], ["--rungs=1"]))
     assert "L16" in both
     assert "L8" in first
     assert "L16" not in first
@@ -79,7 +79,7 @@ def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path
 
 def test_the_command_that_asks_again_has_them(tmp_path: Path) -> None:
     options = ["--tier=smoke", "--axes=depth", "--seeds=4:5", "--rungs=1", f"--study={tmp_path / 'study'}"]
-    settings = collect([str(ROOT / "suites"), *options]).settings
+    settings = dry_run([str(ROOT / "suites"), *options]).settings
     assert "--seeds 4:5 --rungs 1" in settings.command("suites/test_depth.py")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.suite.cluster import Found
+from mue_check.suite.cluster import ClusterInfo
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 ROOT = Path(__file__).parents[2]
@@ -88,8 +88,8 @@ def test_a_local_cluster_ends_with_pytest_however_it_dies(tmp_path: Path) -> Non
     [
         (["--cluster=here"], "--cluster 'here': write local, or HOST:PORT of a Ray head"),
         (["--cluster=127.0.0.1:9"], "--cluster 127.0.0.1:9: nothing answers there (Connection refused)"),
-        (["--cluster=local", "-n", "2"], "--cluster: cannot go with -n: it starts its own workers"),
-        (["--cluster=local", "--pdb"], "--cluster: cannot go with --pdb: it starts its own workers"),
+        (["--cluster=local", "-n", "2"], "--cluster: cannot be combined with -n: it starts its own workers"),
+        (["--cluster=local", "--pdb"], "--cluster: cannot be combined with --pdb: it starts its own workers"),
         (["--cluster=local", "--cluster-workers=0"], "--cluster-workers 0: must be at least 1"),
         (["--cluster=local", "--gpu-share=1.5"], "--gpu-share 1.5: must be above 0 and at most 1"),
         (["--gpu-share=0.5"], "--gpu-share goes with --cluster"),
@@ -104,7 +104,7 @@ def test_bad_options_are_one_line_and_exit_4(tmp_path: Path, arguments: list[str
     assert not (tmp_path / "study").exists()
 
 
-def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: Found, tmp_path: Path) -> None:
+def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: ClusterInfo, tmp_path: Path) -> None:
     if found.gpus:
         pytest.skip("this machine has a GPU")
     env = {key: value for key, value in found.environment.items() if key != "RAY_ADDRESS"}

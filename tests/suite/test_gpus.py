@@ -109,13 +109,13 @@ REFUSED = [
     (["--gpus-per-worker", "2"], "--gpus-per-worker 2: goes with --gpus N"),
     (["--gpus", "2", "--gpus-per-worker", "0"], "--gpus-per-worker 0: must be above 0 and divide --gpus 2"),
     (["--gpus", "3", "--gpus-per-worker", "2"], "--gpus-per-worker 2: must be above 0 and divide --gpus 3"),
-    (["--gpus", "2", "-n", "2"], "--gpus 2: cannot go with -n"),
-    (["--gpus", "2", "-n", "0"], "--gpus 2: cannot go with -n"),
-    (["--gpus", "2", "--numprocesses", "auto"], "--gpus 2: cannot go with -n"),
-    (["--gpus", "2", "--tx", "popen"], "--gpus 2: cannot go with --tx"),
-    (["--gpus", "2", "-d"], "--gpus 2: cannot go with -d"),
-    (["--gpus", "2", "--dist", "loadfile"], "--gpus 2: cannot go with --dist loadfile"),
-    (["--gpus", "2", "--pdb"], "--gpus 2: cannot go with --pdb"),
+    (["--gpus", "2", "-n", "2"], "--gpus 2: cannot be combined with -n"),
+    (["--gpus", "2", "-n", "0"], "--gpus 2: cannot be combined with -n"),
+    (["--gpus", "2", "--numprocesses", "auto"], "--gpus 2: cannot be combined with -n"),
+    (["--gpus", "2", "--tx", "popen"], "--gpus 2: cannot be combined with --tx"),
+    (["--gpus", "2", "-d"], "--gpus 2: cannot be combined with -d"),
+    (["--gpus", "2", "--dist", "loadfile"], "--gpus 2: cannot be combined with --dist loadfile"),
+    (["--gpus", "2", "--pdb"], "--gpus 2: cannot be combined with --pdb"),
     (["--gpus", "2", "-p", "no:xdist"], "--gpus 2: needs pytest-xdist, which is not installed or is disabled"),
 ]
 
@@ -173,7 +173,7 @@ def test_there_is_no_nvidia_smi(pytester: pytest.Pytester, gpus: Gpus, monkeypat
 
 def test_a_part_of_a_gpu_comes_alone(pytester: pytest.Pytester, gpus: Gpus) -> None:
     gpus(CUT)
-    assert "2: a process sees one MIG device at most" in refused(pytester, "--gpus", "2", "--gpus-per-worker", "2")
+    assert "2: a process can use only one MIG device" in refused(pytester, "--gpus", "2", "--gpus-per-worker", "2")
 
 
 @pytest.mark.parametrize(("tier", "target"), [((), "d256"), (("--tier", "smoke"), "d64")])
