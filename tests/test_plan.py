@@ -3,9 +3,9 @@
 import csv
 import io
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,11 +53,12 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ["--axes=routing_hybrids,heldout", "--router=builtin:deepseek_v3", "--heldout=d=64,16e4a1s,h=16"],
     ],
 )
-def test_the_plan_is_of_the_tests_that_pytest_collects(arguments: list[str], tmp_path: Path) -> None:
+def test_the_plan_is_of_the_tests_that_pytest_collects(
+    arguments: list[str], tmp_path: Path, run_pytest_here: Callable[..., Any]
+) -> None:
     arguments = [*arguments, f"--study={tmp_path / 'study'}"]
-    command = [sys.executable, "-m", "pytest", "suites", *arguments, "--collect-only", "-q", "-p", "no:cacheprovider"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
-    tests = [line for line in listed.splitlines() if "::" in line]
+    listed = run_pytest_here("suites", *arguments, "--collect-only", "-q")
+    tests = [line for line in listed.out.splitlines() if "::" in line]
     assert tests
     assert [test.test for test in dry_run([SUITES, *arguments]).tests] == tests
 

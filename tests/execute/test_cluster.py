@@ -133,7 +133,7 @@ def runs_out(batch, corpus, parcel):
     [
         (raises, ValueError, "the words of a measurement", 1),
         (dies_once, None, "", 2),
-        (dies, ClusterError, r"the cluster lost loss_grid .*, begun again up to 1 times: ", 2),
+        (dies, ClusterError, r"the cluster lost loss_grid .*, after up to 1 retries: ", 2),
         (runs_out_once, None, "", 2),
         (runs_out, MemoryError, "of the node", 2),
     ],

@@ -123,7 +123,8 @@ REFUSED = [
 def refused(pytester: pytest.Pytester, *arguments: str) -> str:
     """The one line of a usage error, before the toy is looked at."""
     pytester.makepyfile("import pathlib\npathlib.Path('collected').touch()\ndef test_nothing(): pass")
-    result = run(pytester, *arguments)
+    plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")
+    result = pytester.runpytest_inprocess(*plain, *arguments)
     assert result.ret == 4, result.outlines + result.errlines
     (line,) = [line for line in result.errlines if line.strip()]
     assert not [line for line in result.outlines if line.strip()]
