@@ -61,9 +61,9 @@ def fit_prices(timings: Sequence[Timing], machine: Mapping[str, str]) -> Calibra
     misses = []
     for at in range(len(timings)):
         kept = np.arange(len(timings)) != at
-        predicted = max(work[at] @ _fit(work[kept], seconds[kept]), 1e-12)
+        predicted = max(work[at] @ fit_relative(work[kept], seconds[kept]), 1e-12)
         misses.append(abs(math.log(predicted / seconds[at])))
-    prices = _fit(work, seconds)
+    prices = fit_relative(work, seconds)
     return Calibration(
         machine=machine,
         prices=dict(zip(PRICED, map(float, prices), strict=True)),
@@ -72,7 +72,8 @@ def fit_prices(timings: Sequence[Timing], machine: Mapping[str, str]) -> Calibra
     )
 
 
-def _fit(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+def fit_relative(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Non-negative prices with the least squared relative errors, by column of ``work``."""
     relative = work / seconds[:, None]
     scale = np.where((norm := np.linalg.norm(relative, axis=0)) > 0, norm, 1.0)
     return np.asarray(nnls(relative / scale, np.ones(len(seconds)))[0] / scale)
