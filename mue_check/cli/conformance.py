@@ -74,18 +74,16 @@ def run(options: Options) -> int:
     )
     speak = not options.quiet and options.json != "-"
     session, results = Session(), list[Result]()
-    for session, values in run_isolated(job):
+    for session, result in run_isolated(job):
         if speak and not results:
             print(
                 f"{options.kind} {options.candidate} on {session.device}",
                 *(f"  {line}" for line in session.head),
                 sep="\n",
             )
-        known = {key: value for key, value in values.items() if key != "page"}
-        (result,), _ = with_expected([Result(**{**known, "cause": tuple(known["cause"])})], expected)
-        results.append(result)
+        results += with_expected([result], expected)[0]
         if speak:
-            print(line_of(result), flush=True)
+            print(line_of(results[-1]), flush=True)
     _, unmatched = with_expected(results, expected)
     # what was not asked has no verdict
     questions: list[Question] = [q for q in QUESTIONS if any(result.question == q for result in results)]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
-from mue_check.errors import SpecError, StoreError
+from mue_check.errors import SpecError, StoreError, TimingError
 
 if TYPE_CHECKING:
     from mue_check.cost.calibration import Calibration
     from mue_check.cost.format import PlanReport
     from mue_check.cost.plan import Plan
+    from mue_check.tiers import Tier
 
 PASSED = (
     "tier",
@@ -79,13 +80,13 @@ def run(options: Options) -> int:
         return [options.suites, *(part for name, value in values.items() for part in (f"--{name}", value))]
 
     run = dry_run(arguments([]))
-    calibration = _calibration(options, run.settings.tier.device)
+    calibration = _calibration(options, run.settings.tier)
     full = price(run, arguments([]), calibration, options.workers)
     if budget is None:
         _print(options, PlanReport(full=full, calibration=calibration))
         return EXIT_OK
     if calibration is None:
-        raise SpecError("--budget: this machine has no such device to time; give --calibration FILE of one that has")
+        raise SpecError("--budget: this machine could not be timed; give --calibration FILE of one that could")
     with status("planning") as update:
 
         def make(changed: list[str]) -> "Plan":
@@ -97,15 +98,20 @@ def run(options: Options) -> int:
     return EXIT_OK if trimmed.fits else EXIT_FAIL
 
 
-def _calibration(options: Options, device: str) -> "Calibration | None":
-    """The given calibration, the cached one, or a new one. None if this machine does not have the device."""
+def _calibration(options: Options, tier: "Tier") -> "Calibration | None":
+    """The given calibration, the cached one, or a new one. None if the device is not here or cannot be timed."""
     from mue_check.cost.calibration import calibration_path, kept_calibration, read_calibration, save_calibration
 
+    device, precision = tier.device, tier.precision
     if options.calibration is not None:
         given = read_calibration(options.calibration)
         if given.machine["kind"] != device:
             kind = given.machine["kind"]
             raise SpecError(f"--calibration {options.calibration}: is for {kind}, and the tier needs {device}")
+        if (timed := given.machine.get("precision", precision)) != precision:
+            raise SpecError(
+                f"--calibration {options.calibration}: is for {timed} products, and the plan is for {precision}"
+            )
         return given
     import torch
 
@@ -115,11 +121,17 @@ def _calibration(options: Options, device: str) -> "Calibration | None":
         return None
     from mue_check.cost.timing import calibrate, machine_of
 
-    machine = machine_of(device)
+    machine = machine_of(device, precision)
     calibration = None if options.calibrate else kept_calibration(machine)
     if calibration is None:
-        with status("timing this device") as update:
-            calibration = calibrate(device, lambda done, of: update(f"timing this device: {done} of {of} stacks"))
+        try:
+            with status("timing this device") as update:
+                calibration = calibrate(
+                    device, precision, lambda done, of: update(f"timing this device: {done} of {of} stacks")
+                )
+        except TimingError as error:
+            print(f"mue_check plan: no times: {error}", file=sys.stderr)
+            return None
         try:
             save_calibration(calibration, calibration_path(machine))
         except StoreError as error:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from mue_check.conformance.experts import Values, Weights
 from mue_check.errors import ClaimError
-from mue_check.routing.claim import Experts
+from mue_check.routing.claim import ExpertLayout
 
 Half = Literal["all", "first", "second", "even", "odd"]
 Activation = Callable[[Tensor], Tensor]
@@ -134,7 +134,12 @@ def direction_error(seen: Tensor, made: Tensor) -> float:
 
 
 def forms(
-    module: nn.Module, values: Values, weights: Sequence[Weights], experts: int, width: int, declared: Experts | None
+    module: nn.Module,
+    values: Values,
+    weights: Sequence[Weights],
+    experts: int,
+    width: int,
+    declared: ExpertLayout | None,
 ) -> Iterator[Function]:
     """Every form that the shapes of the experts' tensors allow; with a declaration, what it leaves open."""
     stacks = {w: w.stack(values, experts) for w in weights}
@@ -177,7 +182,7 @@ def _assigned(matrices: Mapping[Weights, Tensor], width: int) -> Iterator[tuple[
                     yield replace(inner[0], half=gate), replace(inner[0], half=up), down
 
 
-def _declared(weights: Sequence[Weights], experts: Experts) -> Iterator[tuple[Part | None, Part, Part]]:
+def _declared(weights: Sequence[Weights], experts: ExpertLayout) -> Iterator[tuple[Part | None, Part, Part]]:
     by_name = {w.name: w for w in weights}
     for name in (experts.up, experts.down, experts.gate):
         if name is not None and name not in by_name:

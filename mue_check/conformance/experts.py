@@ -15,12 +15,13 @@ from torch.func import functional_call
 
 from mue_check.conformance.case import Built, Case, block_output
 from mue_check.conformance.torch_calls import exactly
-from mue_check.errors import ClaimError
-from mue_check.routing.factory import first_line
+from mue_check.errors import ClaimError, first_line
 
 Values = Mapping[str, Tensor]
 """Tensors by dotted name, used in place of the module's own parameters."""
-DECLARE = "declare them: RoutingSpec(experts=Experts(up='experts.up', gate=..., down=..., axes=..., activation=...))"
+DECLARE = (
+    "declare them: RoutingSpec(experts=ExpertLayout(up='experts.up', gate=..., down=..., axes=..., activation=...))"
+)
 _LOUD = 30.0  # enough to move a router's choice
 
 

@@ -18,8 +18,8 @@ import torch
 from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import Check, Finding
 from mue_check.conformance.result import NO_ANSWER, Outcome, Result, cause_words
-from mue_check.errors import ClaimError, UnreadableError
-from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape, first_line
+from mue_check.errors import ClaimError, UnreadableError, first_line
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""

@@ -45,12 +45,17 @@ class Calibration:
         """Predicted seconds of one core, or of the GPU."""
         return math.fsum(amount * self.prices[name] for name, amount in zip(PRICED, work.priced, strict=True))
 
+    @property
+    def overhead(self) -> float:
+        """Seconds that a step of one layer takes however small it is."""
+        return 2 * self.prices["calls"]
+
     def __str__(self) -> str:
         rate = self.prices["flop"]
         products = f"{1e-9 / rate:.3g} GFLOP/s in matrix products, " if rate else ""
         return (
-            f"{self.machine['device']}: {products}{self.prices['calls'] * 1e3:.3g} ms overhead per layer; fitted to "
-            f"{self.stacks} stacks, leave-one-out error a factor of {self.error:.2f}"
+            f"{self.machine['device']}: {products}{self.overhead * 1e3:.3g} ms overhead in a step of one layer; "
+            f"fitted to {self.stacks} stacks, leave-one-out error a factor of {self.error:.2f}"
         )
 
 

@@ -11,9 +11,10 @@ import pytest
 from mue_check.cost.simulated import NewCells, NotSimulated, SimulatedStore, SimulatedStudy
 from mue_check.cost.spreads import measured_spreads
 from mue_check.errors import MueCheckError, SpecError, StoreError
-from mue_check.pytest_plugin import Case, settings_of
-from mue_check.questions.answer import Answer
+from mue_check.pytest_plugin import settings_of
+from mue_check.questions.case import Case
 from mue_check.questions.comparison import Comparison
+from mue_check.questions.question import Finding
 from mue_check.suite.settings import Settings
 
 
@@ -74,7 +75,7 @@ class _DryRunPlugin:
 def _dry_test(item: pytest.Function, settings: Settings, store: SimulatedStore) -> DryTest:
     params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
     case = next((value for value in params.values() if isinstance(value, Case)), None)
-    answers: list[Answer[object]] = []
+    answers: list[Finding] = []
     if case is not None:
         study = SimulatedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
         values = {**params, "study": study, "expect": answers.append}

@@ -1,4 +1,4 @@
-"""What a study measured of gamma and kappa: the numbers that a drift budget is made from."""
+"""The drift calibration: gamma and kappa as a study measured them, and the file that `mue_check budget` reads."""
 
 import importlib.resources
 import json
@@ -6,21 +6,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mue_check.errors import CalibrationError, JudgeError
+from mue_check.errors import CalibrationError, JudgeError, StoreError
 from mue_check.judge.interval import Interval, t_quantile
-from mue_check.sigma0.kappa import KappaFit
-from mue_check.sigma0.stored import Stored
+from mue_check.records.typed import from_json, read_number, refuse
+from mue_check.sigma0.kappa import KappaFit, Pair
+from mue_check.spec import Experts
 
-SCHEMA = 1
 PACKAGED = "sigma0_calibration.json"
-ROUTINGS = ("learned", "content_blind")
-RANGES = ("shortfall_bits", "experts", "activated", "tokens_per_expert", "batch")
+Routing = Literal["learned", "content_blind"]
+Range = Literal["shortfall_bits", "experts", "activated", "tokens_per_expert", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma:
-    """An exponent with its standard error on ``df`` degrees of freedom; infinite where it is known."""
+    """An exponent with its standard error on ``df`` degrees of freedom, which are infinite where it is known."""
 
     mean: float
     se: float
@@ -43,73 +44,80 @@ class Gamma:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """``gamma`` by routing (learned, content_blind), ``kappa``, and the ``ranges`` [low, high] that were measured.
+class DriftCalibration:
+    """What a drift budget is computed from.
 
-    ``made_by`` is the command that made it, ``setting`` says in a sentence on what model, corpus and steps.
+    ``made_by`` is the command that made it, ``setting`` describes model, corpus and steps in a sentence.
+    ``range`` [low, high] is what was measured.
     """
 
+    schema: Literal[1]
     made_by: str
     setting: str
-    gamma: Mapping[str, Gamma]
+    gamma: Mapping[Routing, Gamma]
     kappa: KappaFit
-    ranges: Mapping[str, tuple[float, float]]
+    range: Mapping[Range, Pair]
 
     def to_json(self) -> dict[str, object]:
-        """Plain JSON of schema 1."""
-        return {
-            "schema": SCHEMA,
-            "made_by": self.made_by,
-            "setting": self.setting,
-            "gamma": {name: {"mean": g.mean, "se": g.se, "df": g.df} for name, g in self.gamma.items()},
-            "kappa": self.kappa.to_json(),
-            "range": {name: list(ends) for name, ends in self.ranges.items()},
-        }
+        """Plain JSON of schema 1, which calls ``tau_predicted`` tau_doubted."""
+        kappa = {"tau_doubted" if name == "tau_predicted" else name: v for name, v in vars(self.kappa).items()}
+        plain = {**vars(self), "kappa": kappa}
+        stored: dict[str, object] = json.loads(json.dumps(plain, default=_plain))
+        return stored
 
     @classmethod
-    def from_json(cls, value: object) -> "Calibration":
-        """What ``to_json`` made; raises CalibrationError naming what is wrong."""
+    def from_json(cls, text: str) -> "DriftCalibration":
+        """Read what ``to_json`` wrote. CalibrationError names the first field that is wrong."""
         try:
-            stored = Stored.of(value, "calibration")
-            if stored.get("schema") != SCHEMA:
-                raise JudgeError(f"calibration.schema is {stored.get('schema')!r}: this version reads {SCHEMA}")
-            gammas = {name: stored.part("gamma").part(name) for name in ROUTINGS}
-            return cls(
-                made_by=stored.text("made_by"),
-                setting=stored.text("setting"),
-                gamma={
-                    name: Gamma(mean=g.number("mean"), se=g.number("se"), df=g.number("df"))
-                    for name, g in gammas.items()
-                },
-                kappa=KappaFit.from_json(stored.get("kappa")),
-                ranges={name: stored.part("range").pair(name) for name in RANGES},
-            )
-        except JudgeError as error:
+            value = json.loads(text)
+        except ValueError:
+            raise CalibrationError("it is not JSON") from None
+        if isinstance(value, dict) and isinstance(kappa := value.get("kappa"), dict):
+            kappa.pop("reason", None)  # files of older versions have it
+            if "tau_doubted" in kappa:
+                kappa["tau_predicted"] = kappa.pop("tau_doubted")
+        try:
+            return from_json(cls, value, "calibration", {Interval: _read_interval})
+        except (StoreError, JudgeError) as error:
             raise CalibrationError(str(error)) from None
 
 
-def read_calibration(path: Path | None = None) -> Calibration:
+def _plain(value: object) -> object:
+    """A dataclass as plain JSON. Null stands for an unbounded end of an interval, and for the mean of nothing."""
+    if isinstance(value, Interval):
+        ends = {"mean": value.mean, "low": value.low, "high": value.high}
+        return {name: end if math.isfinite(end) else None for name, end in ends.items()} | {"n": value.n}
+    return vars(value)
+
+
+def _read_interval(value: object, where: str) -> Interval:
+    if not isinstance(value, dict) or set(value) != {"mean", "low", "high", "n"} or type(value["n"]) is not int:
+        refuse(value, where, "an interval with mean, low, high and n")
+    absent = {"mean": math.nan, "low": -math.inf, "high": math.inf}
+    ends = {
+        name: end if value[name] is None else read_number(value[name], f"{where}.{name}")
+        for name, end in absent.items()
+    }
+    return Interval(**ends, n=value["n"])
+
+
+def routing_of(experts: Experts) -> Routing:
+    """Which of the calibrated gammas applies to these experts."""
+    return "content_blind" if experts.router == "content_blind" else "learned"
+
+
+def read_calibration(path: Path | None = None) -> DriftCalibration:
     """From a file, or the one that comes with the package; raises CalibrationError."""
-    if path is None:
-        packaged = importlib.resources.files(__package__).joinpath(PACKAGED)
-        if not packaged.is_file():
-            raise CalibrationError("no calibration comes with this version: pass one with --calibration FILE")
-        return _parse(packaged.read_text(encoding="utf-8"), f"the packaged {PACKAGED}")
+    where = f"the packaged {PACKAGED}" if path is None else f"calibration {str(path)!r}"
+    source = importlib.resources.files(__package__).joinpath(PACKAGED) if path is None else path
     try:
-        text = path.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8")
     except OSError as error:
-        raise CalibrationError(f"calibration {str(path)!r} cannot be read: {error.strerror}") from None
+        hint = ": pass one with --calibration FILE" if path is None else ""
+        raise CalibrationError(f"{where} cannot be read: {error.strerror}{hint}") from None
     except ValueError:
-        raise CalibrationError(f"calibration {str(path)!r} is no text") from None
-    return _parse(text, f"calibration {str(path)!r}")
-
-
-def _parse(text: str, where: str) -> Calibration:
+        raise CalibrationError(f"{where} is not text") from None
     try:
-        value = json.loads(text)
-    except ValueError:
-        raise CalibrationError(f"{where} is no JSON: give what a sigma_0 study wrote") from None
-    try:
-        return Calibration.from_json(value)
+        return DriftCalibration.from_json(text)
     except CalibrationError as error:
-        raise CalibrationError(f"{where} is no calibration: {error}") from None
+        raise CalibrationError(f"{where} is not a calibration: {error}") from None

@@ -19,7 +19,7 @@ def router_checks(settings: Settings) -> Sequence[ParameterSet]:
 
     No cases if --axes selects axes, or for content_blind, which does not see activations.
     """
-    from mue_check.axes import AXES
+    from mue_check.catalog import AXES
     from mue_check.conformance.api import bound_checks
     from mue_check.routing.factory import load_candidate
 

@@ -18,7 +18,7 @@ from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
-    from mue_check.isolation import Trial
+    from mue_check.models.user_router.trial import Trial
     from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
     from mue_check.rules import Rule
@@ -81,9 +81,9 @@ class Settings:
 
         if not is_users(self.router):
             return ()
-        from mue_check.models.user_router.stacked import LOADED
+        from mue_check.models.user_router.loaded import loaded_router
 
-        return LOADED[self.router].news()
+        return loaded_router(self.router).new_notices()
 
     def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
         """The tier's ladders of an axis, with the routing and composite target of the command line."""
@@ -155,7 +155,7 @@ def trains_nothing(arguments: Sequence[str]) -> bool:
 
 def _parse(config: pytest.Config, folder: Path) -> Settings:
     """The settings, without notices. Loads a user's router, and has no other side effect."""
-    from mue_check.axes import parse_axes
+    from mue_check.catalog import parse_axes
     from mue_check.conformance.expected import read_expected
     from mue_check.rules import get_rule
 
@@ -192,8 +192,9 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
 
 def _tier(config: pytest.Config) -> Tier:
     """The tier with the seeds and the precision of the command line."""
+    from mue_check.catalog import get_tier
     from mue_check.precision import require_precision
-    from mue_check.tiers import get_tier, require_device
+    from mue_check.tiers import require_device
 
     option = config.getoption
     tier = with_seeds(get_tier(option("tier") or ("gpu" if option("gpus") else "smoke")), option("seeds"))
@@ -244,19 +245,19 @@ def _users_router(config: pytest.Config) -> str | None:
 
 def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple[str, str]:
     """Router and balance of ``builtin:NAME[+BALANCE]``. A user's router is loaded, and has no balance."""
-    from mue_check.routing.variants import BALANCES, ROUTERS, get_router
+    from mue_check.routing.variants import BALANCES, VARIANTS, get_variant
 
     if text is None:
         return "sigmoid_norm", "none"
     kind, colon, rest = text.rpartition(":")
     name, plus, balance = rest.partition("+")
     if not colon:
-        names = ", ".join(ROUTERS)
+        names = ", ".join(VARIANTS)
         raise SpecError(f"--router {text!r}: write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are {names}")
     if kind == "builtin":
         if balance and balance not in BALANCES:
             raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
-        return get_router(name).name, balance or "none"
+        return get_variant(name).name, balance or "none"
     if plus:
         raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME only; your router balances itself")
     from mue_check.models.user_router.load import load_router
@@ -281,12 +282,26 @@ def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
     if router is None or hasattr(config, "workerinput"):
         yield None
         return
-    from mue_check.isolation import apart
+    from mue_check.models.user_router.trial import try_isolated
 
     with ExitStack() as stack:
         with _named(router):
-            trial = stack.enter_context(apart(router, folder, _claim(config, folder)))
+            trial = stack.enter_context(try_isolated(router, folder, _claim(config, folder)))
         yield trial
+
+
+def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack: ExitStack) -> Trial | None:
+    """A user's router in a process of its own, until the stack ends; workers start when it has been tried."""
+    text = config.getoption("router") or "builtin:"
+    if ":" not in text or text.startswith("builtin:") or hasattr(config, "workerinput"):
+        return None
+    from mue_check.errors import ClaimError, SpecError
+    from mue_check.models.user_router.trial import try_isolated
+
+    try:
+        return stack.enter_context(try_isolated(text, folder, claim))
+    except ClaimError as error:
+        raise SpecError(f"--router {text!r}: {error}") from None
 
 
 def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:
@@ -305,7 +320,7 @@ def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tu
         for question in questions
         for ladder in settings.ladders(axis, corpus, question)
     ]
-    sizes = sizes_of(settings.router, ladders)
+    sizes = sizes_of(settings.router, (rung.model for ladder in ladders for rung in ladder.rungs))
     with _named(text):
         if trial is not None:
             trial.at(sizes)

@@ -17,7 +17,7 @@ MOST_SEEDS = 1000
 
 
 def with_seeds(tier: Tier, text: str | None) -> Tier:
-    """The tier with ``LOW[:HIGH]`` seeds per drift. Drifts of the sigma_0 laboratory have at most HIGH.
+    """The tier with ``LOW[:HIGH]`` seeds in each drift, and no more than HIGH in any other question.
 
     SpecError below ``judge.drift.MIN_SEEDS``, which give no useful interval.
     """
@@ -33,7 +33,7 @@ def with_seeds(tier: Tier, text: str | None) -> Tier:
         raise SpecError(f"--seeds {text}: at least {MIN_SEEDS} are needed for a useful interval")
     if not low <= high <= MOST_SEEDS:
         raise SpecError(f"--seeds {text}: HIGH must be at least LOW and at most {MOST_SEEDS}")
-    return replace(tier, seeds=low, max_seeds=high, sigma0_seeds=min(tier.sigma0_seeds, high))
+    return replace(tier, seeds=low, max_seeds=high, seed_limit=high)
 
 
 def parse_rungs(text: str | None) -> int | None:

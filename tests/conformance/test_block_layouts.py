@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mue_check.conformance.block_probe import form_of, open_block, read_routing
 from mue_check.conformance.case import Case, Found
 from mue_check.conformance.registry import all_checks
-from mue_check.routing.claim import Experts, RoutingSpec
+from mue_check.routing.claim import ExpertLayout, RoutingSpec
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, candidate_of
 from tests.conformance import odd_blocks as odd
 
@@ -41,7 +41,7 @@ def found(factory, id, claim=None, *, seeds=1, shapes=SHAPES):
 SCALED = RoutingSpec(shared=True, route_scale=2.5)
 RIGHT = {
     "plain": (odd.Plain, None),
-    "declared": (odd.Plain, RoutingSpec(experts=Experts(up="up", gate="gate", down="down", axes="in_out"))),
+    "declared": (odd.Plain, RoutingSpec(experts=ExpertLayout(up="up", gate="gate", down="down", axes="in_out"))),
     "inline": (odd.InlineGate, None),
     "strided": (odd.Strided, None),
     "zero_down": (odd.ZeroDown, None),
@@ -118,16 +118,16 @@ def test_more_experts_than_equations():
 def test_without_the_experts_function_the_ratio_is_judged_and_a_declaration_asked_for():
     findings = found(odd.Unknown, "recomposition")
     assert {f.status for f in findings} == {"unknown"}
-    assert "Experts(up=" in findings[0].measured
+    assert "ExpertLayout(up=" in findings[0].measured
     assert {f.status for f in found(odd.Unknown, "dense-equivalence")} == {"passed"}
 
 
 def test_a_declaration_that_does_not_fit_is_named():
-    claim = RoutingSpec(experts=Experts(up="up", gate="gate", down="down", axes="in_out", activation="gelu"))
+    claim = RoutingSpec(experts=ExpertLayout(up="up", gate="gate", down="down", axes="in_out", activation="gelu"))
     finding = found(odd.Plain, "recomposition", claim, shapes=SHAPES[:1])[0]
     assert finding.status == "failed"
     assert "silu, gate in gate" in finding.measured
-    claim = RoutingSpec(experts=Experts(up="upp", down="down"))
+    claim = RoutingSpec(experts=ExpertLayout(up="upp", down="down"))
     assert "those are gate, up, down" in found(odd.Plain, "recomposition", claim, shapes=SHAPES[:1])[0].measured
 
 

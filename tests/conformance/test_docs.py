@@ -11,7 +11,7 @@ import pytest
 from mue_check.conformance.causes import CAUSES
 from mue_check.conformance.registry import Check, all_checks
 from mue_check.mutants.routing.broken import BUGS
-from mue_check.routing.claim import Experts, RoutingSpec, claim_of
+from mue_check.routing.claim import ExpertLayout, RoutingSpec, claim_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "checks"
@@ -76,7 +76,7 @@ def test_who_catches_a_mistake_says_where_it_was_met(row: int) -> None:
 def test_every_field_of_a_claim_is_explained() -> None:
     said = [row[0] for row in rows_of("## Claims")]
     assert said == [f"`{f.name}`" for f in fields(RoutingSpec)]
-    assert all(f"`{f.name}`" in INDEX for f in fields(Experts))
+    assert all(f"`{f.name}`" in INDEX for f in fields(ExpertLayout))
 
 
 def test_examples_are_claims_or_expected_failures() -> None:
