@@ -1,7 +1,7 @@
-"""Work: what a device has to do for a batch of cells, in numbers that a calibration gives a price each."""
+"""The work of a batch of cells, as a few amounts. A calibration gives each a price in seconds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal
 
@@ -21,33 +21,29 @@ from mue_check.spec import Dense, Experts, ModelSpec, TrainSpec
 from mue_check.training.noise import CLONES
 
 Product = Literal["all", "active", "blocks"]
-"""Which experts are multiplied with a token: all, with weights of 0, its own, or its own in blocks of one size."""
+"""The experts that a token is multiplied with: all (most with weight 0), its active ones, or those in padded blocks."""
 
 FORWARD = 1 / 3
-"""Of a training step, what a forward pass takes."""
+"""Share of a training step that its forward pass takes."""
+SORT_CALLS = 4
+"""Calls of a layer that sorts its tokens by expert, relative to those of a plain layer (reports/bench/plan.md)."""
+WEIGHT = 4
+"""Cost of updating a parameter, or of ranking a router's score, relative to moving an activation (likewise)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is done, summed over all steps of all stacks.
+    """What a device has to do, summed over all steps of all stacks.
 
-    ``stacks`` made and ``drawn`` numbers of their seeds; ``steps``, those times layers, times layers of experts, and
-    times layers that sort tokens by expert (each launches kernels, whatever their size); ``flop`` of matrix products;
-    ``moved`` numbers of activations; ``updated`` numbers of parameters; ``scored`` experts x tokens that a router
-    orders; ``groups`` of the product by expert. ``run_steps`` are steps times runs: for people, and without a price.
+    ``calls`` count layers and steps, each of which launches kernels of any size. ``flop`` are those of matrix products.
+    ``activations`` and ``parameters`` are numbers that the device moves: activations written, and parameters updated.
+    ``run_steps`` are steps times runs; they are displayed and have no price.
     """
 
-    stacks: float = 0.0
-    drawn: float = 0.0
-    steps: float = 0.0
-    layers: float = 0.0
-    mixtures: float = 0.0
-    sorted: float = 0.0
+    calls: float = 0.0
     flop: float = 0.0
-    moved: float = 0.0
-    updated: float = 0.0
-    scored: float = 0.0
-    groups: float = 0.0
+    activations: float = 0.0
+    parameters: float = 0.0
     run_steps: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
@@ -58,16 +54,16 @@ class Work:
 
     @property
     def priced(self) -> tuple[float, ...]:
-        """The numbers in the order of PRICED."""
-        return astuple(self)[:-1]
+        """The amounts that have a price, in the order of PRICED."""
+        return self.calls, self.flop, self.activations + WEIGHT * self.parameters
 
 
-PRICED = tuple(f.name for f in fields(Work))[:-1]
+PRICED = ("calls", "flop", "numbers")
 
 
 @cache
 def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
-    """Which product the experts of a model get there, with so many tokens a run (``models.experts``)."""
+    """The expert product that ``models.experts`` chooses for a model on a device, with ``tokens`` per run."""
     ffn = model.feed_forward
     if isinstance(ffn, Dense):
         return "active"
@@ -82,7 +78,7 @@ def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
 
 
 def met_experts(model: ModelSpec, product: Product, *, tokens: int, runs: int) -> float:
-    """Routed experts that a token is multiplied with, the empty rows of blocks counted; 0 in a dense model."""
+    """Routed experts that a token is multiplied with, including the padding of blocks. 0 in a dense model."""
     ffn = model.feed_forward
     if isinstance(ffn, Dense):
         return 0
@@ -97,40 +93,32 @@ def step_work(model: ModelSpec, train: TrainSpec, *, vocab: int, runs: int, prod
     tokens, ffn = runs * train.tokens_per_step, model.feed_forward
     met = met_experts(model, product, tokens=train.tokens_per_step, runs=runs)
     experts = ffn.total if isinstance(ffn, Experts) else 0
+    # a steered load takes more rounds of ranking
     rounds = 1 + (ROUNDS + 1 if isinstance(ffn, Experts) and ffn.load and ffn.router != "content_blind" else 0)
-    ordered = model.depth if experts and product != "all" else 0
+    sorting = model.depth if experts and product != "all" else 0
+    ranked = model.depth * experts * rounds
     return Work(
-        steps=1,
-        layers=model.depth,
-        mixtures=model.depth if experts else 0,
-        sorted=ordered,
+        calls=1 + model.depth + SORT_CALLS * sorting,
         flop=tokens * training_flop(model, context=train.context, vocab=vocab, met=met),
-        moved=tokens * activation_numbers(model, context=train.context, vocab=vocab, met=met),
-        updated=runs * parameter_numbers(model, context=train.context, vocab=vocab),
-        scored=tokens * model.depth * experts * rounds,
-        groups=runs * ordered * experts if product == "active" else 0,
+        activations=tokens * (activation_numbers(model, context=train.context, vocab=vocab, met=met) + WEIGHT * ranked),
+        parameters=runs * parameter_numbers(model, context=train.context, vocab=vocab),
         run_steps=runs,
     )
 
 
-def making_work(step: Work, *, seeds: int) -> Work:
-    """Making the stack whose step is given: every seed draws its numbers once, whatever its runs differ in."""
-    return Work(stacks=1, drawn=step.updated * seeds / step.run_steps)
-
-
 def batch_work(cells: Sequence[Cell]) -> Work:
-    """All that measuring a batch of cells takes (``execute.batches``: alike but for their seeds)."""
+    """The work of measuring a batch: cells that differ only in their seeds (``execute.batches``)."""
     cell = cells[0]
     runs = sum(c.runs for c in cells)
     corpus = load_corpus(cell.corpus)
     product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
     step = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=runs, product=product)
-    return making_work(step, seeds=sum(len(c.seeds) for c in cells)) + _MEASURED[cell.measurement](cell, step, corpus)
+    return _MEASURED[cell.measurement](cell, step, corpus)
 
 
 def _forward(step: Work, train: TrainSpec, windows: int) -> Work:
-    """A forward pass over that many sequences: no gradient, no update, and no step of anybody's training."""
-    return replace(step * (FORWARD * windows / train.batch), updated=0.0, run_steps=0.0)
+    """A forward pass over ``windows`` sequences, which updates nothing."""
+    return replace(step * (FORWARD * windows / train.batch), parameters=0.0, run_steps=0.0)
 
 
 def _loss_grid(cell: Cell, step: Work, corpus: Corpus) -> Work:
@@ -146,16 +134,16 @@ def _learning_curve(cell: Cell, step: Work, corpus: Corpus) -> Work:
 
 
 def _coordinates(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    looked = replace(step * 0, updated=step.updated)  # every weight is read for its scale
+    looked = Work(parameters=step.parameters)  # every weight is read to measure its scale
     return step * cell.steps[-1] + (_forward(step, cell.train, PROBE_SEQUENCES) + looked) * len(cell.steps)
 
 
 def _optimizer(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return Work(updated=3 * step.updated)
+    return Work(parameters=3 * step.parameters)
 
 
 def _gradient_noise(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    """Batches at frozen weights, CLONES of them side by side, for each run, look and load."""
+    """Gradients of many batches at frozen weights, CLONES at a time, for each run, step and load."""
     runs, steps = step.run_steps, cell.steps or (cell.train.steps,)
     passes = max(2, TOKENS // (cell.train.tokens_per_step * CLONES)) * len(steps) * max(1, len(cell.loads)) * runs
     product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
