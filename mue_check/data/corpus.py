@@ -1,7 +1,7 @@
 """A corpus: tokens to train on, tokens held out, and how many kinds there are."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,6 +48,10 @@ class Corpus:
                     f"corpus {self.name!r}: its {part} part has {len(tokens)} tokens, "
                     f"and a context of {context} needs at least {needed}"
                 )
+
+    def in_memory(self) -> "Corpus":
+        """The tokens themselves, if they are a mapped file."""
+        return replace(self, train=np.asarray(self.train), heldout=np.asarray(self.heldout))
 
     def heldout_windows(self, context: int) -> NDArray[np.int64]:
         """[W, context + 1] held-out sequences, evenly spaced and without overlap, at most HELDOUT_WINDOWS."""

@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mue_check.data import load_corpus
+from mue_check.data import load_data
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
-from mue_check.measure import MEASUREMENTS, OF_ONE_RUN
-from mue_check.measure.stacking import forget_stacks, is_kept
+from mue_check.measure import MEASUREMENTS
+from mue_check.measure.stacks import stacks
 from mue_check.records import Cell, Columns
 from mue_check.training.out_of_memory import is_out_of_memory
 
@@ -33,7 +33,9 @@ def make_batches(cells: Iterable[Cell]) -> list[Batch]:
     batches: dict[str, list[list[Cell]]] = {}
     for cell in cells:
         alike = batches.setdefault(replace(cell, seeds=()).key, [[]])
-        if alike[-1] and (cell.measurement in OF_ONE_RUN or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)):
+        if alike[-1] and (
+            not MEASUREMENTS[cell.measurement].by_run or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)
+        ):
             alike.append([])
         alike[-1].append(cell)
     return [tuple(batch) for alike in batches.values() for batch in alike]
@@ -60,22 +62,22 @@ def measure(batch: Batch) -> list[Measured]:
 
 def _stack_by_stack(cell: Cell) -> list[Columns]:
     """The columns of each stack that it took: one, unless the memory did not hold all runs."""
-    divisible = cell.measurement not in OF_ONE_RUN and cell.runs > 1
+    divisible = MEASUREMENTS[cell.measurement].by_run and cell.runs > 1
     if not divisible or _fits(cell):
         try:
-            return [MEASUREMENTS[cell.measurement](cell, load_corpus(cell.corpus))]
+            return [MEASUREMENTS[cell.measurement](cell, load_data(cell.corpus))]
         except (RuntimeError, MemoryError) as error:
             if not divisible or not is_out_of_memory(error):
                 raise
-    forget_stacks()  # here the error is gone, and with it the frames that held the memory
+    stacks().forget()  # here the error is gone, and with it the frames that held the memory
     return [columns for half in _halves(cell) for columns in _stack_by_stack(half)]
 
 
 def _fits(cell: Cell) -> bool:
     """Whether the memory plan has room for all runs; captured stacks of other shapes give way to them."""
-    if cell.device == "cpu" or is_kept(cell) or cell.runs <= runs_of_a_stack(cell):
+    if cell.device == "cpu" or stacks().holds(cell) or cell.runs <= runs_of_a_stack(cell):
         return True
-    forget_stacks()
+    stacks().forget()
     return cell.runs <= runs_of_a_stack(cell)
 
 

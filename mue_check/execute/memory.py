@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from mue_check.data import load_corpus
-from mue_check.measure.stacking import new_stack
+from mue_check.data import load_data
+from mue_check.measure.stacks import new_stack, stacks
 from mue_check.records import Cell
 from mue_check.training import training_step
 
@@ -17,8 +17,6 @@ ELSEWHERE = 64
 """Runs of a stack in a plan for a GPU that is not here."""
 DEFAULT_POOL = (0, 0)
 """The ``segment_pool_id`` of memory that any tensor may use (torch.cuda.memory_snapshot)."""
-
-_BYTES: dict[str, int] = {}
 
 
 def runs_of_a_stack(cell: Cell) -> int:
@@ -46,10 +44,11 @@ def free_bytes() -> int:
 
 def bytes_of_a_run(cell: Cell) -> int:
     """The most that one run holds on the GPU during a step: measured once per shape, on a stack of one."""
-    if cell.shape not in _BYTES:
+    known = stacks().run_bytes
+    if cell.shape not in known:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         one = replace(cell, values=cell.values[:1], seeds=cell.seeds[:1])
-        training_step(new_stack(one, load_corpus(one.corpus)))
-        _BYTES[cell.shape] = torch.cuda.max_memory_allocated() - before
-    return _BYTES[cell.shape]
+        training_step(new_stack(one, load_data(one.corpus)))
+        known[cell.shape] = torch.cuda.max_memory_allocated() - before
+    return known[cell.shape]

@@ -43,3 +43,13 @@ class _RMSNorm(torch.autograd.Function):
         along = along.mul_(gain).sum(-1, keepdim=True).div_(-unit.shape[-1])
         of_x: Tensor = (gradient * gain).addcmul_(unit, along).mul_(scale)
         return of_x, gain_gradient
+
+
+def scaled(x: Tensor, multiplier: float) -> Tensor:
+    """x * multiplier, without a pass over memory if the multiplier is 1."""
+    return x if multiplier == 1 else x * multiplier
+
+
+def wide(x: Tensor) -> Tensor:
+    """bfloat16 as float32: for scores and losses, where rounding would decide."""
+    return x.float() if x.dtype is torch.bfloat16 else x

@@ -48,9 +48,9 @@ class OutOfMemory:
                 traceback.clear_frames(held.__traceback__)
                 held = held.__context__
         self.tried.add(pyfuncitem.nodeid)
-        from mue_check.measure.stacking import forget_stacks
+        from mue_check.measure.stacks import stacks
 
-        forget_stacks()
+        stacks().forget()
         pyfuncitem.user_properties.append((MEMORY, f"run again after: {said}"))
         return pyfuncitem.ihook.pytest_pyfunc_call(pyfuncitem=pyfuncitem)
 

@@ -142,7 +142,7 @@ def read_settings(config: pytest.Config) -> Settings:
 def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.axes import parse_axes
     from mue_check.conformance.expected import read_expected
-    from mue_check.data import CORPORA, load_corpus
+    from mue_check.data import CORPORA, load_data
     from mue_check.errors import SpecError
     from mue_check.precision import require_precision
     from mue_check.records import Store
@@ -163,7 +163,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     if (name := option("corpus")) is not None:
         if name.endswith(".bin"):
             name = str(Path(config.invocation_params.dir, name))
-            load_corpus(name).require_context(tier.task(name).train.context)
+            load_data(name).require_context(tier.task(name).train.context)
         elif name not in CORPORA:
             raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
         corpora = (name,)

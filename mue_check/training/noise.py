@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.parameters import Parameter, stable_seed
+from mue_check.models.routers import clone
 from mue_check.training.load_scaling import EXPERT_AXIS
 from mue_check.training.run import Stack
 
@@ -48,46 +49,31 @@ def gradient_noise(stack: Stack, run: int, batches: int, *, seed: int, load: str
     """The noise at the present weights of one run, from ``batches`` batches as large as those it trains on.
 
     Drawn with replacement from the training part by ``seed`` alone. The stack stays as it is. ``batches`` is a multiple
-    of CLONES. ``load`` steers the routing of these batches elsewhere than that of training.
+    of CLONES. ``load`` steers these batches to another load than that of training.
     """
     if batches < 2 or batches % CLONES:
         raise ValueError(f"{batches} batches: must be a multiple of {CLONES}")
-    model, train = stack.model.with_load(load) if load else stack.model, stack.train
+    routers = None if stack.routers is None else stack.routers.clones(run, CLONES, stack.device, load)
     # in float32 whatever the training computes in: rounding is no noise of the data
-    clones = {name: _clones(value, run) for name, value in {**stack.held, **stack.state.parameters}.items()}
-    clones |= model.tables(stack.device)
-    leaves = {p.name: clones[p.name].requires_grad_(True) for p in stack.state.declared}
-    bias = None if stack.selection_bias is None else stack.selection_bias[:, run : run + 1].repeat(1, CLONES, 1)
-    steering = model.steering(CLONES, stack.device)
-    if steering is not None:
-        bias = None
-        if stack.steering is not None:
-            steering.begin_at(stack.steering, run)
+    leaves = {name: clone(value, run, CLONES).requires_grad_(True) for name, value in stack.state.parameters.items()}
     generator = torch.Generator().manual_seed(stable_seed(seed, "noise"))
     weights = _preconditioner(stack, run)
     sums = {p.name: _Sums.zeros(p, stack.device) for p in stack.state.declared}
-    met: list[Tensor] = []
+    loads: list[Tensor] = []
     for _ in range(batches // CLONES):
-        starts = torch.randint(0, len(stack.tokens) - train.context, (CLONES, train.batch), generator=generator)
-        tokens_RBT = stack.tokens[starts.to(stack.device).unsqueeze(-1) + stack.offsets]
-        layers: list[LayerRouting] = []
-        losses_R = model.losses(
-            clones, tokens_RBT, bias_LRE=bias, steering=steering, layers=layers if model.experts else None
-        )
+        layers: list[LayerRouting] | None = None if routers is None else []
+        inputs = stack.examples.drawn(CLONES, generator)
+        losses_R = stack.model.losses(leaves, inputs, routers=routers, layers=layers)
         gradients = torch.autograd.grad(losses_R.sum(), list(leaves.values()), allow_unused=True)
         for p, gradient in zip(stack.state.declared, gradients, strict=True):
             if gradient is not None:
                 sums[p.name].add(gradient, weights[p.name])
         if layers:
-            met.append(torch.stack([layer.assignments().sum(1).mean(0) for layer in layers]))
+            loads.append(torch.stack([layer.assignments().sum(1).mean(0) for layer in layers]))
     return GradientNoise(
         scatter={name: value.scatter(weights[name], batches) for name, value in sums.items()},
-        tokens_LE=torch.stack(met).mean(0) if met else None,
+        tokens_LE=torch.stack(loads).mean(0) if loads else None,
     )
-
-
-def _clones(value: Tensor, run: int) -> Tensor:
-    return value.detach()[run : run + 1].repeat(CLONES, *[1] * (value.dim() - 1))
 
 
 def _preconditioner(stack: Stack, run: int) -> dict[str, Tensor]:
