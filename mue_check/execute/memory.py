@@ -36,7 +36,7 @@ def free_bytes() -> int:
     free, _ = torch.cuda.mem_get_info()
     unused = sum(
         segment["total_size"] - segment["allocated_size"]
-        for segment in torch.cuda.memory_snapshot()
+        for segment in torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
         if segment["device"] == torch.cuda.current_device() and tuple(segment["segment_pool_id"]) == DEFAULT_POOL
     )
     return free + unused
