@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mue_check.bench.plain import Norm, Plain, stored
-from mue_check.bench.setup import Setup
+from mue_check.bench.setup import CORPUS, Setup
+from mue_check.data import load_corpus
 from mue_check.precision import Precision
 from mue_check.rules import Role
 from mue_check.spec import TrainSpec
@@ -57,8 +58,8 @@ def plain_models(setup: Setup, runs: int, *, batched: bool, norm: Norm = nn.RMSN
         model = Plain(
             setup.case.spec,
             setup.prescription,
-            vocab=stack.model.vocab,
-            context=stack.model.context,
+            vocab=load_corpus(CORPUS).vocab,
+            context=setup.case.context,
             batched=batched,
             norm=norm,
         ).to(setup.device)

@@ -10,7 +10,7 @@ import torch
 from mue_check.cost.flops import activation_numbers, parameter_numbers, training_flop
 from mue_check.data import Corpus, load_corpus
 from mue_check.data.corpus import HELDOUT_WINDOWS
-from mue_check.measure.coordinates import PROBE_SEQUENCES
+from mue_check.measure.coordinates import PROBE_EXAMPLES
 from mue_check.measure.gradient_noise import TOKENS
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
 from mue_check.models.experts import all_experts, choose_product
@@ -147,7 +147,7 @@ def _learning_curve(cell: Cell, step: Work, corpus: Corpus) -> Work:
 
 def _coordinates(cell: Cell, step: Work, corpus: Corpus) -> Work:
     looked = replace(step * 0, updated=step.updated)  # every weight is read for its scale
-    return step * cell.steps[-1] + (_forward(step, cell.train, PROBE_SEQUENCES) + looked) * len(cell.steps)
+    return step * cell.steps[-1] + (_forward(step, cell.train, PROBE_EXAMPLES) + looked) * len(cell.steps)
 
 
 def _optimizer(cell: Cell, step: Work, corpus: Corpus) -> Work:

@@ -33,9 +33,8 @@ def make_batches(cells: Iterable[Cell]) -> list[Batch]:
     batches: dict[str, list[list[Cell]]] = {}
     for cell in cells:
         alike = batches.setdefault(replace(cell, seeds=()).key, [[]])
-        if alike[-1] and (
-            not MEASUREMENTS[cell.measurement].by_run or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)
-        ):
+        by_run = MEASUREMENTS[cell.measurement].by_run
+        if alike[-1] and not (by_run and _runs([*alike[-1], cell]) <= runs_of_a_stack(cell)):
             alike.append([])
         alike[-1].append(cell)
     return [tuple(batch) for alike in batches.values() for batch in alike]

@@ -50,7 +50,7 @@ class LanguageModel:
         routers: Routers | None = None,
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
-        """Next-token logits [R, B*T, V] of integer tokens [R, B, T]; how each layer routed is appended to ``layers``."""
+        """Next-token logits [R, B*T, V] of tokens [R, B, T]. How each layer routed is appended to ``layers``."""
         runs, _, positions = tokens_RBT.shape
         run = torch.arange(runs, device=tokens_RBT.device).view(-1, 1, 1)
         x = p["token_embedding"][run, tokens_RBT] + p["position_embedding"][:, None, :positions]

@@ -132,6 +132,10 @@ class Stack:
         routers = [] if self.routers is None else self.routers.moving()
         return [*self.state.buffers(), *routers, self.counter, self.log]
 
+    def batch(self) -> Any:
+        """The inputs of the next step."""
+        return self.examples.at(self.counter)
+
     def advance(self, steps: int) -> None:
         """Train for ``steps`` more steps."""
         self.stepper.advance(steps)
@@ -173,7 +177,7 @@ def training_step(stack: Stack) -> None:
     routers = stack.routers
     stack.state.refresh()
     layers: list[LayerRouting] | None = [] if routers is not None and routers.watched else None
-    losses_R = stack.losses(stack.state.leaves, stack.examples.at(stack.counter), routers=routers, layers=layers)
+    losses_R = stack.losses(stack.state.leaves, stack.batch(), routers=routers, layers=layers)
     objective_R = losses_R if routers is None or layers is None else routers.objective(losses_R, layers)
     stack.state.differentiate(objective_R.sum())
     stack.update(stack.counter)

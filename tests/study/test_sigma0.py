@@ -46,8 +46,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 @pytest.fixture
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """The world of ``sigma0_world``: nothing is trained."""
-    monkeypatch.setitem(MEASUREMENTS, "gradient_noise", world.gradient_noise)
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", world.loss_grid)
+    monkeypatch.setitem(
+        MEASUREMENTS, "gradient_noise", replace(MEASUREMENTS["gradient_noise"], measure=world.gradient_noise)
+    )
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", replace(MEASUREMENTS["loss_grid"], measure=world.loss_grid))
     return study_at(tmp_path / "known", world.small_tier())
 
 
@@ -56,7 +58,7 @@ def nothing_may_train(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail(f"{cell} is measured again")
 
     for name in ("gradient_noise", "loss_grid"):
-        monkeypatch.setitem(MEASUREMENTS, name, refuse)
+        monkeypatch.setitem(MEASUREMENTS, name, replace(MEASUREMENTS[name], measure=refuse))
 
 
 @pytest.mark.parametrize("switched", [False, True])
@@ -158,8 +160,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study that has asked everything of the known world; not to be asked more."""
     study = study_at(tmp_path_factory.mktemp("asked"), world.small_tier())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MEASUREMENTS, "gradient_noise", world.gradient_noise)
-        patch.setitem(MEASUREMENTS, "loss_grid", world.loss_grid)
+        patch.setitem(
+            MEASUREMENTS, "gradient_noise", replace(MEASUREMENTS["gradient_noise"], measure=world.gradient_noise)
+        )
+        patch.setitem(MEASUREMENTS, "loss_grid", replace(MEASUREMENTS["loss_grid"], measure=world.loss_grid))
         ask_all(study)
     return study
 
