@@ -1,4 +1,4 @@
-"""How many runs are trained together: what a CPU's cache or a GPU's memory holds."""
+"""How many runs train together: as many as fit a CPU's cache or a GPU's memory."""
 
 from dataclasses import replace
 
@@ -10,17 +10,17 @@ from mue_check.records import Cell
 from mue_check.training import training_step
 
 NUMBERS = 2**17
-"""Numbers of one activation, [R, M, D], of a stack on a CPU: beyond that it leaves the cache (reports/bench)."""
+"""The largest activation [R, M, D] of a stack on a CPU: a larger one does not fit the cache (reports/bench)."""
 MARGIN = 0.8
-"""Of a GPU's free memory: captured graphs, probes and evaluation take the rest."""
+"""Share of a GPU's free memory to plan for: captured graphs, probes and evaluation need the rest."""
 ELSEWHERE = 64
-"""Runs of a stack in a plan for a GPU that is not here."""
+"""Runs of a stack in a plan for a GPU that this machine does not have."""
 DEFAULT_POOL = (0, 0)
 """The ``segment_pool_id`` of memory that any tensor may use (torch.cuda.memory_snapshot)."""
 
 
 def runs_of_a_stack(cell: Cell) -> int:
-    """How many runs like this cell's are best trained together; at least one."""
+    """How many runs of this cell's shape should train together; at least one."""
     if cell.device == "cpu":
         return max(1, NUMBERS // (cell.train.tokens_per_step * cell.model.width))
     if not torch.cuda.is_available():
@@ -43,7 +43,7 @@ def free_bytes() -> int:
 
 
 def bytes_of_a_run(cell: Cell) -> int:
-    """The most that one run holds on the GPU during a step: measured once per shape, on a stack of one."""
+    """Peak memory of one run during a step on the GPU, measured once per shape with a stack of one run."""
     known = stacks().run_bytes
     if cell.shape not in known:
         torch.cuda.reset_peak_memory_stats()

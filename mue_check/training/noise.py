@@ -1,4 +1,4 @@
-"""Gradients of many independent batches at the weights of one run: their mean, and how far they scatter around it."""
+"""Gradients of many independent batches at the weights of one run: their mean, and their scatter around it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mue_check.training.load_scaling import EXPERT_AXIS
 from mue_check.training.run import Stack
 
 CLONES = 16
-"""Batches side by side on the run axis, each with its own copy of the weights and so its own gradient."""
+"""Batches computed together on the run axis, each with its own copy of the weights and so its own gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,15 @@ def estimate(mean: Tensor, square: Tensor, batches: int) -> tuple[Tensor, Tensor
 
 
 def gradient_noise(stack: Stack, run: int, batches: int, *, seed: int, load: str = "") -> GradientNoise:
-    """The noise at the present weights of one run, from ``batches`` batches as large as those it trains on.
+    """The noise at the present weights of one run, from ``batches`` batches of the size that it trains on.
 
-    Drawn with replacement from the training part by ``seed`` alone. The stack stays as it is. ``batches`` is a multiple
-    of CLONES. ``load`` steers these batches to another load than that of training.
+    ``seed`` alone determines the batches, which are drawn from the training part with replacement. The stack does not
+    change. ``batches`` is a multiple of CLONES. ``load`` steers these batches to another load than that of training.
     """
     if batches < 2 or batches % CLONES:
         raise ValueError(f"{batches} batches: must be a multiple of {CLONES}")
     routers = None if stack.routers is None else stack.routers.clones(run, CLONES, stack.device, load)
-    # in float32 whatever the training computes in: rounding is no noise of the data
+    # in float32 even if training computes in bfloat16: rounding is not noise of the data
     leaves = {name: clone(value, run, CLONES).requires_grad_(True) for name, value in stack.state.parameters.items()}
     generator = torch.Generator().manual_seed(stable_seed(seed, "noise"))
     weights = _preconditioner(stack, run)
@@ -77,7 +77,7 @@ def gradient_noise(stack: Stack, run: int, batches: int, *, seed: int, load: str
 
 
 def _preconditioner(stack: Stack, run: int) -> dict[str, Tensor]:
-    """1 / (sqrt(v) + eps) of each entry, as Adam's next step would divide; ones before the first step."""
+    """1 / (sqrt(v) + eps) of each entry, as in Adam's next step; ones before the first step."""
     done = int(stack.counter)
     if not done:
         return {p.name: torch.ones(p.shape, device=stack.device) for p in stack.state.declared}
@@ -88,7 +88,7 @@ def _preconditioner(stack: Stack, run: int) -> dict[str, Tensor]:
 
 @dataclass(kw_only=True)
 class _Sums:
-    """Of one parameter: the summed gradient, and the summed squares by expert, plain and preconditioned."""
+    """Sums over the batches for one parameter: gradients, and squares by expert, plain and preconditioned."""
 
     axis: int | None
     total: Tensor

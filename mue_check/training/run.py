@@ -70,7 +70,7 @@ class Stack:
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
         )
         self.optimizer = optimizer(self.state, prescription, base, train=train)
-        # a user's router is called as it is
+        # torch.compile may not understand a user's router
         optional = compiled_if_asked if self._users_router is None else lambda function: function
         self.losses, self.update = optional(self.model.losses), optional(self.optimizer.step)
         self.counter = torch.empty(1, dtype=torch.int64, device=device)
@@ -115,7 +115,7 @@ class Stack:
     @cached_property
     def stepper(self) -> Stepper:
         """The training step, captured whole where the device allows."""
-        stack = weakref.proxy(self)  # a stack that held itself would keep its memory until the next collection
+        stack = weakref.proxy(self)  # a reference to itself would keep its memory until the next garbage collection
 
         def step() -> None:
             training_step(stack)
