@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mue_check.catalog import get_tier
 from mue_check.data import load_corpus
 from mue_check.execute.process import prepare_process
 from mue_check.models.balancing import LayerRouting
@@ -24,7 +25,6 @@ from mue_check.routing.choice import assignments
 from mue_check.routing.variants import route
 from mue_check.rules import get_rule
 from mue_check.spec import Experts, Scenario, parse_scenario
-from mue_check.tiers import get_tier
 from mue_check.training import Stack
 
 LOADS = ("zipf:0", "zipf:0.5", "zipf:1", "zipf:1.5")

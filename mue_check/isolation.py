@@ -82,22 +82,22 @@ def isolated(make: Callable[..., object], *args: object, limit: float, doing: st
 
 
 def _serve(pipe: "Connection[Any, Any]", errors: str, parent: int) -> None:
-    """Make the object and call its methods, as the parent asks."""
+    """Make the object and call its methods, as the parent requests."""
     with suppress(OSError, AttributeError):  # only Linux can end a child with its parent
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
     if os.getppid() != parent:  # it died before that call
         os._exit(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), 2)
-    held: object = None
+    target: object = None
     while True:
         try:
             method, args = pipe.recv()
             if method:
-                answer = getattr(held, method)(*args)
+                answer = getattr(target, method)(*args)
             else:
                 make, *args = args
-                held, answer = make(*args), None
+                target, answer = make(*args), None
             pipe.send((True, answer))
         except EOFError:
             os._exit(0)  # threads that the code has left behind must not keep it alive

@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mue_check.conformance.result import NO_ANSWER, Result
 from mue_check.errors import ClaimError
 from mue_check.isolation import ChildError, isolated
-from mue_check.routing.factory import CandidateKind
+
+if TYPE_CHECKING:
+    from mue_check.routing.factory import CandidateKind
 
 _IMPORT_LIMIT = 120.0
 _GRACE = 5.0
@@ -22,7 +25,7 @@ class Job:
     ``shapes`` are (d, f, experts, activated, tokens), none for the usual ones; ``look``: describe the candidate first.
     """
 
-    kind: CandidateKind
+    kind: "CandidateKind"
     name: str
     claim: str | None = None
     checks: tuple[str, ...] = ()

@@ -157,7 +157,7 @@ def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[l
     stack = make()
     made = _now(device) - began
     product = product_of(model, train.tokens_per_step, device.type)
-    work = step_work(model, train, vocab=corpus.vocab, runs=sample.runs, product=product)
+    work = step_work(model, train, corpus, runs=sample.runs, product=product)
     making = Timing(label=f"making {sample}", work=making_work(work, seeds=len(set(seeds))), seconds=made)
     stack.advance(WARM_UP)
     began = _now(device)

@@ -1,19 +1,18 @@
 """Work: what a device has to do for a batch of cells, in numbers that a calibration gives a price each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cache
 from typing import Literal
 
 import torch
 
-from mue_check.cost.flops import activation_numbers, parameter_numbers, training_flop
-from mue_check.data import Corpus, load_corpus
-from mue_check.data.corpus import HELDOUT_WINDOWS
+from mue_check.data import Data, load_data
+from mue_check.measure import MEASUREMENTS
 from mue_check.measure.coordinates import PROBE_EXAMPLES
-from mue_check.measure.gradient_noise import TOKENS
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
 from mue_check.models.experts import all_experts, choose_product
+from mue_check.models.families import family_of
 from mue_check.models.load_steering import ROUNDS
 from mue_check.records import Cell
 from mue_check.routing.choice import TokenChoice
@@ -92,21 +91,22 @@ def met_experts(model: ModelSpec, product: Product, *, tokens: int, runs: int) -
     return (runs * ffn.total + runs * tokens * ffn.activated // size) * size / (runs * tokens)
 
 
-def step_work(model: ModelSpec, train: TrainSpec, *, vocab: int, runs: int, product: Product) -> Work:
+def step_work(model: ModelSpec, train: TrainSpec, data: Data, *, runs: int, product: Product) -> Work:
     """One training step of a stack of ``runs``."""
     tokens, ffn = runs * train.tokens_per_step, model.feed_forward
     met = met_experts(model, product, tokens=train.tokens_per_step, runs=runs)
     experts = ffn.total if isinstance(ffn, Experts) else 0
     rounds = 1 + (ROUNDS + 1 if isinstance(ffn, Experts) and ffn.load and ffn.router != "content_blind" else 0)
     ordered = model.depth if experts and product != "all" else 0
+    amounts = family_of(model).amounts(model, train, data, met)
     return Work(
         steps=1,
         layers=model.depth,
         mixtures=model.depth if experts else 0,
         sorted=ordered,
-        flop=tokens * training_flop(model, context=train.context, vocab=vocab, met=met),
-        moved=tokens * activation_numbers(model, context=train.context, vocab=vocab, met=met),
-        updated=runs * parameter_numbers(model, context=train.context, vocab=vocab),
+        flop=tokens * amounts.flop,
+        moved=tokens * amounts.activations,
+        updated=runs * amounts.parameters,
         scored=tokens * model.depth * experts * rounds,
         groups=runs * ordered * experts if product == "active" else 0,
         run_steps=runs,
@@ -119,60 +119,19 @@ def making_work(step: Work, *, seeds: int) -> Work:
 
 
 def batch_work(cells: Sequence[Cell]) -> Work:
-    """All that measuring a batch of cells takes (``execute.batches``: alike but for their seeds)."""
-    cell = cells[0]
-    runs = sum(c.runs for c in cells)
-    corpus = load_corpus(cell.corpus)
-    product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
-    step = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=runs, product=product)
-    return making_work(step, seeds=sum(len(c.seeds) for c in cells)) + _MEASURED[cell.measurement](cell, step, corpus)
-
-
-def _forward(step: Work, train: TrainSpec, windows: int) -> Work:
-    """A forward pass over that many sequences: no gradient, no update, and no step of anybody's training."""
-    return replace(step * (FORWARD * windows / train.batch), updated=0.0, run_steps=0.0)
-
-
-def _loss_grid(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return step * cell.train.steps + _forward(step, cell.train, _windows(corpus, cell))
-
-
-def _early_curve(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return step * cell.steps[-1]
-
-
-def _learning_curve(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return step * cell.steps[-1] + _forward(step, cell.train, _windows(corpus, cell)) * len(cell.steps)
-
-
-def _coordinates(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    looked = replace(step * 0, updated=step.updated)  # every weight is read for its scale
-    return step * cell.steps[-1] + (_forward(step, cell.train, PROBE_EXAMPLES) + looked) * len(cell.steps)
-
-
-def _optimizer(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return Work(updated=3 * step.updated)
-
-
-def _gradient_noise(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    """Batches at frozen weights, CLONES of them side by side, for each run, look and load."""
-    runs, steps = step.run_steps, cell.steps or (cell.train.steps,)
-    passes = max(2, TOKENS // (cell.train.tokens_per_step * CLONES)) * len(steps) * max(1, len(cell.loads)) * runs
-    product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
-    side_by_side = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=CLONES, product=product)
-    return step * steps[-1] + replace(side_by_side * passes, run_steps=0.0)
-
-
-def _windows(corpus: Corpus, cell: Cell) -> int:
-    return min(HELDOUT_WINDOWS, len(corpus.heldout) // (cell.train.context + 1))
-
-
-_MEASURED: Mapping[str, Callable[[Cell, Work, Corpus], Work]] = {
-    "loss_grid": _loss_grid,
-    "coordinates": _coordinates,
-    "early_curve": _early_curve,
-    "learning_curve": _learning_curve,
-    "routing": _loss_grid,
-    "optimizer": _optimizer,
-    "gradient_noise": _gradient_noise,
-}
+    """The work of measuring a batch: cells that differ only in their seeds (``execute.batches``)."""
+    cell, runs = cells[0], sum(c.runs for c in cells)
+    model, train, data = cell.model, cell.train, load_data(cell.corpus)
+    product = product_of(model, train.tokens_per_step, cell.device)
+    step = step_work(model, train, data, runs=runs, product=product)
+    passes = MEASUREMENTS[cell.measurement].passes(cell)
+    examples = passes.evaluations * family_of(model).heldout(train, data) + passes.probes * PROBE_EXAMPLES
+    forward = step * (FORWARD * examples / train.batch)
+    noise = step_work(model, train, data, runs=CLONES, product=product) * (passes.noise * runs)
+    return (
+        making_work(step, seeds=sum(len(c.seeds) for c in cells))
+        + step * passes.steps
+        + replace(forward, updated=0.0, run_steps=0.0)
+        + Work(updated=passes.updates * step.updated)
+        + replace(noise, run_steps=0.0)
+    )

@@ -82,9 +82,28 @@ class Examples(Protocol[Out]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """What a model takes, for the prediction of its cost.
+
+    Per token and run, ``flop`` of a training step and ``activations`` written in a forward pass; per run,
+    ``parameters``.
+    """
+
+    flop: float
+    activations: float
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family(Generic[T]):
-    """A type of specification, its model, and its examples for a number of runs on a device."""
+    """A type of specification, its model, and its examples for a number of runs on a device.
+
+    ``amounts`` is called with the number of routed experts that a token is multiplied with, ``heldout`` returns the
+    number of held-out examples.
+    """
 
     spec: type[ModelSpec]
     model: Callable[[ModelSpec, Prescription, TrainSpec, Data], Model[T]]
     examples: Callable[[TrainSpec, Data, int, torch.device], Examples[T]]
+    amounts: Callable[[ModelSpec, TrainSpec, Data, float], Amounts]
+    heldout: Callable[[TrainSpec, Data], int]

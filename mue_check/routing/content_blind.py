@@ -43,7 +43,7 @@ def expected_draws(experts: Mixture, device: torch.device) -> Tensor | None:
 def content_blind(
     key_RM: Tensor, layer: int, experts: Mixture, dtype: torch.dtype, expected_E: Tensor | None = None
 ) -> TokenChoice:
-    """a/G different experts of each group with weights 1/a: every set equally likely, or as ``expected_E`` says."""
+    """a/G different experts of each group with weights 1/a: all sets equally likely, or drawn by ``expected_E``."""
     if experts.target_load and expected_E is None:
         raise ValueError("a target load needs expected_E=expected_draws(experts, device)")
     expert = torch.arange(experts.total, device=key_RM.device)

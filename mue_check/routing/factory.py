@@ -65,8 +65,8 @@ class Candidate:
         module = _call(self.factory, sizes)
         if not isinstance(module, nn.Module):
             raise TypeError(f"the factory gives {type(module).__name__}, not a torch.nn.Module")
-        for name, held in [*module.named_parameters(), *module.named_buffers()]:
-            if held.is_meta:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.is_meta:
                 raise TypeError(f"{name} is on the meta device and has no values: to_empty, then its init, are missing")
         return module
 

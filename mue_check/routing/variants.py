@@ -1,4 +1,4 @@
-"""The routing variants by name: what each computes beside what it claims. A new variant is its function and its entry.
+"""The routing variants by name: the function of each and its claim. A new variant is one function and one entry here.
 
 Experts are selected by score plus selection bias; weights never see the bias (arXiv 2408.15664). There is no import of
 torch here: specs, records and reports read names and claims without it.

@@ -140,7 +140,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
 
 def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
-    from mue_check.axes import parse_axes
+    from mue_check.catalog import get_tier, parse_axes
     from mue_check.conformance.expected import read_expected
     from mue_check.data import CORPORA, load_data
     from mue_check.errors import SpecError
@@ -149,7 +149,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.routing.claim import read_claim
     from mue_check.rules import get_rule
     from mue_check.spec import Scenario
-    from mue_check.tiers import get_tier, require_device
+    from mue_check.tiers import require_device
 
     option = config.getoption
     tier = get_tier(option("tier") or ("gpu" if option("gpus") else "smoke"))

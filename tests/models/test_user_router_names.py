@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mue_check import Experts, SpecError, get_rule, parse_scenario
+from mue_check.catalog import get_tier
 from mue_check.errors import ClaimError
 from mue_check.judge.law import Rung
 from mue_check.judge.laws import LAWS
@@ -22,7 +23,6 @@ from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
 from mue_check.rules import Role
-from mue_check.tiers import get_tier
 from tests.models import foreign_routers as users
 
 

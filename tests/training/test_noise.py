@@ -180,11 +180,11 @@ def test_the_stack_stays_as_it_is(corpus: Corpus, text: str) -> None:
     stack = build(corpus, f"{text},dh=8")
     stack.advance(3)
     before = [buffer.clone() for buffer in stack.buffers()]
-    flags = {name: value.requires_grad for name, value in stack.tensors.items()}
+    flags = {name: value.requires_grad for name, value in stack.state.leaves.items()}
     gradient_noise(stack, 0, CLONES, seed=1, load="zipf:0.25" if "e" in text else "")
     for buffer, value in zip(stack.buffers(), before, strict=True):
         assert torch.equal(buffer.nan_to_num(7), value.nan_to_num(7))
-    assert {name: value.requires_grad for name, value in stack.tensors.items()} == flags
+    assert {name: value.requires_grad for name, value in stack.state.leaves.items()} == flags
     # and it trains on as if nobody had looked
     undisturbed = build(corpus, f"{text},dh=8")
     undisturbed.advance(TRAIN.steps)

@@ -46,7 +46,7 @@ def sizes_of(name: str, models: Iterable[ModelSpec]) -> list[Shape]:
     """Every size at which these models call a user's router."""
     mixtures = [(model, e) for model in models if isinstance(e := model.feed_forward, Experts) and e.router == name]
     shapes = {shape_of(experts, model.width) for model, experts in mixtures}
-    # with all experts activated a shape says less about what a tensor is: learn the layout elsewhere
+    # with all experts activated a layout is ambiguous: learn it elsewhere if possible
     return sorted(shapes, key=lambda s: (s.activated == s.experts, s.experts, s.d))
 
 

@@ -105,7 +105,7 @@ class StackedUserRouter:
 
     def _modules_of(self, layer: int, count: int) -> list[nn.Module]:
         """Modules of this layer alone: they may keep state outside their tensors."""
-        held = self._modules[layer]
-        while len(held) < count:
-            held.append(build(self.router.candidate, self.shape, 0))
-        return held[:count]
+        modules = self._modules[layer]
+        while len(modules) < count:
+            modules.append(build(self.router.candidate, self.shape, 0))
+        return modules[:count]
