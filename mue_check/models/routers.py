@@ -1,6 +1,6 @@
 """The routers of a mixture, in all layers of all runs: how tokens choose experts, and what is kept between batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -56,7 +56,7 @@ class Routers:
 
     def restart(self, seeds: Sequence[int], device: torch.device) -> None:
         """Return to that state with other seeds, in place."""
-        for tensor, value in zip(self.moving(), self.start(seeds, device).moving(), strict=True):
+        for tensor, value in zip(self._tensors(), self.start(seeds, device)._tensors(), strict=True):
             tensor.copy_(value)
 
     def clones(self, run: int, count: int, device: torch.device, load: str = "") -> "Routers":
@@ -94,9 +94,13 @@ class Routers:
 
     def moving(self) -> list[Tensor]:
         """Everything that a step changes in place."""
+        return self._tensors(() if self.user is None else self.user.moving)
+
+    def _tensors(self, names: Iterable[str] | None = None) -> list[Tensor]:
+        """The state, with these ``buffers`` or all."""
         bias = [] if self.bias_LRE is None else [self.bias_LRE]
         steering = [] if self.steering is None else self.steering.buffers()
-        return [*bias, *steering, *self.buffers.values()]
+        return [*bias, *steering, *(self.buffers[name] for name in (self.buffers if names is None else names))]
 
     def declare(self, layer: int) -> Iterator[Parameter]:
         """The parameters of one layer's router."""

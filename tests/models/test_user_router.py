@@ -107,8 +107,9 @@ def test_stacked_one_by_one_and_alone_are_the_same(corpus: Corpus, factory: Fact
     looped = stack(corpus, name)
     looped.advance(TRAIN.steps)
     same_until_rounding_shows(looped, together)
-    for key in together.tensors.keys() - together.state.parameters.keys():
-        torch.testing.assert_close(looped.tensors[key], together.tensors[key])
+    assert looped.routers is not None
+    for key, value in together.routers.buffers.items():
+        torch.testing.assert_close(looped.routers.buffers[key], value)
 
 
 def test_what_vmap_refuses_runs_one_by_one_with_a_notice(corpus: Corpus) -> None:
@@ -182,11 +183,15 @@ def test_buffers_are_each_runs_own_and_a_look_moves_nothing(corpus: Corpus) -> N
     assert len(s.buffers()) == 4 + 4 + 2  # moments and such, two buffers of two layers, counter and log
     s.advance(3)
     s.evaluate()
-    assert s.tensors["block1.router.steps"].tolist() == [3, 3, 3]
-    bias = s.tensors["block0.router.bias"]
+    assert s.routers is not None
+    assert s.routers.buffers["block1.router.steps"].tolist() == [3, 3, 3]
+    bias = s.routers.buffers["block0.router.bias"]
     assert 0 < bias.abs().max() <= 0.0301
     assert not torch.equal(bias[0], bias[2])
-    drawn = stack(corpus, added(users.Hashed)).tensors["block0.router.projection"]
+    hashed = stack(corpus, added(users.Hashed)).routers
+    assert hashed is not None
+    assert hashed.moving() == []
+    drawn = hashed.buffers["block0.router.projection"]
     assert torch.equal(drawn[0], drawn[1])  # one seed
     assert not torch.equal(drawn[0], drawn[2])
 
