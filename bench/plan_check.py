@@ -1,18 +1,17 @@
-"""How well `mue_check plan` foretells: a plan beside the study that was then run, and the packed records cell by cell.
+"""How well `mue_check plan` predicts: a plan against the study that was then run, and against the packed records.
 
     pytest suites/ --tier smoke --axes width,activated_experts --study STUDY
     python bench/plan_check.py --study STUDY --tier smoke --axes width,activated_experts --out reports/bench
 
-The study is planned as if it were empty and compared with the core-seconds that its cells took, axis by axis; then its
-cells are priced as they turned out, which leaves the error of the prices alone. Of the packed records (another machine,
-an earlier version, one cell at a time) only relative costs can be foretold: the ratio is taken to its median.
+The study is planned as if it were empty and compared with the core-seconds that its cells took. Then the cells that
+were really measured are priced, which isolates the error of the prices. The packed records come from another machine
+and an earlier version, so only relative costs can be predicted: ratios are divided by their median.
 Writes plan.json and plan.md.
 """
 
 import argparse
 import json
 import math
-import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -20,19 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packed import REPORTS, rebuild, unpacked
 
 from mue_check.cost.calibration import Calibration
 from mue_check.cost.plan import make_plan
 from mue_check.cost.timing import calibrate, machine_of
 from mue_check.cost.work import batch_work
-from mue_check.data import load_corpus
 from mue_check.execute.batches import make_batches
 from mue_check.records import Cell, Store
 from mue_check.records.files import read_json
-from mue_check.rules import HyperParameters, get_rule
-from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec
 
-ROOT = Path(__file__).parents[1]
 STUDIES = ("example", "sigma0")
 
 
@@ -58,7 +54,7 @@ def main() -> None:
 def of_study(study: Path, tier: str, axes: str, calibration: Calibration) -> dict[str, Any]:
     """Planned against measured core-seconds, in all and by measurement; and the prices alone."""
     with tempfile.TemporaryDirectory() as empty:
-        arguments = [str(ROOT / "suites"), "--tier", tier, "--axes", axes, "--study", empty]
+        arguments = [str(REPORTS.parent / "suites"), "--tier", tier, "--axes", axes, "--study", empty]
         plan = make_plan(arguments, calibration, 1)
     planned: defaultdict[str, float] = defaultdict(float)
     for asked in plan.collected.asked:
@@ -83,10 +79,8 @@ def of_records(calibration: Calibration) -> dict[str, Any]:
     """Measured over predicted seconds of each cell of the packed studies, relative to the median: quantiles."""
     ratios: defaultdict[str, list[float]] = defaultdict(list)
     for study in STUDIES:
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(ROOT / "reports" / study / "records.tar.gz") as packed:
-                packed.extractall(folder, filter="data")
-            cells = cells_of(Path(folder))
+        with unpacked(REPORTS / study / "records.tar.gz") as folder:
+            cells = cells_of(folder)
         for cell, seconds in cells.values():
             if seconds > 0 and cell.measurement != "optimizer":  # milliseconds
                 name = f"{study}: {cell.measurement}"
@@ -112,46 +106,21 @@ def cells_of(study: Path) -> dict[str, tuple[Cell, float]]:
     """Every recorded cell with its core-seconds, by key."""
     store = Store(study)
     return {
-        path.stem: (cell_of(read_json(path)["cell"]), store.cost(path.stem))
+        path.stem: (rebuild(read_json(path)["cell"]), store.cost(path.stem))
         for path in sorted((study / "cells").glob("*.json"))
     }
-
-
-def cell_of(content: Mapping[str, Any]) -> Cell:
-    """The cell again, as far as its cost goes: under no other factors than its own model's."""
-    raw = dict(content["model"])
-    ffn = raw.pop("feed_forward")
-    model = ModelSpec(feed_forward=Experts(**ffn) if "total" in ffn else Dense(**ffn), **raw)
-    train = TrainSpec(**content["train"])
-    scenario = Scenario.of(model, train)
-    markov = load_corpus("markov").fingerprint == content["corpus"]
-    return Cell(
-        measurement=content["measurement"],
-        model=model,
-        prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-        base=HyperParameters(**content["base"]),
-        train=train,
-        corpus="markov" if markov else "docstrings",
-        corpus_fingerprint=content["corpus"],
-        values=tuple(content["values"]),
-        seeds=tuple(content["seeds"]),
-        steps=tuple(content["steps"]),
-        knob=content["knob"],
-        loads=tuple(content.get("loads", ())),
-        device=content["device"],
-    )
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     study, records, machine = found["study"], found["records"], found["machine"]
     total = study["seconds"]["total"]
     out = [
-        "# How well `mue_check plan` foretells",
+        "# How well `mue_check plan` predicts",
         "",
-        f"`{found['run']}` on one core of {machine['device']}, torch {machine['torch']}, others at work beside it.",
+        f"`{found['run']}` on one core of {machine['device']}, torch {machine['torch']}, other processes running.",
         f"Planned as if nothing were stored: {study['cells']['planned']} cells; asked for in the end: "
         f"{study['cells']['measured']}. Priced: the cells that were asked for, at the prices of the",
-        "calibration, so that what the plan imagines plays no part. Core-seconds:",
+        "calibration, without what the plan simulates. Core-seconds:",
         "",
         "| measurement | planned | priced | measured | planned / measured | priced / measured |",
         "|---|---:|---:|---:|---:|---:|",
@@ -164,9 +133,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     factor = max(total["planned"] / total["measured"], total["measured"] / total["planned"])
     out += [
         "",
-        f"The total is within a factor of {factor:.2f}; of imagined cells and of prices errors may cancel. Of the "
-        f"{found['calibration']['stacks']} timings of the calibration one that is left out of the fit is missed by a "
-        f"factor of {found['calibration']['error']:.2f} (median).",
+        f"The total is within a factor of {factor:.2f}; errors of simulated cells and of prices may cancel. Of the "
+        f"{found['calibration']['stacks']} timings of the calibration, one that is left out of the fit is "
+        f"predicted within a factor of {found['calibration']['error']:.2f} (median).",
         "",
         "## Relative cost of the cells of reports/example and reports/sigma0",
         "",
