@@ -55,7 +55,7 @@ class _Reader:
         elif origin is tuple or origin is Sequence:
             return self._list(arguments, value, where)
         elif origin is Mapping:
-            return self._mapping(*arguments, value, where)
+            return self._mapping(arguments[0], arguments[1], value, where)
         elif kind is float:
             return read_number(value, where)
         elif type(value) is not kind:
@@ -90,6 +90,4 @@ class _Reader:
             kinds = (kinds[0],) * len(value)
         if len(kinds) != len(value):
             raise StoreError(f"{where} has {len(value)} values: {len(kinds)} are needed")
-        return tuple(
-            self.read(kind, each, f"{where}[{at}]") for at, (kind, each) in enumerate(zip(kinds, value, strict=True))
-        )
+        return tuple(self.read(kinds[at], each, f"{where}[{at}]") for at, each in enumerate(value))

@@ -57,7 +57,7 @@ def test_a_type_may_be_stored_in_another_form() -> None:
         return value == "yes" if isinstance(value, str) else refuse(value, where, "yes or no")
 
     assert from_json(Stored, changed("control", "yes"), "file", {bool: read_bool}).control
-    with pytest.raises(StoreError, match="file.control is True: yes or no is needed"):
+    with pytest.raises(StoreError, match=r"file\.control is True: yes or no is needed"):
         from_json(Stored, changed("control", True), "file", {bool: read_bool})
 
 
