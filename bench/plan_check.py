@@ -12,7 +12,6 @@ have a price are justified from the timings in price_kinds.json. Writes plan.jso
 import argparse
 import json
 import math
-import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -20,20 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packed import REPORTS, rebuild, unpacked
 
 from mue_check.cost.calibration import Calibration
 from mue_check.cost.calibration import fit_relative as fit
 from mue_check.cost.plan import make_plan
 from mue_check.cost.timing import calibrate, machine_of
 from mue_check.cost.work import PRICED, SORT_CALLS, WEIGHT, batch_work
-from mue_check.data import load_corpus
 from mue_check.execute.batches import make_batches
 from mue_check.records import Cell, Store
 from mue_check.records.files import read_json
-from mue_check.rules import HyperParameters, get_rule
-from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec
 
-ROOT = Path(__file__).parents[1]
 STUDIES = ("example", "sigma0")
 
 
@@ -51,7 +47,7 @@ def main() -> None:
         "run": f"pytest suites/ --tier {options.tier} --axes {options.axes}",
         "study": of_study(options.study, options.tier, options.axes, calibration),
         "records": of_records(calibration),
-        "kinds": of_kinds(json.loads((ROOT / "reports" / "bench" / "price_kinds.json").read_text())),
+        "kinds": of_kinds(json.loads((REPORTS / "bench" / "price_kinds.json").read_text())),
     }
     (options.out / "plan.json").write_text(json.dumps(found, indent=1) + "\n")
     (options.out / "plan.md").write_text("\n".join(lines(found)) + "\n")
@@ -60,7 +56,7 @@ def main() -> None:
 def of_study(study: Path, tier: str, axes: str, calibration: Calibration) -> dict[str, Any]:
     """Planned, priced and measured core-seconds, by measurement and in total."""
     with tempfile.TemporaryDirectory() as empty:
-        arguments = [str(ROOT / "suites"), "--tier", tier, "--axes", axes, "--study", empty]
+        arguments = [str(REPORTS.parent / "suites"), "--tier", tier, "--axes", axes, "--study", empty]
         plan = make_plan(arguments, calibration, 1)
     planned: defaultdict[str, float] = defaultdict(float)
     for test in plan.run.tests:
@@ -85,10 +81,8 @@ def of_records(calibration: Calibration) -> dict[str, Any]:
     """Quantiles of measured over predicted seconds of the cells of the packed studies, relative to the median."""
     ratios: defaultdict[str, list[float]] = defaultdict(list)
     for study in STUDIES:
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(ROOT / "reports" / study / "records.tar.gz") as packed:
-                packed.extractall(folder, filter="data")
-            cells = cells_of(Path(folder))
+        with unpacked(REPORTS / study / "records.tar.gz") as folder:
+            cells = cells_of(folder)
         for cell, seconds in cells.values():
             if seconds > 0 and cell.measurement != "optimizer":  # milliseconds
                 name = f"{study}: {cell.measurement}"
@@ -114,34 +108,9 @@ def cells_of(study: Path) -> dict[str, tuple[Cell, float]]:
     """Every recorded cell with its core-seconds, by key."""
     store = Store(study)
     return {
-        path.stem: (cell_of(read_json(path)["cell"]), store.cost(path.stem))
+        path.stem: (rebuild(read_json(path)["cell"]), store.cost(path.stem))
         for path in sorted((study / "cells").glob("*.json"))
     }
-
-
-def cell_of(content: Mapping[str, Any]) -> Cell:
-    """The cell, as far as its cost depends on it. Its prescription is that of a reference."""
-    raw = dict(content["model"])
-    ffn = raw.pop("feed_forward")
-    model = ModelSpec(feed_forward=Experts(**ffn) if "total" in ffn else Dense(**ffn), **raw)
-    train = TrainSpec(**content["train"])
-    scenario = Scenario.of(model, train)
-    markov = load_corpus("markov").fingerprint == content["corpus"]
-    return Cell(
-        measurement=content["measurement"],
-        model=model,
-        prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-        base=HyperParameters(**content["base"]),
-        train=train,
-        corpus="markov" if markov else "docstrings",
-        corpus_fingerprint=content["corpus"],
-        values=tuple(content["values"]),
-        seeds=tuple(content["seeds"]),
-        steps=tuple(content["steps"]),
-        knob=content["knob"],
-        loads=tuple(content.get("loads", ())),
-        device=content["device"],
-    )
 
 
 def of_kinds(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,12 @@ python bench/plan_spreads.py --json mue_check/cost/spreads.json
 import argparse
 import json
 import math
-import tarfile
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from packed import REPORTS, unpacked
 
 from mue_check.judge.drift import Drift
 from mue_check.judge.power import vertex_sd
@@ -34,7 +33,7 @@ def main() -> None:
     drifts: defaultdict[str, list[float]] = defaultdict(list)
     power: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     offsets = []
-    for study, c, drift in drifts_of(Path(__file__).parents[1] / "reports"):
+    for study, c, drift in drifts_of():
         by_seed = list(drift.by_seed.values())
         name = c.ladder if c.knob == "lr" else f"{c.ladder}:{c.knob}"
         spread = float(np.std(by_seed, ddof=1))
@@ -63,13 +62,11 @@ def pooled(pairs: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in sorted(sd.items())}
 
 
-def drifts_of(reports: Path) -> Iterator[tuple[Store, Comparison, Drift]]:
+def drifts_of() -> Iterator[tuple[Store, Comparison, Drift]]:
     """Every resolved drift of the packed studies."""
     for name in STUDIES:
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(reports / name / "records.tar.gz") as packed:
-                packed.extractall(folder, filter="data")
-            store = Store(Path(folder))
+        with unpacked(REPORTS / name / "records.tar.gz") as folder:
+            store = Store(folder)
             for c in load_comparisons(store.root):
                 if c.kind == "drift":
                     drift = judge_stored_drift(store, c).drift

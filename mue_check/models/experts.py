@@ -46,11 +46,17 @@ def grouped_experts(
     return collect(out, token, row).view(x_RMD.shape)
 
 
+MOST_GROUPS = 1023
+"""Of one grouped product on CUDA: torch refuses more."""
+
+
 def supports_grouped(rows: Tensor, weights: Tensor) -> bool:
     """Whether torch has a grouped kernel here: fp32 and bf16 on CPU, bf16 on CUDA since Hopper, rows of 16 bytes."""
     if any(operand.shape[-1] * operand.element_size() % 16 for operand in (rows, weights)):
         return False
     if rows.is_cuda:
+        if weights.shape[0] * weights.shape[2] > MOST_GROUPS:
+            return False
         return rows.dtype is torch.bfloat16 and torch.cuda.get_device_capability(rows.device) >= (9, 0)
     return rows.dtype in (torch.float32, torch.bfloat16)
 

@@ -96,7 +96,7 @@ def test_routing_is_read_from_the_output_with_its_gradient():
     x = case(odd.InlineGate).tokens()
     routing = read_routing(built, x)
     weights, indices = F.softmax(built.module.gate(x.double()), dim=-1).topk(2, dim=-1)
-    expected = odd.dense(weights / weights.sum(-1, keepdim=True), indices, 8)
+    expected = odd.spread(weights / weights.sum(-1, keepdim=True), indices, 8)
     torch.testing.assert_close(routing.combine, expected, atol=1e-8, rtol=1e-6)
     assert torch.equal(routing.mask, expected > 0)
     assert torch.allclose(routing.logits, built.module.gate(x.double()))

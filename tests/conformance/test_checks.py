@@ -9,18 +9,18 @@ from mue_check.conformance.registry import all_checks
 from mue_check.conformance.result import verdict_of
 from mue_check.conformance.runner import Options
 from mue_check.judge.verdict import Verdict
-from mue_check.mutants.routing.broken import BUGS
-from mue_check.mutants.routing.bug import Bug, Right
+from mue_check.mutants.mutant import Mutant
+from mue_check.mutants.routing import MUTANTS
+from mue_check.mutants.routing.examine import RIGHT, candidate, results_of
 from mue_check.mutants.routing.gates import CompleteMueRouter
-from mue_check.mutants.routing.right import RIGHT
-from mue_check.mutants.run_routing import results_of
+from mue_check.routing.factory import Candidate
 
 WARNINGS = {"router-gradient-top1", "gate-bf16", "capture", "fit-gate"}
 """Warnings that correct candidates get: they do not train at a = 1, select in the model's dtype, or sync the device."""
 
 
 @pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)
-def test_right_candidates_pass_their_own_claim(right: Right) -> None:
+def test_right_candidates_pass_their_own_claim(right: Candidate) -> None:
     results = results_of(right, Options(seeds=2))
     wrong = [r for r in results if r.question == "claim" and (r.broken or r.outcome == "unknown")]
     assert {r.check for r in wrong} <= WARNINGS, "\n".join(r.explain() for r in wrong)
@@ -28,9 +28,9 @@ def test_right_candidates_pass_their_own_claim(right: Right) -> None:
     assert sum(r.outcome == "passed" for r in results) >= 15, "most checks must have something to say"
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.row}-{bug.name}")
-def test_each_mistake_is_caught_by_the_check_that_its_row_names(bug: Bug) -> None:
-    results = {r.check: r for r in results_of(bug, Options(seeds=1))}
+@pytest.mark.parametrize("bug", MUTANTS, ids=lambda bug: f"{bug.row}-{bug.name}")
+def test_each_mistake_is_caught_by_the_check_that_its_row_names(bug: Mutant) -> None:
+    results = {r.check: r for r in results_of(candidate(bug), Options(seeds=1))}
     caught = results[bug.caught_by]
     assert caught.outcome == "failed", caught.explain()
     assert any(f"row {bug.row})" in cause for cause in caught.cause), caught.explain()
@@ -39,7 +39,7 @@ def test_each_mistake_is_caught_by_the_check_that_its_row_names(bug: Bug) -> Non
 
 def test_rows_are_complete() -> None:
     in_the_optimizer = {23, 24}
-    assert {bug.row for bug in BUGS} == set(range(1, 29)) - in_the_optimizer
+    assert {bug.row for bug in MUTANTS} == set(range(1, 29)) - in_the_optimizer
 
 
 @pytest.mark.parametrize(

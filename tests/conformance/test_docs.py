@@ -10,7 +10,7 @@ import pytest
 
 from mue_check.conformance.causes import CAUSES
 from mue_check.conformance.registry import Check, all_checks
-from mue_check.mutants.routing.broken import BUGS
+from mue_check.mutants.routing import MUTANTS as BUGS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec, claim_of
 
 DOCS = Path(__file__).parents[2] / "docs"

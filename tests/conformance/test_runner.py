@@ -110,7 +110,7 @@ def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) 
     assert int(suite.get("tests", 0)) == len(told["results"]) == len(suite.findall("testcase"))
     assert suite.get("failures") == suite.get("errors") == "0"
 
-    broken = "mue_check.mutants.routing.broken_gates:UnnormalizedSigmoid"
+    broken = "mue_check.mutants.routing.selection:UnnormalizedSigmoid"
     wrong = run("router", broken, "--check", "weight-sum", "--check", "runs")
     assert wrong.returncode == 1
     for part in ("law:", "measured: sums", "worst:    token", "(pytorch/torchtitan #1448; row 3)", "d=24 f=16 E=8"):
@@ -155,7 +155,7 @@ def test_bad_arguments_are_one_line_and_exit_2(
 
 def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "expected.toml"
-    broken = "mue_check.mutants.routing.broken_gates:UnnormalizedSigmoid"
+    broken = "mue_check.mutants.routing.selection:UnnormalizedSigmoid"
 
     def exit_of(text: str, *checks: str) -> int:
         file.write_text(text)
@@ -179,7 +179,7 @@ def test_the_decorator_gives_each_check_to_a_test(pytester: pytest.Pytester) -> 
     pytester.makepyfile(
         """
         import mue_check
-        from mue_check.mutants.routing.broken_gates import UnnormalizedSigmoid
+        from mue_check.mutants.routing.selection import UnnormalizedSigmoid
         from mue_check.mutants.routing.gates import CompleteMueRouter
 
         FEW = ["runs", "weight-sum", "group-limit"]

@@ -1,31 +1,24 @@
-"""Routers as users write them, for the drop-in's tests."""
+"""Routers as users write them, for the tests of user_router: what they return, keep and draw."""
 
 import torch
 from torch import Tensor, nn
 
 from mue_check.routing.claim import RoutingSpec
+from tests import specimens
+from tests.specimens import Gated, normalized, spread
 
-
-class Gated(nn.Module):
-    def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(d_model, n_experts, bias=False)
-        self.top_k = top_k
+CAPACITY = RoutingSpec(kind="capacity", capacity_factor=1.25)
 
 
 class Sigmoid(Gated):
     """A copy of builtin:sigmoid_norm."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        weights, indices = torch.sigmoid(self.gate(x)).topk(self.top_k, dim=-1)
-        return weights / weights.sum(-1, keepdim=True), indices
 
-
-class Softmax(Gated):
+class Softmax(specimens.Softmax):
     """A copy of builtin:softmax_norm, with its logits and another order of parts."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        logits = self.gate(x)
+        logits = self.logits(x)
         top, indices = logits.topk(self.top_k, dim=-1)
         return {"chosen": indices, "logits": logits, "weights": top.softmax(-1)}
 
@@ -43,46 +36,42 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.out(torch.relu(self.up(self.norm(x)))) / self.temperature + self.start
-        weights, indices = logits.softmax(-1).topk(self.top_k, dim=-1)
-        return indices, weights / weights.sum(-1, keepdim=True)
+        weights, indices = normalized(logits.softmax(-1), self.top_k)
+        return indices, weights
 
 
 class Megatron(Gated):
     """Dense probabilities and a map, both [T, E]."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.sigmoid(self.gate(x))
-        chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.topk(self.top_k, dim=-1).indices, True)
+        scores = self.scores(x)
+        chosen = spread(torch.ones_like(scores), scores.topk(self.top_k, dim=-1).indices, self.n).bool()
         probs = torch.where(chosen, scores, 0)
         return probs / probs.sum(-1, keepdim=True), chosen
 
 
-class Capacity(Gated):
-    """Megatron's with at most 1.25 T a / E tokens per expert, first come first served; the rest is dropped."""
+class Capacity(Megatron):
+    """The same with at most 1.25 T a / E tokens per expert, first come, first served; the rest is dropped."""
 
-    routing_spec = RoutingSpec(kind="capacity", capacity_factor=1.25)
+    routing_spec = CAPACITY
+
+    def room(self, chosen: Tensor) -> Tensor:
+        """The choices [T, E] that find room."""
+        return chosen & (chosen.cumsum(0) <= -(-5 * len(chosen) * self.top_k // (4 * self.n)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.sigmoid(self.gate(x))
-        chosen = torch.zeros_like(scores).scatter(1, scores.topk(self.top_k, dim=-1).indices, 1.0)
-        room = -(-5 * len(x) * self.top_k // (4 * scores.shape[1]))
-        probs = scores * chosen / (scores * chosen).sum(-1, keepdim=True)
-        kept = (chosen > 0) & (chosen.cumsum(0) <= room)
+        probs, chosen = super().forward(x)
+        kept = self.room(chosen)
         return torch.where(kept, probs, 0), kept
 
 
-class DroppedSlots(Gated):
+class DroppedSlots(Capacity):
     """Weights and indices, where -1 marks the slot of a token that found no room."""
 
-    routing_spec = RoutingSpec(kind="capacity", capacity_factor=1.25)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.sigmoid(self.gate(x))
-        weights, indices = scores.topk(self.top_k, dim=-1)
-        chosen = torch.zeros_like(scores).scatter(1, indices, 1.0)
-        room = -(-5 * len(x) * self.top_k // (4 * scores.shape[1]))
-        kept = (chosen.cumsum(0) <= room).gather(1, indices)
-        return weights / weights.sum(-1, keepdim=True), torch.where(kept, indices, -1)
+        weights, indices = Gated.forward(self, x)
+        kept = self.room(spread(torch.ones_like(weights), indices, self.n).bool()).gather(1, indices)
+        return weights, torch.where(kept, indices, -1)
 
 
 class ExpertChoice(Gated):
@@ -91,10 +80,9 @@ class ExpertChoice(Gated):
     routing_spec = RoutingSpec(kind="expert_choice", weight_sum="free", causal=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.gate(x).softmax(-1)
-        capacity = max(1, -(-len(x) * self.top_k // scores.shape[1]))
-        weights, indices = scores.T.topk(capacity, dim=-1)
-        return weights, indices
+        scores = self.logits(x).softmax(-1)
+        capacity = max(1, -(-len(x) * self.top_k // self.n))
+        return tuple(scores.T.topk(capacity, dim=-1))
 
 
 class Branching(Sigmoid):
@@ -117,10 +105,10 @@ class Counting(Gated):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.sigmoid(self.gate(x))
+        scores = self.scores(x)
         indices = (scores.detach() + self.bias).topk(self.top_k, dim=-1).indices
         if self.training:
-            load = torch.zeros_like(scores).scatter(1, indices, 1.0).detach().sum(0)
+            load = spread(torch.ones_like(scores), indices, self.n).sum(0)
             self.get_buffer("bias").add_(torch.sign(load.mean() - load), alpha=0.01)
             self.steps = self.steps + 1
         weights = scores.gather(1, indices)
@@ -130,34 +118,29 @@ class Counting(Gated):
 class Noisy(Gated):
     """Noise on its logits in training."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.gate(x)
-        if self.training:
-            logits = logits + torch.randn_like(logits)
-        weights, indices = torch.sigmoid(logits).topk(self.top_k, dim=-1)
-        return weights / weights.sum(-1, keepdim=True), indices
+    def logits(self, x: Tensor) -> Tensor:
+        logits = super().logits(x)
+        return logits + torch.randn_like(logits) if self.training else logits
 
 
 class Auxiliary(Gated):
     """DeepSpeed's order: a loss, then the routing."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.gate(x)
-        weights, indices = torch.sigmoid(logits).topk(self.top_k, dim=-1)
-        load = torch.zeros_like(logits).scatter(1, indices, 1.0).mean(0)
-        return (load * logits.softmax(-1).mean(0)).sum(), weights / weights.sum(-1, keepdim=True), indices
+    def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        logits = self.logits(x)
+        weights, indices = normalized(torch.sigmoid(logits), self.top_k)
+        load = spread(torch.ones_like(weights), indices, self.n).mean(0)
+        return (load * logits.softmax(-1).mean(0)).sum(), weights, indices
 
 
 class DeclaredAuxiliary(Auxiliary):
     routing_spec = RoutingSpec(returns={"aux": 0, "weights": 1, "indices": 2})
 
 
-class TrainOnlyAuxiliary(Auxiliary):
-    """The same loss, and None beside an evaluation."""
+class TrainOnlyAuxiliary(DeclaredAuxiliary):
+    """The same loss in training, and None in evaluation."""
 
-    routing_spec = RoutingSpec(returns={"aux": 0, "weights": 1, "indices": 2})
-
-    def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         loss, weights, indices = super().forward(x)
         return loss if self.training else None, weights, indices
 
@@ -175,9 +158,9 @@ class _Hide(torch.autograd.Function):
 
 
 class HiddenAuxiliary(Auxiliary):
-    """The same loss in the backward pass alone, as Megatron has it; vmap knows nothing of such a function."""
+    """The same loss only in the backward pass, as in Megatron; vmap cannot map such a function."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         loss, weights, indices = super().forward(x)
         return _Hide.apply(weights, loss), indices
 
