@@ -90,6 +90,4 @@ class _Reader:
             kinds = (kinds[0],) * len(value)
         if len(kinds) != len(value):
             raise StoreError(f"{where} has {len(value)} values: {len(kinds)} are needed")
-        return tuple(
-            self.read(kind, each, f"{where}[{at}]") for at, (kind, each) in enumerate(zip(kinds, value, strict=True))
-        )
+        return tuple(self.read(kinds[at], each, f"{where}[{at}]") for at, each in enumerate(value))

@@ -94,11 +94,8 @@ def _read_interval(value: object, where: str) -> Interval:
     if not isinstance(value, dict) or set(value) != {"mean", "low", "high", "n"} or type(value["n"]) is not int:
         refuse(value, where, "an interval with mean, low, high and n")
     absent = {"mean": math.nan, "low": -math.inf, "high": math.inf}
-    ends = {
-        name: end if value[name] is None else read_number(value[name], f"{where}.{name}")
-        for name, end in absent.items()
-    }
-    return Interval(**ends, n=value["n"])
+    ends = {name: read_number(value[name], f"{where}.{name}") for name in absent if value[name] is not None}
+    return Interval(**(absent | ends), n=value["n"])
 
 
 def routing_of(experts: Experts) -> Routing:
