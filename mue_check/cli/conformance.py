@@ -50,8 +50,8 @@ def run(options: Options) -> int:
     """Run the checks in a process of their own, print each as it comes, and the verdicts."""
     from mue_check.conformance.expected import read_expected, with_expected
     from mue_check.conformance.isolate import Job, Session, run_isolated
-    from mue_check.conformance.output import as_json, as_junit, line_of, stories, verdict_lines
-    from mue_check.conformance.result import QUESTIONS, Question, Result, verdict_of
+    from mue_check.conformance.output import as_json, as_junit, explanations, line_of, verdict_lines
+    from mue_check.conformance.result import QUESTIONS, CheckResult, Question, verdict_of
     from mue_check.judge.verdict import Verdict
 
     if options.seeds < 1:
@@ -73,7 +73,7 @@ def run(options: Options) -> int:
         again=_again(options),
     )
     speak = not options.quiet and options.json != "-"
-    session, results = Session(), list[Result]()
+    session, results = Session(), list[CheckResult]()
     for session, values in run_isolated(job):
         if speak and not results:
             print(
@@ -82,7 +82,7 @@ def run(options: Options) -> int:
                 sep="\n",
             )
         known = {key: value for key, value in values.items() if key != "page"}
-        (result,), _ = with_expected([Result(**{**known, "cause": tuple(known["cause"])})], expected)
+        (result,), _ = with_expected([CheckResult(**{**known, "cause": tuple(known["cause"])})], expected)
         results.append(result)
         if speak:
             print(line_of(result), flush=True)
@@ -91,8 +91,8 @@ def run(options: Options) -> int:
     questions: list[Question] = [q for q in QUESTIONS if any(result.question == q for result in results)]
     verdicts = {question: verdict_of(results, question) for question in questions}
     if options.json != "-":
-        for story in stories(results):
-            print(f"\n{story}")
+        for explanation in explanations(results):
+            print(f"\n{explanation}")
         print("", *verdict_lines(results, verdicts), sep="\n")
     for id in unmatched:
         print(f"expected failure {id!r} matches no check that ran", file=sys.stderr)

@@ -43,10 +43,11 @@ def _end_with_the_parent() -> None:
 def _run(job: dict[str, Any], say: Any) -> None:
     import torch
 
-    from mue_check.conformance.case import Case
-    from mue_check.conformance.infer import describe
-    from mue_check.conformance.registry import Finding, checks_for
-    from mue_check.conformance.runner import Options, blank, run_checks, sheltered, within
+    from mue_check.conformance.case import ConformanceCase
+    from mue_check.conformance.check import CheckOutcome
+    from mue_check.conformance.describe import describe
+    from mue_check.conformance.registry import checks_for
+    from mue_check.conformance.runner import Options, preserve_global_state, result_of_case, run_checks, time_limit
     from mue_check.errors import ClaimError
     from mue_check.routing.claim import read_claim
     from mue_check.routing.factory import SHAPES, Shape, load_candidate
@@ -68,23 +69,23 @@ def _run(job: dict[str, Any], say: Any) -> None:
     options = Options(seeds=job["seeds"], device=device, time_limit=job["time_limit"], again=tuple(job["again"]))
     if job["shapes"]:
         options = replace(options, shapes=tuple(Shape(*sizes) for sizes in job["shapes"]))
-    waiting = Finding(status="failed", measured="")
+    waiting = CheckOutcome(status="error", measured="")
     say(
         {
             "head": [f"claim:   {candidate.claim} ({candidate.claimed})"],
             "device": device,
-            "checks": {check.id: blank(check, candidate, "error", waiting, options).as_json() for check in checks},
+            "checks": {check.id: result_of_case(check, candidate, waiting, options).as_json() for check in checks},
         }
     )
     if job["look"]:
-        case = Case(
+        case = ConformanceCase(
             candidate=candidate,
             shape=candidate.shapes(options.shapes or SHAPES)[0],
             seed=0,
             device=torch.device(device),
         )
         try:
-            with sheltered(), within(options.time_limit):
+            with preserve_global_state(), time_limit(options.time_limit):
                 head = describe(case)
         except BaseException as error:  # whatever it is, a check will say it better
             head = [f"routing: could not be looked at: {type(error).__name__}"]

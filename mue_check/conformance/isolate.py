@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from mue_check.conformance.result import NO_ANSWER
+from mue_check.conformance.result import TIMED_OUT
 from mue_check.errors import ClaimError
 
 _IMPORT_LIMIT = 120.0
@@ -75,7 +75,7 @@ def run_isolated(job: Job) -> Iterator[tuple[Session, dict[str, Any]]]:
                     said = _death(process, errors, "is being checked")
                     result = {**descriptions[todo[0]], "outcome": "error", "measured": said}
                 todo.remove(result["check"])
-                if died or result["measured"].startswith(NO_ANSWER):
+                if died or result["measured"].startswith(TIMED_OUT):
                     job = replace(job, time_limit=min(job.time_limit, _AFTER_A_DEATH))
                 session.results.append(result)
                 yield session, result

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mue_check.conformance.registry import checks_for
-from mue_check.conformance.result import Result, verdict_of
+from mue_check.conformance.result import CheckResult, verdict_of
 from mue_check.conformance.runner import TIME_LIMIT, Options, run_checks
 from mue_check.judge.verdict import Verdict
 from mue_check.mutants.routing.broken import BUGS
@@ -42,7 +42,7 @@ class RightOutcome:
     cases: int
 
 
-def results_of(candidate: Right | Bug, options: Options) -> list[Result]:
+def results_of(candidate: Right | Bug, options: Options) -> list[CheckResult]:
     """Every check of a shipped candidate; a loss is looked at beside a router that is right."""
     kind: CandidateKind = "block" if candidate.candidate == "block" else "router"
     factory = MixtralRouter if candidate.candidate == "auxiliary_loss" else candidate.factory
