@@ -37,7 +37,8 @@ def blockwise(run: Callable[[ProbedBlock], CheckOutcome]) -> Callable[[Conforman
 
 def relative_error(first: Tensor, second: Tensor) -> Tensor:
     """[T]: the length of the difference of two [T, D], relative to ``sizes_of`` them."""
-    return (first - second).norm(dim=-1) / sizes_of(first, second)
+    error: Tensor = (first - second).norm(dim=-1) / sizes_of(first, second)
+    return error
 
 
 def sizes_of(*tensors: Tensor) -> Tensor:

@@ -116,9 +116,8 @@ def _follows_a_law(block: ProbedBlock, stds: dict[str, _Std]) -> CheckOutcome:
             expected = {size: math.log(law(*fans(at.shape)) / law(*fans(shape))) for size, at in doubled.items()}
             return all(abs(grown[size] - expected[size]) <= error[size] for size in doubled)
 
-        laws = [
-            (n, law, fans) for n, law in SCALING_LAWS.items() for fans in _FANS.get(name, _EITHER) if holds(law, fans)
-        ]
+        pairs = ((law_name, fans) for law_name in SCALING_LAWS for fans in _FANS.get(name, _EITHER))
+        laws = [(law_name, fans) for law_name, fans in pairs if holds(SCALING_LAWS[law_name], fans)]
         if not laws:
             powers = " ".join(f"{size}^{grown[size] / math.log(2):.2f}" for size in doubled)
             return failed(
@@ -127,9 +126,10 @@ def _follows_a_law(block: ProbedBlock, stds: dict[str, _Std]) -> CheckOutcome:
                 worst=name,
                 causes=(25,),
             )
-        law_name, law, fans = laws[0]
-        factor = "constant" if law_name == "constant" else f"{std.value / law(*fans(shape)):.2g} * {law_name}"
-        measured.append(f"{name} {std.value:.3g}, {factor}")
+        law_name, fans = laws[0]
+        factor = std.value / SCALING_LAWS[law_name](*fans(shape))
+        scaling = "constant" if law_name == "constant" else f"{factor:.2g} * {law_name}"
+        measured.append(f"{name} {std.value:.3g}, {scaling}")
     return passed("; ".join(measured))
 
 

@@ -98,11 +98,13 @@ def deterministic(case: ConformanceCase) -> CheckOutcome:
     outcome = compare(result_of(built, x), result_of(built, x), "a second call", exact=True)
     if outcome.status == "failed":
         return outcome
-    training, results = case.build(train=True), []
-    for _ in range(2):
+    training = case.build(train=True)
+
+    def recompute() -> Tensor:
         torch.manual_seed(case.seed)  # as checkpointing restores the generator
-        results.append(result_of(training, x.clone()))
-    outcome = compare(*results, "recomputed in training mode", causes=(19,), exact=True)
+        return result_of(training, x.clone())
+
+    outcome = compare(recompute(), recompute(), "recomputed in training mode", causes=(19,), exact=True)
     return outcome if outcome.status == "failed" else passed("equal in a second call and when recomputed")
 
 

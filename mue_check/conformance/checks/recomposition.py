@@ -47,7 +47,7 @@ def _recompose(block: ProbedBlock) -> CheckOutcome:
             raise
         return failed(f"with the experts as declared, {trouble}")
     error = relative_error(block.routed(x), block.claimed_output(x, combine))
-    if float(error.max()) > TOLERANCE:
+    if not float(error.max()) <= TOLERANCE:  # NaN fails
         return _explain(block, x, combine, error)
     source = "" if block.reads_router else " (weights read from the output; the block has no router that can be read)"
     return passed(f"holds to {float(error.max()):.1g}; f_e = {block.form.function}{source}")
@@ -98,7 +98,7 @@ def _explain_weights(
     measured = f"{off}: weights are {float(ratio.min()):.3g} to {float(ratio.max()):.3g} times the router's"
     by_token = torch.where(met, weights / torch.where(met, claimed, 1.0), torch.nan)
     spread = by_token.nan_to_num(nan=-torch.inf).amax(1) - by_token.nan_to_num(nan=torch.inf).amin(1)
-    if float(spread[met.any(1)].max()) > 10 * TOLERANCE * float(ratio.abs().max()):
+    if not float(spread[met.any(1)].max()) <= 10 * TOLERANCE * float(ratio.abs().max()):
         return failed(measured, worst=worst, causes=(7, 11))
     sums = claimed.sum(1)
     again = _is_constant(weights.sum(1)[met.any(1)])

@@ -71,7 +71,7 @@ def _depends_on_a(block: ProbedBlock, values: Mapping[str, Tensor], x: Tensor, s
     except Exception:  # a size that it refuses, or one with other parameters
         return None
     error = relative_error(other, shared)
-    if float(error.max()) <= TOLERANCE:
+    if not float(error.max()) > TOLERANCE:
         return None
     ratio = float((other * shared).sum() / (shared * shared).sum())
     return failed(
