@@ -66,7 +66,7 @@ def _run(job: dict[str, Any], say: Any) -> None:
     if not checks:
         raise ClaimError(f"--only {job['question']}: none of the checks asked for is about that")
     candidate = load_candidate(job["kind"], job["name"], claim)
-    options = Options(seeds=job["seeds"], device=device, time_limit=job["time_limit"], again=tuple(job["again"]))
+    options = Options(seeds=job["seeds"], device=device, time_limit=job["time_limit"], rerun_flags=tuple(job["again"]))
     if job["shapes"]:
         options = replace(options, shapes=tuple(Shape(*sizes) for sizes in job["shapes"]))
     waiting = CheckOutcome(status="error", measured="")

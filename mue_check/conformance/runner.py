@@ -35,13 +35,13 @@ class TimeLimit(BaseException):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How checks run: ``shapes`` are the user's own, if any; ``again`` are the flags that repeat this run."""
+    """How checks run: ``shapes`` are the user's own, if any; ``rerun_flags`` are those of the command that repeats this run."""
 
     shapes: tuple[Shape, ...] = ()
     seeds: int = 2
     device: str = "cpu"
     time_limit: float = TIME_LIMIT
-    again: tuple[str, ...] = ()
+    rerun_flags: tuple[str, ...] = ()
 
 
 def run_checks(candidate: Candidate, checks: Sequence[Check], options: Options) -> Iterator[CheckResult]:
@@ -121,7 +121,7 @@ def _own_line(error: BaseException) -> str:
 
 def result_of_case(check: Check, candidate: Candidate, outcome: CheckOutcome, options: Options) -> CheckResult:
     """The result of a check whose outcome at one case stands for all."""
-    rerun = ["mue_check", candidate.kind, candidate.name, "--check", check.id, *options.again]
+    rerun = ["mue_check", candidate.kind, candidate.name, "--check", check.id, *options.rerun_flags]
     return CheckResult(
         check=check.id,
         candidate=candidate.name,

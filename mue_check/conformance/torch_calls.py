@@ -67,7 +67,7 @@ def _widened(value: Any) -> Any:
 
 @contextlib.contextmanager
 def computing_in(dtype: torch.dtype) -> Iterator[None]:
-    """In a float64 module, do everything in float64: explicit casts would meet weights of another dtype.
+    """In a float64 module, do everything in float64: explicit casts would mix with weights of another dtype.
 
     Compiled code runs eagerly: each check builds its own module, and each would be compiled.
     """

@@ -101,8 +101,8 @@ def _explain_weights(
     if not float(spread[met.any(1)].max()) <= 10 * TOLERANCE * float(ratio.abs().max()):
         return failed(measured, worst=worst, causes=(7, 11))
     sums = claimed.sum(1)
-    again = _is_constant(weights.sum(1)[met.any(1)])
-    how = "normalizes them again" if again else "scales each token differently"
+    normalized = _is_constant(weights.sum(1)[met.any(1)])
+    how = "normalizes them again" if normalized else "scales each token differently"
     measured += f", which sum to {float(sums.min()):.3g} to {float(sums.max()):.3g}; the block {how}"
     return failed(measured, worst=worst, causes=(7, 3))
 
