@@ -35,7 +35,7 @@ class TimeLimit(BaseException):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How checks run: ``shapes`` are the user's own, if any; ``rerun_flags`` are those of the command that repeats this run."""
+    """How checks run; ``shapes`` are the user's own, if any, ``rerun_flags`` into the command that repeats a check."""
 
     shapes: tuple[Shape, ...] = ()
     seeds: int = 2
