@@ -14,7 +14,7 @@ import torch
 
 from mue_check.execute.process import prepare_process
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.models.routing import route
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 
 SHAPES = [

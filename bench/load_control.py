@@ -16,15 +16,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mue_check.catalog import get_tier
 from mue_check.data import load_corpus
 from mue_check.execute.process import prepare_process
 from mue_check.models.balancing import LayerRouting
-from mue_check.models.choice import assignments
 from mue_check.models.load_steering import LoadSteering
-from mue_check.models.routing import route
+from mue_check.routing.choice import assignments
+from mue_check.routing.variants import route
 from mue_check.rules import get_rule
 from mue_check.spec import Experts, Scenario, parse_scenario
-from mue_check.tiers import get_tier
 from mue_check.training import Stack
 
 LOADS = ("zipf:0", "zipf:0.5", "zipf:1", "zipf:1.5")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
-from mue_check.questions.drift import ask_null_control
+from mue_check.questions.controls import ask_null_control
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
-from mue_check.tiers import get_tier
 
 SEEDS_APART = 100
 
@@ -66,7 +66,7 @@ def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
     ladder = tier.ladder(ladder_name)
     assert ladder is not None
     first = 10_000 + 2 * SEEDS_APART * pair
-    drift = ask_null_control(study, ladder, seeds=(first, first + SEEDS_APART)).result
+    drift = ask_null_control(study, ladder, seeds=(first, first + SEEDS_APART)).drift
     return {
         "pair": pair,
         "seeds": drift.interval.n,

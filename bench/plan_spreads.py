@@ -17,7 +17,7 @@ import numpy as np
 from mue_check.judge.drift import Drift
 from mue_check.judge.power import vertex_sd
 from mue_check.questions.comparison import Comparison, load_comparisons
-from mue_check.questions.stored import judge_stored_drift
+from mue_check.questions.drift import judge_stored_drift
 from mue_check.records import Store
 from mue_check.records.files import read_json
 
@@ -72,7 +72,7 @@ def drifts_of(reports: Path) -> Iterator[tuple[Store, Comparison, Drift]]:
             store = Store(Path(folder))
             for c in load_comparisons(store.root):
                 if c.kind == "drift":
-                    drift = judge_stored_drift(store, c)[2]
+                    drift = judge_stored_drift(store, c).drift
                     if drift.reason is None:
                         yield store, c, drift
 

@@ -41,5 +41,15 @@ class CalibrationError(MueCheckError):
     """A calibration of the drift budget that is missing, foreign or broken."""
 
 
+class TimingError(MueCheckError):
+    """Timings of a device that predict nothing: it is busy, or no prices fit them."""
+
+
 class UnreadableError(ClaimError):
     """What a candidate does could not be found out, which says nothing against it; the message says what to declare."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:200]

@@ -1,127 +1,107 @@
-"""A user's router tried in a process of its own first: one that hangs, or ends its process, would take pytest along.
+"""Run other people's code in a child process: it may hang in C, end its process, print without end, raise anything."""
 
-What it says with an ordinary exception is left to the process that asks: it tries the same again, and says it better.
-"""
-
-import json
+import ctypes
 import os
-import pickle
-import selectors
-import subprocess
-import sys
+import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from mue_check.errors import ClaimError
-from mue_check.routing.claim import RoutingSpec
-from mue_check.routing.factory import Shape, first_line
+from mue_check.errors import MueCheckError, first_line
 
-IMPORT_LIMIT, SIZE_LIMIT = 120.0, 60.0
-"""Seconds without an answer after which it hangs: while it is imported, and at one size."""
+_SET_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of linux/prctl.h."""
+_LONGEST = 160
+
+
+class ChildError(MueCheckError):
+    """A call in a child process that hung, ended the process, or raised something else than a MueCheckError."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """The other process. It has imported the router."""
+class Child:
+    """A child process that holds an object. After a ChildError other than "raises" it is of no more use."""
 
-    process: "subprocess.Popen[bytes]"
-    errors: IO[bytes]
+    process: SpawnProcess
+    pipe: "Connection[Any, Any]"
+    errors: Path
 
-    def at(self, shapes: Iterable[Shape], limit: float = SIZE_LIMIT) -> None:
-        """Build it and call it at every size; ClaimError where it does not come back."""
-        for shape in shapes:
-            where = f"at d_model={shape.d}, n_experts={shape.experts}, top_k={shape.activated}: it"
-            self.ask(shape, limit, where)
+    def call(self, method: str, *args: object, limit: float, doing: str = "") -> Any:
+        """The result of a method of the object, after at most ``limit`` seconds.
 
-    def ask(self, what: object, limit: float, where: str) -> None:
-        """Send something to do, and wait until it is done."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with suppress(BrokenPipeError):  # it has died, as the answer will tell
-            self.process.stdin.write(pickle.dumps(what))
-            self.process.stdin.flush()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(limit):
-                raise ClaimError(f"{where} hangs: no answer in {limit:g} s")
-        line = self.process.stdout.readline()
-        if not line:
-            raise ClaimError(f"{where} ends its process ({self._death()})")
-        if error := json.loads(line):
-            raise ClaimError(f"{where} raises {error}")
+        A MueCheckError of the method is raised here, anything else as a ChildError: "hangs", "ends its process" or
+        "raises". ``doing`` completes the message, such as " while it is checked".
+        """
+        with suppress(OSError):  # it has died, as the answer will show
+            self.pipe.send((method, args))
+        try:
+            if not self.pipe.poll(limit):
+                raise ChildError(f"hangs{doing}: no answer in {limit:g} s")
+            ok, answer = self.pipe.recv()
+        except (EOFError, OSError):
+            raise ChildError(self._death(doing)) from None
+        if ok:
+            return answer
+        raise answer if isinstance(answer, MueCheckError) else ChildError(f"raises {answer}{doing}")
 
-    def _death(self) -> str:
-        code = self.process.wait()
-        self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().splitlines()
-        last = f": {said[-1][:160]}" if said else ""
-        return (f"signal {-code}" if code < 0 else f"exit code {code}") + last
+    def _death(self, doing: str) -> str:
+        self.process.join()
+        code = self.process.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        lines = self.errors.read_text(errors="replace").strip().splitlines()
+        return f"ends its process ({how}){doing}" + (f": {lines[-1][:_LONGEST]}" if lines else "")
 
 
 @contextmanager
-def apart(text: str, folder: Path, claim: RoutingSpec | None, limit: float = IMPORT_LIMIT) -> Iterator[Trial]:
-    """The router of MODULE:FACTORY or FILE.py:FACTORY, imported in a process that ends with the context. ClaimError."""
-    package = str(Path(__file__).parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mue_check.isolation"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
+def isolated(make: Callable[..., object], *args: object, limit: float, doing: str = "") -> Iterator[Child]:
+    """A child process in which ``make(*args)`` has made an object, until the context ends; errors as in ``Child.call``.
+
+    ``make`` and all values must be picklable. The child ends with this process even if this one is killed.
+    """
+    spawn = get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    with tempfile.NamedTemporaryFile() as errors:
+        process = spawn.Process(target=_serve, args=(theirs, errors.name, os.getpid()))
+        process.start()
+        theirs.close()
+        child = Child(process=process, pipe=ours, errors=Path(errors.name))
         try:
-            trial = Trial(process=process, errors=errors)
-            trial.ask((text, folder, claim, sys.path), limit, "importing it")
-            yield trial
+            child.call("", make, *args, limit=limit, doing=doing)
+            yield child
         finally:
             process.kill()
-            process.wait()
-            for pipe in filter(None, (process.stdin, process.stdout)):
-                # what it was to do next may still be there to be sent
-                with suppress(BrokenPipeError):
-                    pipe.close()
+            process.join()
+            process.close()
+            ours.close()
 
 
-def _main() -> None:
-    """Do what is asked for on standard input, and write one JSON line for each: what was raised past all, or null."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a router prints is no answer
-    name = ""
+def _serve(pipe: "Connection[Any, Any]", errors: str, parent: int) -> None:
+    """Make the object and call its methods, as the parent requests."""
+    with suppress(OSError, AttributeError):  # only Linux can end a child with its parent
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it died before that call
+        os._exit(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), 2)
+    target: object = None
     while True:
         try:
-            asked: Any = pickle.load(sys.stdin.buffer)
+            method, args = pipe.recv()
+            if method:
+                answer = getattr(target, method)(*args)
+            else:
+                make, *args = args
+                target, answer = make(*args), None
+            pipe.send((True, answer))
         except EOFError:
-            os._exit(0)
-        error = None
-        try:
-            name = _do(asked, name)
-        except ClaimError:
-            pass  # the process that asks comes to the same, and tells it
-        except BaseException as raised:
-            error = f"{type(raised).__name__}: {first_line(raised)}"
-        answers.write(json.dumps(error) + "\n")
-
-
-def _do(asked: Any, name: str) -> str:
-    import torch
-
-    from mue_check.models.user_router.load import load_router
-    from mue_check.models.user_router.stacked import LOADED
-
-    torch.set_num_threads(1)
-    if isinstance(asked, Shape):
-        if name:
-            LOADED[name].manner(asked)
-        return name
-    text, folder, claim, sys.path[:] = asked
-    return load_router(text, folder, claim).name
-
-
-if __name__ == "__main__":
-    _main()
+            os._exit(0)  # threads that the code has left behind must not keep it alive
+        except MueCheckError as error:
+            pipe.send((False, error))
+        except BaseException as error:
+            pipe.send((False, f"{type(error).__name__}: {first_line(error)}"))

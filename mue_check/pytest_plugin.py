@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
+from mue_check.questions.case import Case, TargetCase
 from mue_check.suite import cluster, conformance, rerun
-from mue_check.suite.cases import MAKERS, MARKER, Case, TargetCase
+from mue_check.suite.cases import MARKER, fixture_cases
 from mue_check.suite.gpus import give_gpus
 from mue_check.suite.live_results import Teller
 from mue_check.suite.progress import Progress, is_wanted
@@ -21,7 +22,7 @@ from mue_check.suite.schedule import deal
 from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
 
 if TYPE_CHECKING:
-    from mue_check.questions.answer import Answer
+    from mue_check.questions.question import Finding
     from mue_check.questions.study import Study
 
 __all__ = ["Case", "Expect", "TargetCase", "activate"]
@@ -96,10 +97,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         except MueCheckError as error:
             raise pytest.UsageError(str(error)) from None
         metafunc.parametrize(conformance.FIXTURE, checks)
-    for fixture, make in MAKERS.items():
-        if fixture in metafunc.fixturenames:
-            cases = [] if settings is None else make(settings, metafunc.definition.get_closest_marker("axis"))
-            metafunc.parametrize(fixture, cases, ids=[case.label for case in cases])
+    if settings is None:
+        return
+    marker = metafunc.definition.get_closest_marker("axis")
+    for fixture, cases in fixture_cases(metafunc.fixturenames, settings, marker):
+        metafunc.parametrize(fixture, cases, ids=[case.label for case in cases])
 
 
 @pytest.hookimpl(trylast=True)
@@ -138,7 +140,7 @@ def study(settings: Settings, request: pytest.FixtureRequest) -> Study:
     return settings.study(case.corpus, case.rule, request.node.nodeid)
 
 
-Expect = Callable[["Answer[object]"], None]
+Expect = Callable[["Finding"], None]
 
 
 @pytest.fixture
@@ -147,20 +149,20 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
 
     from mue_check.judge.verdict import meets
 
-    def check(answer: Answer[object]) -> None:
+    def check(finding: Finding) -> None:
         for notice in settings.late_notices():
             record_property("notice", notice)
-        comparison, verdict = answer.comparison, answer.verdict
+        comparison, verdict = finding.comparison, finding.verdict
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
         said = "measured" if verdict is None else f"{verdict}{expected}"
-        record_property(comparison.name, f"{said}: {answer.measured}")
+        record_property(comparison.name, f"{said}: {finding.measured}")
         if verdict is None or not comparison.expected or meets(verdict, comparison.expected):
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
         text = "\n".join(
             [
                 f"{verdict} where {comparison.expected} was expected: {comparison.name}",
-                f"measured: {answer.measured}",
+                f"measured: {finding.measured}",
                 f"tolerance: +-{comparison.tolerance:g}",
                 f"rule {comparison.rule}, corpus {comparison.corpus}, tier {comparison.tier}; {models}",
                 f"again: {comparison.command}",
@@ -179,7 +181,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ran = any(terminalreporter.stats.get(key) for key in ("passed", "failed", "xfailed"))
     if settings is None or hasattr(config, "workerinput") or not ran or trains_nothing(config.args):
         return
-    from mue_check.report import summarize, verdict_lines, write_report
+    from mue_check.catalog import summarize, write_report
+    from mue_check.questions.summary import verdict_lines
 
     terminalreporter.section("mue_check")
     if config.get_verbosity() < 0:  # then there was no header

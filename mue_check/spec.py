@@ -1,4 +1,4 @@
-"""What is trained, in the field's own terms: ModelSpec, TrainSpec, and the one-line notation of both.
+"""ModelSpec and TrainSpec, the model and its training in standard terms, and their one-line notation.
 
 Notation of experts: ``<N>e<a>a<G>g<s>s`` = N routed experts, a activated per token, G groups, s shared
 experts; parts that are 1 (groups) or 0 (shared) are left out, e.g. ``128e8a1s`` (arXiv 2605.23893).
@@ -11,15 +11,17 @@ from pathlib import Path
 
 from mue_check.errors import SpecError
 from mue_check.loads import Load, parse_load, read_load, require_target
-from mue_check.routing.variants import BALANCES, get_router
+from mue_check.routing.choice import Mixture
+from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.variants import BALANCES, get_variant
 
 REFERENCE_HEAD_WIDTH = 16
-"""Where attention by 1/d_head and by 1/sqrt(d_head) agree."""
+"""The head width at which attention scaled by 1/d_head and by 1/sqrt(d_head) agree."""
 _NOTATION = re.compile(r"(?P<n>\d+)e(?P<a>\d+)a(?:(?P<g>\d+)g)?(?:(?P<s>\d+)s)?")
 
 
 def require_positive(owner: object, *names: str) -> None:
-    """Refuse fields that are not whole numbers of at least 1."""
+    """Refuse fields that are not integers of at least 1."""
     for name in names:
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -45,19 +47,16 @@ class Dense:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class Experts(Mixture):
     """A mixture: ``total`` routed experts (N), ``activated`` per token (a), each ``hidden`` wide (h).
 
     ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
     experts of the same width see every token. ``activated == total`` is a Dense MoE. ``router`` names the
-    routing variant, ``balance`` what evens its load out. ``load`` is what the load is steered to
-    (``loads.parse_load``): by the selection bias, or by the draw of content_blind; empty is not steered.
+    routing variant, ``balance`` the method that evens out its load. ``load`` is the target load
+    (``loads.parse_load``), reached by the selection bias or by the draw of content_blind; empty for none.
     """
 
-    total: int
-    activated: int
     hidden: int
-    groups: int = 1
     shared: int = 0
     router: str = "sigmoid_norm"
     balance: str = "none"
@@ -75,41 +74,45 @@ class Experts:
         self._require_routable()
 
     def _require_routable(self) -> None:
-        """Router, groups and balance must go together."""
-        kind = get_router(self.router)
-        if kind.most_activated is not None and self.activated > kind.most_activated:
+        """Refuse a router, groups and a balance that do not fit together."""
+        variant, claim = get_variant(self.router), self.claim
+        fixed = variant.fixed_activated
+        if fixed is not None and self.activated > fixed:
+            raise SpecError(f"{self.notation}: router {self.router!r} activates at most {fixed} expert(s) per token")
+        if self.activated < (fixed or 1) or not claim.takes(self.total, self.activated):
             raise SpecError(
-                f"{self.notation}: router {self.router!r} activates at most {kind.most_activated} expert(s) per token"
+                f"{self.notation}: router {self.router!r} claims to activate at least {fixed or 1}, from "
+                f"{claim.group_limit or claim.groups} of {claim.groups} group(s)"
             )
-        if self.activated < kind.least_activated or not kind.takes(self.total, self.activated):
-            raise SpecError(
-                f"{self.notation}: router {self.router!r} claims to activate at least {kind.least_activated}, from "
-                f"{kind.group_limit or kind.own_groups} of {kind.own_groups} group(s)"
-            )
-        if self.groups > 1 and not kind.grouped:
+        if self.groups > 1 and not variant.grouped:
             raise SpecError(
                 f"{self.notation}: router {self.router!r} does not take a/G of each group: leave groups G at 1"
             )
         if self.balance not in BALANCES:
             raise SpecError(f"unknown balance {self.balance!r}: allowed are {', '.join(BALANCES)}")
-        if self.balance != "none" and not kind.scored:
+        if self.balance != "none" and not variant.scored:
             raise SpecError(
                 f"{self.notation}: balance {self.balance!r} has no meaning with router {self.router!r}, "
                 "whose load does not follow scores: use balance none"
             )
         if self.load:
-            if not kind.scored and self.router != "content_blind":
+            if not variant.scored and not variant.by_place:
                 raise SpecError(
                     f"{self.notation}: load {self.load!r} has no meaning with router {self.router!r}, "
                     "whose load does not follow scores"
                 )
-            if self.balance != "selection_bias" and kind.scored:
+            if self.balance != "selection_bias" and variant.scored:
                 raise SpecError(f"{self.notation}: load {self.load!r} is reached by balance=selection_bias: set it")
             require_target(self.target_load, activated=self.activated, groups=self.groups)
 
     @property
+    def claim(self) -> RoutingSpec:
+        """What the router claims in this mixture."""
+        return get_variant(self.router).claim_at(self.total, self.activated, self.groups)
+
+    @property
     def target_load(self) -> Load:
-        """Shares of all assignments that the load is steered to, by expert; empty where it is not."""
+        """Each expert's target share of all assignments; empty without a target load."""
         return parse_load(self.load, experts=self.total, groups=self.groups) if self.load else ()
 
     @classmethod
@@ -129,7 +132,7 @@ class Experts:
 
     @property
     def notation(self) -> str:
-        """The shortest text that ``from_notation`` reads back."""
+        """The shortest text from which ``from_notation`` makes the same experts."""
         groups = f"{self.groups}g" if self.groups != 1 else ""
         shared = f"{self.shared}s" if self.shared else ""
         return f"{self.total}e{self.activated}a{groups}{shared}"
@@ -141,15 +144,14 @@ class Experts:
 
     @property
     def weight_sum(self) -> float | None:
-        """What the active weights of a token sum to where the rule knows what to do with it; None elsewhere."""
-        kind = get_router(self.router)
-        return {"one": 1.0, "groups": float(self.groups * kind.own_groups), "free": None}[kind.weight_sum]
+        """What the rule takes as the sum of a token's active weights: 1, or 1 for each group; None for any other."""
+        claim = self.claim
+        return claim.expected_sum() if claim.weight_sum in ("one", "groups", 1) else None
 
     @property
     def claimed_sum(self) -> float | None:
-        """What every token's active weights sum to by the router's own claim; None where it claims nothing."""
-        kind = get_router(self.router)
-        return None if kind.drops else kind.scale or self.weight_sum
+        """The sum that the router claims for every token; None where it claims none, or where tokens lose experts."""
+        return self.claim.expected_sum() if self.claim.kind == "token_choice" else None
 
     def __str__(self) -> str:
         router = f",router={self.router}" if self.router != "sigmoid_norm" else ""
@@ -181,7 +183,7 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int:
-        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), met or not; embeddings and routers apart."""
+        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), active or not, without embeddings and routers."""
         ffn = self.feed_forward
         width = ffn.hidden if isinstance(ffn, Dense) else (ffn.total + ffn.shared) * ffn.hidden
         return self.depth * (4 * self.width**2 + 3 * self.width * width)
@@ -222,9 +224,9 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What a transfer rule looks at: a model, its tokens per step (B) and its number of steps (T).
+    """The input of a transfer rule: a model, its tokens per step (B) and its number of steps (T).
 
-    Any B and T will do as a pair of numbers: rules use their ratios between two scenarios alone.
+    Rules use only the ratios of B and T between two scenarios.
     """
 
     model: ModelSpec
@@ -261,7 +263,7 @@ _WORDS = ("experts", "router", "balance", "load")
 
 @dataclass(kw_only=True)
 class _Draft:
-    """Numbers by SPEC key, before they are known to describe anything."""
+    """Numbers and words by SPEC key, not yet checked."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
@@ -284,14 +286,14 @@ class _Draft:
 def parse_scenario(text: str, *, default: Scenario | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> Scenario:
     """Read a SPEC: ``key=value`` pairs joined by commas, or the path of a TOML file with the same keys.
 
-    What the text leaves out is taken from ``default`` (a target takes it from its reference). An
-    expert width that is given nowhere is the model's width d, a head width ``head_width``. Raises SpecError.
+    ``default`` supplies the keys that the text leaves out (a target takes them from its reference). Without a
+    default, the expert width is the model's width d, and the head width is ``head_width``. Raises SpecError.
     """
     return _build(_read(text), text, default, head_width)
 
 
 def says_head_width(text: str) -> bool:
-    """Whether a SPEC gives dh. Raises SpecError."""
+    """Whether a SPEC sets the head width, dh. Raises SpecError."""
     return "dh" in _read(text).numbers
 
 
@@ -349,9 +351,9 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
         if isinstance(feed_forward, Dense):
             raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, and its feed-forward is dense")
         router, load = (draft.words.get(key, getattr(feed_forward, key)) for key in ("router", "load"))
-        if load and Path(load).is_file():  # the numbers themselves are what is measured and recorded
+        if load and Path(load).is_file():  # cells record the numbers, not the path
             load = "/".join(f"{share:.6g}" for share in read_load(load, feed_forward.total))
-        steered = "selection_bias" if load and get_router(router).scored else feed_forward.balance
+        steered = "selection_bias" if load and get_variant(router).scored else feed_forward.balance
         feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", steered), load=load)
     model = ModelSpec(
         width=width,

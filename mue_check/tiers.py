@@ -1,8 +1,8 @@
-"""Tiers: how large and how long, so that a suite fits a machine; and the tuned base values of each corpus."""
+"""Tiers: sizes and durations that fit a machine, and the tuned base values of each corpus."""
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mue_check.axes import AXES, Ladder, Question, Regime, Sizes
@@ -14,10 +14,10 @@ from mue_check.spec import TrainSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How a reference of one tier trains on one corpus; ``base`` is only where a search begins.
+    """How a reference of one tier trains on one corpus. ``base`` is only the start of a search.
 
-    Chosen by measured spread of the optimum and curvature: docs/choices.md holds the numbers. Seeds are
-    added to a PASS too, up to the tier's cap, until its interval's half-width is ``half_width`` octaves.
+    Chosen by the measured spread of the optimum and its curvature; docs/choices.md has the numbers. Seeds are added,
+    up to the tier's limit and even to a PASS, until the half-width of the interval is ``half_width`` octaves.
     """
 
     train: TrainSpec
@@ -26,54 +26,53 @@ class Task:
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
 
     def can_sweep(self, knob: Knob) -> bool:
-        """Whether base values were chosen at which this knob has an optimum (docs/choices.md)."""
+        """Whether there are base values at which this knob has an optimum (docs/choices.md)."""
         return knob == "lr" or knob in self.other_bases
 
     def base_for(self, knob: Knob) -> HyperParameters:
-        """The base values around which one of them is swept: where its optimum is sharp."""
+        """The base values around which this knob is swept: where its optimum is sharp."""
         return self.other_bases.get(knob, self.base)
 
     def log2_start(self, knob: Knob) -> float:
-        """Where the search for the reference's optimal value begins: a first guess, which the search corrects."""
+        """log2 of the first guess from which the search for the reference's optimal value begins."""
         return math.log2(getattr(self.base_for(knob), knob))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """Sizes, seeds and tolerance of one run of the suites. ``tolerance`` is in octaves of the swept value."""
+    """Sizes, seeds and tolerance of a run of the suites. ``tolerance`` is in octaves of the swept value."""
 
     name: str
     device: str
     corpora: tuple[str, ...]
     sizes: Sizes
     scale_sizes: Sizes
-    """Of the ladders for activation scales: a few steps are cheap, so they go further."""
+    """Sizes of the ladders for activation scales, which go further because they train only a few steps."""
     tolerance: float
     seeds: int
     max_seeds: int
-    noise_seeds: int
-    """Of gradient noise, and how many are added at a time where gamma is not known well enough."""
-    max_noise_seeds: int
-    sigma0_seeds: int
-    """Of the drifts of the sigma_0 laboratory: a budget is no better than the drifts that it is fitted to."""
+    seed_limit: int | None = None
+    """The most seeds that any question may take; None for no limit."""
     precision: Precision = "fp32"
     tasks: Mapping[tuple[str, Regime], Task]
-    """By corpus name and regime; ``text`` serves the docstrings and every token file."""
+    """By corpus name and regime; ``text`` is for the docstrings and every token file."""
+    axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
+    """The ladders of each axis at given sizes."""
 
     def ladders(self, axis: str, question: Question = "drift") -> tuple[Ladder, ...]:
-        """The ladders of one axis that are there for a question, at its sizes."""
-        if axis not in AXES:
-            raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(AXES)}")
-        ladders = AXES[axis](self.scale_sizes if question == "scales" else self.sizes)
+        """The ladders of one axis that serve a question, at this tier's sizes."""
+        if axis not in self.axes:
+            raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(self.axes)}")
+        ladders = self.axes[axis](self.scale_sizes if question == "scales" else self.sizes)
         return tuple(ladder for ladder in ladders if question in ladder.asks)
 
     def ladder(self, name: str, question: Question = "drift") -> Ladder | None:
-        """The ladder of that name, where this tier has it for that question."""
-        found = (ladder for axis in AXES for ladder in self.ladders(axis, question))
+        """The ladder of that name that serves a question; None where this tier has none."""
+        found = (ladder for axis in self.axes for ladder in self.ladders(axis, question))
         return next((ladder for ladder in found if ladder.name == name), None)
 
     def task(self, corpus: str, regime: Regime = "sharp") -> Task:
-        """How to train on that corpus in that regime."""
+        """The task of a corpus in a regime."""
         return self.tasks.get((corpus, regime), self.tasks["text", regime])
 
 
@@ -125,32 +124,7 @@ _SMOKE_SIZES = Sizes(
     shared=(1,),
     groups=(),
     heldout="d=48,16e2a1s,h=12",
-    noise_loads=("zipf:1",),
-    noise_mixtures=("16e2a,h=16", "16e2a,h=16,router=content_blind"),
 )
-_NOISE_MIXTURES = (
-    "16e2a,h=16",
-    "d=64,16e2a,h=32",
-    "32e4a,h=8",
-    "8e2a,h=16",
-    "16e2a,h=16,router=content_blind",
-    "16e2a,h=16,router=softmax_norm",
-    "16e2a1s,h=16,router=deepseek_v3",
-    "16e2a2g,h=16,router=moge",
-    "16e2a2g,h=16,router=sigmoid_group_norm",
-    "16e2a,h=16,router=sigmoid_mean",
-    "16e1a,h=16,router=switch",
-    "16e2a,h=16,router=expert_choice",
-    *(
-        f"16e{a},h=16,router={router},balance={balance}"
-        for router, a in (("sigmoid_norm", "2a"), ("softmax_norm", "2a"), ("deepseek_v3", "2a1s"), ("switch", "1a"))
-        for balance in ("none", "auxiliary_loss", "selection_bias")
-    ),
-    *(f"16e2a2g,h=16,router={router},balance=none" for router in ("moge", "sigmoid_group_norm")),
-    "16e2a,h=16,router=sigmoid_mean,balance=none",
-)
-"""Two widths and three (N, a) of the rule's own routing, which a second corpus is asked about too; then each variant at
-one size, steered and as its own balancing leaves it."""
 _CPU_SIZES = replace(
     _SMOKE_SIZES,
     widths=(64, 128),
@@ -184,9 +158,6 @@ SMOKE = Tier(
     tolerance=0.5,
     seeds=4,
     max_seeds=8,
-    noise_seeds=4,
-    max_noise_seeds=4,
-    sigma0_seeds=6,
     tasks=_CPU_TASKS,
 )
 CPU = replace(
@@ -202,37 +173,6 @@ CPU = replace(
         heldout=_CPU_SIZES.heldout,
     ),
 )
-LAB = replace(
-    CPU,
-    name="lab",
-    sizes=replace(
-        _CPU_SIZES,
-        loads=("zipf:0.5", "zipf:1", "zipf:1.5", "hot:2:0.6", "hot:4:0.8"),
-        blind_loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
-        scaled_loads=("zipf:1", "zipf:1.5"),
-        heldout_loads=(
-            "zipf:0.25",
-            "zipf:0.75",
-            "zipf:1.25",
-            "hot:1:0.3",
-            "hot:2:0.4",
-            "hot:4:0.6",
-            "hot:8:0.8",
-            "6/1/3/9/2/7/5/4/8/1/2/3/10/4/6/5",
-            "20/1/1/2/1/12/1/3/1/1/16/2/1/1/8/1",
-            "8/8/8/8/4/4/4/4/2/2/2/2/1/1/1/1",
-        ),
-        noise_loads=("zipf:0.5", "zipf:1", "zipf:1.5"),
-        noise_mixtures=_NOISE_MIXTURES,
-        sigma0_batches=(2, 4),
-        sigma0_activated=(2, 4, 8),
-        sigma0_capacities=(32,),
-    ),
-    noise_seeds=8,
-    max_noise_seeds=16,
-    sigma0_seeds=12,
-)
-"""The sigma_0 laboratory in full, `pytest suites/test_sigma0.py --tier lab`: two hours of one core."""
 _GPU_SIZES = Sizes(
     width=128,
     depth=4,
@@ -249,8 +189,6 @@ _GPU_SIZES = Sizes(
     shared=(1, 2),
     groups=(2, 4),
     heldout="d=256,L=8,128e8a1s,h=128",
-    noise_loads=("zipf:1",),
-    noise_mixtures=("16e2a,h=64", "16e2a,h=64,router=content_blind"),
 )
 GPU = Tier(
     name="gpu",
@@ -264,9 +202,6 @@ GPU = Tier(
     tolerance=0.25,
     seeds=4,
     max_seeds=8,
-    noise_seeds=8,
-    max_noise_seeds=8,
-    sigma0_seeds=12,
     tasks=_GPU_TASKS,
 )
 FULL = replace(
@@ -277,18 +212,8 @@ FULL = replace(
     max_seeds=12,
 )
 
-TIERS = {tier.name: tier for tier in (SMOKE, CPU, LAB, GPU, FULL)}
-
 
 def require_device(tier: Tier) -> None:
-    """SpecError where a tier asks for a device that this machine lacks."""
+    """SpecError where a tier needs a device that this machine does not have."""
     if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
         raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")
-
-
-def get_tier(name: str) -> Tier:
-    """The tier of that name; SpecError names the known ones."""
-    try:
-        return TIERS[name]
-    except KeyError:
-        raise SpecError(f"unknown tier {name!r}: allowed are {', '.join(TIERS)}") from None

@@ -1,4 +1,4 @@
-"""Activated experts: values tuned on the dense model hold for a of N experts (Bridges I and II)."""
+"""Activated experts: values tuned on the dense model hold with a of N experts active (Bridges I and II)."""
 
 import pytest
 

@@ -1,9 +1,9 @@
-"""Controls: the suites can tell right from wrong. A verdict that cannot fail is worth nothing."""
+"""Controls: the suites can tell a right rule from a wrong one. A verdict that cannot fail is worth nothing."""
 
 import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
-from mue_check.questions.drift import ask_null_control, ask_positive_control
+from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
 

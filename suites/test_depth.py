@@ -1,4 +1,4 @@
-"""Depth: base values tuned at L blocks hold at 2L and 4L, each branch with its share 1/L (CompleteP, alpha = 1)."""
+"""Depth: base values tuned at L blocks hold at 2L and 4L, with each branch scaled by 1/L (CompleteP, alpha = 1)."""
 
 import pytest
 

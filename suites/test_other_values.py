@@ -1,4 +1,4 @@
-"""Weight decay and init std as the swept value: they carry over as the learning rate does."""
+"""Weight decay and init std as the swept value: they carry over like the learning rate."""
 
 import pytest
 
@@ -11,7 +11,7 @@ KNOBS: tuple[Knob, ...] = ("weight_decay", "init_std")
 
 
 def ask(study: Study, case: TargetCase, knob: Knob, expect: Expect) -> None:
-    """The drift of a value's optimum, on a corpus where it has one."""
+    """The drift of a value's optimum, on a corpus where it has a sharp one."""
     if not study.task(sweep_ladder(case.ladder, knob)).can_sweep(knob):
         pytest.skip(f"no setting is known at which {knob} has a sharp optimum on {study.corpus_name} (docs/choices.md)")
     expect(ask_drift(study, case.ladder, case.target, knob=knob))

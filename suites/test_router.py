@@ -6,6 +6,6 @@ from mue_check.conformance.api import BoundCheck
 
 
 def test_router(router_check: BoundCheck, record_property: Callable[[str, object], None]) -> None:
-    """One law of routing; a failing should is told and does not fail."""
+    """One check of routing. A failed recommendation is reported and does not fail the test."""
     result = router_check()
     record_property(result.check, f"{'warning' if result.warning else result.outcome}: {result.measured}")

@@ -1,4 +1,4 @@
-"""Routing: what the router does with its load and its weights, beside the drifts that --router asks for."""
+"""Routing: the load and the weights of the router, next to the drifts that --router asks for."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_capacity(study: Study, target_case: TargetCase, expect: Expect) -> None
 
 @pytest.mark.axis("heldout", corpora=1)
 def test_heldout(study: Study, target_case: TargetCase, expect: Expect) -> None:
-    """The active weights sum to what the router claims, where the composite is a mixture at all."""
+    """The active weights sum to what the router claims, where the composite target is a mixture."""
     if not isinstance(target_case.target.model.feed_forward, Experts):
         pytest.skip("the composite is dense")
     expect(ask_load(study, target_case.ladder, target_case.target))

@@ -1,4 +1,4 @@
-"""Routing hybrids: groups with global or per-group normalization, and groups beside a shared expert."""
+"""Routing hybrids: groups with global or per-group normalization, and groups with a shared expert."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""Other rules beside the one under test (--beside standard,mup,completep_blind): what people use, measured alike.
+"""Other rules that people use (--beside standard,mup,completep_blind), measured as the rule under test is.
 
-Findings, of which nothing is expected.
+Findings: nothing is expected of them.
 """
 
 from mue_check.pytest_plugin import Expect, TargetCase

@@ -1,22 +1,25 @@
-"""The sigma_0 laboratory: what Bridge II leaves over, how it depends on the load of experts, and what it costs.
+"""The sigma_0 laboratory: how gradient noise depends on the load of experts, and what an uneven load costs.
 
 Laws: content-blind routing gives gamma = 1/2; the shift of sigma_0 under an uneven load is bounded; the drift budget
-holds on loads that it was not fitted to. All else is a finding, which the budget is made from.
+holds for loads to which it was not fitted. Everything else is a finding, from which the budget is made.
 """
 
 import pytest
 
-from mue_check.pytest_plugin import Case, Expect, TargetCase
+from mue_check.pytest_plugin import Expect
+from mue_check.questions.case import Case, TargetCase
 from mue_check.questions.study import Study
 from mue_check.sigma0.calibration import read_calibration
-from mue_check.sigma0.questions import ask_forecast, ask_gamma, ask_shift, ask_sigma0_drift
+from mue_check.sigma0.forecast import ask_forecast
+from mue_check.sigma0.gamma import ask_gamma
+from mue_check.sigma0.shift import ask_shift, ask_sigma0_drift
 
 pytestmark = pytest.mark.axis("sigma0")
 
 
 def test_sampling(study: Study, switched_case: Case, expect: Expect) -> None:
-    """At weights trained under an even load, seen under uneven ones: 1/2 for content-blind routing, or the estimator
-    is wrong. Of learned routing a finding."""
+    """At weights trained under an even load and measured under uneven ones, content-blind routing gives 1/2, or the
+    estimator is wrong. Of learned routing a finding."""
     expect(ask_gamma(study, switched_case.ladder, switched=True))
 
 
@@ -36,9 +39,8 @@ def test_drift(study: Study, load_case: TargetCase, expect: Expect) -> None:
 
 
 def test_forecast(study: Study, heldout_load_case: TargetCase, expect: Expect) -> None:
-    """The drift under a load that no fit has seen lies in the interval that `mue_check budget` foretells."""
-    calibration = read_calibration(None)
-    expect(ask_forecast(study, heldout_load_case.ladder, heldout_load_case.target, calibration))
+    """The drift under a held-out load lies in the interval that `mue_check budget` predicts."""
+    expect(ask_forecast(study, heldout_load_case.ladder, heldout_load_case.target, read_calibration()))
 
 
 def test_causal_probe(study: Study, scaled_load_case: TargetCase, expect: Expect) -> None:

@@ -1,6 +1,6 @@
-"""Values: what the rule prescribes arrives at the optimizer, for every target of every axis.
+"""Values: the values that the rule prescribes arrive at the optimizer, for every target of every axis.
 
-Sees what activations are blind to: weight decay, eps, betas. Seconds.
+Covers what activations cannot show: weight decay, eps, betas. Takes seconds.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Axes: what is changed between a tuned reference and its targets, as ladders at a tier's sizes."""
+"""Axes: what differs between a tuned reference and its targets, as ladders at a tier's sizes."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,8 +16,6 @@ from mue_check.axes.experts import (
 from mue_check.axes.ladder import Ladder, Question, Regime, Rung
 from mue_check.axes.scale import batch_ladders, depth_ladders, duration_ladders, width_ladders
 from mue_check.axes.sizes import Sizes
-from mue_check.errors import SpecError
-from mue_check.sigma0.ladders import sigma0_ladders
 
 AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
     "width": width_ladders,
@@ -32,21 +30,8 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
     "bridges": bridge_ladders,
     "heldout": heldout_ladders,
     "speed": speed_ladders,
-    "sigma0": sigma0_ladders,
 }
-"""The nine axes of the rule; then the bridges that they are made of, the composite target, steps to a loss, and the
-laboratory of what Bridge II leaves over."""
+"""The nine axes of the rule; then the bridges that they consist of, the composite target, and the steps to a loss."""
 
 
-def parse_axes(text: str | None) -> tuple[str, ...]:
-    """The axes named in a comma-separated list; all of them for None. SpecError names the allowed ones."""
-    if text is None:
-        return tuple(AXES)
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in AXES:
-            raise SpecError(f"unknown axis {name!r}: allowed are {', '.join(AXES)}")
-    return names
-
-
-__all__ = ["AXES", "Ladder", "Question", "Regime", "Rung", "Sizes", "heldout_ladder", "parse_axes"]
+__all__ = ["AXES", "Ladder", "Question", "Regime", "Rung", "Sizes", "heldout_ladder"]

@@ -1,4 +1,4 @@
-"""Ladders of the mixture: activated experts, capacity, granularity, shared experts, hybrids, and the bridges."""
+"""Ladders of mixtures: activated experts, capacity, granularity, shared experts, hybrids, and the bridges."""
 
 import hashlib
 from dataclasses import replace
@@ -21,7 +21,7 @@ def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """More experts N, of which the same number is active."""
+    """More experts N with the same number activated."""
     rungs = [
         mixture(sizes, Experts(total=n, activated=2, hidden=sizes.width // 4), size=n)
         for n in (sizes.capacity_base, *sizes.capacities)
@@ -30,8 +30,8 @@ def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Each expert split into g narrower ones: density a/N and active width a h stay. It begins at a = 2, since one
-    normalized weight is constant and its router learns nothing."""
+    """Each expert split into g narrower ones, at constant density a/N and active width a h. It starts at a = 2, since
+    a single normalized weight is constant and its router learns nothing."""
     rungs = [
         mixture(sizes, Experts(total=8 * g, activated=2 * g, hidden=sizes.width // (2 * g)), size=g)
         for g in (1, *sizes.granularities)
@@ -42,18 +42,18 @@ def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def small(
     sizes: Sizes, *, groups: int = 1, shared: int = 0, router: str = "sigmoid_norm", activated: int = 4
 ) -> Experts:
-    """16 experts of a quarter of the width: four of them are as wide as the model."""
+    """16 experts of a quarter of the width, so that four of them are as wide as the model."""
     return Experts(total=16, activated=activated, hidden=sizes.width // 4, groups=groups, shared=shared, router=router)
 
 
 def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Shared experts beside the routed ones."""
+    """Shared experts in addition to the routed ones."""
     rungs = [mixture(sizes, small(sizes, shared=s), size=s + 1) for s in (0, *sizes.shared)]
     return (Ladder.of(rungs, axis="shared_experts"),)
 
 
 def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Group-balanced with global and with per-group normalization, and groups beside a shared expert."""
+    """Groups with global and with per-group normalization, and groups with a shared expert."""
     rungs = [mixture(sizes, small(sizes), size=1)]
     for g in sizes.groups:
         rungs.append(mixture(sizes, small(sizes, groups=g), size=len(rungs) + 1))
@@ -66,9 +66,9 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Bridge I, Bridge II, and their composition against the direct route.
 
-    The chain goes from a dense model of H = 4 d over the Dense MoE 16e16a of the same active width to
-    16e4a; the direct route to 16e4a starts at the dense model of H = d. Both end in the same cells, so the
-    routes agree when the two dense models do.
+    The chain goes from a dense model with H = 4 d through the Dense MoE 16e16a of the same active width to 16e4a. The
+    direct route to 16e4a starts at the dense model with H = d. Both end in the same cells, so the routes agree if the
+    two dense models do.
     """
     wide = Rung(label=f"H{4 * sizes.width}", size=1, model=dense(sizes.width, sizes.depth, hidden=4 * sizes.width))
     narrow = Rung(label=f"H{sizes.width}", size=1, model=dense(sizes.width, sizes.depth))
@@ -82,19 +82,19 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def heldout_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """One composite target: the single sweep before you trust it."""
+    """One composite target that changes everything at once."""
     reference = Scenario(model=dense(sizes.width, sizes.depths[0]))
     return (heldout_ladder(reference, parse_scenario(sizes.heldout, default=reference)),)
 
 
 def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) -> Ladder:
-    """From one scenario to another, whatever they differ in.
+    """From one scenario to any other.
 
-    Where batch or duration differ so do the rates of the first steps, and scales cannot be compared there. A user's
-    ``own`` composite has the hash of its scenario in its label, so that two of them are two.
+    Where batch or duration differ, the rates of the first steps differ too, and scales cannot be compared. A user's
+    ``own`` composite has the hash of its scenario in its label, so that two of them have different names.
     """
     if target == reference:
-        raise SpecError(f"the composite target {target} is the reference itself: give what differs")
+        raise SpecError(f"the composite target {target} is the reference itself: name what differs")
     batch = target.tokens_per_step / reference.tokens_per_step
     steps = target.steps / reference.steps
     label = f"composite-{hashlib.sha256(str(target).encode()).hexdigest()[:6]}" if own else "composite"
@@ -104,9 +104,9 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Dense against mixtures of the same active width and above, and capacity against granularity from one mixture.
+    """Dense models against mixtures of at least the same active width, and capacity against granularity.
 
-    Capacity and granularity both multiply the experts by four at the same active compute.
+    Capacity and granularity start from one mixture, and both multiply its experts by four at the same active compute.
     """
     d = sizes.width
     reference = Rung(label="dense", size=1, model=dense(d, sizes.depth))

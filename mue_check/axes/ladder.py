@@ -1,4 +1,4 @@
-"""Rungs and ladders: the models, batches and durations along which a base value is carried, from one reference."""
+"""Rungs and ladders: the models, batches and durations to which base values transfer from one reference."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,24 +6,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mue_check.errors import SpecError
-from mue_check.routing.variants import Router, get_router
+from mue_check.flops import relative_work
+from mue_check.routing.variants import Variant, get_variant
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 Question = Literal["drift", "scales", "speed", "noise"]
 """What a ladder is for: optima, activation scales, steps to a loss, gradient noise."""
 USUAL: frozenset[Question] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise"]
-"""Which of a tier's tasks: "sharp" has a sharp optimum at little cost, "noise" is dominated by gradient noise (small
-batches), where batch and duration matter at all."""
+"""Which of a tier's tasks. "sharp" has a sharp optimum at little cost; "noise" has small batches and is dominated by
+gradient noise, so that batch and duration matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """One size on an axis. ``size`` is its place on the axis, ``label`` what people call it.
+    """One size on an axis. ``size`` is its place on the axis, ``label`` its name.
 
-    ``batch`` and ``steps`` multiply the task's own. ``residual`` is the drift in octaves that a law which
-    is published as approximate leaves to its optimum; 0 for the exact ones. ``load_scaling`` is the strength,
-    0 to 1, at which each expert's update is scaled with its load: a causal probe.
+    ``batch`` and ``steps`` multiply those of the task. ``residual`` is the drift in octaves that remains under a law
+    published as approximate; 0 for exact laws. ``load_scaling``, from 0 to 1, is the strength of a causal probe that
+    scales each expert's update with its load.
     """
 
     label: str
@@ -40,8 +41,13 @@ class Rung:
         ffn = self.model.feed_forward
         return ffn.load if isinstance(ffn, Experts) else ""
 
+    @property
+    def work(self) -> float:
+        """Roughly how long it trains, in arbitrary units: good enough to order tests."""
+        return relative_work(self.model) * self.batch * self.steps
+
     def train(self, base: TrainSpec) -> TrainSpec:
-        """How this rung trains where the reference trains like ``base``: the warm-up keeps its share."""
+        """How this rung trains if the reference trains like ``base``; the warm-up keeps its share of the steps."""
         return replace(
             base,
             batch=_whole(base.batch * self.batch, f"{self.label}: batch"),
@@ -52,7 +58,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """A reference and its targets, in ascending size. ``axis`` is what ``--axes`` names; one axis may have several."""
+    """A reference and its targets, in ascending size. One axis, as ``--axes`` names it, may have several ladders."""
 
     axis: str
     name: str
@@ -71,7 +77,7 @@ class Ladder:
         regime: Regime = "sharp",
         asks: Iterable[Question] = USUAL,
     ) -> "Ladder":
-        """From ``rungs``, the reference first; named after its axis unless it has a name of its own."""
+        """Make a ladder of ``rungs``, the reference first; it is named after its axis unless ``name`` is given."""
         first, *targets = rungs
         return cls(
             axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, asks=frozenset(asks)
@@ -79,30 +85,29 @@ class Ladder:
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
-        """Reference first."""
+        """All rungs, the reference first."""
         return (self.reference, *self.targets)
 
     @property
     def steered_router(self) -> str | None:
-        """The router of a ladder of one mixture under several target loads; None for any other."""
+        """The router, if this ladder has one mixture under several target loads; else None."""
         mixtures = [e for rung in self.targets if isinstance(e := rung.model.feed_forward, Experts)]
         routers = {e.router for e in mixtures if e.load}
         return routers.pop() if len(routers) == 1 and all(e.load for e in mixtures) else None
 
     def with_routing(self, router: str, balance: str) -> "Ladder | None":
-        """The same ladder with another routing variant in every mixture; None where that would be another question.
+        """The same ladder with another routing variant in every mixture; None where it would answer another question.
 
-        Shared experts that belong to the variant join, and it may activate fewer experts, or a number of its own. A
-        target that it cannot route falls away. A ladder whose reference it cannot route, or that is about the activated
-        experts or promises one active width where the variant breaks that, is left out; so is one that steers a load or
-        has a routing of its own to ask about.
+        The variant may add shared experts, and activate fewer experts or a fixed number. Targets that it cannot route
+        are dropped. The ladder is left out if the variant cannot route its reference, if it is about activated experts
+        or has one active width and the variant changes that, if it steers loads, or if it measures only gradient noise.
         """
         if (router, balance) == ("sigmoid_norm", "none"):
-            return self  # the rule's own, and a hybrid keeps its normalization
+            return self  # the rule's own routing; a hybrid keeps its normalization
         if self.steered_router or self.asks == {"noise"}:
             return None
-        kind = get_router(router)
-        pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, kind, balance))]
+        variant = get_variant(router)
+        pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, variant, balance))]
         if not pairs or pairs[0][0] != self.reference:
             return None
         before = [rung for rung, _ in pairs]
@@ -124,19 +129,19 @@ def _active_widths(rungs: Sequence[Rung]) -> set[int]:
     return {rung.model.feed_forward.active_width for rung in rungs}
 
 
-def _routed(rung: Rung, kind: Router, balance: str) -> Rung | None:
+def _routed(rung: Rung, variant: Variant, balance: str) -> Rung | None:
     old = rung.model.feed_forward
     if not isinstance(old, Experts):
         return rung
-    activated = max(kind.least_activated, min(old.activated, kind.most_activated or old.activated))
-    if not kind.takes(old.total, activated):
+    activated = variant.fixed_activated or old.activated
+    if not variant.claim_at(old.total, activated).takes(old.total, activated):
         return None
     new = replace(
         old,
         activated=activated,
-        groups=old.groups if kind.grouped and activated % old.groups == 0 else 1,
-        shared=max(old.shared, kind.shared),
-        router=kind.name,
+        groups=old.groups if variant.grouped and activated % old.groups == 0 else 1,
+        shared=max(old.shared, variant.shared),
+        router=variant.name,
         balance=balance,
     )
     label = rung.label.replace(old.notation, new.notation).removesuffix("-per-group")

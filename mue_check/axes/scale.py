@@ -8,12 +8,12 @@ from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
 
 def dense(width: int, depth: int, *, hidden: int | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> ModelSpec:
-    """A dense model, of unit expansion (H = d) unless ``hidden`` says otherwise."""
+    """A dense model; its hidden width is d unless ``hidden`` is given."""
     return ModelSpec(width=width, depth=depth, feed_forward=Dense(hidden=hidden or width), head_width=head_width)
 
 
 def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Dense models, mixtures, and models whose heads widen in place of growing in number (activation scales alone)."""
+    """Dense models, mixtures, and models with wider instead of more heads (only for activation scales)."""
     widths = (sizes.width, *sizes.widths)
     dense_rungs = [Rung(label=f"d{d}", size=d, model=dense(d, sizes.depth)) for d in widths]
     mixtures = []
@@ -59,7 +59,7 @@ def duration_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def sigma_shift(k: float) -> float:
     """Octaves of learning rate that would restore sigma_0 after it fell by sqrt(k) (arXiv 2205.10287): log2(k) / 2.
 
-    An approximate law leaves sigma_0 where it fell; the optimum may move towards its old value, and no further.
+    An approximate law does not restore sigma_0. The optimum may move by up to that much.
     """
     return math.log2(k) / 2
 

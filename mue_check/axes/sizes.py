@@ -1,15 +1,15 @@
-"""Sizes: what a tier's ladders are built from."""
+"""Sizes: the numbers from which a tier's ladders are built."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The reference's width d and depth L, and the targets along each axis; an empty tuple leaves an axis out.
+    """The reference's width d and depth L, and the targets along each axis. An empty tuple leaves an axis out.
 
-    ``depths`` begin with their own reference: two blocks are too few for the law of depth (docs/choices.md).
+    ``depths`` start with their own reference, since two blocks are too few for the law of depth (docs/choices.md).
     ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;
-    ``granularities`` split each expert of the coarse mixture into so many; ``groups`` divide its experts.
+    ``granularities`` are the parts into which each expert of the coarse mixture splits; ``groups`` divide its experts.
     """
 
     width: int
@@ -27,16 +27,4 @@ class Sizes:
     shared: tuple[int, ...]
     groups: tuple[int, ...]
     heldout: str
-    """SPEC of the composite target that changes everything at once."""
-    loads: tuple[str, ...] = ()
-    """Target loads of the sigma_0 laboratory beside the uniform one; empty leaves it out."""
-    blind_loads: tuple[str, ...] = ()
-    scaled_loads: tuple[str, ...] = ()
-    """Those of the loads that the causal probe is put to."""
-    heldout_loads: tuple[str, ...] = ()
-    noise_loads: tuple[str, ...] = ()
-    noise_mixtures: tuple[str, ...] = ()
-    """SPECs of the mixtures whose gamma is measured; what they leave out is the dense reference's."""
-    sigma0_batches: tuple[int, ...] = ()
-    sigma0_activated: tuple[int, ...] = ()
-    sigma0_capacities: tuple[int, ...] = ()
+    """SPEC of the composite target, which changes everything at once."""

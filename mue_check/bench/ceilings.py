@@ -9,8 +9,8 @@ import torch
 from mue_check.bench.cases import Case
 from mue_check.bench.results import Ceilings
 from mue_check.bench.timing import clock
-from mue_check.cost.flops import training_flop
 from mue_check.data.markov import VOCAB
+from mue_check.flops import training_flop
 from mue_check.models.parameters import Parameter
 from mue_check.precision import Precision
 from mue_check.spec import Experts

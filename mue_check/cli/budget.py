@@ -1,4 +1,4 @@
-"""``mue_check budget``: what an uneven load of experts does to a tuned learning rate."""
+"""``mue_check budget``: how an uneven load of experts moves a tuned learning rate."""
 
 import json
 import math
@@ -14,19 +14,19 @@ from mue_check.spec import Experts, parse_scenario
 if TYPE_CHECKING:
     from mue_check.judge.interval import Interval
     from mue_check.sigma0.budget import Budget
-    from mue_check.sigma0.calibration import Calibration
+    from mue_check.sigma0.calibration import DriftCalibration
 
 NAMED = 12
-"""Experts that a line names before it only counts them."""
+"""Up to this many experts are named; the others are counted."""
 
 
 def add(commands: "Commands[Parser]") -> None:
     """Declare the command."""
     budget = commands.add_parser(
         "budget",
-        help="foretell what an uneven load of experts does to the tuned learning rate",
-        description="From the load of each expert: how uneven it is, by how much sigma_0 and with it the optimal "
-        "learning rate move against the same model under an even load, and whether to keep the tuned one.",
+        help="predict how an uneven load of experts moves the tuned learning rate",
+        description="From the load of each expert: how uneven it is, how far sigma_0 and with it the optimal learning "
+        "rate move away from the same model under an even load, and whether to keep the tuned learning rate.",
         epilog="example: mue_check budget --load 0.4,0.3,0.2,0.1 --spec 4e1a --batch 4096",
     )
     budget.add_argument(
@@ -43,15 +43,13 @@ def add(commands: "Commands[Parser]") -> None:
     budget.add_argument(
         "--calibration", type=Path, metavar="FILE", help="measured gamma and kappa (default: the packaged ones)"
     )
-    budget.add_argument(
-        "--tolerance", type=float, default=0.5, metavar="OCTAVES", help="drift that does no harm (default: 0.5)"
-    )
+    budget.add_argument("--tolerance", type=float, default=0.5, metavar="OCTAVES", help="harmless drift (default: 0.5)")
     budget.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     budget.set_defaults(run=run)
 
 
 def run(options: Options) -> int:
-    """Read, foretell and print."""
+    """Read the load and the calibration, and print the budget."""
     import numpy as np
 
     from mue_check.sigma0.budget import make_budget
@@ -69,7 +67,7 @@ def run(options: Options) -> int:
 
 
 def parse_experts(text: str) -> Experts:
-    """A bare notation, or the experts of a SPEC; raises SpecError for anything without experts."""
+    """The experts of a bare notation or of a SPEC; SpecError where it has none."""
     if "=" not in text and not text.endswith(".toml"):
         return Experts.from_notation(text, hidden=1)
     model = parse_scenario(text).model
@@ -78,7 +76,7 @@ def parse_experts(text: str) -> Experts:
     return model.feed_forward
 
 
-def _json(budget: "Budget", calibration: "Calibration") -> dict[str, object]:
+def _json(budget: "Budget", calibration: "DriftCalibration") -> dict[str, object]:
     values: dict[str, object] = asdict(budget)
     drift = budget.forecast.drift
     values["learning_rate_factor"] = {name: 2 ** getattr(drift, name) for name in ("mean", "low", "high")}
@@ -87,7 +85,7 @@ def _json(budget: "Budget", calibration: "Calibration") -> dict[str, object]:
     return values
 
 
-def _lines(budget: "Budget", calibration: "Calibration", experts: Experts) -> list[str]:
+def _lines(budget: "Budget", calibration: "DriftCalibration", experts: Experts) -> list[str]:
     routing = budget.routing.replace("_", "-")
     gamma = calibration.gamma[budget.routing]
     lines = [

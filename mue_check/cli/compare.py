@@ -22,9 +22,11 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Judge, write and print."""
-    from mue_check.report import compare_lines, compare_studies, write_comparison
+    from mue_check.catalog import summarize
+    from mue_check.questions.compare import compare_studies
+    from mue_check.questions.compare_files import compare_lines, write_comparison
 
-    sides = compare_studies(options.study)
+    sides = compare_studies(options.study, summarize)
     page = write_comparison(sides, options.out or options.study[0])
     if not options.quiet:
         print("\n".join(compare_lines(sides)))

@@ -70,22 +70,20 @@ def run(options: Options) -> int:
         seeds=options.seeds,
         device=options.device,
         time_limit=options.time_limit,
-        again=_again(options),
+        rerun_flags=_rerun_flags(options),
     )
     speak = not options.quiet and options.json != "-"
     session, results = Session(), list[CheckResult]()
-    for session, values in run_isolated(job):
+    for session, result in run_isolated(job):
         if speak and not results:
             print(
                 f"{options.kind} {options.candidate} on {session.device}",
                 *(f"  {line}" for line in session.head),
                 sep="\n",
             )
-        known = {key: value for key, value in values.items() if key != "page"}
-        (result,), _ = with_expected([CheckResult(**{**known, "cause": tuple(known["cause"])})], expected)
-        results.append(result)
+        results += with_expected([result], expected)[0]
         if speak:
-            print(line_of(result), flush=True)
+            print(line_of(results[-1]), flush=True)
     _, unmatched = with_expected(results, expected)
     # what was not asked has no verdict
     questions: list[Question] = [q for q in QUESTIONS if any(result.question == q for result in results)]
@@ -106,7 +104,7 @@ def run(options: Options) -> int:
     return EXIT_INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts.values() else EXIT_OK
 
 
-def _again(options: Options) -> tuple[str, ...]:
+def _rerun_flags(options: Options) -> tuple[str, ...]:
     """The flags that change what is measured."""
     out: list[str] = []
     for flag, value, usual in (

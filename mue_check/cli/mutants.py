@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
 from mue_check.errors import SpecError
-from mue_check.tiers import TIERS
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -27,7 +26,7 @@ def add(commands: "Commands[Parser]") -> None:
     mutants.add_argument(
         "--sweep", action="store_true", help="the drift of each mutant too: minutes in place of seconds"
     )
-    mutants.add_argument("--tier", default="smoke", help=f"one of {', '.join(TIERS)} (default: smoke)")
+    mutants.add_argument("--tier", default="smoke", help="as for `pytest suites/` (default: smoke)")
     mutants.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     mutants.add_argument(
         "--study", type=Path, default=Path("reports/mutants"), metavar="DIR", help="records (default: reports/mutants)"
@@ -41,6 +40,7 @@ def run(options: Options) -> int:
     """Ask, print each mutant as it is done, and write the table."""
     if options.routing:
         return _routing(options)
+    from mue_check.catalog import get_tier
     from mue_check.mutants import MUTANTS, get_mutant
     from mue_check.mutants.outcome import CHECKS
     from mue_check.mutants.run_rules import run_mutants
@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     from mue_check.records.files import write_atomic
     from mue_check.report.mutation import mutation_words, render_mutation
     from mue_check.rules import get_rule
-    from mue_check.tiers import get_tier, require_device
+    from mue_check.tiers import require_device
 
     if options.workers < 1:
         raise SpecError(f"--workers {options.workers}: must be at least 1")

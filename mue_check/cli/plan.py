@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
-from mue_check.errors import SpecError, StoreError
+from mue_check.errors import SpecError, StoreError, TimingError
 
 if TYPE_CHECKING:
     from mue_check.cost.calibration import Calibration
     from mue_check.cost.format import Shown
     from mue_check.cost.plan import Plan
+    from mue_check.tiers import Tier
 
 PASSED = (
     "tier",
@@ -74,13 +75,13 @@ def run(options: Options) -> int:
         return [options.suites, *(part for name, value in values.items() for part in (f"--{name}", value))]
 
     collected = collect(arguments([]))
-    calibration = _calibration(options, collected.settings.tier.device)
+    calibration = _calibration(options, collected.settings.tier)
     full = price(collected, arguments([]), calibration, options.workers)
     if budget is None:
         _print(options, Shown(full=full, calibration=calibration))
         return EXIT_OK
     if calibration is None:
-        raise SpecError("--budget: this machine has no such device to time; give --calibration FILE of one that has")
+        raise SpecError("--budget: this machine could not be timed; give --calibration FILE of one that could")
 
     def make(changed: list[str]) -> "Plan":
         _note(f"planning with {' '.join(changed)}")
@@ -92,15 +93,20 @@ def run(options: Options) -> int:
     return EXIT_OK if trimmed.fits else EXIT_FAIL
 
 
-def _calibration(options: Options, device: str) -> "Calibration | None":
-    """The one that was given, that was kept, or a new one; None where the device is not here."""
+def _calibration(options: Options, tier: "Tier") -> "Calibration | None":
+    """The one that was given, that was kept, or a new one; None where the device is not here or cannot be timed."""
     from mue_check.cost.calibration import calibration_path, kept_calibration, read_calibration, save_calibration
 
+    device, precision = tier.device, tier.precision
     if options.calibration is not None:
         given = read_calibration(options.calibration)
         if given.machine["kind"] != device:
             kind = given.machine["kind"]
             raise SpecError(f"--calibration {options.calibration}: is of {kind}, and the tier needs {device}")
+        if (timed := given.machine.get("precision", precision)) != precision:
+            raise SpecError(
+                f"--calibration {options.calibration}: is of {timed} products, and the plan is for {precision}"
+            )
         return given
     import torch
 
@@ -108,10 +114,14 @@ def _calibration(options: Options, device: str) -> "Calibration | None":
         return None
     from mue_check.cost.timing import calibrate, machine_of
 
-    machine = machine_of(device)
+    machine = machine_of(device, precision)
     calibration = None if options.calibrate else kept_calibration(machine)
     if calibration is None:
-        calibration = calibrate(device, _progress)
+        try:
+            calibration = calibrate(device, precision, _progress)
+        except TimingError as error:
+            print(f"mue_check plan: no times: {error}", file=sys.stderr)
+            return None
         try:
             save_calibration(calibration, calibration_path(machine))
         except StoreError as error:

@@ -21,7 +21,8 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Judge and draw; exit 1 when something is not as expected."""
-    from mue_check.report import summarize, verdict_lines, write_report
+    from mue_check.catalog import summarize, write_report
+    from mue_check.questions.summary import verdict_lines
 
     summary = summarize(options.study)
     page = write_report(options.study, summary)

@@ -18,7 +18,7 @@ from mue_check.conformance.find_experts import find_experts, shared_parameter, t
 from mue_check.conformance.learned import ExpertForm
 from mue_check.conformance.router_probe import find_router, router_input
 from mue_check.errors import ClaimError, UnreadableError
-from mue_check.routing.claim import Experts
+from mue_check.routing.claim import ExpertLayout
 
 _TOKENS = 96
 _VIEWS = 4
@@ -104,7 +104,7 @@ def _with_function(block: ProbedBlock, x: Tensor) -> ExpertForm:
                 break
         return form
 
-    def functions(declared: Experts | None) -> list[ExpertFunction]:
+    def functions(declared: ExpertLayout | None) -> list[ExpertFunction]:
         return list(possible_functions(module, block.values, block.form.tensors, experts, case.shape.d, declared))
 
     declared = functions(case.claim.experts) if case.claim.experts else []

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from mue_check.conformance.expert_weights import ExpertTensor, Values
 from mue_check.errors import ClaimError
-from mue_check.routing.claim import Experts
+from mue_check.routing.claim import ExpertLayout
 
 Half = Literal["all", "first", "second", "even", "odd"]
 Activation = Callable[[Tensor], Tensor]
@@ -143,7 +143,7 @@ def possible_functions(
     tensors: Sequence[ExpertTensor],
     experts: int,
     width: int,
-    declared: Experts | None,
+    declared: ExpertLayout | None,
 ) -> Iterator[ExpertFunction]:
     """Every function that the shapes of the experts' tensors allow, or that a declaration leaves open."""
     stacks = {t: t.stack(values, experts) for t in tensors}
@@ -188,7 +188,7 @@ def _possible_roles(matrices: Mapping[ExpertTensor, Tensor], width: int) -> Iter
                     yield replace(inner[0], half=gate), replace(inner[0], half=up), down
 
 
-def _declared_roles(tensors: Sequence[ExpertTensor], experts: Experts) -> Iterator[_Roles]:
+def _declared_roles(tensors: Sequence[ExpertTensor], experts: ExpertLayout) -> Iterator[_Roles]:
     by_name = {t.name: t for t in tensors}
     for name in (experts.up, experts.down, experts.gate):
         if name is not None and name not in by_name:

@@ -14,10 +14,11 @@ from torch import Tensor
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.expert_weights import ExpertTensor, Values, expand, keep_experts, random_values
 from mue_check.conformance.router_probe import router_name
-from mue_check.errors import ClaimError
-from mue_check.routing.factory import first_line
+from mue_check.errors import ClaimError, first_line
 
-DECLARE = "declare them: RoutingSpec(experts=Experts(up='experts.up', gate=..., down=..., axes=..., activation=...))"
+DECLARE = (
+    "declare them: RoutingSpec(experts=ExpertLayout(up='experts.up', gate=..., down=..., axes=..., activation=...))"
+)
 _LOUD = 30.0  # enough to change a router's choice
 
 

@@ -20,8 +20,8 @@ from mue_check.conformance.check import Check, CheckOutcome
 from mue_check.conformance.known_bugs import likely_bugs
 from mue_check.conformance.learned import Learned
 from mue_check.conformance.result import TIMED_OUT, CheckResult
-from mue_check.errors import ClaimError, UnreadableError
-from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape, first_line
+from mue_check.errors import ClaimError, UnreadableError, first_line
+from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""

@@ -44,12 +44,18 @@ class Calibration:
         """Predicted seconds of one core, or of the GPU."""
         return math.fsum(getattr(work, name) * price for name, price in self.prices.items())
 
+    @property
+    def overhead(self) -> float:
+        """Seconds of a step of one layer, whatever its size."""
+        return self.prices["steps"] + self.prices["layers"]
+
     def __str__(self) -> str:
         rate = self.prices["flop"]
         speed = f"{1e-9 / rate:.3g} GFLOP/s in products, " if rate else ""
-        step = sum(self.prices[name] for name in ("steps", "layers")) * 1e3
-        return f"{self.machine['device']}: {speed}{step:.3g} ms a step of one layer; {self.stacks} stacks timed, each \
-missed by a factor of {self.error:.2f} when left out"
+        return (
+            f"{self.machine['device']}: {speed}{self.overhead * 1e3:.3g} ms a step of one layer; {self.stacks} stacks "
+            f"timed, each missed by a factor of {self.error:.2f} when left out"
+        )
 
 
 def fit_prices(timings: Sequence[Timing], machine: Mapping[str, str]) -> Calibration:

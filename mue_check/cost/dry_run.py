@@ -11,9 +11,10 @@ import pytest
 from mue_check.cost.simulated import ImaginedStore, ImaginedStudy, Unforeseen, Wanted
 from mue_check.cost.spreads import measured_spreads
 from mue_check.errors import MueCheckError, SpecError, StoreError
-from mue_check.pytest_plugin import Case, settings_of
-from mue_check.questions.answer import Answer
+from mue_check.pytest_plugin import settings_of
+from mue_check.questions.case import Case
 from mue_check.questions.comparison import Comparison
+from mue_check.questions.question import Finding
 from mue_check.suite.settings import Settings
 
 
@@ -77,7 +78,7 @@ class _Asker:
 def _ask(item: pytest.Function, settings: Settings, store: ImaginedStore) -> Asked:
     params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
     case = next((value for value in params.values() if isinstance(value, Case)), None)
-    answers: list[Answer[object]] = []
+    answers: list[Finding] = []
     if case is not None:
         study = ImaginedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
         given = {**params, "study": study, "expect": answers.append}

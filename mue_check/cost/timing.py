@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,19 @@ import mue_check
 from mue_check.cost.calibration import Calibration, Progress, Timing, fit_prices
 from mue_check.cost.work import making_work, product_of, step_work
 from mue_check.data import load_corpus
+from mue_check.errors import TimingError
 from mue_check.execute.machine import device_name
 from mue_check.execute.process import prepare_process
+from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, get_rule
 from mue_check.spec import Scenario, TrainSpec, parse_scenario
 from mue_check.training import Stack
 
 CORPUS = "markov"
+STEADY = 1.5
+"""Slowest over quickest round of a stack, median over stacks, above which the device counts as busy."""
+CLOSE = 2.0
+"""Factor by which a fit may miss a stack that it has seen, median over stacks."""
 WARM_UP, ROUNDS, ROUND_SECONDS = 3, 5, 0.12
 VALUES = 5
 """Learning rates of a seed, as in a sweep."""
@@ -73,29 +80,59 @@ GPU_SAMPLES = (
 )
 
 
-def machine_of(device: str) -> Mapping[str, str]:
-    """What a calibration holds for: the device, torch and the code that is timed."""
+def machine_of(device: str, precision: Precision = "fp32") -> Mapping[str, str]:
+    """What a calibration holds for: the device, the precision of products, torch and the code that is timed."""
     package = Path(mue_check.__file__).parent
     sources = [path for room in TIMED_ROOMS for path in sorted((package / room).glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    return {"kind": device, "device": device_name(device), "torch": torch.__version__, "code": code}
+    return {
+        "kind": device,
+        "precision": precision,
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "code": code,
+    }
 
 
-def calibrate(device: str, progress: Progress = lambda done, of: None) -> Calibration:
-    """Time the samples of a device and fit: on a CPU core-seconds of one thread, on a GPU its seconds."""
+def calibrate(device: str, precision: Precision = "fp32", progress: Progress = lambda done, of: None) -> Calibration:
+    """Time the samples of a device and fit: on a CPU core-seconds of one thread, on a GPU its seconds.
+
+    Raises TimingError where the device is busy or the fit cannot be believed.
+    """
     prepare_process()
     samples = CPU_SAMPLES if device == "cpu" else GPU_SAMPLES
     timings: list[Timing] = []
+    spreads: list[float] = []
     for at, sample in enumerate(samples):
         progress(at, len(samples))
         with contextlib.suppress(torch.OutOfMemoryError):  # the others say enough of a small GPU
-            timings += _time(sample, torch.device(device))
+            found, spread = _time(sample, torch.device(device), precision)
+            timings += found
+            spreads.append(spread)
     progress(len(samples), len(samples))
-    return fit_prices(timings, machine_of(device))
+    if (spread := statistics.median(spreads)) > STEADY:
+        raise TimingError(
+            f"{device} is busy: some rounds of the same steps take {spread:.1f} times as long as others; "
+            "try again when it is idle"
+        )
+    calibration = fit_prices(timings, machine_of(device, precision))
+    require_sound(calibration, timings)
+    return calibration
 
 
-def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
-    """Making a stack, and a step of it: the median over ROUNDS."""
+def require_sound(calibration: Calibration, timings: Sequence[Timing]) -> None:
+    """TimingError where a step costs nothing, or where the prices miss what they were fitted to."""
+    if calibration.overhead <= 0:
+        raise TimingError("no price fits the timings: a step of one layer would take 0 ms; try again on an idle device")
+    missed = [abs(math.log(max(calibration.seconds(t.work), 1e-12) / t.seconds)) for t in timings]
+    if (factor := math.exp(statistics.median(missed))) > CLOSE:
+        raise TimingError(
+            f"no prices fit the timings: they miss by a factor of {factor:.1f}; try again on an idle device"
+        )
+
+
+def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[list[Timing], float]:
+    """Making a stack, and a step of it (the median over ROUNDS); the slowest over the quickest round."""
     model, corpus = parse_scenario(sample.model).model, load_corpus(CORPUS)
     train = TrainSpec(steps=1000, batch=sample.batch, context=sample.context)
     scenario = Scenario.of(model, train)
@@ -112,6 +149,7 @@ def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
             lrs=[2.0**-8] * sample.runs,
             seeds=seeds,
             device=device,
+            precision=precision,
         )
 
     make()
@@ -120,7 +158,7 @@ def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
     made = _now(device) - began
     product = product_of(model, train.tokens_per_step, device.type)
     work = step_work(model, train, vocab=corpus.vocab, runs=sample.runs, product=product)
-    yield Timing(label=f"making {sample}", work=making_work(work, seeds=len(set(seeds))), seconds=made)
+    making = Timing(label=f"making {sample}", work=making_work(work, seeds=len(set(seeds))), seconds=made)
     stack.advance(WARM_UP)
     began = _now(device)
     stack.advance(1)
@@ -130,7 +168,7 @@ def _time(sample: Sample, device: torch.device) -> Iterator[Timing]:
         began = _now(device)
         stack.advance(steps)
         rounds.append((_now(device) - began) / steps)
-    yield Timing(label=str(sample), work=work, seconds=statistics.median(rounds))
+    return [making, Timing(label=str(sample), work=work, seconds=statistics.median(rounds))], max(rounds) / min(rounds)
 
 
 def _now(device: torch.device) -> float:

@@ -7,16 +7,16 @@ from typing import Literal
 
 import torch
 
-from mue_check.cost.flops import activation_numbers, parameter_numbers, training_flop
 from mue_check.data import Corpus, load_corpus
 from mue_check.data.corpus import HELDOUT_WINDOWS
+from mue_check.flops import activation_numbers, parameter_numbers, training_flop
 from mue_check.measure.coordinates import PROBE_SEQUENCES
 from mue_check.measure.gradient_noise import TOKENS
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
-from mue_check.models.choice import Routing
 from mue_check.models.experts import all_experts, choose_product
 from mue_check.models.load_steering import ROUNDS
 from mue_check.records import Cell
+from mue_check.routing.choice import TokenChoice
 from mue_check.spec import Dense, Experts, ModelSpec, TrainSpec
 from mue_check.training.noise import CLONES
 
@@ -77,7 +77,7 @@ def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
         return "all" if ffn.total < 2 * ffn.activated else "blocks"
     x, up = torch.empty(1, 1, model.width, device=device), torch.empty(1, 1, ffn.total, ffn.hidden, device=device)
     chosen = torch.empty(1, tokens, ffn.activated, device=device)
-    product = choose_product(x, up, Routing(chosen, chosen.long()))
+    product = choose_product(x, up, TokenChoice(chosen, chosen.long()))
     return "all" if product is all_experts else "blocks" if product is blocked_experts else "active"
 
 

@@ -8,7 +8,7 @@ from mue_check.data import load_corpus
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
 from mue_check.measure import MEASUREMENTS, OF_ONE_RUN
-from mue_check.measure.stacking import forget_stacks
+from mue_check.measure.stacking import forget_stacks, is_kept
 from mue_check.records import Cell, Columns
 from mue_check.training.out_of_memory import is_out_of_memory
 
@@ -73,7 +73,7 @@ def _stack_by_stack(cell: Cell) -> list[Columns]:
 
 def _fits(cell: Cell) -> bool:
     """Whether the memory plan has room for all runs; captured stacks of other shapes give way to them."""
-    if cell.device == "cpu" or cell.runs <= runs_of_a_stack(cell):
+    if cell.device == "cpu" or is_kept(cell) or cell.runs <= runs_of_a_stack(cell):
         return True
     forget_stacks()
     return cell.runs <= runs_of_a_stack(cell)

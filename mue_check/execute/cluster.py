@@ -20,9 +20,9 @@ from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
 from mue_check.listener import require_listener
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.models.user_router.loaded import loaded_router
 from mue_check.records import Cell
-from mue_check.routing.variants import is_users
+from mue_check.routing.variants import USER_ROUTERS, is_users
 from mue_check.spec import Experts
 from mue_check.training.out_of_memory import is_out_of_memory
 
@@ -85,7 +85,7 @@ class Cluster:
                     lost = f"the cluster lost {batch[0]}, begun again up to {RETRIES} times"
                     raise ClusterError(f"{lost}: {_first_line(error)}") from None
                 for kind, words in notices.items():
-                    LOADED[_router(batch[0])].notices.setdefault(kind, words)
+                    loaded_router(_router(batch[0])).notices.setdefault(kind, words)
                 yield batch, measured
         finally:
             for task in waiting:
@@ -105,10 +105,10 @@ class Cluster:
 def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
     """On a node: the numbers of a batch, and what people must know of their router."""
     give_corpus(batch[0].corpus, corpus)
-    if parcel is not None and parcel.name not in LOADED:
+    if parcel is not None and parcel.name not in USER_ROUTERS:
         unpack(parcel)
     measured = measure(batch)
-    return measured, LOADED[parcel.name].notices if parcel is not None else {}
+    return measured, loaded_router(parcel.name).notices if parcel is not None else {}
 
 
 # under another name than the function, which is then known on a node by its own instead of travelling itself

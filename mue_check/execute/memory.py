@@ -15,6 +15,8 @@ MARGIN = 0.8
 """Of a GPU's free memory: captured graphs, probes and evaluation take the rest."""
 ELSEWHERE = 64
 """Runs of a stack in a plan for a GPU that is not here."""
+DEFAULT_POOL = (0, 0)
+"""The ``segment_pool_id`` of memory that any tensor may use (torch.cuda.memory_snapshot)."""
 
 _BYTES: dict[str, int] = {}
 
@@ -29,9 +31,17 @@ def runs_of_a_stack(cell: Cell) -> int:
 
 
 def free_bytes() -> int:
-    """What this process could still take of the current GPU."""
+    """What this process could still take of the current GPU.
+
+    The unused parts of captured graphs' memory pools do not count: only their own graphs can use them.
+    """
     free, _ = torch.cuda.mem_get_info()
-    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    unused = sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if segment["device"] == torch.cuda.current_device() and tuple(segment["segment_pool_id"]) == DEFAULT_POOL
+    )
+    return free + unused
 
 
 def bytes_of_a_run(cell: Cell) -> int:

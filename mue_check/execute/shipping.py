@@ -6,9 +6,11 @@ from pathlib import Path
 
 import mue_check
 from mue_check.errors import ClaimError, ClusterError
-from mue_check.models.user_router.load import load_router, own_files
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.models.user_router.load import load_router
+from mue_check.models.user_router.loaded import loaded_router
+from mue_check.models.user_router.sources import own_files
 from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.variants import USER_ROUTERS
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 
@@ -30,18 +32,19 @@ def ship_sources(folder: Path) -> dict[str, Parcel]:
     """
     shutil.copytree(Path(mue_check.__file__).parent, folder / "mue_check", ignore=_LEFT_OUT)
     parcels = {}
-    for name, foreign in LOADED.items():
-        if not foreign.named:
+    for name in USER_ROUTERS:
+        router = loaded_router(name)
+        if not router.named:
             continue
-        where = foreign.named
+        where = router.named
         try:
-            for file, module in own_files(foreign.candidate.factory, where).items():
+            for file, module in own_files(router.candidate.factory, where).items():
                 _copy(file, module, folder)
         except OSError as error:
-            raise ClusterError(f"router {foreign.candidate.name}: its sources cannot be copied: {error}") from None
-        attribute = foreign.candidate.name.rpartition(":")[2]
+            raise ClusterError(f"router {router.candidate.name}: its sources cannot be copied: {error}") from None
+        attribute = router.candidate.name.rpartition(":")[2]
         text = f"{Path(where).name if where.endswith('.py') else where}:{attribute}"
-        parcels[name] = Parcel(name=name, text=text, claim=foreign.candidate.claim)
+        parcels[name] = Parcel(name=name, text=text, claim=router.candidate.claim)
     return parcels
 
 

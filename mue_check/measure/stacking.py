@@ -1,6 +1,7 @@
 """The runs of a cell: its swept values crossed with its seeds, as one stack."""
 
 import gc
+from typing import TypedDict
 
 import torch
 
@@ -22,33 +23,36 @@ def stack_of(cell: Cell, corpus: Corpus) -> tuple[Stack, list[float], list[int]]
     """
     values, seeds = _runs(cell)
     shape = (cell.shape, cell.runs)
-    if cell.device != "cpu" and shape not in _captured and len(_captured) >= KEPT:
+    if kept := _captured.get(shape):
+        return kept.restart(**_settings(cell)), values, seeds
+    while len(_captured) >= KEPT:
         _captured.pop(next(iter(_captured)))
     stack = new_stack(cell, corpus)
     # a user's module may keep more than its tensors
     if cell.device != "cpu" and stack.model.router is None:
-        stack = _captured.setdefault(shape, stack).take(stack)
+        _captured[shape] = stack
     return stack, values, seeds
 
 
 def new_stack(cell: Cell, corpus: Corpus) -> Stack:
     """The same in memory of its own."""
-    values, seeds = _runs(cell)
     return Stack(
         cell.model,
         cell.prescription,
         cell.base,
         cell.train,
         corpus,
-        lrs=values if cell.knob == "lr" else [cell.base.lr] * len(seeds),
-        weight_decays=values if cell.knob == "weight_decay" else None,
-        init_stds=values if cell.knob == "init_std" else None,
-        seeds=seeds,
         device=torch.device(cell.device),
         optimizer=FLAWS[cell.flaw],
         load_scaling=cell.load_scaling,
         precision=cell.precision,
+        **_settings(cell),
     )
+
+
+def is_kept(cell: Cell) -> bool:
+    """Whether a captured stack waits for this cell, so that it needs no new memory."""
+    return (cell.shape, cell.runs) in _captured
 
 
 def forget_stacks() -> None:
@@ -56,6 +60,24 @@ def forget_stacks() -> None:
     _captured.clear()
     gc.collect()
     torch.cuda.empty_cache()
+
+
+class _Settings(TypedDict):
+    lrs: list[float]
+    seeds: list[int]
+    weight_decays: list[float] | None
+    init_stds: list[float] | None
+
+
+def _settings(cell: Cell) -> _Settings:
+    """Seed and base values of each run."""
+    values, seeds = _runs(cell)
+    return {
+        "lrs": values if cell.knob == "lr" else [cell.base.lr] * len(seeds),
+        "seeds": seeds,
+        "weight_decays": values if cell.knob == "weight_decay" else None,
+        "init_stds": values if cell.knob == "init_std" else None,
+    }
 
 
 def _runs(cell: Cell) -> tuple[list[float], list[int]]:

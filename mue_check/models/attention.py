@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mue_check.models.pointwise import apply
 
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Without cuDNN, which torch prefers for bfloat16 on Hopper: it makes a plan for every shape, which is untested in a
+graph capture."""
 SHORT = 64
 """Context up to which whole matrices of scores are quicker on a CPU than the fused kernel (docs/engine.md)."""
 
@@ -18,7 +22,8 @@ def causal_attention(qkv: Tensor, scale: float) -> Tensor:
     sequences, context = qkv.shape[:2]
     if qkv.is_cuda or qkv.dtype is torch.bfloat16 or context > SHORT:
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        with sdpa_kernel(KERNELS):
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         return mixed.transpose(1, 2).reshape(sequences, context, -1)
     return apply(_Causal, qkv, scale)
 

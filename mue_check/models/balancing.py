@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mue_check.models.choice import AnyRouting, assignments, combine
-from mue_check.models.routing import probabilities
+from mue_check.routing.choice import Choice, assignments, combine
+from mue_check.routing.variants import probabilities
 
 AUXILIARY_COEFFICIENT = 0.01
 """Switch Transformer, arXiv 2101.03961, section 2.2."""
@@ -23,7 +23,7 @@ class LayerRouting:
     """
 
     logits_RME: Tensor | None
-    routing: AnyRouting
+    routing: Choice
     sizes: tuple[int, int] | None = None
     auxiliary_R: Tensor | None = None
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mue_check.models.choice import Routing
 from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
 from mue_check.models.pointwise import apply
+from mue_check.routing.choice import TokenChoice
 
 SMALLEST = 8
 """Rows of a block: below that a product is no quicker."""
@@ -33,7 +33,9 @@ class Blocks:
     row_NK: Tensor
 
 
-def blocked_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
+def blocked_experts(
+    x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: TokenChoice
+) -> Tensor:
     """Only the routed tokens, one batched product over all blocks: [R, M, D]. Dropless."""
     width = x_RMD.shape[2]
     blocks = make_blocks(routing.indices, up_RDEF.shape[2])

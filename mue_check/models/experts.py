@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mue_check.models.blocked_experts import blocked_experts
-from mue_check.models.choice import AnyRouting, DenseRouting, ExpertChoice, Routing, combine
 from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
+from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine
 
 
-def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
+def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
     """Every expert on every token, weights 0 where a token is not routed: [R, M, D]. Exact, and quickest when small."""
     runs, tokens, _ = x_RMD.shape
     total, width = up_RDEF.shape[2:]
@@ -25,7 +25,9 @@ def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Te
     return torch.bmm(h.flatten(2), down_REFD.flatten(1, 2))
 
 
-def grouped_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Routing) -> Tensor:
+def grouped_experts(
+    x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: TokenChoice
+) -> Tensor:
     """Only the routed tokens, sorted by expert, torch's grouped product over R*E groups: [R, M, D]. Dropless."""
     runs, _, width = x_RMD.shape
     total, active = up_RDEF.shape[2], routing.indices.shape[-1]
@@ -63,24 +65,24 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
     return torch.zeros_like(x_RMD).index_put((run, routing.indices), out_RECD, accumulate=True)
 
 
-def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: AnyRouting) -> Tensor:
+def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
     """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quickest for the shape."""
     if routing.weights.dtype is not x_RMD.dtype:
         routing = replace(routing, weights=routing.weights.to(x_RMD.dtype))
     if isinstance(routing, ExpertChoice):
         return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    if isinstance(routing, DenseRouting):
+    if isinstance(routing, DenseChoice):
         return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
     return choose_product(x_RMD, up_RDEF, routing)(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
 
 
-Product = Callable[[Tensor, Tensor, Tensor, Tensor, Routing], Tensor]
+Product = Callable[[Tensor, Tensor, Tensor, Tensor, TokenChoice], Tensor]
 FEW_NUMBERS, FEW_ROWS = 2**15, 16
 """On a CPU: hidden numbers of a run up to which nothing beats one plain product; tokens of an expert up to which blocks
 beat torch's grouped product, which takes its experts one by one there (bench/expert_product.py)."""
 
 
-def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: Routing) -> Product:
+def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Product:
     """By shape and device, as measured in bench/expert_product.py; on CUDA as it would follow from there."""
     tokens, active = routing.indices.shape[1:]
     total, hidden = up_RDEF.shape[2:]

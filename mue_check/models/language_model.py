@@ -15,18 +15,18 @@ from torch import Tensor
 
 from mue_check.models.attention import causal_attention
 from mue_check.models.balancing import LayerRouting
-from mue_check.models.choice import AnyRouting, scaled_weights
-from mue_check.models.content_blind import place_keys
 from mue_check.models.experts import expert_product
 from mue_check.models.load_steering import LoadSteering
 from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.pointwise import rms_norm
-from mue_check.models.routing import route
-from mue_check.models.user_router.stacked import ForeignRouter
-from mue_check.routing.variants import get_router, is_users
+from mue_check.models.user_router.stacked import StackedUserRouter
+from mue_check.routing.choice import Choice, scaled_weights
+from mue_check.routing.content_blind import expected_draws, place_keys
+from mue_check.routing.variants import get_variant, is_users, route
 from mue_check.rules import Prescription, Role
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
+EXPECTED_DRAWS = "expected_draws"
 Tap = Callable[[str, Tensor], None]
 """Called with a coordinate's name and its activation [R, M, ...]."""
 
@@ -51,9 +51,9 @@ class LanguageModel:
     def __init__(self, spec: ModelSpec, prescription: Prescription, *, vocab: int, context: int) -> None:
         self.spec, self.vocab, self.context = spec, vocab, context
         self.experts = spec.feed_forward if isinstance(spec.feed_forward, Experts) else None
-        self.router: ForeignRouter | None = None
+        self.router: StackedUserRouter | None = None
         if self.experts and is_users(self.experts.router):
-            self.router = ForeignRouter(self.experts, width=spec.width, depth=spec.depth)
+            self.router = StackedUserRouter(self.experts, width=spec.width, depth=spec.depth)
         self.parameters = tuple(_declare(spec, vocab, context, self.router))
 
         def multiplier(role: Role) -> float:
@@ -78,7 +78,7 @@ class LanguageModel:
     def with_load(self, load: str) -> "LanguageModel":
         """The same model steered to another load: the same parameters fit both."""
         assert self.experts is not None
-        scored = get_router(self.experts.router).scored
+        scored = get_variant(self.experts.router).scored
         experts = replace(self.experts, load=load, balance="selection_bias" if scored else self.experts.balance)
         other = copy(self)
         other.spec, other.experts = replace(self.spec, feed_forward=experts), experts
@@ -89,6 +89,12 @@ class LanguageModel:
         if self.experts is None or not self.experts.load or self.experts.router == "content_blind":
             return None
         return LoadSteering(self.experts, depth=self.spec.depth, runs=runs, device=device)
+
+    def tables(self, device: torch.device) -> dict[str, Tensor]:
+        """Constants that a forward pass reads, by name: equal for all runs."""
+        blind = self.experts is not None and self.experts.router == "content_blind"
+        expected_E = expected_draws(self.experts, device) if self.experts and blind else None
+        return {} if expected_E is None else {EXPECTED_DRAWS: expected_E}
 
     def logits(
         self,
@@ -184,9 +190,11 @@ class LanguageModel:
         tap(name + "_logits", logits_RME)
         if steering is not None:
             bias_RE = steering.solve(layer, logits_RME)
-        return LayerRouting(logits_RME, route(logits_RME, experts, bias_RE=bias_RE, place_RM=place_RM, layer=layer))
+        expected_E = p.get(EXPECTED_DRAWS)
+        routing = route(logits_RME, experts, bias_RE=bias_RE, place_RM=place_RM, layer=layer, expected_E=expected_E)
+        return LayerRouting(logits_RME, routing)
 
-    def _mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, routing: AnyRouting) -> Tensor:
+    def _mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, routing: Choice) -> Tensor:
         up, gate, down = (p[prefix + name] for name in ("expert_up", "expert_gate", "expert_down"))
         # A R on the weights [R, M, K]: the routed sum is D / K times as large
         out = expert_product(y_RMD, up, gate, down, scaled_weights(routing, self._ffn_multiplier))
@@ -200,7 +208,7 @@ def _swiglu(x: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor) -> Te
     return torch.bmm(F.silu(torch.bmm(x, gate_RDF)) * torch.bmm(x, up_RDF), down_RFD)
 
 
-def _declare(spec: ModelSpec, vocab: int, context: int, router: ForeignRouter | None) -> Iterator[Parameter]:
+def _declare(spec: ModelSpec, vocab: int, context: int, router: StackedUserRouter | None) -> Iterator[Parameter]:
     d = spec.width
 
     def matrix(name: str, role: Role, *shape: int) -> Parameter:

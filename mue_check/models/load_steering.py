@@ -8,8 +8,8 @@ rounds are many and look at the batch that they route. The bias never enters the
 import torch
 from torch import Tensor
 
-from mue_check.models.choice import assignments
-from mue_check.models.routing import route, scores
+from mue_check.routing.choice import assignments
+from mue_check.routing.variants import route, scores
 from mue_check.spec import Experts
 
 ROUNDS, FIRST_STEP, SHRINK = 20, 0.5, 0.75

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mue_check.rules import Role
 
+CPU = torch.device("cpu")
 Parameters = Mapping[str, Tensor]
 """Name -> [R, *shape]."""
 
@@ -30,14 +32,24 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def initial_value(parameter: Parameter, std: float, seeds: Sequence[int]) -> Tensor:
-    """[R, *shape] float32 on CPU: normal with ``std``, run r drawn from seeds[r] and the parameter's name alone."""
+def initial_value(parameter: Parameter, std: float, seeds: Sequence[int], device: torch.device = CPU) -> Tensor:
+    """[R, *shape] float32: normal with ``std``, run r drawn from seeds[r] and the parameter's name alone.
+
+    The CPU draws each seed once, on any device the same numbers; the device copies them to the runs.
+    """
     if parameter.constant is not None:
-        value = torch.tensor(parameter.constant)
+        value = torch.tensor(parameter.constant, device=device)
         value = value.view(parameter.shape) if value.dim() else value
-        return value.expand(len(seeds), *parameter.shape).clone()
-    drawn = {
-        seed: torch.randn(parameter.shape, generator=torch.Generator().manual_seed(stable_seed(seed, parameter.name)))
-        for seed in set(seeds)
-    }
-    return torch.stack([drawn[seed] for seed in seeds]) * std
+        return value.expand(len(seeds), *parameter.shape)
+
+    def draw(seed: int) -> Tensor:
+        return torch.randn(parameter.shape, generator=torch.Generator().manual_seed(stable_seed(seed, parameter.name)))
+
+    distinct = list(dict.fromkeys(seeds))
+    if device.type == "cpu":  # other processes keep the other cores busy
+        drawn_S = [draw(seed) for seed in distinct]
+    else:
+        with ThreadPoolExecutor() as threads:
+            drawn_S = list(threads.map(draw, distinct))
+    run_R = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+    return (torch.stack(drawn_S).to(device) * std).index_select(0, run_R)

@@ -26,7 +26,7 @@ def run_mutant(study: Study, mutant: Mutant, checks: Collection[AnyCheck] = CHEC
         raise SpecError(f"tier {study.tier.name} has no ladder {mutant.ladder!r} for mutant {mutant.name!r}")
     outcomes, named = [], not mutant.law
     if scales and "scales" in checks:
-        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw).result
+        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw).results
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         naming = [result for result in failed if result.law.name == mutant.law]
         named = named or bool(naming)
@@ -36,8 +36,8 @@ def run_mutant(study: Study, mutant: Mutant, checks: Collection[AnyCheck] = CHEC
         audit = audit_rung(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
         outcomes.append(Outcome(check="audit", verdict=audit.verdict, says=str(audit)))
     if drift and "drift" in checks:
-        answer = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
-        outcomes.append(Outcome(check="drift", verdict=answer.result.verdict, says=answer.measured))
+        found = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
+        outcomes.append(Outcome(check="drift", verdict=found.verdict, says=found.measured))
     return MutantResult(
         name=mutant.name,
         summary=mutant.summary,

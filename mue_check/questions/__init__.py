@@ -1,4 +1,4 @@
-"""Questions and their answers: which cells a question needs next, and what the judge says of them.
+"""Kinds of question, one file each: the cells they need, how they are judged, their tables and figures.
 
-The one room that both measures and judges; suites ask here, and reports judge again from what it leaves.
+Both measures and judges. Suites ask here; reports judge the same comparisons again from the records.
 """

@@ -1,11 +1,11 @@
-"""An arm: one model under one prescription on one corpus, and the cells that its loss-vs-LR curve is made of."""
+"""An arm: one model under one prescription on one corpus, and the cells that measure it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mue_check.data import load_corpus
 from mue_check.precision import Precision
-from mue_check.records import Cell
+from mue_check.records import Cell, Store
 from mue_check.rules import HyperParameters, Knob, Prescription
 from mue_check.spec import ModelSpec, TrainSpec
 
@@ -14,7 +14,8 @@ from mue_check.spec import ModelSpec, TrainSpec
 class Arm:
     """What is swept, and over which ``knob``. Replicate i trains with seed ``first_seed`` + i; arms pair by replicate.
 
-    ``flaw`` names a mistake made on purpose, ``load_scaling`` is the strength of the causal probe (``records.Cell``).
+    ``flaw`` names a mistake made on purpose. ``load_scaling`` is the strength at which each expert's update is scaled
+    with its load (``records.Cell``).
     """
 
     model: ModelSpec
@@ -56,3 +57,10 @@ class Arm:
             device=self.device,
             precision=self.precision,
         )
+
+
+def measure(cells: Sequence[Cell], store: Store) -> None:
+    """Train and store the cells that the store lacks."""
+    from mue_check.execute import ensure  # imports torch, which a report does without
+
+    ensure(cells, store)

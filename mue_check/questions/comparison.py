@@ -1,20 +1,24 @@
-"""What was asked of the records: kept beside them, so that a report can judge again without training."""
+"""A comparison: one question put to the records, stored with them so that a report judges it without training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+
+import pandas as pd
 
 from mue_check.errors import StoreError
+from mue_check.records import Store
 from mue_check.records.files import read_json, write_json
 
 SCHEMA = 2
-Kind = Literal["drift", "coordinates", "early_curve", "speedup", "routing", "gamma", "sigma0", "forecast"]
+DEFAULT_ROUTER = "sigmoid_norm"
+"""The rule's own router, which the names of questions and the headings of reports leave out."""
+_KNOBS = ("lr", "weight_decay", "init_std")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One arm as the report needs it: what it is, and which cells its numbers are in."""
+    """One arm as the report needs it: its model, and the cells that hold its numbers."""
 
     label: str
     size: int
@@ -25,16 +29,15 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One question put to the records. ``expected`` is the verdict of a right implementation.
+    """One question. ``kind`` says which kind of question judges it, and how many sides it has; the first is the
+    reference.
 
-    The first side is the reference. A drift, an early curve and a speed-up have two sides, coordinates one per
-    rung, routing one in all, with the ``weight_sum`` that its router claims; gamma one per load, and a shift of
-    sigma_0 two; a forecast those of its drift. Nothing is expected of a finding (empty
-    text): a speed-up, a router without a claim, another rule beside the one under test.
-    ``axis`` is "control" for a control. ``residual`` is what an approximate law leaves, in octaves.
+    ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
+    without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
+    drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to.
     """
 
-    kind: Kind
+    kind: str
     name: str
     axis: str
     ladder: str
@@ -52,17 +55,17 @@ class Comparison:
 
     @property
     def residual_edge(self) -> float:
-        """Where the stretch that an approximate law leaves begins, beyond the tolerance on its side."""
+        """The edge of the tolerance from which the residual of an approximate law extends."""
         return self.tolerance if self.residual > 0 else -self.tolerance
 
     @property
     def is_control(self) -> bool:
-        """A control asks whether the suite itself can tell right from wrong."""
+        """Whether the right answer is known, so that the question tests the suite itself."""
         return self.axis == "control"
 
 
 def save_comparison(root: Path, comparison: Comparison) -> None:
-    """Write it into the study; the same question overwrites itself."""
+    """Write it into the study; the same question overwrites its earlier file."""
     write_json(root / "comparisons" / f"{comparison.name}.json", {"schema": SCHEMA, **asdict(comparison)})
 
 
@@ -73,6 +76,26 @@ def load_comparisons(root: Path) -> list[Comparison]:
     if not found:
         raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
     return found
+
+
+def side_table(store: Store, side: Side) -> pd.DataFrame:
+    """All rows of a side's cells, in one table."""
+    return pd.concat([store.rows(key) for key in side.cells], ignore_index=True)
+
+
+def place(
+    comparison: Comparison, axes: Sequence[str]
+) -> tuple[bool, int, str, int, bool, str, str, int, str, str, str]:
+    """Sort key of a report: controls last, axes in their own order, sizes ascending, then rule by rule.
+
+    Sorting by file name would put d128 before d64.
+    """
+    c = comparison
+    axis = axes.index(c.axis) if c.axis in axes else len(axes)
+    knob = _KNOBS.index(c.knob) if c.knob in _KNOBS else len(_KNOBS)
+    size, label = (c.sides[-1].size, c.sides[-1].label) if c.sides else (0, "")
+    where = (c.is_control, axis, c.ladder, knob, c.router != DEFAULT_ROUTER, c.router, c.corpus)
+    return *where, size, label, c.rule, c.name
 
 
 def _read(path: Path) -> Comparison:
@@ -90,4 +113,4 @@ def _read(path: Path) -> Comparison:
             **values,  # type: ignore[arg-type]  # checked by the dataclass' own field names
         )
     except (TypeError, KeyError) as error:
-        raise StoreError(f"{str(path)!r} is no comparison ({error}): remove it and run again") from None
+        raise StoreError(f"{str(path)!r} is not a comparison ({error}): remove it and run again") from None

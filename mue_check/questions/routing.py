@@ -1,30 +1,179 @@
-"""Ask how a mixture routes after a short training: load, weight sum, variance factor."""
+"""Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
-from mue_check.execute import ensure
 from mue_check.judge.load import CLAIM_TOLERANCE, RoutingLoad, judge_load
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.answer import Answer
-from mue_check.questions.stored import side_table
+from mue_check.questions.arm import measure
+from mue_check.questions.compare import main_drifts
+from mue_check.questions.comparison import Comparison, side_table
+from mue_check.questions.display import Palette, figure_title, grouped, setting_of
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift_plots import draw_rows
+from mue_check.questions.drift_report import DRIFT, drift_summary
+from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.scales import LawsFinding, failed_laws
 from mue_check.questions.study import Study, side_of
+from mue_check.records import Store
+from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
+from mue_check.report.palette import MARKERS, QUIET, WIDTH, draw_interval, house_style, shorten
+from mue_check.report.section import Part, Picture, Section
+from mue_check.report.table import Cells, Table, make_table
 from mue_check.spec import Experts
 
 
-def ask_load(study: Study, ladder: Ladder, rung: Rung) -> Answer[RoutingLoad]:
+@dataclass(frozen=True, kw_only=True)
+class RoutingFinding(Finding):
+    """How one rung's router spreads its tokens; with the rung's ``drift`` and its ladder's ``laws`` where known."""
+
+    load: RoutingLoad
+    drift: DriftFinding | None
+    laws: LawsFinding | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the weights sum to what the router claims; None where it claims nothing."""
+        return self.load.verdict
+
+    @property
+    def measured(self) -> str:
+        """The load and the weights."""
+        return str(self.load)
+
+
+def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
     """The routing of one rung at the task's base values.
 
-    Where the router claims what its weights sum to, PASS is expected of that claim; the rest is a finding.
+    PASS is expected where the router claims what its weights sum to; the rest is a finding.
     """
     experts = rung.model.feed_forward
     if not isinstance(experts, Experts):
         raise SpecError(f"{rung.label} of {ladder.name} is dense and routes nothing")
     arm = study.arm(ladder, rung)
     cell = arm.cell("routing", [arm.base.lr], range(study.tier.seeds))
-    ensure([cell], study.store)
-    side = side_of(rung, arm, [cell.key])
-    result = judge_load(side_table(study.store, side), experts.claimed_sum)
-    name = study.name("routing", ladder.name, rung.label)
-    expected = Verdict.PASS if result.verdict else None
-    comparison = study.save("routing", name, ladder, CLAIM_TOLERANCE, (side,), expected, weight_sum=experts.claimed_sum)
-    return Answer(comparison=comparison, result=result, verdict=result.verdict, measured=str(result))
+    measure([cell], study.store)
+    claim = experts.claimed_sum
+    comparison = study.comparison(
+        "routing",
+        study.name("routing", ladder.name, rung.label),
+        ladder,
+        CLAIM_TOLERANCE,
+        (side_of(rung, arm, [cell.key]),),
+        None if claim is None else Verdict.PASS,
+        weight_sum=claim,
+    )
+    found = ROUTING.judge(study.store, comparison)
+    study.keep(comparison)
+    return found
+
+
+class RoutingKind(JudgedKind[RoutingFinding]):
+    """Routing variants: their loads and weights, and whether the optimum stays under each."""
+
+    kind = "routing"
+    label = "routing"
+
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> RoutingFinding:
+        """Judge the load, and look up the drift of the same rung and the laws of its ladder."""
+        (side,) = comparison.sides
+        setting = setting_of(comparison)
+        drifts = (
+            d
+            for d in known.of(DriftFinding)
+            if d.is_usual and setting_of(d.comparison) == setting and d.side.label == side.label
+        )
+        laws = (found for found in known.of(LawsFinding) if setting_of(found.comparison) == setting)
+        return RoutingFinding(
+            comparison=comparison,
+            load=judge_load(side_table(store, side), comparison.weight_sum),
+            drift=next(drifts, None),
+            laws=next(laws, None),
+        )
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """The table, and a figure of the drifts under each router for each ladder."""
+        found = summary.of(RoutingFinding)
+        if found:
+            yield Section(
+                part=Part.ANSWERS,
+                anchor="routing",
+                title="Routing variants",
+                text="Whether the optimum stays under each router, and how the router spreads its tokens: the busiest "
+                "expert's load over the mean load (1 is even), the second moment of a token's active weights over that "
+                "of equal ones (the theory assumes 1), and the sum of its active weights.",
+                tables=(routing_table(found),),
+                pictures=tuple(_pictures(summary, {r.comparison.ladder for r in found})),
+            )
+
+
+ROUTING = RoutingKind()
+
+
+def routing_table(found: Sequence[RoutingFinding]) -> Table:
+    """Each routing variant: whether the optimum stays under it, and how it spreads its tokens."""
+    # the variants of one rung below each other, where a ladder's own order would group by router
+    ladders = list(dict.fromkeys(r.comparison.ladder for r in found))
+    rows = sorted(found, key=lambda r: (ladders.index(r.comparison.ladder), r.side.size))
+    columns: Cells[RoutingFinding] = {
+        "router": lambda r: r.comparison.router,
+        "axis": lambda r: in_words(r.comparison.ladder),
+        "target": lambda r: r.side.label,
+        "corpus": lambda r: r.comparison.corpus,
+        "rule": lambda r: r.comparison.rule,
+        DRIFT: lambda r: interval_text(r.drift.drift.interval) if r.drift else NONE,
+        "verdict": lambda r: r.drift.verdict.value if r.drift else NONE,
+        "laws of scale that fail": lambda r: failed_laws(r.laws.results) if r.laws else NONE,
+        "busiest expert / mean": lambda r: unsigned_text(r.load.imbalance),
+        "variance factor": lambda r: unsigned_text(r.load.variance_factor),
+        "sum of weights": lambda r: unsigned_text(r.load.weight_sum),
+    }
+    return make_table("Routing variants", rows, columns)
+
+
+def _pictures(summary: Summary, ladders: set[str]) -> Iterator[Picture]:
+    drifts = [d for d in main_drifts(summary) if d.comparison.ladder in ladders and d.comparison.knob == "lr"]
+    for key, found in grouped(drifts, lambda d: (d.comparison.ladder,)):
+        words = "; ".join(f"{d.comparison.router}: {drift_summary([d])}" for d in found)
+        alt = f"{figure_title('Drift under each router', key)}. {words}"
+        yield Picture.of(("routing", *key), alt, plot_routers(found, Palette.of_study(summary.comparisons)))
+
+
+def plot_routers(found: Sequence[DriftFinding], palette: Palette) -> Figure:
+    """The drift along one ladder under each routing variant, one row for each router and target."""
+    series = list(dict.fromkeys((d.comparison.corpus, d.comparison.rule) for d in found))
+    rows = list(dict.fromkeys((d.comparison.router, d.side.label) for d in found))
+    with house_style():
+        figure = Figure(figsize=(WIDTH, 1.6 + 0.42 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        draw_rows(axes, [f"{shorten(router, 32)}\n{shorten(label, 28)}" for router, label in reversed(rows)], found)
+        for d in found:
+            at = series.index((d.comparison.corpus, d.comparison.rule))
+            row = len(rows) - 1 - rows.index((d.comparison.router, d.side.label))
+            offset = (len(series) - 1) / 2 - at
+            y, color = row + offset * min(0.25, 0.7 / len(series)), palette.of(d.comparison, d.side.label)
+            if d.drift.interval.n:
+                draw_interval(axes, d.drift.interval, y, color, marker=MARKERS[at % len(MARKERS)])
+            else:
+                axes.text(0, y, "unresolved", va="center", ha="center", fontsize=8.5, color=color)
+        axes.set_xlabel("drift (octaves of learning rate); band: tolerance; bars: 95 % interval over seeds")
+        name = in_words(found[0].comparison.ladder)
+        figure.suptitle(f"Drift of the optimum along {shorten(name, 30)} under each router", x=0.01, ha="left")
+        if len(series) > 1:
+            handles = [
+                Line2D(
+                    *([], []),
+                    linestyle="",
+                    color=QUIET,
+                    marker=MARKERS[at % len(MARKERS)],
+                    label=f"{shorten(corpus, 18)}, {shorten(rule, 24)}",
+                )
+                for at, (corpus, rule) in enumerate(series)
+            ]
+            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+    return figure

@@ -1,21 +1,35 @@
-"""Ask for scales along a ladder, and for the early loss curves of two rungs."""
+"""Scales: whether the laws of activations and weights hold along a ladder (``judge.laws``)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
-from mue_check.axes import Ladder, Rung
-from mue_check.execute import ensure
-from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_early
-from mue_check.judge.law import LawResult
-from mue_check.judge.laws import COORDINATE_STEPS
-from mue_check.judge.verdict import Verdict, join
-from mue_check.questions.answer import Answer
-from mue_check.questions.arm import Arm
-from mue_check.questions.comparison import Side
-from mue_check.questions.stored import judge_coordinates, law_rungs, side_table
-from mue_check.questions.study import Study, side_of
-from mue_check.routing.variants import get_router
-from mue_check.rules import Prescription
+import pandas as pd
+
+from mue_check.axes import Ladder
+from mue_check.judge.law import Law, LawResult, Rung, judge_law
+from mue_check.judge.laws import COORDINATE_STEPS, LAWS
+from mue_check.judge.verdict import Verdict, join, meets
+from mue_check.questions.case import ladder_cases, rule_ladder_cases
+from mue_check.questions.comparison import Comparison, Side, side_table
+from mue_check.questions.display import (
+    Palette,
+    asked_columns,
+    count_text,
+    figure_title,
+    grouped,
+    ladder_key,
+    ladder_name,
+)
+from mue_check.questions.drift import Mutation
+from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.scale_plots import drawn_laws, plot_laws
+from mue_check.questions.study import Study
+from mue_check.records import Store
+from mue_check.report.format import interval_text
+from mue_check.report.section import Fold, Part, Picture, Section
+from mue_check.report.table import Cells, Table, make_table
+from mue_check.routing.variants import get_variant
 from mue_check.spec import Experts
 
 COORDINATE_SEEDS = (12, 24, 48)
@@ -23,14 +37,35 @@ COORDINATE_SEEDS = (12, 24, 48)
 COORDINATE_INIT_STD, COORDINATE_LR = 0.05, 2.0**-8
 """Small init, so that what is learned outweighs what was drawn; small LR, so that 5 steps stay in one regime
 (docs/choices.md)."""
-EARLY_STEPS = 100
+_OF_A_ROUTER = ("router_logits", "weight.router")
 
-Mutation = Callable[[Prescription], Prescription]
+
+@dataclass(frozen=True, kw_only=True)
+class LawsFinding(Finding):
+    """The laws of one ladder; ``tables`` are the coordinates of its sides, in their order."""
+
+    results: tuple[LawResult, ...]
+    tables: tuple[pd.DataFrame, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all laws."""
+        return join(self.verdicts)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One for each law."""
+        return tuple(result.verdict for result in self.results)
+
+    @property
+    def measured(self) -> str:
+        """One line for each law; those that hold come last."""
+        return "\n".join(map(str, sorted(self.results, key=lambda result: result.verdict is Verdict.PASS)))
 
 
 def ask_coordinates(
     study: Study, ladder: Ladder, mutate: Mutation = lambda p: p, *, flaw: str = "", finding: bool = False
-) -> Answer[list[LawResult]]:
+) -> LawsFinding:
     """Judge the laws of ``ladder`` on all its rungs.
 
     ``mutate`` changes the targets' prescriptions and ``flaw`` their training: a mistake made on purpose, named
@@ -45,64 +80,142 @@ def ask_coordinates(
         base = replace(arm.base, lr=COORDINATE_LR / width, init_std=COORDINATE_INIT_STD / width**0.5)
         train = replace(arm.train, steps=COORDINATE_STEPS[-1], warmup=0, final_lr=1.0)
         arms.append(replace(arm, base=base, train=train))
-    for sides in _rounds(study, "coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
-        results = judge_coordinates(ladder.name, law_rungs(study.store, sides))
-        verdict = join(result.verdict for result in results)
-        if verdict is not Verdict.INCONCLUSIVE:
-            break
-    rule, tolerance = arms[-1].prescription.rule, results[0].law.tolerance
+    rule = arms[-1].prescription.rule
     name = study.name("coordinates", ladder.name, rule=rule)
     expected = None if finding or not _is_prescribed(ladder) else Verdict.PASS
-    return Answer(
-        comparison=study.save("coordinates", name, ladder, tolerance, sides, expected, rule=rule),
-        result=results,
-        verdict=verdict,
-        measured="\n".join(map(str, sorted(results, key=lambda result: result.verdict is Verdict.PASS))),
-    )
+    for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
+        tolerance = laws_of(ladder.name, side_table(study.store, sides[0]))[0].tolerance
+        comparison = study.comparison("coordinates", name, ladder, tolerance, sides, expected, rule=rule)
+        found = SCALES.judge(study.store, comparison)
+        if found.verdict is not Verdict.INCONCLUSIVE:
+            break
+    study.keep(found.comparison)
+    return found
 
 
 def _is_prescribed(ladder: Ladder) -> bool:
-    """Whether the rule speaks of this routing at all: weights of a known sum, from scores that learn.
+    """Whether the rule applies to this routing at all: weights of a known sum, from scores that learn.
 
     A router that claims no sum is not broken; what it does to the scales is a finding.
     """
     mixtures = [rung.model.feed_forward for rung in ladder.rungs if isinstance(rung.model.feed_forward, Experts)]
-    return all(e.weight_sum is not None and get_router(e.router).scored for e in mixtures)
+    return all(e.weight_sum is not None and get_variant(e.router).scored for e in mixtures)
 
 
-def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> Answer[EarlyComparison]:
-    """Compare the first steps of a rung with the reference's, both at the corpus's base learning rate."""
-    rungs = (ladder.reference, target)
-    arms = [study.arm(ladder, rung) for rung in rungs]
-    steps = (min(EARLY_STEPS, arms[0].train.steps),)
-    for sides in _rounds(study, "early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
-        result = compare_early(*(side_table(study.store, side) for side in sides))
-        if result.verdict is not Verdict.INCONCLUSIVE:
-            break
-    name = study.name("early", ladder.name, target.label)
-    return Answer(
-        comparison=study.save("early_curve", name, ladder, TREND_TOLERANCE, sides, Verdict.PASS),
-        result=result,
-        verdict=result.verdict,
-        measured=str(result),
+def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:
+    """The laws of the ladder of that name that a table of coordinates can answer.
+
+    A user's router may keep its logits to itself, or have no matrix: its laws then have nothing to look at.
+    """
+    measured = set(table["coordinate"])
+    absent = [c for c in _OF_A_ROUTER if not any(name.endswith(c) for name in measured)]
+    return [law for law in LAWS[ladder] if law.coordinate not in absent]
+
+
+def judge_coordinates(ladder: str, rungs: Sequence[Rung]) -> list[LawResult]:
+    """Judge the laws of the ladder of that name on its rungs, in ascending size."""
+    return [judge_law(law, rungs) for law in laws_of(ladder, rungs[0].table)]
+
+
+class ScalesKind(JudgedKind[LawsFinding]):
+    """Laws of activation scales, ladder by ladder."""
+
+    kind = "coordinates"
+    label = "coordinates"
+    cases: ClassVar = {"ladder_case": ladder_cases, "rule_ladder_case": rule_ladder_cases}
+
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> LawsFinding:
+        """Judge every law of the ladder."""
+
+        def rung(side: Side) -> Rung:
+            return Rung(label=side.label, size=side.size, table=side_table(store, side))
+
+        rungs = [rung(side) for side in comparison.sides]
+        return LawsFinding(
+            comparison=comparison,
+            results=tuple(judge_coordinates(comparison.ladder, rungs)),
+            tables=tuple(rung.table for rung in rungs),
+        )
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """The laws that are not PASS; then a fold for each ladder, with its table and its figures."""
+        found, palette = summary.of(LawsFinding), Palette.of_study(summary.comparisons)
+        if found:
+            left = open_law_table(found)
+            groups = grouped(found, lambda f: (ladder_name(f.comparison),))
+            yield Section(
+                part=Part.DETAILS,
+                anchor="coordinates",
+                title="Activation scales",
+                tables=(left,) if left.rows else (),
+                folds=tuple(law_fold(name, group, palette) for (name,), group in groups),
+            )
+
+
+SCALES = ScalesKind()
+
+
+class _Judged(NamedTuple):
+    """One law of one ladder."""
+
+    comparison: Comparison
+    result: LawResult
+
+    @property
+    def is_as_expected(self) -> bool:
+        return not self.comparison.expected or meets(self.result.verdict, self.comparison.expected)
+
+
+def law_fold(name: str, found: Sequence[LawsFinding], palette: Palette) -> Fold:
+    """The laws of one ladder on all corpora, open where one is not as expected: "width: 21 laws, 21 PASS"."""
+    laws = _laws(found)
+    columns = asked_columns(laws, target=False)
+    del columns["axis"]
+    return Fold(
+        title=f"{name}: {len(laws)} laws, {count_text(law.result.verdict for law in laws)}",
+        tables=(_law_table(f"Laws of activation scales, {name}", laws, columns),),
+        pictures=tuple(_pictures(found, palette)),
+        is_open=not all(law.is_as_expected for law in laws),
+        brief=True,
     )
 
 
-def _rounds(
-    study: Study,
-    measurement: str,
-    rungs: Sequence[Rung],
-    arms: Sequence[Arm],
-    replicates: Sequence[int],
-    steps: tuple[int, ...],
-) -> Iterator[tuple[Side, ...]]:
-    """The measured sides, with ever more replicates: the caller stops when it has seen enough."""
-    keys: list[list[str]] = [[] for _ in arms]
-    first = 0
-    for last in replicates:
-        cells = [arm.cell(measurement, [arm.base.lr], range(first, last), steps) for arm in arms]
-        ensure(cells, study.store)
-        for known, cell in zip(keys, cells, strict=True):
-            known.append(cell.key)
-        yield tuple(side_of(rung, arm, known) for rung, arm, known in zip(rungs, arms, keys, strict=True))
-        first = last
+def open_law_table(found: Iterable[LawsFinding]) -> Table:
+    """The laws of all ladders that are not PASS and of which something is expected."""
+    laws = [law for law in _laws(found) if law.result.verdict is not Verdict.PASS and law.comparison.expected]
+    return _law_table("Laws that are not PASS", laws, asked_columns(laws, target=False))
+
+
+def failed_laws(results: Sequence[LawResult]) -> str:
+    """How many fail, of how many, and the first of them."""
+    failed = [result for result in results if result.verdict is Verdict.FAIL]
+    return f"{len(failed)} of {len(results)}" + (f": {failed[0].law.name}" if failed else "")
+
+
+def _laws(found: Iterable[LawsFinding]) -> list[_Judged]:
+    return [_Judged(laws.comparison, result) for laws in found for result in laws.results]
+
+
+def _law_table(caption: str, laws: Sequence[_Judged], asked: Cells[_Judged]) -> Table:
+    cells = {
+        **asked,
+        "law": lambda law: law.result.law.statement,
+        "form": lambda law: "slope" if law.result.law.form == "exponent" else "log2 ratio",
+        "measured [95 %]": lambda law: interval_text(law.result.interval, 3),
+        "worst": lambda law: law.result.worst,
+        "verdict": lambda law: law.result.verdict.value,
+        "expected": lambda law: law.comparison.expected,
+    }
+    if all(law.comparison.expected in ("", Verdict.PASS) for law in laws):
+        del cells["expected"]
+    return make_table(caption, laws, cells)
+
+
+def _pictures(found: Sequence[LawsFinding], palette: Palette) -> Iterator[Picture]:
+    for laws in found:
+        c, shown = laws.comparison, drawn_laws(laws.results)
+        if shown:
+            words = "; ".join(f"{r.law.name} {interval_text(r.interval)} {r.verdict}" for r in shown)
+            key = (c.name,) if c.is_control else ladder_key(c)
+            alt = f"{figure_title('Activation scales', key)}. {words}"
+            yield Picture.of(("coordinates", *key), alt, plot_laws(c, laws.results, laws.tables, palette))

@@ -1,15 +1,16 @@
-"""Find an arm's optimum with few runs: a coarse pass (or another arm's optimum to begin at), then a fine one.
+"""Find an arm's optimum with few runs: a coarse pass (or a start at another arm's optimum), then a fine one.
 
-All learning rates lie on one grid, so passes share points. Every choice follows from
-stored losses alone: the same question asks for the same cells, whoever asks and however often.
+All learning rates lie on one grid, so passes share points. Every choice follows from stored losses alone, so the same
+question always needs the same cells.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from mue_check.execute import ensure
+import numpy as np
+import pandas as pd
+
 from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
-from mue_check.questions.arm import Arm
-from mue_check.questions.stored import read_curve
+from mue_check.questions.arm import Arm, measure
 from mue_check.records import Cell, Store
 
 STEP = 0.75
@@ -29,7 +30,7 @@ class LossSearch:
 
     @property
     def cells(self) -> list[str]:
-        """Keys of the cells used so far, in the order in which they were asked for."""
+        """Keys of the cells used so far, in the order of their use."""
         return list(self._cells)
 
     def curve(self) -> Curve:
@@ -39,7 +40,7 @@ class LossSearch:
     def locate(self, center: float) -> float:
         """log2 of the best learning rate of a coarse pass: one replicate, every second point around ``center``.
 
-        Where the minimum is at an end the pass goes on there, MAX_EXTENSIONS times at most.
+        Where the minimum is at an end, the pass goes on there, at most MAX_EXTENSIONS times.
         """
         middle = _on_grid(center)
         self._run([middle + 2 * STEP * i for i in range(-REACH, REACH + 1)], replicates=[0])
@@ -53,7 +54,7 @@ class LossSearch:
         return x[best]
 
     def follow(self, center: float) -> float:
-        """log2 of the best learning rate of one replicate's fine pass, begun at ``center``."""
+        """log2 of the best learning rate of one replicate's fine pass, which starts at ``center``."""
         self.refine(center, 1)
         x, best = self._best()
         return x[best]
@@ -91,8 +92,32 @@ class LossSearch:
             if missing := [value for value in x if value not in done]:
                 cells.append(self.arm.cell("loss_grid", [2.0**value for value in missing], [replicate]))
                 done.update(missing)
-        ensure(cells, self.store)
+        measure(cells, self.store)
         self._cells.update((cell.key, cell) for cell in cells)
+
+
+def read_curve(store: Store, cells: Iterable[str], *, first_seed: int = 0) -> Curve:
+    """The curve in stored cells, by their keys."""
+    return curve_of([store.rows(key) for key in cells], first_seed=first_seed)
+
+
+def curve_of(tables: Sequence[pd.DataFrame], *, first_seed: int = 0) -> Curve:
+    """The loss-vs-LR curve in loss_grid tables, with replicates in place of seeds.
+
+    Values that some replicate lacks are left out: their mean would be over other seeds.
+    """
+    rows = pd.concat(tables, ignore_index=True).drop_duplicates(["seed", "value"])
+    grid = rows.pivot(index="seed", columns="value", values="loss").sort_index()
+    # a loss that is NaN because the run diverged is present; a pair that was never run is not
+    present = rows.assign(one=1).pivot(index="seed", columns="value", values="one").notna().all(axis=0)
+    grid = grid.loc[:, present]
+    initial = rows.groupby("seed")["initial"].first()
+    return Curve(
+        values=grid.columns.to_numpy(dtype=np.float64),
+        seeds=tuple(int(seed) - first_seed for seed in grid.index),
+        losses=grid.to_numpy(dtype=np.float64),
+        initial=initial.to_numpy(dtype=np.float64),
+    )
 
 
 def _on_grid(x: float) -> float:

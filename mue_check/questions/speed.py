@@ -1,24 +1,60 @@
-"""Ask how much sooner a target reaches a loss than its reference, at the same hyperparameters."""
+"""Speed-up: how much sooner a target reaches a loss than its reference, at the same hyperparameters. A finding."""
 
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import MueCheckError
-from mue_check.execute import ensure
 from mue_check.judge.speedup import Speedup, compare_learning
-from mue_check.questions.answer import Answer
-from mue_check.questions.stored import side_table
+from mue_check.questions.arm import measure
+from mue_check.questions.comparison import Comparison, side_table
+from mue_check.questions.display import Palette, along_ladders, asked_columns, figure_title, heading
+from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study, side_of
+from mue_check.records import Store
+from mue_check.report.format import NONE, times_text
+from mue_check.report.palette import MARKERS, QUIET, WIDTH, house_style, shorten
+from mue_check.report.section import Part, Picture, Section
+from mue_check.report.table import Cells, Table, make_table
 
 LONGER = 2
 """Times the task's own steps: a speed-up shows late."""
 LOOKS = 24
+_BAND_REACH = 1.5
+"""Octaves that an interval may add to the axis of a speed-up: an interval of two seeds would dwarf the lines."""
+
+_TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10, 20, 50)
 
 
-def ask_speed(study: Study, ladder: Ladder, target: Rung) -> Answer[Speedup]:
+@dataclass(frozen=True, kw_only=True)
+class SpeedupFinding(Finding):
+    """How many times faster the target reaches the reference's losses."""
+
+    speedup: Speedup
+
+    @property
+    def verdict(self) -> None:
+        """Nothing is judged: no value is right."""
+
+    @property
+    def measured(self) -> str:
+        """The speed-up."""
+        return str(self.speedup)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a loss that all runs of both reach."""
+        return self.speedup.overall.n > 0 and math.isfinite(self.speedup.overall.mean)
+
+
+def ask_speed(study: Study, ladder: Ladder, target: Rung) -> SpeedupFinding:
     """Steps to a held-out loss, reference over target, at the task's base values and a constant learning rate.
 
-    A finding: no value is right. MueCheckError when the two share no loss, because one of them did not learn.
+    MueCheckError when the two share no loss, because one of them did not learn.
     """
     rungs = (ladder.reference, target)
     sides = []
@@ -29,11 +65,97 @@ def ask_speed(study: Study, ladder: Ladder, target: Rung) -> Answer[Speedup]:
         # geometric, as the speed-up is a ratio of steps
         looks = sorted({max(1, round(train.steps ** (i / LOOKS))) for i in range(LOOKS // 3, LOOKS + 1)})
         cell = arm.cell("learning_curve", [arm.base.lr], range(study.tier.seeds), looks)
-        ensure([cell], study.store)
+        measure([cell], study.store)
         sides.append(side_of(rung, arm, [cell.key]))
-    result = compare_learning(*(side_table(study.store, side) for side in sides))
-    if not result.overall.n:
+    comparison = study.comparison(
+        "speedup", study.name(ladder.name, target.label), ladder, 0.0, tuple(sides), expected=None
+    )
+    found = SPEED.judge(study.store, comparison)
+    if not found.speedup.overall.n:
         raise MueCheckError(f"{ladder.name}: {rungs[0].label} and {target.label} reach no common loss")
-    name = study.name(ladder.name, target.label)
-    comparison = study.save("speedup", name, ladder, 0.0, tuple(sides), None)
-    return Answer(comparison=comparison, result=result, verdict=None, measured=str(result))
+    study.keep(comparison)
+    return found
+
+
+class SpeedKind(JudgedKind[SpeedupFinding]):
+    """Steps of the reference over steps of the target for the same held-out loss."""
+
+    kind = "speedup"
+    label = "speed-up"
+
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> SpeedupFinding:
+        """Compare both learning curves."""
+        reference, target = (side_table(store, side) for side in comparison.sides)
+        return SpeedupFinding(comparison=comparison, speedup=compare_learning(reference, target))
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """The table, and a figure for each ladder."""
+        found = summary.of(SpeedupFinding)
+        if found:
+            yield Section(
+                part=Part.ANSWERS,
+                anchor="speedup",
+                title="Speed-up",
+                text="Steps of the reference over steps of the target for the same held-out loss, at the same base "
+                "values: a finding, not a law.",
+                tables=(speedup_table(found),),
+                pictures=tuple(_pictures(found, Palette.of_study(summary.comparisons))),
+            )
+
+
+SPEED = SpeedKind()
+
+
+def speedup_table(found: Sequence[SpeedupFinding]) -> Table:
+    """Steps of the reference over those of the target."""
+    columns: Cells[SpeedupFinding] = {
+        **asked_columns(found),
+        "faster than": lambda s: s.comparison.sides[0].label,
+        "times [95 %]": lambda s: times_text(s.speedup.overall),
+        "at the lowest shared loss [95 %]": lambda s: times_text(s.speedup.by_level[-1]),
+        "that loss, nats": lambda s: f"{s.speedup.levels[-1]:.3f}" if s.speedup.overall.n else NONE,
+    }
+    return make_table(
+        "Convergence speed-up",
+        found,
+        columns,
+        numeric=("that loss, nats",),
+        note=lambda s: "" if s.speedup.overall.n else "no loss that all runs of both reach",
+    )
+
+
+def _pictures(found: Sequence[SpeedupFinding], palette: Palette) -> Iterator[Picture]:
+    for key, group in along_ladders(s for s in found if s.exists):
+        words = "; ".join(f"{s.side.label} {times_text(s.speedup.overall)} times" for s in group)
+        yield Picture.of(("speedup", *key), f"{figure_title('Speed-up', key)}. {words}", plot_speedups(group, palette))
+
+
+def plot_speedups(found: Sequence[SpeedupFinding], palette: Palette) -> Figure:
+    """How many times faster each target of a ladder reaches a loss; training goes from left to right."""
+    c = found[0].comparison
+    with house_style():
+        figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        ends = [0.0]
+        for at, f in enumerate(found):
+            label = f.comparison.sides[-1].label
+            color, levels = palette.of(f.comparison, label), f.speedup.levels
+            mean, low, high = np.array([(i.mean, i.low, i.high) for i in f.speedup.by_level]).T
+            if np.isfinite([low, high]).all():
+                low, high = np.maximum(low, mean.min() - _BAND_REACH), np.minimum(high, mean.max() + _BAND_REACH)
+                axes.fill_between(levels, low, high, color=color, alpha=0.15, linewidth=0)
+                ends += [float(low.min()), float(high.max())]
+            ends += [float(mean.min()), float(mean.max())]
+            name = f"{shorten(label, 22)}: {times_text(f.speedup.overall)} times"
+            axes.plot(levels, mean, color=color, linewidth=1.6, marker=MARKERS[at % len(MARKERS)], label=name)
+        axes.axhline(0, color=QUIET, linewidth=1)
+        room = 0.1 * max(max(ends) - min(ends), 0.5)
+        axes.set_ylim(min(ends) - room, max(ends) + room)
+        axes.invert_xaxis()
+        ticks = [times for times in _TIMES if min(ends) - room <= math.log2(times) <= max(ends) + room]
+        axes.set_yticks([math.log2(times) for times in ticks], [f"{times:g}" for times in ticks])
+        axes.set_xlabel("held-out loss reached (nats per token), falling as training goes on; bands: 95 % over seeds")
+        axes.set_ylabel(f"steps of {shorten(c.sides[0].label, 16)} / steps of the target")
+        figure.suptitle(f"Speed-up along {heading(c)}", x=0.01, ha="left")
+        figure.legend(loc="outside lower center", ncols=min(len(found), 3), fontsize=9)
+    return figure

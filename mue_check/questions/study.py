@@ -1,12 +1,13 @@
 """The setting of a study: where its records are, and what all its questions share."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import Arm
-from mue_check.questions.comparison import Comparison, Kind, Side, save_comparison
+from mue_check.questions.arm import Arm, measure
+from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Rule
 from mue_check.spec import Scenario
@@ -17,8 +18,7 @@ from mue_check.tiers import Task, Tier
 class Study:
     """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
 
-    ``routing`` says how the mixtures route, for people and for the names of questions: ladders hold the
-    routing itself. ``command`` asks the question again.
+    ``routing`` names how the mixtures route; the ladders hold the routing itself. ``command`` asks the question again.
     """
 
     root: Path
@@ -27,7 +27,7 @@ class Study:
     rule: Rule
     tolerance: float
     command: str
-    routing: str = "sigmoid_norm"
+    routing: str = DEFAULT_ROUTER
 
     @property
     def store(self) -> Store:
@@ -52,11 +52,11 @@ class Study:
         return Scenario.of(rung.model, rung.train(self.task(ladder).train))
 
     def prescription(self, ladder: Ladder, rung: Rung) -> Prescription:
-        """What the rule prescribes for a rung, carried from the ladder's reference."""
+        """What the rule prescribes for a rung, carried over from the ladder's reference."""
         return self.rule.prescribe(self.scenario(ladder, ladder.reference), self.scenario(ladder, rung))
 
     def arm(self, ladder: Ladder, rung: Rung, prescription: Prescription | None = None, *, knob: Knob = "lr") -> Arm:
-        """The arm of one rung under the rule's prescription, or another one (a mutant of it)."""
+        """The arm of one rung under the rule's prescription, or under another one (a mutant of it)."""
         task = self.task(ladder)
         return Arm(
             model=rung.model,
@@ -71,13 +71,13 @@ class Study:
         )
 
     def name(self, *parts: str, rule: str | None = None) -> str:
-        """The name of a question, and of its file: its own parts, then what is not the default."""
-        routing = [self.routing] if self.routing != "sigmoid_norm" else []
+        """The name of a question and of its file: its own parts, then what differs from the default."""
+        routing = [self.routing] if self.routing != DEFAULT_ROUTER else []
         return "-".join([*parts, self.corpus_name, rule or self.rule.name, *routing])
 
-    def save(
+    def comparison(
         self,
-        kind: Kind,
+        kind: str,
         name: str,
         ladder: Ladder,
         tolerance: float,
@@ -90,11 +90,11 @@ class Study:
         residual: float = 0.0,
         weight_sum: float | None = None,
     ) -> Comparison:
-        """Leave a question beside the records; ``rule`` names a mutant of the study's own, ``axis`` a control.
+        """A question of this study. ``rule`` names a mutant of the study's rule; ``axis`` is "control" for a control.
 
-        ``expected`` is None for a finding, of which nothing is expected.
+        ``expected`` is None where nothing is expected.
         """
-        comparison = Comparison(
+        return Comparison(
             kind=kind,
             name=name,
             axis=axis or ladder.axis,
@@ -111,15 +111,33 @@ class Study:
             sides=sides,
             command=self.command,
         )
-        self.keep(comparison)
-        return comparison
 
     def keep(self, comparison: Comparison) -> None:
         """Write a question into the study."""
         save_comparison(self.root, comparison)
 
+    def rounds(
+        self,
+        measurement: str,
+        rungs: Sequence[Rung],
+        arms: Sequence[Arm],
+        replicates: Sequence[int],
+        steps: tuple[int, ...],
+    ) -> Iterator[tuple[Side, ...]]:
+        """Measure the arms with more and more replicates, up to each of these numbers; the caller stops when it knows
+        enough."""
+        keys: list[list[str]] = [[] for _ in arms]
+        first = 0
+        for last in replicates:
+            cells = [arm.cell(measurement, [arm.base.lr], range(first, last), steps) for arm in arms]
+            measure(cells, self.store)
+            for known, cell in zip(keys, cells, strict=True):
+                known.append(cell.key)
+            yield tuple(side_of(rung, arm, known) for rung, arm, known in zip(rungs, arms, keys, strict=True))
+            first = last
 
-def side_of(rung: Rung, arm: Arm, cells: list[str]) -> Side:
+
+def side_of(rung: Rung, arm: Arm, cells: Sequence[str]) -> Side:
     """What a report needs to know of one arm."""
     return Side(
         label=rung.label,

@@ -1,23 +1,20 @@
-"""Names and numbers as text: every table and figure of a report says them the same way."""
+"""Names and numbers as text, the same in every table and figure of a report."""
 
 import math
 
 from mue_check.judge.interval import Interval
 
 NONE = "-"
-DEFAULT_ROUTER = "sigmoid_norm"
-"""Its name is left out of headings and file names, as ``study.setting`` leaves it out of a question's."""
-_KNOBS = {"lr": "learning rate"}
 _HUGE = 1000.0
 
 
 def printable(text: str) -> str:
-    """One line without control characters: names come from files that others wrote."""
+    """One line without control characters: names come from files that other people wrote."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def in_words(name: str) -> str:
-    """A ladder's name for people: ``batch_at_fixed_tokens`` is "batch at fixed tokens"."""
+    """A name as people write it: ``batch_at_fixed_tokens`` is "batch at fixed tokens"."""
     return printable(name.replace("_", " "))
 
 
@@ -26,13 +23,8 @@ def routing_words(routing: str) -> str:
     return printable(routing.replace("_", "-"))
 
 
-def knob_words(knob: str) -> str:
-    """The swept base value for people."""
-    return _KNOBS.get(knob, in_words(knob))
-
-
 def interval_text(interval: Interval, digits: int = 2) -> str:
-    """The interval, or that there is none."""
+    """The interval, or "unresolved" where there is none."""
     if interval.n == 0:
         return "unresolved"
     if interval.n == 1:
@@ -46,7 +38,7 @@ def bounded_text(interval: Interval, digits: int = 2) -> str:
 
 
 def unsigned_text(interval: Interval, digits: int = 2) -> str:
-    """An interval of what is never negative: a load, a sum of weights."""
+    """An interval of a quantity that is never negative: a load, a sum of weights."""
     if interval.n < 2:
         return interval_text(interval, digits).replace("+", "")
     return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
@@ -62,7 +54,7 @@ def times_text(log2: Interval) -> str:
 
 
 def _power(log2: float) -> float:
-    """Two seeds that disagree have an interval beyond what a float holds."""
+    """2 to that power, capped: an interval of two seeds that disagree may exceed what a float holds."""
     return float(2.0 ** min(log2, _HUGE))
 
 

@@ -1,70 +1,55 @@
-"""The Markdown summary: the page's first table and verdicts, fit for a pull request."""
+"""A report as Markdown, short enough for a pull request. Figures are linked in ``figures/``."""
 
 import re
 from collections.abc import Iterable, Sequence
 
-from mue_check.report.drift_tables import control_table, drift_table, trend_table
 from mue_check.report.format import printable
-from mue_check.report.plots import Picture
-from mue_check.report.summary import Summary
+from mue_check.report.section import Fold, Picture, Report, Section
 from mue_check.report.table import Table
-from mue_check.report.tables import (
-    axis_cost_table,
-    count_lines,
-    early_table,
-    law_groups,
-    open_law_table,
-    rerun_commands,
-    routing_table,
-    rung_cost_table,
-    speedup_table,
-)
-from mue_check.sigma0.report.section import sigma0_details, sigma0_lines, sigma0_tables
 
 
-def render_markdown(summary: Summary, pictures: Sequence[Picture]) -> str:
-    """The whole summary; figures are linked beside it, in ``figures/``."""
-    lines = [f"# {escape(printable(summary.name))}: {summary.verdict}", ""]
-    lines += [f"- {escape(line)}" for line in count_lines(summary)]
-    for table in (drift_table(summary), trend_table(summary), speedup_table(summary), routing_table(summary)):
-        lines += _section(table)
-    lines += _sigma0(summary)
-    if summary.laws:
-        lines += ["", "## Laws of activation scales", ""]
-        lines += [f"- {escape(group.headline)}" for group in law_groups(summary)]
-        left = open_law_table(summary)
-        lines += ["", *markdown_table(left)] if left.rows else []
-    for table in (early_table(summary), control_table(summary)):
-        lines += _section(table)
-    lines += ["", "## What it cost", "", *markdown_table(axis_cost_table(summary)), ""]
-    lines += _folded("core-seconds by rung", markdown_table(rung_cost_table(summary)))
-    shown, more = ([p for p in pictures if bool(p.group) is folded] for folded in (False, True))
-    lines += ["", "## Figures", "", *map(_image, shown)]
-    lines += ["", *_folded(f"{len(more)} more figures", list(map(_image, more)))] if more else []
-    lines += ["", "## Run again", ""]
-    # indented, not fenced: no command can end the block
-    lines += [f"    {command}" for command in rerun_commands(summary)]
+def render_markdown(report: Report) -> str:
+    """The whole report."""
+    lines = [f"# {escape(printable(report.name))}: {report.verdict}", "", *_bullets(report.lines)]
+    for section in report.sections:
+        lines += ["", *_section(section)]
     return "\n".join(lines) + "\n"
 
 
-def _sigma0(summary: Summary) -> list[str]:
-    said = sigma0_lines(summary)
-    if not said:
-        return []
-    lines = ["", "## sigma\\_0: what Bridge II leaves over", "", *(f"- {escape(line)}" for line in said)]
-    for table in sigma0_tables(summary):
-        lines += ["", f"**{escape(table.caption)}**", "", *markdown_table(table)]
-    for table in sigma0_details(summary):
-        lines += ["", *_folded(escape(table.caption), markdown_table(table))]
-    return lines
+def _section(section: Section) -> list[str]:
+    lines = [f"## {escape(section.title)}"]
+    for block in (
+        [escape(section.text)] if section.text else [],
+        _bullets(section.lines),
+        [f"- **{escape(term)}**: {escape(text)}" for term, text in section.terms.items()],
+        *(_captioned(table, section.title) for table in section.tables),
+        list(map(_image, section.pictures)),
+        # indented, not fenced: no command can end the block
+        [f"    {command}" for command in section.commands],
+    ):
+        lines += ["", *block] if block else []
+    brief = [fold for fold in section.folds if fold.brief]
+    if brief:
+        lines += ["", *_bullets(fold.title for fold in brief)]
+        pictures = tuple(picture for fold in brief for picture in fold.pictures)
+        lines += _fold(Fold(title=f"{len(pictures)} figures", pictures=pictures)) if pictures else []
+    return [*lines, *(line for fold in section.folds if not fold.brief for line in _fold(fold))]
 
 
-def _section(table: Table) -> list[str]:
-    return ["", f"## {escape(table.caption)}", "", *markdown_table(table)] if table.rows else []
+def _captioned(table: Table, title: str) -> list[str]:
+    caption = [] if table.caption == title else [f"**{escape(table.caption)}**", ""]
+    return [*caption, *markdown_table(table)]
 
 
-def _folded(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+def _fold(fold: Fold) -> list[str]:
+    lines = ["", f"<details><summary>{escape(fold.title)}</summary>", ""]
+    for table in fold.tables:
+        lines += [*markdown_table(table), ""]
+    return [*lines, *map(_image, fold.pictures), *([""] if fold.pictures else []), "</details>"]
+
+
+def _bullets(lines: Iterable[str]) -> list[str]:
+    return [f"- {escape(line)}" for line in lines]
 
 
 def _image(picture: Picture) -> str:
@@ -72,7 +57,7 @@ def _image(picture: Picture) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """Its header, the marks of its columns, and its rows."""
+    """Its header, the alignment of its columns, and its rows."""
     marks = ["---:" if at in table.numeric else "---" for at in range(len(table.header))]
     lines = [_cells(table.header), _cells(marks)]
     for row in table.rows:
@@ -84,11 +69,11 @@ def markdown_table(table: Table) -> list[str]:
     return lines
 
 
-def _cells(cells: Iterable[str]) -> str:
+def _cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is; an underscore inside a word is harmless and stays readable."""
+    """Text that Markdown shows as it is. An underscore inside a word is harmless and stays readable."""
     quoted = re.sub(r"([\\`*\[\]|!#])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", quoted)

@@ -1,1 +1,1 @@
-"""Routing: what a router claims, the variants by name, and the one form that every router's output is brought into."""
+"""Routing: the claim of a router, the built-in variants, and one form into which every router's return is read."""

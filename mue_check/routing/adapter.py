@@ -1,7 +1,7 @@
-"""The adapter: from whatever a router returns to Routing. Tensors are told by type and shape, never by position.
+"""The adapter: reads a router's return as a Routing. It infers each part from dtype and shape, never from its position.
 
-A layout is learned once, at a shape where tokens, experts and activated experts all differ, and read at every
-other shape. What two parts could be is an error that says how to declare it.
+A layout is learned once, at a shape where the numbers of tokens, experts and activated experts all differ, and then
+used at every other shape. An ambiguous return is an error that says how to declare it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from mue_check.routing.claim import Field, RoutingSpec
 Path = tuple[int | str, ...]
 Leaves = Mapping[Path, Tensor]
 Kinds = Mapping[str, Sequence[Path]]
-"""What parts can be, by type and shape."""
+"""Where the parts of each kind lie; the kind follows from dtype and shape."""
 _DECLARE = (
     "declare it: RoutingSpec(returns={'weights': POSITION, 'indices': POSITION, ...}), or {'combine': POSITION} for "
     "weights [T, E] that are 0 where an expert is not taken"
@@ -27,7 +27,7 @@ _DECLARE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """T tokens (``lead`` is their shape where they come as a batch), E experts, a activated, just so many or not."""
+    """T tokens (of shape ``lead`` if they come as a batch), E experts, and a activated, or a ``variable`` number."""
 
     tokens: int
     experts: int
@@ -38,9 +38,9 @@ class Size:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which part of a return is what; ``by_expert`` for indices [E, C] of tokens.
+    """Where each part of a return lies. ``by_expert``: the indices [E, C] are tokens.
 
-    ``nulls``: indices beyond the experts are experts that do nothing, not mistakes.
+    ``nulls``: an index past the experts is an expert that does nothing, not a mistake.
     """
 
     parts: Mapping[Field, Path]
@@ -51,7 +51,7 @@ class Layout:
         return ", ".join(f"{name} at {_dotted(path)}" for name, path in self.parts.items())
 
     def read(self, returned: object, size: Size) -> Routing:
-        """The routing in one return; ClaimError where a part is missing or of another shape."""
+        """The routing in one return; ClaimError where a part is missing or has another shape."""
         leaves = dict(leaves_of(returned, size))
         found: dict[str, Tensor] = {}
         for name, path in self.parts.items():
@@ -106,7 +106,7 @@ class Layout:
 
 
 def learn_layout(returned: object, size: Size, claim: RoutingSpec) -> Layout:
-    """What the parts of a return are; ClaimError where that cannot be told."""
+    """Find the parts of a return; ClaimError where they cannot be inferred."""
     leaves = dict(leaves_of(returned, size))
     if not leaves:
         raise ClaimError(f"the router returns {_what(returned)}, no tensors")
@@ -125,11 +125,14 @@ def learn_layout(returned: object, size: Size, claim: RoutingSpec) -> Layout:
 
 
 def _by_slots(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
-    """Combine and dispatch [T, E, C]: places within an expert's capacity (GShard)."""
+    """Combine and dispatch [T, E, C], with a place for each token within an expert's capacity (GShard)."""
     floating = kinds.get("slot_weights", [])
     marks = [p for p in floating if bool(((leaves[p] == 0) | (leaves[p] == 1)).all())]
     if not kinds.get("dispatch") and len(marks) == 1 and len(floating) == 2:
-        kinds = {"dispatch": marks, "slot_weights": [p for p in floating if p not in marks]}  # of the weights' type
+        kinds = {
+            "dispatch": marks,
+            "slot_weights": [p for p in floating if p not in marks],
+        }  # dispatch in the weights' dtype
     dispatch, weights = _one(kinds, "dispatch"), _one(kinds, "slot_weights")
     return Layout({"combine": weights, "mask": dispatch}) if dispatch is not None and weights is not None else None
 
@@ -140,8 +143,8 @@ def _by_indices(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
         indices = _one(kinds, names[0])
         if indices is None:
             continue
-        alike = {names[1]: [p for p in kinds.get(names[1], []) if leaves[p].shape == leaves[indices].shape]}
-        weights = _one(alike, names[1])
+        same_shape = {names[1]: [p for p in kinds.get(names[1], []) if leaves[p].shape == leaves[indices].shape]}
+        weights = _one(same_shape, names[1])
         if weights is not None:
             parts: dict[Field, Path] = {"weights": weights, "indices": indices}
             return Layout(parts | _logits_and_scores(kinds, leaves, parts), by_expert)
@@ -149,7 +152,7 @@ def _by_indices(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
 
 
 def _by_mask(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
-    """A map [T, E] of the one expert of a token, and its weight [T, 1] (Switch in transformers)."""
+    """A mask [T, E] of each token's one expert, and its weight [T, 1] (Switch in transformers)."""
     mask, weights = _one(kinds, "mask"), kinds.get("weights", [])
     if mask is None or size.activated != 1 or len(weights) != 1 or kinds.get("indices"):
         return None
@@ -158,7 +161,7 @@ def _by_mask(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
 
 
 def _by_matrix(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
-    """Weights [T, E] that are zero outside the choice, beside a mask or indices, or by themselves."""
+    """Weights [T, E] that are zero outside the choice, with a mask, with indices, or alone."""
     mask, chosen = _one(kinds, "mask"), _one(kinds, "indices")
     allowed = leaves[mask].bool() if mask is not None else None
     if chosen is not None:
@@ -180,26 +183,26 @@ def _declared(claim: RoutingSpec, returned: object, leaves: Leaves, size: Size) 
     parts: dict[Field, Path] = {}
     for name in get_args(Field):
         if name in claim.returns:
-            told = claim.returns[name]
-            path = _told(told, returned)
+            place = claim.returns[name]
+            path = _path(place, returned)
             if path not in leaves:
-                raise ClaimError(f"the claim puts {name} at {told!r}; what is returned has {_listed(list(leaves))}")
+                raise ClaimError(f"the claim puts {name} at {place!r}; what is returned has {_listed(list(leaves))}")
             parts[name] = path
     by_expert = "indices" in parts and leaves[parts["indices"]].shape[0] == size.experts != size.tokens
     return Layout(parts, by_expert or claim.kind == "expert_choice", nulls=claim.kind == "variable")
 
 
-def _told(told: int | str, returned: object) -> Path:
-    """The path of a position, key or attribute; a tensor by itself is at position 0."""
-    if isinstance(returned, Tensor) and told == 0:
+def _path(place: int | str, returned: object) -> Path:
+    """The path of a position, key or attribute; a tensor that is not in a container is at position 0."""
+    if isinstance(returned, Tensor) and place == 0:
         return ()
-    path: Path = tuple(int(p) if p.isdigit() else p for p in told.split(".")) if isinstance(told, str) else (told,)
-    names = getattr(returned, "_fields", ())  # a NamedTuple's parts have both
+    path: Path = tuple(int(p) if p.isdigit() else p for p in place.split(".")) if isinstance(place, str) else (place,)
+    names = getattr(returned, "_fields", ())  # parts of a NamedTuple have a name and a position
     return (names.index(path[0]), *path[1:]) if path[0] in names else path
 
 
 def _kind(leaf: Tensor, size: Size) -> str:
-    """What a tensor can be, by type and shape."""
+    """The kind of part that a tensor can be, by dtype and shape."""
     shape, by_token = tuple(leaf.shape), leaf.shape[:1] == (size.tokens,)
     if shape == (size.tokens,) and size.activated == 1:
         return "weights" if leaf.is_floating_point() else "indices"
@@ -220,7 +223,7 @@ def _kind(leaf: Tensor, size: Size) -> str:
 
 
 def _is_combine(dense: Tensor, allowed: Tensor | None, size: Size) -> bool:
-    """Whether a [T, E] tensor is zero outside the choice; without a choice, whether it looks like one itself."""
+    """Whether a [T, E] tensor is zero outside the choice; without a choice, whether its zeros look like one."""
     if allowed is not None:
         return bool((dense[~allowed] == 0).all()) and bool((dense != 0).any())
     active = (dense != 0).sum(-1)
@@ -228,7 +231,7 @@ def _is_combine(dense: Tensor, allowed: Tensor | None, size: Size) -> bool:
 
 
 def _logits_and_scores(kinds: Kinds, leaves: Leaves, known: Mapping[Field, Path]) -> dict[Field, Path]:
-    """Logits and scores among the [T, E] tensors that are left: scores lie in [0, 1]. Two of a kind stay unnamed."""
+    """Logits and scores among the remaining [T, E] tensors: scores lie in [0, 1]. Two of a kind stay unnamed."""
     out: dict[Field, list[Path]] = {"logits": [], "scores": []}
     for path in kinds.get("dense", []):
         if path not in known.values():
@@ -240,7 +243,7 @@ def _logits_and_scores(kinds: Kinds, leaves: Leaves, known: Mapping[Field, Path]
 
 
 def _one(kinds: Kinds, kind: str) -> Path | None:
-    """The one part of a kind, None without any; ClaimError where there are several."""
+    """The one part of a kind, or None; ClaimError if there are several."""
     paths = kinds.get(kind, [])
     if len(paths) > 1:
         raise UnreadableError(f"{_listed(paths)} could all be the {kind.replace('_', ' ')}: {_DECLARE}")
@@ -255,10 +258,10 @@ def _rows(part: Tensor, rows: int, name: str) -> Tensor:
 
 
 def leaves_of(returned: object, size: Size, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every tensor in tuples, mappings and dataclasses, with where it lies; leading batch axes become one of tokens."""
+    """Every tensor in tuples, mappings and dataclasses with its path; leading batch axes become one token axis."""
     if isinstance(returned, Tensor):
         lead = len(size.lead)
-        # one token and one column: [1, 1] is [T, 1] already
+        # [1, 1] is one token and one column already
         flat = lead > 1 and tuple(returned.shape[:lead]) == size.lead and tuple(returned.shape) != (1, 1)
         yield path, returned.flatten(0, lead - 1) if flat else returned
         return

@@ -1,4 +1,4 @@
-"""Routing: what a router decided for T tokens and E experts, in one dense form for every kind of router."""
+"""Routing: the decision of a router for T tokens and E experts, in one dense form for every kind of router."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ class Routing:
     """The canonical form. T and E are small in checks, so dense tensors are cheap and cover all kinds.
 
     ``combine`` [T, E]: weight of each token at each expert, 0 where they do not meet; carries the gradient.
-    ``times`` [T, E]: how often a token was given to an expert (1, or more where an index was repeated).
-    ``requested`` [T, E] bool: what was asked before capacity dropped some. ``logits`` and ``scores`` [T, E]: before
-    and after the gate's function, where the router returns them. ``aux``: everything else it returned.
+    ``times`` [T, E]: how often an expert takes a token (more than once if an index is repeated). ``requested`` [T, E]
+    bool: the choice before capacity dropped some tokens. ``logits`` and ``scores`` [T, E]: before and after the gate's
+    function, if the router returns them. ``aux``: all other tensors that it returned.
     """
 
     combine: Tensor
@@ -41,16 +41,17 @@ class Routing:
 
 
 def from_token_choice(weights: Tensor, indices: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """(combine, times) from [T, K] weights and indices; index -1 or E marks a dropped slot."""
+    """(combine, times), [..., T, E], from [..., T, K] weights and indices; index -1 or E marks a dropped slot."""
     dropped = (indices == -1) | (indices == experts)
     slots = indices.long().masked_fill(dropped, experts)
     ones = torch.ones_like(slots)
-    combine = weights.new_zeros(len(slots), experts + 1).scatter_add(1, slots, weights)
-    times = ones.new_zeros(len(slots), experts + 1).scatter_add(1, slots, ones)
-    return combine[:, :experts], times[:, :experts]
+    size = (*slots.shape[:-1], experts + 1)
+    combine = weights.new_zeros(size).scatter_add(-1, slots, weights)
+    times = ones.new_zeros(size).scatter_add(-1, slots, ones)
+    return combine[..., :experts], times[..., :experts]
 
 
 def from_expert_choice(weights: Tensor, indices: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """(combine, times) from [E, C] weights and token indices."""
+    """(combine, times), [..., T, E], from [..., E, C] weights and token indices."""
     combine, times = from_token_choice(weights, indices, tokens)
-    return combine.T, times.T
+    return combine.mT, times.mT

@@ -1,4 +1,4 @@
-"""RoutingSpec: what the author of a router or a block claims of it, in the field's own terms."""
+"""RoutingSpec: the claim that the author of a router or a block makes about it, in standard terms."""
 
 import math
 import tomllib
@@ -10,24 +10,24 @@ from typing import Any, Literal, get_args
 from mue_check.errors import ClaimError
 
 Kind = Literal["token_choice", "capacity", "expert_choice", "variable"]
-"""Each token takes its a experts; the same with a bound on what an expert takes; each expert takes its tokens; each
-token takes as many experts as it likes (ReLU gates, a threshold or cumulated probability, null experts)."""
+"""Each token takes a experts; it does, within the capacity of each expert; each expert takes its tokens; the number of
+experts varies by token (ReLU gates, a threshold or cumulative probability, null experts)."""
 Gate = Literal["sigmoid", "softmax", "any"]
 Order = Literal["score_first", "select_first", "any"]
-"""The gate's function over all experts and then the choice, or the choice and then the function over the chosen."""
+"""First the gate's function over all experts and then the choice, or the other way round."""
 Field = Literal["weights", "indices", "combine", "mask", "logits", "scores", "requested", "aux"]
-"""Parts of what a router returns: [T, a] weights and indices, [T, E] weights (combine) and mask, ..."""
+"""Parts of a router's return: [T, a] weights and indices, [T, E] weights (combine) and mask, ..."""
 ATTRIBUTE = "routing_spec"
 """A module may carry its claim under this name: a RoutingSpec, or a mapping of its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
-    """Where a block keeps its experts' weights, for blocks whose layout cannot be found by probing.
+class ExpertLayout:
+    """Where a block keeps its experts' weights, if probing cannot find them.
 
     ``up``, ``gate`` and ``down`` are dotted names of parameters; ``gate`` is None without one, ``up`` alone may hold
-    both (``fused`` = "concatenated", gate rows first, or "interleaved"). ``axes`` says how one expert's matrix
-    lies: "out_in" or "in_out". ``activation`` names a function of torch.nn.functional.
+    both (``fused`` = "concatenated", gate rows first, or "interleaved"). ``axes`` is the order of an expert's matrix:
+    "out_in" or "in_out". ``activation`` names a function of torch.nn.functional.
     """
 
     up: str
@@ -51,18 +51,18 @@ class Experts:
 class RoutingSpec:
     """A router's claim. The default is Complete-muE's own routing (arXiv 2605.23893).
 
-    ``weight_sum``: what a token's active weights sum to: "one", "groups" (each group by itself sums to 1), "free"
-    (whatever comes out), or a number (a routed scale, 2.5 in DeepSeek-V3); dropped tokens of a capacity router aside.
-    ``top_k``: the design is for this many experts alone. ``groups``: experts lie in this many groups of neighbours;
-    ``per_group_k``: each token takes so many of each (balanced); ``group_limit``: its experts come from at most so
-    many groups. ``capacity_factor``: an expert takes at most ceil(factor * T * a / E) tokens. ``selection_bias``:
-    dotted name of a buffer or parameter [E] that is added for the choice alone. ``apply_on``: weights multiply the
-    experts' output or input. ``shared``: the block adds experts that see every token. ``route_scale``: the block
-    multiplies the routed sum by this, outside the router. ``causal``: later tokens do not reach earlier ones.
-    ``fp32_gate``: the gate computes in float32 whatever the model's type; None claims nothing. ``auxiliary_loss``:
-    "module:function" called as f(logits of each layer, a tuple of [T, E]; E; a), or a dotted attribute that holds
-    the last forward's loss. ``router``: dotted name of the router inside a block. ``returns``: where a part lies in
-    what the router returns, by position, key or attribute, for returns that cannot be told by type and shape.
+    ``weight_sum``: the sum of a token's active weights: "one", "groups" (each group sums to 1), "free" (any sum), or a
+    number (a routed scale, 2.5 in DeepSeek-V3); tokens that a capacity router drops do not count. ``top_k``: the one
+    number of experts per token that the design allows. ``groups``: experts form this many groups of neighbors;
+    ``per_group_k``: each token takes this many of each; ``group_limit``: its experts come from at most this many
+    groups. ``capacity_factor``: an expert takes at most ceil(factor * T * a / E) tokens. ``selection_bias``: dotted
+    name of a buffer or parameter [E] that only the choice sees. ``apply_on``: weights multiply the experts' output or
+    input. ``shared``: the block adds experts that see every token. ``route_scale``: a factor on the routed sum, outside
+    the router. ``causal``: later tokens do not affect earlier ones. ``fp32_gate``: the gate computes in float32 in a
+    model of any dtype; None claims nothing. ``auxiliary_loss``: "module:function", called with (logits of each layer, a
+    tuple of [T, E]; E; a), or a dotted attribute that holds the last loss. ``router``: dotted name of the router inside
+    a block. ``returns``: the place of each part in the router's return, by position, key or attribute, if dtype and
+    shape are ambiguous.
     """
 
     kind: Kind = "token_choice"
@@ -83,7 +83,7 @@ class RoutingSpec:
     auxiliary_loss: str | None = None
     router: str | None = None
     returns: Mapping[Field, int | str] = field(default_factory=dict)
-    experts: Experts | None = None
+    experts: ExpertLayout | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", Kind), ("gate", Gate), ("order", Order)):
@@ -94,7 +94,9 @@ class RoutingSpec:
         _require(self, "fp32_gate", self.fp32_gate is None or isinstance(self.fp32_gate, bool), "true or false")
         for name in ("selection_bias", "auxiliary_loss", "router"):
             _require(self, name, getattr(self, name) is None or _name(getattr(self, name)), "a name")
-        _require(self, "experts", self.experts is None or isinstance(self.experts, Experts), "a table: up, down, ...")
+        _require(
+            self, "experts", self.experts is None or isinstance(self.experts, ExpertLayout), "a table: up, down, ..."
+        )
         number = isinstance(self.weight_sum, int | float) and not isinstance(self.weight_sum, bool)
         named = self.weight_sum in ("one", "groups", "free")
         _require(self, "weight_sum", named or (number and _positive(self.weight_sum)), "one, groups, free or a number")
@@ -119,11 +121,22 @@ class RoutingSpec:
 
     @property
     def independent(self) -> bool:
-        """Whether tokens choose without regard to one another."""
+        """Whether each token chooses independently of the others."""
         return self.kind in ("token_choice", "variable")
 
+    @property
+    def fixed_activated(self) -> int | None:
+        """The one number of activated experts that is claimed; None where any number will do."""
+        return self.groups * self.per_group_k if self.per_group_k else self.top_k
+
+    def takes(self, total: int, activated: int) -> bool:
+        """Whether a token has a choice of ``activated`` experts among ``total`` at all."""
+        size, rest = divmod(total, self.groups)
+        reach = size * (self.group_limit or self.groups)
+        return rest == 0 and activated <= reach and (self.group_limit is None or size >= 2)
+
     def expected_sum(self) -> float | None:
-        """What a token's active weights sum to by this claim; None where anything may come out."""
+        """The claimed sum of a token's active weights; None where any sum is claimed."""
         if self.weight_sum == "free":
             return None
         if self.weight_sum == "groups":
@@ -132,8 +145,8 @@ class RoutingSpec:
 
     def __str__(self) -> str:
         default = RoutingSpec()
-        said = {k: v for k, v in asdict(self).items() if v != getattr(default, k) or k in ("kind", "weight_sum")}
-        return ", ".join(f"{key}={value}" for key, value in said.items())
+        shown = {k: v for k, v in asdict(self).items() if v != getattr(default, k) or k in ("kind", "weight_sum")}
+        return ", ".join(f"{key}={value}" for key, value in shown.items())
 
 
 def read_claim(path: Path) -> RoutingSpec:
@@ -148,7 +161,7 @@ def read_claim(path: Path) -> RoutingSpec:
 
 
 def claim_of(values: Mapping[str, Any] | RoutingSpec, where: str) -> RoutingSpec:
-    """A claim from a mapping of its fields; ClaimError names what it does not know."""
+    """A claim from a mapping of its fields; ClaimError names an unknown field."""
     if isinstance(values, RoutingSpec):
         return values
     if not isinstance(values, Mapping):
@@ -156,11 +169,11 @@ def claim_of(values: Mapping[str, Any] | RoutingSpec, where: str) -> RoutingSpec
     values = dict(values)
     try:
         if isinstance(values.get("experts"), Mapping):
-            known = _known(values["experts"], Experts, f"{where} [experts]")
+            known = _known(values["experts"], ExpertLayout, f"{where} [experts]")
             missing = [key for key in ("up", "down") if key not in known]
             if missing:
                 raise ClaimError(f"{where} [experts]: {missing[0]} is missing")
-            values["experts"] = Experts(**known)
+            values["experts"] = ExpertLayout(**known)
         return RoutingSpec(**_known(values, RoutingSpec, where))
     except TypeError as error:
         raise ClaimError(f"{where}: {error}") from None
@@ -174,7 +187,7 @@ def _known(values: Mapping[str, Any], owner: type, where: str) -> dict[str, Any]
     return dict(values)
 
 
-def _require(owner: Experts | RoutingSpec, name: str, ok: bool, allowed: str) -> None:
+def _require(owner: ExpertLayout | RoutingSpec, name: str, ok: bool, allowed: str) -> None:
     if not ok:
         raise ClaimError(f"{type(owner).__name__}.{name}={getattr(owner, name)!r}: must be {allowed}")
 

@@ -1,4 +1,4 @@
-"""Candidates: a user's router or block, made by a factory, at a shape and a seed."""
+"""Candidates: a router or block to check, made by a factory at any shape."""
 
 import importlib
 import importlib.util
@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, first_line
+from mue_check.routing.builtin import builtin_router
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
 
 CandidateKind = Literal["router", "block"]
@@ -41,14 +42,14 @@ SHAPES = (
     Shape(d=48, f=8, experts=16, activated=4, tokens=2),
     Shape(d=56, f=16, experts=64, activated=8, tokens=72),
 )
-"""Every size of the first differs from the others, so a layout can be learned there. Widths are multiples of 8, since
-grouped matrix products want rows of 16 bytes, in bfloat16 too."""
+"""All sizes of the first shape differ, so a layout can be learned there. Widths are multiples of 8, since grouped
+matrix products need rows of 16 bytes, in bfloat16 too."""
 ONE_TOKEN = Shape(d=24, f=16, experts=8, activated=2, tokens=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What is checked. ``name`` is what re-runs it; ``claimed`` says where the claim came from."""
+    """A router or block to check. ``name`` is its command line argument; ``claimed``: the origin of its claim."""
 
     kind: CandidateKind
     name: str
@@ -64,13 +65,13 @@ class Candidate:
         module = _call(self.factory, sizes)
         if not isinstance(module, nn.Module):
             raise TypeError(f"the factory gives {type(module).__name__}, not a torch.nn.Module")
-        for name, held in [*module.named_parameters(), *module.named_buffers()]:
-            if held.is_meta:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.is_meta:
                 raise TypeError(f"{name} is on the meta device and has no values: to_empty, then its init, are missing")
         return module
 
     def shapes(self, shapes: Sequence[Shape] = SHAPES) -> tuple[Shape, ...]:
-        """Those shapes, moved to where the claim allows them: groups divide E, a is what the design takes."""
+        """These shapes, changed as the claim requires: groups divide E, and the design allows a."""
         return tuple(dict.fromkeys(fitted(shape, self.claim) for shape in shapes))
 
 
@@ -81,22 +82,20 @@ def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
         a = claim.top_k
     elif claim.per_group_k is not None:
         a = groups * claim.per_group_k
-    # where there was a choice there shall be one
+    # keep a choice where the shape had one
     size = -(-max(shape.experts, a if shape.activated == shape.experts else 2 * a) // groups)
     if claim.per_group_k is not None:
         size = max(size, claim.per_group_k)
     if claim.group_limit is not None:
         size = max(size, -(-a // claim.group_limit), 4)  # groups rank by their two best: 4 make a choice
     experts = groups * size
-    # where d = E a router's axes could not be told apart; by 8, for kernels that need multiples of it
+    # with d = E the axes of a router would be ambiguous; kernels need multiples of 8
     return replace(shape, d=shape.d + 8 * (shape.d == experts), experts=experts, activated=a)
 
 
 def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = None) -> Candidate:
-    """What ``module:factory``, ``file.py:factory`` or ``builtin:NAME`` names; ClaimError when there is nothing."""
+    """The candidate at ``module:factory``, ``file.py:factory`` or ``builtin:NAME``; ClaimError if there is none."""
     if name.startswith("builtin:"):
-        from mue_check.conformance.builtin import builtin_router
-
         if kind != "router":
             raise ClaimError(f"{name}: there are built-in routers, no blocks")
         return candidate_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
@@ -117,21 +116,21 @@ def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = N
 def candidate_of(
     kind: CandidateKind, factory: Factory, *, name: str = "", claim: RoutingSpec | None = None
 ) -> Candidate:
-    """A candidate with the claim that is given, or else the one that factory or module carries, or else the default."""
+    """A candidate with the given claim, or else the one that its factory carries, or else the default."""
     label = name or getattr(factory, "__qualname__", None) or type(factory).__name__
     carried = getattr(factory, ATTRIBUTE, None)
-    said = "given"
+    origin = "given"
     if claim is None and carried is not None:
-        claim, said = claim_of(carried, f"{label}.{ATTRIBUTE}"), f"its {ATTRIBUTE}"
+        claim, origin = claim_of(carried, f"{label}.{ATTRIBUTE}"), f"its {ATTRIBUTE}"
     if claim is None:
-        claim, said = RoutingSpec(), "Complete-muE's own, for it carries none"
+        claim, origin = RoutingSpec(), "Complete-muE's own, for it carries none"
     if ":" in (claim.auxiliary_loss or ""):
         auxiliary_function(claim)
-    return Candidate(kind=kind, name=label, factory=factory, claim=claim, claimed=said)
+    return Candidate(kind=kind, name=label, factory=factory, claim=claim, claimed=origin)
 
 
 def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:
-    """The function that the claim names as its auxiliary loss; ClaimError where there is none."""
+    """The function that the claim names as its auxiliary loss; ClaimError if there is none."""
     module, _, name = (claim.auxiliary_loss or "").partition(":")
     found: object = getattr(_module(module), name, None)
     if not callable(found):
@@ -150,7 +149,7 @@ def _module(where: str) -> object:
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module  # dataclasses and pickle look themselves up there
+            sys.modules[name] = module  # dataclasses and pickle look it up there
             sys.path.insert(0, str(path.parent))  # a script finds its neighbours
             try:
                 spec.loader.exec_module(module)
@@ -162,12 +161,12 @@ def _module(where: str) -> object:
         return importlib.import_module(where)
     except ClaimError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's module raises when it is imported
+    except (Exception, SystemExit) as error:  # an import may raise anything
         raise ClaimError(f"cannot import {where!r}: {type(error).__name__}: {first_line(error)}") from None
 
 
 def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
-    """By keyword where the names are ours, else by position."""
+    """Call by keyword if the factory has our names, else by position."""
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
@@ -179,9 +178,3 @@ def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
     except TypeError:
         raise TypeError(f"the factory takes {signature}; it is called with ({', '.join(sizes)})") from None
     return factory(*sizes.values())
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line of at most 200 characters."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0][:200]

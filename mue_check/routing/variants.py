@@ -1,148 +1,249 @@
-"""Routing variants by name: what each claims of its weights. No tensors here; ``models.routing`` computes them.
+"""The routing variants by name: the function of each and its claim. A new variant is one function and one entry here.
 
-Beside them stand a user's own (``--router``, ``dropin``), whose names end in a hash of their source.
+Experts are selected by score plus selection bias; weights never see the bias (arXiv 2408.15664). There is no import of
+torch here: specs, records and reports read names and claims without it.
 """
 
+from __future__ import annotations
+
+import math
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from mue_check.errors import SpecError
+from mue_check.routing.choice import Choice, ExpertChoice, Mixture, TokenChoice, select
+from mue_check.routing.claim import RoutingSpec
 
-WeightSum = Literal["one", "groups", "free"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Router:
-    """One way of choosing experts.
-
-    ``weight_sum``: the active weights of a token sum to 1 ("one"), to the number of groups ("groups"), or to
-    whatever comes out ("free"). ``least_activated`` and ``most_activated`` bound a where the design does. ``grouped``:
-    it can take a/G experts of each of G groups. ``scored``: tokens select by score, which a bias can move and a loss
-    even out.
-    """
-
-    name: str
-    summary: str
-    weight_sum: WeightSum
-    source: str
-    least_activated: int = 1
-    most_activated: int | None = None
-    grouped: bool = True
-    scored: bool = True
-    shared: int = 0
-    """Shared experts that belong to the published design."""
-    own_groups: int = 1
-    """Groups of neighbours that the design has whatever a ladder asks: N is a multiple of it."""
-    group_limit: int | None = None
-    """From how many of its own groups a token's experts come at most; a group then ranks by its best two."""
-    scale: float | None = None
-    """What the active weights sum to where that is a published scale, which R does not undo ("free")."""
-    drops: bool = False
-    """Tokens may lose experts, or be taken by any number of them: no claim on each token's sum."""
-
-    def takes(self, total: int, activated: int) -> bool:
-        """Whether the design has a choice of ``activated`` experts among ``total`` at all."""
-        size, rest = divmod(total, self.own_groups)
-        reach = size * (self.group_limit or self.own_groups)
-        return rest == 0 and activated <= reach and (self.group_limit is None or size >= 2)
-
-
-ROUTERS = {
-    router.name: router
-    for router in (
-        Router(
-            name="sigmoid_norm",
-            summary="sigmoid scores, top a, weights normalized over all active experts",
-            weight_sum="one",
-            source="arXiv 2605.23893",
-        ),
-        Router(
-            name="sigmoid_group_norm",
-            summary="sigmoid scores, top a/G of each group, each group's weights normalized by itself",
-            weight_sum="groups",
-            source="arXiv 2605.23893, per-group normalization",
-        ),
-        Router(
-            name="softmax_norm",
-            summary="softmax over all experts, top a, weights normalized over the active ones",
-            weight_sum="one",
-            source="Mixtral, arXiv 2401.04088",
-        ),
-        Router(
-            name="switch",
-            summary="softmax over all experts, the one best expert, weighted by its probability",
-            weight_sum="free",
-            source="Switch Transformer, arXiv 2101.03961",
-            most_activated=1,
-            grouped=False,
-        ),
-        Router(
-            name="deepseek_v3",
-            summary="sigmoid scores, selection within the best groups, normalized, then times 2.5; one shared expert",
-            weight_sum="free",
-            source="DeepSeek-V3, arXiv 2412.19437",
-            grouped=False,
-            shared=1,
-        ),
-        Router(
-            name="moge",
-            summary="softmax over all experts, top a/G of each group, weights not normalized",
-            weight_sum="free",
-            source="Pangu Pro MoE, arXiv 2505.21411",
-        ),
-        Router(
-            name="expert_choice",
-            summary="each expert takes its best tokens, a/N of the batch, weighted by softmax over experts",
-            weight_sum="free",
-            source="arXiv 2202.09368",
-            grouped=False,
-            scored=False,
-        ),
-        Router(
-            name="sigmoid_mean",
-            summary="sigmoid scores, top a, the weighted sum divided by a",
-            weight_sum="free",
-            source="DMFT-MoE, arXiv 2601.20205",
-        ),
-        Router(
-            name="content_blind",
-            summary="experts drawn by a hash of sequence and place, equal weights: routing that learns nothing",
-            weight_sum="one",
-            source="a control",
-            scored=False,
-        ),
-    )
-}
 BALANCES = ("none", "auxiliary_loss", "selection_bias")
 
 
-_USERS: dict[str, Router] = {}
-_USERS_NAME = re.compile(r"[\w-]+-[0-9a-f]{8}")
-"""No built-in name has a hyphen. A name that looks like this is a user's router, whether it is loaded here or not:
-records and reports are read without it, and only training needs it."""
+@dataclass(frozen=True, kw_only=True)
+class RouterInput:
+    """What a router may look at: logits [R, M, E], a selection bias [R, E], the layer; and for content_blind a hash of
+    each place [R, M] and how often a token draws each expert on average [E] (``content_blind.expected_draws``)."""
+
+    logits_RME: Tensor
+    bias_RE: Tensor | None = None
+    place_RM: Tensor | None = None
+    layer: int = 0
+    expected_E: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way of choosing experts, built in or a user's.
+
+    ``claim`` is what conformance checks and what a mixture's weights are judged by. ``grouped``: it can take a/G
+    experts of each of a mixture's G groups, which then replace the groups of the claim. ``groups_at``: at (N, a), the
+    design's own groups and from how many of them a token's experts come. ``shared``: experts of the published design
+    that see every token. ``by_place``: the choice follows the place in the text, not the scores.
+    """
+
+    name: str
+    claim: RoutingSpec
+    choose: Callable[[RouterInput, Mixture], Choice] | None = None
+    """None for a user's router, which is a module."""
+    grouped: bool = True
+    groups_at: Callable[[int, int], tuple[int, int]] | None = None
+    shared: int = 0
+    by_place: bool = False
+
+    @property
+    def scored(self) -> bool:
+        """Whether tokens select by score, which a bias can move and a loss even out."""
+        return self.claim.kind != "expert_choice" and not self.by_place
+
+    @property
+    def fixed_activated(self) -> int | None:
+        """The one number of activated experts that the design has; None where any number will do."""
+        return None if self.grouped else self.claim.fixed_activated
+
+    def claim_at(self, total: int, activated: int, groups: int = 1) -> RoutingSpec:
+        """The claim in a mixture of these sizes."""
+        if self.groups_at is not None:
+            groups, limit = self.groups_at(total, activated)
+            return replace(self.claim, groups=groups, group_limit=limit if groups > 1 else None)
+        if not self.grouped:
+            return self.claim
+        return replace(self.claim, groups=groups, per_group_k=activated // groups if groups > 1 else None)
+
+
+def sigmoid_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Sigmoid scores, top a/G of each group, normalized over all a (arXiv 2605.23893, "global norm")."""
+    chosen = select(given.logits_RME.sigmoid(), experts, given.bias_RE)
+    return TokenChoice(normalized(chosen.weights), chosen.indices)
+
+
+def sigmoid_group_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Sigmoid scores, top a/G of each group, each group's weights sum to 1 (arXiv 2605.23893)."""
+    chosen = select(given.logits_RME.sigmoid(), experts, given.bias_RE)
+    weights = chosen.weights.view(*chosen.weights.shape[:2], experts.groups, -1)
+    return TokenChoice(normalized(weights).flatten(-2), chosen.indices)
+
+
+def softmax_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Softmax over all experts, top a/G of each group, normalized over all a (Mixtral, arXiv 2401.04088)."""
+    logits_RME = given.logits_RME
+    indices = select(logits_RME.detach().softmax(-1), experts, given.bias_RE).indices
+    # equal to normalizing the probabilities, and finite where all selected ones are 0 in float32
+    return TokenChoice(logits_RME.gather(-1, indices).softmax(-1), indices)
+
+
+def switch(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Softmax over all experts, the best one, weighted by its probability (arXiv 2101.03961)."""
+    return select(given.logits_RME.softmax(-1), experts, given.bias_RE)
+
+
+def moge(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Softmax over all experts, top a/G of each group, weighted by probability (Pangu Pro MoE, arXiv 2505.21411)."""
+    return select(given.logits_RME.softmax(-1), experts, given.bias_RE)
+
+
+def sigmoid_mean(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Sigmoid scores, top a/G of each group, each score over a (arXiv 2601.20205)."""
+    chosen = select(given.logits_RME.sigmoid(), experts, given.bias_RE)
+    return TokenChoice(chosen.weights / experts.activated, chosen.indices)
+
+
+DEEPSEEK_SCALE = 2.5
+"""routed_scaling_factor (DeepSeek-V3, arXiv 2412.19437, configuration)."""
+
+
+def deepseek_groups(total: int, activated: int) -> tuple[int, int]:
+    """(groups, groups kept): the better half of four, or as many as a token needs; fewer than 16 experts are one."""
+    return (4, max(2, math.ceil(activated / (total // 4)))) if total >= 16 and total % 4 == 0 else (1, 1)
+
+
+def deepseek_v3(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Sigmoid scores, top a within the best groups, normalized, times 2.5 (arXiv 2412.19437).
+
+    A group ranks by the sum of its two best biased scores.
+    """
+    scores_RME = given.logits_RME.sigmoid()
+    biased = scores_RME.detach() if given.bias_RE is None else scores_RME.detach() + given.bias_RE.unsqueeze(1)
+    groups, kept = deepseek_groups(experts.total, experts.activated)
+    if groups > 1:
+        grouped = biased.view(*biased.shape[:2], groups, -1)
+        best = grouped.topk(2, dim=-1).values.sum(-1).topk(kept, dim=-1).indices
+        dropped = grouped.new_ones(grouped.shape[:-1]).scatter(-1, best, 0).bool()
+        # -inf, not 0: a biased score may be negative, and 0 would beat it (vllm PR#13474)
+        biased = grouped.masked_fill(dropped.unsqueeze(-1), -math.inf).flatten(-2)
+    indices = biased.topk(experts.activated, dim=-1).indices
+    return TokenChoice(normalized(scores_RME.gather(-1, indices)) * DEEPSEEK_SCALE, indices)
+
+
+def expert_choice(given: RouterInput, experts: Mixture) -> ExpertChoice:
+    """Each expert takes its C = M a / N tokens of highest softmax over experts (arXiv 2202.09368).
+
+    It looks at all M tokens of the batch at once, later ones too: the model is not causal.
+    """
+    tokens = given.logits_RME.shape[1]
+    capacity = min(tokens, max(1, math.ceil(tokens * experts.activated / experts.total)))
+    weights, indices = given.logits_RME.softmax(-1).transpose(1, 2).topk(capacity, dim=-1)
+    return ExpertChoice(weights, indices)
+
+
+def content_blind(given: RouterInput, experts: Mixture) -> TokenChoice:
+    """Experts drawn by a hash of sequence and place, weights 1/a: routing that learns nothing."""
+    from mue_check.routing.content_blind import content_blind as draw
+
+    if given.place_RM is None:
+        raise ValueError("content_blind routes by place: pass place_RM=place_keys(tokens)")
+    return draw(given.place_RM, given.layer, experts, given.logits_RME.dtype, given.expected_E)
+
+
+def normalized(weights: Tensor) -> Tensor:
+    """Weights that sum to 1 over the last axis."""
+    return weights / weights.sum(-1, keepdim=True)
+
+
+_SIGMOID = RoutingSpec(gate="sigmoid", fp32_gate=True, selection_bias="selection_bias")
+_SOFTMAX = replace(_SIGMOID, gate="softmax")
+_EXPERT_CHOICE = replace(_SOFTMAX, kind="expert_choice", weight_sum="free", causal=False, selection_bias=None)
+_ALL = (
+    Variant(name="sigmoid_norm", claim=_SIGMOID, choose=sigmoid_norm),
+    Variant(
+        name="sigmoid_group_norm",
+        claim=replace(_SIGMOID, weight_sum="groups", groups=2, per_group_k=2),
+        choose=sigmoid_group_norm,
+    ),
+    Variant(name="softmax_norm", claim=_SOFTMAX, choose=softmax_norm),
+    Variant(name="switch", claim=replace(_SOFTMAX, weight_sum="free", top_k=1), choose=switch, grouped=False),
+    Variant(
+        name="deepseek_v3",
+        claim=replace(_SIGMOID, weight_sum=DEEPSEEK_SCALE, groups=4, group_limit=2),
+        choose=deepseek_v3,
+        grouped=False,
+        groups_at=deepseek_groups,
+        shared=1,
+    ),
+    Variant(name="moge", claim=replace(_SOFTMAX, weight_sum="free", groups=2, per_group_k=1), choose=moge),
+    Variant(name="expert_choice", claim=_EXPERT_CHOICE, choose=expert_choice, grouped=False),
+    Variant(name="sigmoid_mean", claim=replace(_SIGMOID, weight_sum="free"), choose=sigmoid_mean),
+    Variant(name="content_blind", claim=RoutingSpec(causal=False), choose=content_blind, by_place=True),
+)
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
+
+
+class LoadedRouter(Protocol):
+    """A user's router that this process has loaded (``models.user_router``)."""
+
+    @property
+    def variant(self) -> Variant:
+        """Its name and claim."""
+
+
+USER_ROUTERS: dict[str, LoadedRouter] = {}
+"""Users' routers by name. A cell holds the name alone, so each process keeps what it has loaded."""
+_USER_NAME = re.compile(r"[\w-]+-[0-9a-f]{8}")
+"""No built-in name has a hyphen. A name of this form is a user's router, loaded here or not: records and reports are
+read without it, and only training needs it."""
 
 
 def is_users(name: str) -> bool:
     """Whether that is the name of a user's router."""
-    return name not in ROUTERS and _USERS_NAME.fullmatch(name) is not None
+    return name not in VARIANTS and _USER_NAME.fullmatch(name) is not None
 
 
-def register_router(router: Router) -> None:
-    """Make a user's router known in this process; again under the same name replaces it."""
-    if not is_users(router.name):
-        raise SpecError(f"{router.name!r} is no user's router: its name must end in - and 8 hexadecimal digits")
-    _USERS[router.name] = router
-
-
-def get_router(name: str) -> Router:
-    """The variant of that name; SpecError names the known ones."""
-    if name in ROUTERS:
-        return ROUTERS[name]
-    if name in _USERS:
-        return _USERS[name]
+def get_variant(name: str) -> Variant:
+    """The variant of that name; SpecError lists the known ones."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if name in USER_ROUTERS:
+        return USER_ROUTERS[name].variant
     if is_users(name):
-        return Router(
-            name=name, summary="a user's router, not loaded here", weight_sum="free", source="a record", grouped=False
-        )
-    raise SpecError(f"unknown router {name!r}: allowed are {', '.join(ROUTERS)}")
+        return Variant(name=name, claim=RoutingSpec(weight_sum="free"), grouped=False)
+    raise SpecError(f"unknown router {name!r}: allowed are {', '.join(VARIANTS)}")
+
+
+def route(
+    logits_RME: Tensor,
+    experts: Mixture,
+    *,
+    bias_RE: Tensor | None = None,
+    place_RM: Tensor | None = None,
+    layer: int = 0,
+    expected_E: Tensor | None = None,
+) -> Choice:
+    """The choice of ``experts.router``."""
+    given = RouterInput(logits_RME=logits_RME, bias_RE=bias_RE, place_RM=place_RM, layer=layer, expected_E=expected_E)
+    choose = get_variant(experts.router).choose
+    if choose is None:
+        raise SpecError(f"router {experts.router!r} is a user's: models.user_router calls it")
+    return choose(given, experts)
+
+
+def scores(logits_RME: Tensor, router: str) -> Tensor:
+    """What experts are selected by, before any bias."""
+    return logits_RME.softmax(-1) if get_variant(router).claim.gate == "softmax" else logits_RME.sigmoid()
+
+
+def probabilities(logits_RME: Tensor, router: str) -> Tensor:
+    """The router's scores as a distribution over experts; sigmoid scores are normalized, as DeepSeek-V3 does."""
+    values = scores(logits_RME, router)
+    return values if get_variant(router).claim.gate == "softmax" else normalized(values)

@@ -1,10 +1,9 @@
-"""The drift budget: what an uneven load of experts does to a tuned learning rate, foretold from a calibration.
+"""The drift budget: how an uneven load of experts moves a tuned learning rate, predicted from a calibration.
 
-The question is one model under this load against the same model under the uniform one. Then n_e = a p_e B, and the mean
-of log2 sigma_0 shifts by gamma times the mean of log2(1 / (N p_e)) (``judge.sigma0``); the drift is the calibrated
-line at that shift. A uniform load is the reference itself, so its drift is 0 whatever the line's intercept; any other
-load gets the line as it was measured, with its intercept and scatter. A calibration for this question had best be led
-through the origin (``fit_kappa(origin=True)``), where the two agree.
+It compares one model under this load with the same model under the uniform load. An expert sees n_e = a p_e B tokens,
+so the mean of log2 sigma_0 shifts by gamma times the mean of log2(1 / (N p_e)) (``sigma0.shift``), and the drift is the
+calibrated line at that shift. The uniform load is the reference itself: its drift is 0. Any other load gets the line as
+it was measured, with its scatter. A calibration fits its line through 0 (``fit_kappa(origin=True)``), where both agree.
 """
 
 import math
@@ -18,28 +17,33 @@ from mue_check.errors import JudgeError, LoadError
 from mue_check.judge.interval import Interval
 from mue_check.judge.verdict import Verdict, judge_interval
 from mue_check.loads import require_feasible
-from mue_check.sigma0.calibration import Calibration, Gamma
-from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.calibration import DriftCalibration, Gamma, Range, Routing, routing_of
+from mue_check.sigma0.imbalance import EVEN, Imbalance
 from mue_check.sigma0.kappa import DIFFER
 from mue_check.spec import Experts
 
 THEORY = Gamma(mean=0.5, se=0.0, df=math.inf)
-"""arXiv 2605.23893; content-blind routing has it."""
+"""The theory's gamma (arXiv 2605.23893), which content-blind routing has."""
 FEW_TOKENS = 1.0
-"""A step: an expert with fewer is not trained by every batch."""
-EVEN = 1e-9
-"""Coefficient of variation."""
+"""Per step: an expert with fewer is not trained by every batch."""
 ROUNDING = 1e-3
-"""Relative: a load that was written with a few digits."""
+"""Relative error of a load that was written with a few digits."""
 SWEEP_STEP = 0.75
 """Octaves between two points of a sweep (docs/choices.md)."""
 SWEEP_POINTS = 5
-"""The fewest that a parabola is fitted to (``judge.optimum``)."""
+"""The fewest points to which a parabola is fitted (``judge.optimum``)."""
+_QUANTITIES: Mapping[Range, str] = {
+    "shortfall_bits": "imbalance (bits that a typical expert is short)",
+    "experts": "N experts",
+    "activated": "a activated experts",
+    "tokens_per_expert": "tokens a step of an expert",
+    "batch": "batch (tokens a step)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertTokens:
-    """Tokens a step of one expert."""
+    """Tokens per step of one expert."""
 
     expert: int
     tokens: float
@@ -49,7 +53,7 @@ class ExpertTokens:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class Prediction:
     """``shift`` of log2 sigma_0 and ``drift`` of the optimum, in octaves, against the uniform load."""
 
     shift: Interval
@@ -58,11 +62,11 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What one load does. ``routing`` is the calibrated one that ``forecast`` is for.
+    """The budget of one load. ``forecast`` uses the gamma of ``routing``, ``bound`` the theory's 1/2.
 
-    ``bound`` is the forecast at gamma = 1/2, the theory's. ``dense_shift``: of log2 sigma_0 against the dense model of
-    Bridge II, for information: no drift is foretold from it. ``verdict``: PASS keeps the tuned learning rate, FAIL
-    moves it, INCONCLUSIVE asks for a sweep at ``sweep`` times the tuned rate.
+    ``dense_shift``, of log2 sigma_0 against the dense model of Bridge II, is for information: no drift is predicted
+    from it. ``verdict``: PASS keeps the tuned learning rate, FAIL moves it, INCONCLUSIVE asks for a sweep at ``sweep``
+    times the tuned rate. ``few`` experts see less than one token per step, ``dead`` ones none.
     """
 
     imbalance: Imbalance
@@ -71,9 +75,9 @@ class Budget:
     rarest: ExpertTokens
     few: tuple[int, ...]
     dead: tuple[int, ...]
-    routing: str
-    forecast: Forecast
-    bound: Forecast
+    routing: Routing
+    forecast: Prediction
+    bound: Prediction
     dense_shift: Interval
     tolerance: float
     verdict: Verdict
@@ -82,11 +86,11 @@ class Budget:
 
 
 def make_budget(
-    load: NDArray[np.float64], experts: Experts, batch: int, calibration: Calibration, tolerance: float = 0.5
+    load: NDArray[np.float64], experts: Experts, batch: int, calibration: DriftCalibration, tolerance: float = 0.5
 ) -> Budget:
-    """For ``load`` (shares [N]) of ``experts`` at ``batch`` tokens a step; ``tolerance`` in octaves.
+    """Predict for ``load`` (shares [N]) of ``experts`` at ``batch`` tokens per step; ``tolerance`` in octaves.
 
-    Raises LoadError for a load that is infeasible, and JudgeError for a batch or a tolerance that is none.
+    Raises LoadError for a load that is infeasible, and JudgeError for an impossible batch or tolerance.
     """
     if batch < 1:
         raise JudgeError(f"batch={batch}: must be a whole number of tokens, at least 1")
@@ -102,10 +106,10 @@ def make_budget(
     busiest, rarest = (ExpertTokens(expert=e, tokens=float(tokens[e])) for e in ends)
     routing = routing_of(experts)
     gamma = calibration.gamma[routing]
-    forecast = _forecast(gamma, imbalance, calibration)
+    forecast = _predict(gamma, imbalance, calibration)
     verdict = judge_interval(forecast.drift, tolerance)
     least = tokens[tokens > 0].min()
-    reached = {
+    reached: dict[Range, tuple[float, ...]] = {
         "shortfall_bits": (imbalance.shortfall_bits,),
         "experts": (experts.total,),
         "activated": (experts.activated,),
@@ -121,19 +125,19 @@ def make_budget(
         dead=tuple(int(e) for e in np.flatnonzero(tokens == 0)),
         routing=routing,
         forecast=forecast,
-        bound=_forecast(THEORY, imbalance, calibration),
+        bound=_predict(THEORY, imbalance, calibration),
         dense_shift=gamma.times(math.log2(experts.total / experts.activated) + imbalance.shortfall_bits),
         tolerance=tolerance,
         verdict=verdict,
         sweep=_sweep(forecast.drift) if verdict is Verdict.INCONCLUSIVE else (),
-        warnings=(*_left_ranges(reached, calibration), *_left_line(forecast.shift.mean, calibration)),
+        warnings=(*_range_warnings(reached, calibration), *_line_warnings(forecast.shift.mean, calibration)),
     )
 
 
 def forecast_drift(
-    load: NDArray[np.float64], experts: Experts, calibration: Calibration, measured: Interval
+    load: NDArray[np.float64], experts: Experts, calibration: DriftCalibration, measured: Interval
 ) -> Interval:
-    """95 % interval for a drift of that load against the even one that is measured with the error of ``measured``."""
+    """95 % interval for the drift of that load against the even one, if measured with the error of ``measured``."""
     gamma = calibration.gamma[routing_of(experts)]
     bits = Imbalance.of(load).shortfall_bits
     return calibration.kappa.predict(
@@ -145,47 +149,37 @@ def forecast_drift(
     )
 
 
-def routing_of(experts: Experts) -> str:
-    """Which of the calibrated gammas is that of these experts."""
-    return "content_blind" if experts.router == "content_blind" else "learned"
-
-
-def _forecast(gamma: Gamma, imbalance: Imbalance, calibration: Calibration) -> Forecast:
+def _predict(gamma: Gamma, imbalance: Imbalance, calibration: DriftCalibration) -> Prediction:
     bits = imbalance.shortfall_bits
     shift = gamma.times(bits)
     if imbalance.variation < EVEN:
-        return Forecast(shift=shift, drift=Interval(0.0, 0.0, 0.0, len(calibration.kappa.points)))
+        return Prediction(shift=shift, drift=Interval(0.0, 0.0, 0.0, len(calibration.kappa.points)))
     drift = calibration.kappa.predict(shift.mean, gamma.se * abs(bits), shift_df=gamma.df)
-    return Forecast(shift=shift, drift=drift)
+    return Prediction(shift=shift, drift=drift)
 
 
 def _sweep(drift: Interval) -> tuple[float, ...]:
-    """Factors on the tuned learning rate that reach over the whole interval, half a step apart from its middle."""
+    """Factors on the tuned learning rate that cover the whole interval."""
     half = max(SWEEP_POINTS // 2, math.ceil(drift.half_width / SWEEP_STEP))
     return tuple(float(2 ** (drift.mean + SWEEP_STEP * i)) for i in range(-half, half + 1))
 
 
-def _left_ranges(reached: Mapping[str, tuple[float, ...]], calibration: Calibration) -> list[str]:
-    """One line for each measured range that is left."""
-    words = {
-        "shortfall_bits": "imbalance (bits that a typical expert is short)",
-        "experts": "N experts",
-        "activated": "a activated experts",
-        "tokens_per_expert": "tokens a step of an expert",
-        "batch": "batch (tokens a step)",
-    }
+def _range_warnings(reached: Mapping[Range, tuple[float, ...]], calibration: DriftCalibration) -> list[str]:
+    """One line for each measured range that the model leaves."""
     lines = []
     for name, values in reached.items():
-        low, high = calibration.ranges[name]
+        low, high = calibration.range[name]
         out = [value for value in values if not low <= value <= high and not math.isclose(value, low, abs_tol=1e-9)]
         if out:
-            said = " and ".join(f"{value:.4g}" for value in out)
-            lines.append(f"{words[name]}: {said} lies outside the measured {low:.4g} to {high:.4g}: extrapolated")
+            numbers = " and ".join(f"{value:.4g}" for value in out)
+            lines.append(
+                f"{_QUANTITIES[name]}: {numbers} lies outside the measured {low:.4g} to {high:.4g}: extrapolated"
+            )
     return lines
 
 
-def _left_line(shift: float, calibration: Calibration) -> list[str]:
-    """Doubts about the line itself: a shift that it was not measured at, or ladders that are not one line."""
+def _line_warnings(shift: float, calibration: DriftCalibration) -> list[str]:
+    """Doubts about the line itself: a shift outside the measured ones, or ladders whose slopes differ."""
     kappa = calibration.kappa
     low, high = min(0.0, kappa.shifts[0]), max(0.0, kappa.shifts[1])
     lines = []

@@ -1,102 +1,118 @@
-"""From a study's records to the numbers that a drift budget is made from."""
+"""From the findings of a study to the calibration of the drift budget."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mue_check.judge.drift import Drift
-from mue_check.questions.comparison import Comparison, Side
-from mue_check.questions.stored import judge_stored_drift, judge_stored_gammas, judge_stored_shift
-from mue_check.records import Store
-from mue_check.sigma0.calibration import Calibration, Gamma
-from mue_check.sigma0.gammas import Gammas
+from mue_check.errors import CalibrationError, JudgeError
+from mue_check.questions.comparison import Comparison
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.question import Findings
+from mue_check.sigma0.calibration import DriftCalibration, Gamma, Range, read_calibration
+from mue_check.sigma0.gamma import GammaFinding
 from mue_check.sigma0.imbalance import Imbalance
-from mue_check.sigma0.kappa import KappaPoint, fit_kappa
-from mue_check.sigma0.ladders import BLIND_LOADS, LOADS, NATURAL, SIGMA0, load_use
-from mue_check.sigma0.shift import Sigma0Shift
-from mue_check.spec import Experts, Scenario, parse_scenario
+from mue_check.sigma0.kappa import KappaFit, KappaPoint, Pair, fit_kappa
+from mue_check.sigma0.ladders import BLIND_LOADS, LOADS, SIGMA0, experts_of, load_use
+from mue_check.sigma0.shift import ShiftFinding
+from mue_check.spec import Scenario, parse_scenario
 
 OF_LOAD = (LOADS, BLIND_LOADS)
-"""Ladders along which the load changes and nothing else. The batch moves the noise of every part of the model, the load
-that of experts alone, so that its kappa is another one; and activated experts change what can be learned."""
+"""Ladders along which only the load changes. A larger batch lowers the noise of every part of the model, a load that of
+the experts alone, so that kappa differs; and other activated experts are another model."""
 RULES_OWN = "sigmoid_norm"
+MIN_DRIFTS = 3
+BUDGET = "loads, through 0 (the budget's)"
 
 
-def calibrate(
-    store: Store,
-    comparisons: Sequence[Comparison],
-    command: str,
-    *,
-    gammas: Mapping[str, Gammas] | None = None,
-    points: Sequence[KappaPoint] | None = None,
-) -> Calibration | None:
-    """What the study's sigma_0 questions say; None where it lacks gamma of either routing or three drifts under loads.
+def calibrate(findings: Findings) -> DriftCalibration | None:
+    """What a drift budget is computed from; None without gamma of both routings and three drifts under loads.
 
-    Fitted are the ladders of loads alone (OF_LOAD). The line is led through the origin: a model under its own load does
-    not drift. Gamma of learned routing is that of a mixture yet unseen: the error holds the scatter between the
-    mixtures and corpora that were measured. ``gammas`` by the name of their question, and ``points``, are those of
-    ``kappa_points``: a caller that has judged them already need not wait for them again.
+    The line is fitted to the ladders of loads, through 0. Gamma of learned routing is the one to expect of another
+    mixture: its error contains the scatter between the measured mixtures and corpora.
     """
-    own = [c for c in comparisons if c.axis == SIGMA0 and c.router == RULES_OWN]
-    learned, blind = (_gammas(store, own, router, gammas or {}) for router in (RULES_OWN, "content_blind"))
-    points = [p for p in (kappa_points(store, own) if points is None else points) if p.ladder in OF_LOAD]
-    if not learned or not blind or len(points) < 3:
+    learned, blind = (_trained_gammas(findings, router) for router in (RULES_OWN, "content_blind"))
+    points = _of_load(kappa_points(findings))
+    kappa = _fit(points, origin=True)
+    if not learned or not blind or len(points) < MIN_DRIFTS or isinstance(kappa, str):
         return None
-    kappa = fit_kappa(points, origin=True)
-    if kappa.reason is not None:
-        return None
-    scenarios = [_scenario(side) for c in own if c.kind == "sigma0" and c.ladder in OF_LOAD for side in c.sides]
-    return Calibration(
-        made_by=command,
+    own = [f.comparison for f in findings.found if f.comparison.axis == SIGMA0 and f.comparison.router == RULES_OWN]
+    scenarios = [
+        parse_scenario(side.model)
+        for s in findings.of(ShiftFinding)
+        if s.comparison in own and s.comparison.ladder in OF_LOAD
+        for side in s.comparison.sides
+    ]
+    return DriftCalibration(
+        schema=1,
+        made_by=_command(own),
         setting=_setting(own, scenarios),
-        gamma={"learned": _unseen(learned), "content_blind": _unseen(blind)},
+        gamma={"learned": _expected_gamma(learned), "content_blind": _expected_gamma(blind)},
         kappa=kappa,
-        ranges=_ranges(scenarios),
+        range=_ranges(scenarios),
     )
 
 
-def kappa_points(store: Store, comparisons: Iterable[Comparison]) -> list[KappaPoint]:
-    """Shift of sigma_0 and drift of the optimum of every arm that has both and that a fit may see."""
-    comparisons = list(comparisons)
-    drifts = {arm_of(c): c for c in comparisons if c.kind == "drift" and c.knob == "lr"}
-    points = []
-    for c in comparisons:
-        if c.kind != "sigma0" or load_use(c.ladder) != "fit" or arm_of(c) not in drifts:
-            continue
-        shift, (_, _, drift) = judge_stored_shift(store, c), judge_stored_drift(store, drifts[arm_of(c)])
-        points += points_of(c, shift, drift)
-    return points
+def calibration_for(findings: Findings) -> DriftCalibration | None:
+    """The study's own calibration, else the packaged one, else none."""
+    try:
+        return calibrate(findings) or read_calibration()
+    except CalibrationError:
+        return None
 
 
-def points_of(asked: Comparison, shift: Sigma0Shift, drift: Drift | None) -> list[KappaPoint]:
-    """The arm of a shift as a point; none where it lacks either number or no fit may see it."""
-    if load_use(asked.ladder) != "fit" or shift.reason is not None or drift is None or drift.reason is not None:
-        return []
-    return [KappaPoint.of(asked.sides[-1].label, asked.ladder, shift.shift, drift.interval)]
+def kappa_points(findings: Findings) -> list[KappaPoint]:
+    """One point for each target that a fit may use and that has both a shift and a drift."""
+    drifts = drifts_by_arm(findings)
+    return [
+        KappaPoint.of(s.side.label, s.comparison.ladder, s.shift.shift, drift.drift.interval)
+        for s in findings.of(ShiftFinding)
+        if s.comparison.router == RULES_OWN and s.shift.reason is None and load_use(s.comparison.ladder) == "fit"
+        if (drift := drifts.get(arm_of(s.comparison))) and drift.drift.reason is None
+    ]
+
+
+def kappa_fits(points: Sequence[KappaPoint]) -> dict[str, KappaFit | str]:
+    """By name, the line of the budget, and for comparison lines with an intercept; or the reason why there is none."""
+    loads = _of_load(points)
+    return {BUDGET: _fit(loads, origin=True), "loads": _fit(loads), "every ladder": _fit(points)}
+
+
+def _of_load(points: Sequence[KappaPoint]) -> list[KappaPoint]:
+    return [point for point in points if point.ladder in OF_LOAD]
+
+
+def _fit(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit | str:
+    try:
+        return fit_kappa(points, origin=origin)
+    except JudgeError as error:
+        return str(error)
+
+
+def drifts_by_arm(findings: Findings) -> Mapping[tuple[str, ...], DriftFinding]:
+    """The laboratory's drifts of the learning rate."""
+    found = (d for d in findings.of(DriftFinding) if d.comparison.axis == SIGMA0 and d.comparison.knob == "lr")
+    return {arm_of(d.comparison): d for d in found}
 
 
 def arm_of(c: Comparison) -> tuple[str, ...]:
-    """What a shift of sigma_0 and the drift that goes with it share."""
+    """What a shift of sigma_0 and the drift of the same target have in common."""
     return c.ladder, c.sides[-1].label, c.corpus, c.rule, c.router
 
 
-def _gammas(store: Store, comparisons: Iterable[Comparison], router: str, known: Mapping[str, Gammas]) -> list[Gamma]:
-    """Pooled gamma of each mixture with that router whose load is steered, trained under the loads."""
-    found = []
-    for c in comparisons:
-        if c.kind != "gamma" or len(c.sides) < 2 or c.sides[0].label == NATURAL:
-            continue
-        experts = _scenario(c.sides[0]).model.feed_forward
-        if isinstance(experts, Experts) and experts.router == router:
-            pooled = (known.get(c.name) or judge_stored_gammas(store, c)).pooled
-            if pooled.reason is None:
-                found.append(Gamma.of(pooled.gamma))
-    return found
+def _trained_gammas(findings: Findings, router: str) -> list[Gamma]:
+    """Gamma of each mixture with that router that was trained under steered loads."""
+    return [
+        Gamma.of(g.pooled.gamma)
+        for g in findings.of(GammaFinding)
+        if g.comparison.axis == SIGMA0 and g.comparison.router == RULES_OWN and g.experts.router == router
+        if len(g.comparison.sides) > 1 and g.pooled.reason is None
+    ]
 
 
-def _unseen(gammas: Sequence[Gamma]) -> Gamma:
-    """Gamma of the next mixture: one of several is drawn like them, and of a single one nothing more is known."""
+def _expected_gamma(gammas: Sequence[Gamma]) -> Gamma:
+    """Gamma of the next mixture: drawn from the same distribution as the measured ones; of a single one, its own."""
     if len(gammas) == 1:
         return gammas[0]
     means = np.array([g.mean for g in gammas])
@@ -104,31 +120,36 @@ def _unseen(gammas: Sequence[Gamma]) -> Gamma:
     return Gamma(mean=float(means.mean()), se=scatter, df=len(means) - 1)
 
 
-def _scenario(side: Side) -> Scenario:
-    return parse_scenario(side.model)
-
-
-def _ranges(scenarios: Sequence[Scenario]) -> dict[str, tuple[float, float]]:
-    values: dict[str, list[float]] = {
-        name: [] for name in ("shortfall_bits", "experts", "activated", "tokens_per_expert", "batch")
-    }
+def _ranges(scenarios: Iterable[Scenario]) -> dict[Range, Pair]:
+    values: dict[Range, list[float]] = {}
     for scenario in scenarios:
-        experts = scenario.model.feed_forward
-        assert isinstance(experts, Experts)
-        load = np.array(experts.target_load)
-        tokens = load * experts.activated * scenario.tokens_per_step
-        values["shortfall_bits"].append(Imbalance.of(load).shortfall_bits)
-        values["experts"].append(experts.total)
-        values["activated"].append(experts.activated)
-        values["tokens_per_expert"] += [float(tokens.min()), float(tokens.max())]
-        values["batch"].append(scenario.tokens_per_step)
-    return {name: (float(min(v)), float(max(v))) for name, v in values.items()}
+        for name, value in _quantities(scenario):
+            values.setdefault(name, []).append(float(value))
+    return {name: (min(found), max(found)) for name, found in values.items()}
+
+
+def _quantities(scenario: Scenario) -> Iterator[tuple[Range, float]]:
+    experts = experts_of(scenario.model)
+    load = np.array(experts.target_load)
+    tokens = load * experts.activated * scenario.tokens_per_step
+    yield "shortfall_bits", Imbalance.of(load).shortfall_bits
+    yield "experts", experts.total
+    yield "activated", experts.activated
+    yield "tokens_per_expert", tokens.min()
+    yield "tokens_per_expert", tokens.max()
+    yield "batch", scenario.tokens_per_step
 
 
 def _setting(comparisons: Sequence[Comparison], scenarios: Sequence[Scenario]) -> str:
-    """One sentence on what was measured, for people who must judge whether it is anything like theirs."""
-    widths = sorted({s.model.width for s in scenarios})
-    steps = sorted({s.steps for s in scenarios})
-    corpora = sorted({c.corpus for c in comparisons})
-    shown = [" to ".join(str(v) for v in dict.fromkeys((v[0], v[-1]))) for v in (widths, steps)]
-    return f"small models, width {shown[0]}, trained {shown[1]} steps; gamma on {' and '.join(corpora)}"
+    """One sentence on what was measured, so that people can judge whether it resembles their model."""
+    width, steps = (
+        " to ".join(str(v) for v in dict.fromkeys((min(values), max(values))))
+        for values in ([s.model.width for s in scenarios], [s.steps for s in scenarios])
+    )
+    corpora = " and ".join(sorted({c.corpus for c in comparisons}))
+    return f"small models, width {width}, trained {steps} steps; gamma on {corpora}"
+
+
+def _command(comparisons: Sequence[Comparison]) -> str:
+    """The command of the first question, without the test that it names."""
+    return re.sub(r"'?([^\s':]+)::(?:[^']*'|\S*)", r"\1", comparisons[0].command)

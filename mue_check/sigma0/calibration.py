@@ -1,34 +1,31 @@
-"""What a study measured of gamma and kappa: the numbers that a drift budget is made from."""
+"""The drift calibration: gamma and kappa as a study measured them, and the file that `mue_check budget` reads."""
 
 import importlib.resources
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from mue_check.errors import CalibrationError, JudgeError
 from mue_check.judge.interval import Interval, t_quantile
-from mue_check.sigma0.kappa import KappaFit
-from mue_check.sigma0.stored import Stored
+from mue_check.sigma0.kappa import KappaFit, Pair
+from mue_check.spec import Experts
 
-SCHEMA = 1
 PACKAGED = "sigma0_calibration.json"
-ROUTINGS = ("learned", "content_blind")
-RANGES = ("shortfall_bits", "experts", "activated", "tokens_per_expert", "batch")
+Routing = Literal["learned", "content_blind"]
+Range = Literal["shortfall_bits", "experts", "activated", "tokens_per_expert", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma:
-    """An exponent with its standard error on ``df`` degrees of freedom; infinite where it is known."""
+    """An exponent with its standard error on ``df`` degrees of freedom, which are infinite where it is known."""
 
-    mean: float
-    se: float
-    df: float
-
-    def __post_init__(self) -> None:
-        if not (self.se >= 0 and self.df >= 1):
-            raise JudgeError(f"gamma has se {self.se:g} and df {self.df:g}: at least 0 and at least 1 are needed")
+    mean: FiniteFloat
+    se: Annotated[FiniteFloat, Field(ge=0)]
+    df: Annotated[float, Field(ge=1)]
 
     @classmethod
     def of(cls, interval: Interval) -> "Gamma":
@@ -43,73 +40,58 @@ class Gamma:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """``gamma`` by routing (learned, content_blind), ``kappa``, and the ``ranges`` [low, high] that were measured.
+class DriftCalibration:
+    """What a drift budget is computed from.
 
-    ``made_by`` is the command that made it, ``setting`` says in a sentence on what model, corpus and steps.
+    ``made_by`` is the command that made it, ``setting`` describes model, corpus and steps in a sentence.
+    ``range`` [low, high] is what was measured.
     """
 
+    schema: Literal[1]
     made_by: str
     setting: str
-    gamma: Mapping[str, Gamma]
+    gamma: Annotated[Mapping[Routing, Gamma], Field(min_length=2)]
     kappa: KappaFit
-    ranges: Mapping[str, tuple[float, float]]
+    range: Annotated[Mapping[Range, Pair], Field(min_length=5)]
 
     def to_json(self) -> dict[str, object]:
-        """Plain JSON of schema 1."""
-        return {
-            "schema": SCHEMA,
-            "made_by": self.made_by,
-            "setting": self.setting,
-            "gamma": {name: {"mean": g.mean, "se": g.se, "df": g.df} for name, g in self.gamma.items()},
-            "kappa": self.kappa.to_json(),
-            "range": {name: list(ends) for name, ends in self.ranges.items()},
-        }
+        """Plain JSON."""
+        plain: dict[str, object] = _ADAPTER.dump_python(self, mode="json", by_alias=True)
+        return plain
 
     @classmethod
-    def from_json(cls, value: object) -> "Calibration":
-        """What ``to_json`` made; raises CalibrationError naming what is wrong."""
+    def from_json(cls, text: str) -> "DriftCalibration":
+        """Read what ``to_json`` wrote. CalibrationError names the first field that is wrong."""
         try:
-            stored = Stored.of(value, "calibration")
-            if stored.get("schema") != SCHEMA:
-                raise JudgeError(f"calibration.schema is {stored.get('schema')!r}: this version reads {SCHEMA}")
-            gammas = {name: stored.part("gamma").part(name) for name in ROUTINGS}
-            return cls(
-                made_by=stored.text("made_by"),
-                setting=stored.text("setting"),
-                gamma={
-                    name: Gamma(mean=g.number("mean"), se=g.number("se"), df=g.number("df"))
-                    for name, g in gammas.items()
-                },
-                kappa=KappaFit.from_json(stored.get("kappa")),
-                ranges={name: stored.part("range").pair(name) for name in RANGES},
-            )
+            return _ADAPTER.validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise CalibrationError(f"{where}: {first['msg']}" if where else first["msg"]) from None
         except JudgeError as error:
             raise CalibrationError(str(error)) from None
 
 
-def read_calibration(path: Path | None = None) -> Calibration:
+_ADAPTER = TypeAdapter(DriftCalibration)
+
+
+def routing_of(experts: Experts) -> Routing:
+    """Which of the calibrated gammas applies to these experts."""
+    return "content_blind" if experts.router == "content_blind" else "learned"
+
+
+def read_calibration(path: Path | None = None) -> DriftCalibration:
     """From a file, or the one that comes with the package; raises CalibrationError."""
-    if path is None:
-        packaged = importlib.resources.files(__package__).joinpath(PACKAGED)
-        if not packaged.is_file():
-            raise CalibrationError("no calibration comes with this version: pass one with --calibration FILE")
-        return _parse(packaged.read_text(encoding="utf-8"), f"the packaged {PACKAGED}")
+    where = f"the packaged {PACKAGED}" if path is None else f"calibration {str(path)!r}"
+    source = importlib.resources.files(__package__).joinpath(PACKAGED) if path is None else path
     try:
-        text = path.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8")
     except OSError as error:
-        raise CalibrationError(f"calibration {str(path)!r} cannot be read: {error.strerror}") from None
+        hint = ": pass one with --calibration FILE" if path is None else ""
+        raise CalibrationError(f"{where} cannot be read: {error.strerror}{hint}") from None
     except ValueError:
-        raise CalibrationError(f"calibration {str(path)!r} is no text") from None
-    return _parse(text, f"calibration {str(path)!r}")
-
-
-def _parse(text: str, where: str) -> Calibration:
+        raise CalibrationError(f"{where} is not text") from None
     try:
-        value = json.loads(text)
-    except ValueError:
-        raise CalibrationError(f"{where} is no JSON: give what a sigma_0 study wrote") from None
-    try:
-        return Calibration.from_json(value)
+        return DriftCalibration.from_json(text)
     except CalibrationError as error:
-        raise CalibrationError(f"{where} is no calibration: {error}") from None
+        raise CalibrationError(f"{where} is not a calibration: {error}") from None

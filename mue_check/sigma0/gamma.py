@@ -1,179 +1,233 @@
-"""The exponent gamma of noise-to-signal against tokens, sigma ~ tokens^-gamma, with an interval over seeds.
+"""Gamma of one mixture: how the gradient noise of its experts depends on the tokens that they see.
 
-THE gamma is the fit on the natural scale, signal/noise = 2^(2 gamma log2 tokens - 2 c), over every point, by Poisson
-pseudo-likelihood (Santos Silva & Tenreyro 2006, "The log of gravity"): the estimate of |G|^2 is unbiased, so its
-negative values may stay. Fits of logarithms must leave points out, and those are the rare experts whose noisy signal
-came out low. Simulated (32 points, 23 to 531 tokens, K = 96 batches, gamma = 0.5 in truth; mean over 200 tables, and in
-brackets the share of them whose interval holds 0.5; sigma^2 is that of 128 tokens):
-
-| sigma^2 | seeds | not resolved | naive | ordinary    | weighted    | robust      | natural scale |
-|---------|-------|--------------|-------|-------------|-------------|-------------|---------------|
-| 10      | 4     | 0 of 32      | 0.50  | 0.50 (0.96) | 0.49 (0.99) | 0.50 (0.95) | 0.50 (0.96)   |
-| 100     | 4     | 8 of 32      | 0.50  | 0.47 (0.86) | 0.46 (0.94) | 0.46 (0.91) | 0.50 (0.98)   |
-| 400     | 4     | 25 of 32     | 0.32  | 0.36 (0.71) | 0.36 (0.87) | 0.34 (0.83) | 0.51 (0.96)   |
-| 400     | 8     | 16 of 32     | 0.32  | 0.36 (0.52) | 0.38 (0.73) | 0.35 (0.72) | 0.50 (0.95)   |
-
-"naive" fits the logarithms of each seed's positive values. Where all points are resolved the fits agree. The interval
-deletes one seed at a time, since the experts of one model are not independent; with two seeds it is four
-times as wide as with four.
+The form that Adam sees, g / (sqrt(v) + eps), is judged: its noise moves the weights, and it resolves every expert where
+the |G|^2 of the raw gradient comes from a few large entries (docs/choices.md). The raw form is reported too.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import optimize, stats
 
-from mue_check.judge.interval import Interval, jackknife_interval, t_interval
-from mue_check.sigma0.noise import MIN_SEEDS, Replicates, read_replicates
+from mue_check.axes import Ladder, Rung
+from mue_check.judge.verdict import Verdict, judge_interval
+from mue_check.questions.arm import measure
+from mue_check.questions.comparison import Comparison, Side, side_table
+from mue_check.questions.question import Finding
+from mue_check.questions.study import Study, side_of
+from mue_check.records import Store
+from mue_check.sigma0.laboratory import LABORATORIES
+from mue_check.sigma0.ladders import NATURAL, experts_of
+from mue_check.sigma0.noise import Form, select_form
+from mue_check.sigma0.power_law import GammaFit, fit_gamma
+from mue_check.spec import Experts, ModelSpec, parse_scenario
 
-MIN_POINTS = 3
-MAX_GAMMA = 5.0
-"""Beyond it the likelihood runs away: all signal sits in the experts with the most tokens."""
-_NONE = t_interval([])
-_Vector = NDArray[np.float64]
+THEORY = 0.5
+"""arXiv 2605.23893: the noise of a mean of n independent tokens."""
+TOLERANCE = 0.1
+HALF_WIDTH = 0.05
+"""Seeds are added until gamma of the up and down matrices of every layer is known to this."""
+EXPERTS = "expert_"
+_POINT = ["setting", "seed", "layer", "kind", "expert"]
+_VALUES = ["noise", "signal", "adam_noise", "adam_signal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisePoint:
-    """One expert under one setting: log2 of its tokens a batch and of sigma, with the standard error of the latter."""
+class MatrixGamma:
+    """One kind of matrix in one layer: gamma as Adam sees it, and of the raw gradient."""
+
+    layer: int
+    kind: str
+    adam: GammaFit
+    raw: GammaFit
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixNoise:
+    """log2 sigma of one matrix under one setting, as Adam sees it; NaN where it is not resolved. Experts count as one
+    matrix."""
 
     setting: str
-    expert: int
-    log2_tokens: float
+    layer: int
+    kind: str
     log2_sigma: float
-    se: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class GammaFit:
-    """log2 sigma = ``intercept`` - gamma log2 tokens. ``gamma`` is the one to use; ``reason`` says why there is none.
+class GammaFinding(Finding):
+    """``pooled`` has one exponent for all matrices, each with its own level. ``model`` is that of the first side.
 
-    ``ordinary``, ``weighted`` and ``robust`` fit the logarithms of ``points``, which are resolved. ``unresolved``
-    names the others, whose signal is not known to be positive: ``gamma`` counts them in, except for those in ``dead``,
-    which have no tokens or no noise.
+    ``noise`` is that of every matrix of the model. ``noise_scale`` by setting is the simple noise scale of the whole
+    model in tokens, tr Sigma B / |G|^2 (arXiv 1812.06162): the batch at which noise equals signal; NaN where the signal
+    is not positive.
     """
 
-    gamma: Interval = _NONE
-    ordinary: Interval = _NONE
-    weighted: Interval = _NONE
-    robust: Interval = _NONE
-    intercept: float = math.nan
-    points: tuple[NoisePoint, ...] = ()
-    unresolved: tuple[str, ...] = ()
-    dead: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    reason: str | None = None
+    model: ModelSpec
+    matrices: tuple[MatrixGamma, ...]
+    pooled: GammaFit
+    pooled_raw: GammaFit
+    noise: tuple[MatrixNoise, ...]
+    noise_scale: Mapping[str, float]
 
-    def __str__(self) -> str:
-        if self.reason is not None:
-            return f"no gamma: {self.reason}"
-        left = f", {len(self.unresolved)} not resolved" if self.unresolved else ""
-        return f"gamma {self.gamma} over {len(self.seeds)} seeds, {len(self.points)} points{left}"
+    @property
+    def experts(self) -> Experts:
+        """Those of the mixture."""
+        return experts_of(self.model)
+
+    @property
+    def is_natural(self) -> bool:
+        """Whether the load is the one that the router produces."""
+        return not self.experts.load
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether one model was measured under several loads, with its weights frozen."""
+        return len(self.comparison.sides) == 1 and not self.is_natural
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of a control: whether gamma is 1/2, as the theory says of content-blind routing."""
+        if not self.comparison.is_control:
+            return None
+        if self.pooled.reason is not None:
+            return Verdict.INCONCLUSIVE
+        return judge_interval(self.pooled.gamma, TOLERANCE, center=THEORY)
+
+    @property
+    def measured(self) -> str:
+        """Gamma of all matrices and of each."""
+        each = "; ".join(f"layer {m.layer} {m.kind.removeprefix(EXPERTS)} {_short(m.adam)}" for m in self.matrices)
+        return f"{self.pooled} ({each}); raw gradients: {_short(self.pooled_raw)}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether no up or down matrix has an interval wider than HALF_WIDTH."""
+        fits = [m.adam for m in self.matrices if m.kind.endswith(("_up", "_down"))]
+        return all(fit.reason is None and fit.gamma.half_width <= HALF_WIDTH for fit in fits)
 
 
-def fit_gamma(table: pd.DataFrame) -> GammaFit:
-    """The exponent of sigma against tokens, of one kind of matrix in one layer.
+def ask_gamma(study: Study, ladder: Ladder, *, switched: bool = False) -> GammaFinding:
+    """Measure gamma of one mixture over the loads of its ladder.
 
-    ``table`` has columns setting, seed, expert, tokens (mean seen in a batch), noise (unbiased tr Sigma of the batch
-    gradient) and signal (unbiased |G|^2, may be negative). Raises JudgeError for a table that is not like that.
+    ``switched``: the weights are trained under the first load and frozen, and the noise is measured under each load, so
+    that experts differ only in their tokens. Content-blind routing must then give 1/2; it is the control. Otherwise
+    nothing is expected, and where the load is steered, seeds are added up to the tier's limit until gamma is known.
     """
-    measured = read_replicates(table, ["setting", "expert"])
-    resolved, alive = measured.resolved, measured.alive
-    dead = measured.names(~alive)
-    unresolved = measured.names(~resolved)
-    kept = measured.select(resolved)
-    reason = None
-    if len(measured.seeds) < MIN_SEEDS:
-        reason = f"{len(measured.seeds)} seed(s): at least {MIN_SEEDS} are needed to tell signal from noise"
-    elif resolved.sum() < MIN_POINTS:
-        reason = f"{resolved.sum()} of {len(resolved)} points are resolved: at least {MIN_POINTS} are needed"
-    elif math.isclose(np.ptp(kept.log2_tokens), 0, abs_tol=1e-9):
-        reason = f"every point has {2 ** kept.log2_tokens[0]:.4g} tokens: loads that differ are needed"
-    if reason is None:
-        gamma = _jackknife(_natural, measured.select(alive))
-        if not math.isfinite(gamma.half_width):
-            reason = "signal/noise follows no power of the tokens: measure with more batches or seeds"
-    if reason is not None:
-        return GammaFit(unresolved=unresolved, dead=dead, seeds=measured.seeds, reason=reason)
-    columns = (kept.log2_tokens, kept.log2_sigma, kept.standard_error)
-    points = tuple(
-        NoisePoint(
-            setting=str(row["setting"]),
-            expert=int(row["expert"]),
-            log2_tokens=float(n),
-            log2_sigma=float(s),
-            se=float(e),
+    lab = LABORATORIES[study.tier.name]
+    rungs = ladder.targets[:1] if switched else ladder.targets
+    loads = tuple(rung.load for rung in ladder.targets) if switched else ()
+    control = switched and experts_of(rungs[0].model).router == "content_blind"
+    name = study.name("gamma", ladder.name, *(["switched"] if switched else []))
+    seeds = 0
+    while True:
+        seeds += lab.noise_seeds
+        comparison = study.comparison(
+            "gamma",
+            name,
+            ladder,
+            TOLERANCE,
+            tuple(noise_side(study, ladder, rung, loads, seeds=seeds) for rung in rungs),
+            Verdict.PASS if control else None,
+            axis="control" if control else None,
         )
-        for row, n, s, e in zip(kept.points.to_dict("records"), *columns, strict=True)
+        found = judge_stored_gamma(study.store, comparison)
+        is_settled = switched or ladder.steered_router is None or found.is_known
+        if is_settled or seeds + lab.noise_seeds > lab.max_noise_seeds:
+            study.keep(comparison)
+            return found
+
+
+def noise_side(
+    study: Study, ladder: Ladder, rung: Rung, loads: tuple[str, ...] = (), *, seeds: int | None = None
+) -> Side:
+    """Measure the gradient noise of a rung at its task's base values, halfway and at the end; under ``loads`` at the
+    end. ``seeds`` are by default the tier's."""
+    arm, chunk = study.arm(ladder, rung), LABORATORIES[study.tier.name].noise_seeds
+    steps = (arm.train.steps,) if loads else (arm.train.steps // 2, arm.train.steps)
+    cells = [
+        arm.cell("gradient_noise", [arm.base.lr], range(first, first + chunk), steps, loads)
+        for first in range(0, seeds or chunk, chunk)
+    ]
+    measure(cells, study.store)
+    return side_of(rung, arm, [cell.key for cell in cells])
+
+
+def judge_stored_gamma(store: Store, comparison: Comparison) -> GammaFinding:
+    """Average noise and signal over the measured steps, and fit gamma over the loads."""
+    settings = [side_table(store, side).pipe(_with_setting, side.label) for side in comparison.sides]
+    points = pd.concat(settings, ignore_index=True).groupby(_POINT, as_index=False)[["tokens", *_VALUES]].mean()
+    experts = points[points["kind"].str.startswith(EXPERTS)].copy()
+    if [side.label for side in comparison.sides] == [NATURAL]:
+        # each seed has another load: experts pair by how busy they are, not by their number
+        busiest = experts.groupby(["setting", "seed", "layer", "kind"])["tokens"].rank(ascending=False, method="first")
+        experts["expert"] = busiest.astype(int) - 1
+    forms: dict[Form, pd.DataFrame] = {"adam": select_form(experts, "adam"), "raw": select_form(experts, "raw")}
+    keys = experts[["layer", "kind"]].drop_duplicates().sort_values(["layer", "kind"])
+    return GammaFinding(
+        comparison=comparison,
+        model=parse_scenario(comparison.sides[0].model).model,
+        matrices=tuple(
+            MatrixGamma(
+                layer=int(layer),
+                kind=str(kind),
+                **{
+                    form: fit_gamma(table[(table["layer"] == layer) & (table["kind"] == kind)])
+                    for form, table in forms.items()
+                },
+            )
+            for layer, kind in zip(keys["layer"], keys["kind"], strict=True)
+        ),
+        pooled=_pooled(forms["adam"]),
+        pooled_raw=_pooled(forms["raw"]),
+        noise=tuple(_noise(points)),
+        noise_scale=_noise_scale(points),
     )
-    return GammaFit(
-        gamma=gamma,
-        ordinary=_jackknife(_ordinary, kept),
-        weighted=_jackknife(_weighted, kept),
-        robust=_jackknife(_robust, kept),
-        intercept=power_law(measured.select(alive))[0],
-        points=points,
-        unresolved=unresolved,
-        dead=dead,
-        seeds=measured.seeds,
+
+
+def _with_setting(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """The setting is the load under which a row was measured, where that is not the load of training."""
+    return table.assign(setting=table["load"].where(table["load"] != "", label))
+
+
+def _pooled(table: pd.DataFrame) -> GammaFit:
+    """One fit of all matrices: each one's signal is scaled to a common level, so that only gamma is left."""
+    sums = table.groupby(["layer", "kind"])[["noise", "signal"]].transform("sum")
+    level = (sums["signal"] / sums["noise"]).where(lambda ratio: ratio > 0, np.nan)
+    scaled = table.assign(
+        signal=table["signal"] / level,
+        setting=table["setting"] + " " + table["kind"] + " of layer " + table["layer"].astype(str),
     )
+    return fit_gamma(scaled[level.notna()])
 
 
-def _jackknife(fit: Callable[[Replicates], float], kept: Replicates) -> Interval:
-    """Seeds are the independent units: the experts of one model are not. Which points count is settled before."""
-    return jackknife_interval(fit(kept), [fit(kept.without(seed)) for seed in kept.seeds])
+def _noise(points: pd.DataFrame) -> Sequence[MatrixNoise]:
+    sums = points.groupby(["setting", "layer", "kind"], as_index=False)[_VALUES].sum()
+    return [
+        MatrixNoise(
+            setting=str(row["setting"]),
+            layer=int(row["layer"]),
+            kind=str(row["kind"]),
+            log2_sigma=_log2_sigma(row["adam_noise"], row["adam_signal"]),
+        )
+        for row in sums.to_dict("records")
+    ]
 
 
-def _natural(kept: Replicates) -> float:
-    return power_law(kept)[1]
+def _log2_sigma(noise: float, signal: float) -> float:
+    return math.log2(noise / signal) / 2 if noise > 0 and signal > 0 else math.nan
 
 
-def power_law(alive: Replicates) -> tuple[float, float]:
-    """Intercept and gamma of log2 sigma, fitted to 1 / sigma^2 itself; NaN where no power law has a likelihood.
-
-    sum(model - measured * log(model)) is convex whatever the sign of what was measured.
-    """
-    x = 2 * math.log(2) * alive.log2_tokens
-    ratio = alive.signal_to_noise
-    design = np.stack([np.ones_like(x), x - x.mean()], axis=1)
-    scale = ratio.mean()
-    if scale <= 0:
-        return math.nan, math.nan
-
-    def objective(b: _Vector) -> float:
-        return float((np.exp(design @ b) - ratio / scale * (design @ b)).sum())
-
-    def gradient(b: _Vector) -> _Vector:
-        return np.asarray(design.T @ (np.exp(design @ b) - ratio / scale))
-
-    def curvature(b: _Vector) -> _Vector:
-        return np.asarray((design * np.exp(design @ b)[:, None]).T @ design)
-
-    fit = optimize.minimize(objective, np.zeros(2), jac=gradient, hess=curvature, method="trust-exact")
-    if not fit.success or abs(fit.x[1]) > MAX_GAMMA:
-        return math.nan, math.nan
-    level, gamma = float(fit.x[0] + math.log(scale)), float(fit.x[1])
-    return (gamma * x.mean() - level) / (2 * math.log(2)), gamma
+def _noise_scale(points: pd.DataFrame) -> dict[str, float]:
+    scales = {}
+    for setting, rows in points.groupby("setting"):
+        noise, signal = rows["noise"].sum(), rows["signal"].sum()
+        # a shared parameter has seen every token of the batch
+        batch = rows.loc[rows["expert"] < 0, "tokens"].max()
+        scales[str(setting)] = float(noise / signal * batch) if signal > 0 else math.nan
+    return scales
 
 
-def _ordinary(kept: Replicates) -> float:
-    return -float(stats.linregress(kept.log2_tokens, kept.log2_sigma).slope)
-
-
-def _weighted(kept: Replicates) -> float:
-    """By the points' own variance; without a seed to spare for that the weights are equal."""
-    if len(kept.seeds) < 2:
-        return _ordinary(kept)
-    error = kept.standard_error
-    # four seeds that agree by luck must not decide alone
-    error = np.maximum(error, np.median(error) / 4 + 1e-12)
-    return -float(np.polyfit(kept.log2_tokens, kept.log2_sigma, 1, w=1 / error)[0])
-
-
-def _robust(kept: Replicates) -> float:
-    """Theil and Sen's median of slopes: it needs no scale to be chosen, where soft_l1 does."""
-    return -float(stats.theilslopes(kept.log2_sigma, kept.log2_tokens).slope)
+def _short(fit: GammaFit) -> str:
+    return "none" if fit.reason is not None else str(fit.gamma)

@@ -1,21 +1,25 @@
 """How uneven a load is: the share of all assignments that each of N experts receives."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+EVEN = 1e-9
+"""Coefficient of variation below which a load counts as even."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Imbalance:
     """Figures of one load.
 
-    ``variation``: standard deviation over mean. ``entropy``: over that of the uniform load, in [0, 1]. ``peak``: the
-    busiest expert over the mean. ``shortfall_bits``: mean over the living experts of log2(mean load / load), how much
-    less a typical expert sees than under an even load; an exponent gamma shifts the mean of log2 sigma_0 by gamma times
-    that (``judge.sigma0``). ``dead``: experts without any token.
+    ``variation``: standard deviation over mean. ``entropy``: relative to that of the uniform load, in [0, 1]. ``peak``:
+    the busiest expert over the mean. ``shortfall_bits``: mean over experts with tokens of log2(mean load / load), how
+    much less a typical expert sees than under an even load; with an exponent gamma the mean of log2 sigma_0 shifts by
+    gamma times that. ``dead``: experts without any token.
     """
 
     experts: int
@@ -27,7 +31,7 @@ class Imbalance:
 
     @classmethod
     def of(cls, load: NDArray[np.float64]) -> "Imbalance":
-        """Of counts or shares [N], at least 0 and not all 0."""
+        """From counts or shares [N], at least 0 and not all 0."""
         p = load / load.sum()
         n = len(p)
         bits = float(stats.entropy(p, base=2))
@@ -46,3 +50,13 @@ class Imbalance:
             f"busiest expert {self.peak:.3g} times the mean, coefficient of variation {self.variation:.3g}, entropy "
             f"{self.entropy:.3f} of the uniform load's, a typical expert {self.shortfall_bits:.3g} bits short{dead}"
         )
+
+
+SHORTFALL = "shortfall (bits)"
+MEASURES: Mapping[str, Callable[[Imbalance], float]] = {
+    "coefficient of variation": lambda i: i.variation,
+    "1 - normalized entropy": lambda i: 1 - i.entropy,
+    "max/mean - 1": lambda i: i.peak - 1,
+    SHORTFALL: lambda i: i.shortfall_bits,
+}
+"""Each is 0 for the even load, where the residual is 0 too. Only the last one has a unit."""

@@ -1,7 +1,8 @@
-"""A line through points with errors in both coordinates and a scatter that the errors do not explain.
+"""A line through points with correlated errors in both coordinates and a scatter that the errors do not explain.
 
-Least squares in y alone flatten the line where x has errors. So chi^2 weighs by var y + slope^2 var x + scatter, slope
-included, and the scatter is set so that chi^2 is what such points have (Tremaine et al. 2002, ApJ 574, 740).
+Least squares in y alone flatten the line where x has errors. So chi^2 weighs by var y + slope^2 var x + scatter, and
+the scatter is the one at which chi^2 has its expected value (Tremaine et al. 2002, ApJ 574, 740). scipy.odr knows
+neither errors that points share nor a scatter.
 """
 
 import math
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 EXACT = 1e-12
-"""The scatter that stands for none: points without errors would have no covariance to invert."""
+"""Stands for no scatter: the covariance of points without errors could not be inverted."""
 _Array = NDArray[np.float64]
 
 
-def steadied(errors: _Array) -> _Array:
-    """Variances halfway to their mean: of four seeds that agree by luck no point may get all the weight."""
+def damped(errors: _Array) -> _Array:
+    """Standard errors with their variances moved halfway to the mean: four seeds that agree by luck must not decide."""
     return np.asarray(np.sqrt((errors**2 + (errors**2).mean()) / 2))
 
 
@@ -33,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class PointErrors:
-    """Points x, y [n] with the covariances [n, n] of their errors; ``origin``: the line goes through 0."""
+    """Points x, y [n] with the covariances [n, n] of their errors. ``origin``: the line goes through 0."""
 
     x: _Array
     y: _Array
@@ -43,19 +44,19 @@ class PointErrors:
 
     @property
     def df(self) -> int:
-        """Degrees of freedom: points less parameters."""
+        """Degrees of freedom: points minus parameters."""
         return len(self.x) - (1 if self.origin else 2)
 
     def solve(self, probability: float = 0.5) -> Line:
-        """With the scatter tau^2 that the true one lies below with ``probability``; the median unless said otherwise.
+        """The line, with a tau^2 that is an upper confidence limit of level ``probability``; by default the median.
 
-        That is where chi^2, which falls with tau^2, meets the quantile of its distribution (Viechtbauer 2007, Statist.
-        Med. 26, 37); 0 where it is below that anyhow.
+        That is where chi^2, which falls with tau^2, equals the quantile of its distribution (Viechtbauer 2007, Statist.
+        Med. 26, 37), and 0 where chi^2 is below that quantile without scatter.
         """
         level = float(stats.chi2.ppf(1 - probability, self.df))
         x, y = self._centred
         rest = y - x * (x @ y) / (x @ x)
-        # without any other error the least squares have this chi^2, and other errors only make it less
+        # chi^2 of ordinary least squares; further errors can only lower it
         top = float(rest @ rest) / level * (1 + 1e-6) + EXACT
         if self._least(EXACT)[1] <= level:
             return self._line(EXACT)
@@ -64,7 +65,7 @@ class PointErrors:
     def same_slope(self, line: Line, groups: NDArray[np.str_]) -> float:
         """p-value of the F test that all ``groups`` [n] of points have one slope; 1 where there is nothing to compare.
 
-        Both lines are fitted with the errors and the scatter of ``line``.
+        Both models use the errors and the scatter of ``line``.
         """
         names = [name for name in np.unique(groups) if np.ptp(self.x[groups == name]) > 0]
         left = self.df - len(names) + 1
@@ -72,7 +73,7 @@ class PointErrors:
             return 1.0
         scatter, slope = line.scatter, float(line.mean[1])
         errors = self.y_errors + slope**2 * self.x_errors + scatter * np.eye(len(self.x))
-        # whitened, the squares of the residuals are those that chi^2 sums
+        # the sum of squares of whitened residuals is chi^2
         whiten = np.linalg.inv(np.linalg.cholesky(errors))
         common = np.stack([np.ones_like(self.x), self.x], axis=1)[:, self.origin :]
         own = np.stack([np.where(groups == name, self.x, 0.0) for name in names[1:]], axis=1)
@@ -90,20 +91,20 @@ class PointErrors:
         return (self.x, self.y) if self.origin else (self.x - self.x.mean(), self.y - self.y.mean())
 
     def _least(self, scatter: float) -> tuple[float, float]:
-        """The slope of least chi^2, and that chi^2: the slope weighs the points, or errors of x would flatten it."""
+        """The slope of least chi^2, and that chi^2."""
         x, y = self._centred
         start = float(x @ y / (x @ x))
         reach = 3 * abs(start) + 3 * math.sqrt(float(y @ y / (x @ x))) + 1.0
-        found = optimize.minimize_scalar(
+        best = optimize.minimize_scalar(
             lambda slope: self._at(slope, scatter)[1],
             bounds=(start - reach, start + reach),
             method="bounded",
             options={"xatol": 1e-6},
         )
-        return float(found.x), float(found.fun)
+        return float(best.x), float(best.fun)
 
     def _at(self, slope: float, scatter: float) -> tuple[float, float, _Array]:
-        """For this slope the best intercept, chi^2, and the residuals over their covariance [n]."""
+        """Best intercept at this slope, chi^2, and the residuals divided by their covariance [n]."""
         covariance = self.y_errors + slope**2 * self.x_errors
         covariance.flat[:: len(self.x) + 1] += scatter
         rest = self.y - slope * self.x
@@ -116,7 +117,7 @@ class PointErrors:
     def _line(self, scatter: float) -> Line:
         slope, chi2 = self._least(scatter)
         intercept, _, over = self._at(slope, scatter)
-        # where the points lie most likely: in the measured x their errors would count as spread
+        # the most likely true x: the spread of the measured x includes their errors
         x = self.x + slope * self.x_errors @ over
         design = np.stack([np.ones_like(x), x], axis=1)[:, self.origin :]
         errors = self.y_errors + slope**2 * self.x_errors + scatter * np.eye(len(x))

@@ -1,13 +1,14 @@
-"""Noise and signal of many gradients over seeds: averaged apart, divided after, with the points that do not resolve.
+"""Gradient noise and signal over seeds, and which points have a signal that is known to be positive.
 
-The estimate of |G|^2 is unbiased and may be negative. Its logarithm is biased where it is noisy, and leaving out
-the negative ones selects exactly the rare experts. So noise and signal are averaged over seeds first, and a logarithm
-is taken only where the mean signal is known to be positive.
+The estimate of |G|^2 is unbiased and may be negative. Its logarithm is biased where it is noisy, and leaving out the
+negative values removes rare experts above all. So noise and signal are averaged over seeds first, and a logarithm is
+taken only where the mean signal is significantly positive (the point is "resolved").
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,16 @@ from mue_check.errors import JudgeError
 from mue_check.judge.interval import t_quantile
 
 VALUES = ("tokens", "noise", "signal")
-NUMBERED = ("layer", "expert")
 MIN_SEEDS = 2
+Form = Literal["raw", "adam"]
+"""The raw gradient, or g / (sqrt(v) + eps), by which Adam moves the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replicates:
     """``tokens``, ``noise`` (tr Sigma) and ``signal`` (|G|^2), each [S, P]: the same P points measured with S seeds.
 
-    ``points`` has one row a point: what tells it from the others.
+    ``points`` has one row for each point, with the columns that identify it.
     """
 
     points: pd.DataFrame
@@ -36,14 +38,14 @@ class Replicates:
 
     @property
     def alive(self) -> NDArray[np.bool_]:
-        """[P]: it has tokens and noise in two seeds at least, so that something is left without any one of them."""
+        """[P]: has tokens and noise in at least two seeds, so that any one of them can be left out."""
         return np.asarray(((self.noise > 0).sum(axis=0) > 1) & ((self.tokens > 0).sum(axis=0) > 1), dtype=np.bool_)
 
     @property
     def resolved(self) -> NDArray[np.bool_]:
-        """[P]: alive, and the t-interval of its mean signal lies above 0; never with fewer than two seeds.
+        """[P]: alive, and the t-interval of the mean signal lies above 0; never with fewer than two seeds.
 
-        Without any one seed the mean signal is then still positive: it falls by one standard error at most.
+        The mean signal then stays positive without any one seed, since it falls by at most one standard error.
         """
         n = len(self.seeds)
         if n < MIN_SEEDS:
@@ -52,13 +54,8 @@ class Replicates:
         low = self.signal.mean(axis=0) - t_quantile(n - 1) * error
         return np.asarray(self.alive & (low > 0), dtype=np.bool_)
 
-    def names(self, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
-        """Of the chosen points, as ``zipf1, expert 3``."""
-        rows = self.points[chosen].to_dict("records")
-        return tuple(", ".join(f"{k} {v}" if k in NUMBERED else str(v) for k, v in row.items()) for row in rows)
-
     def select(self, chosen: NDArray[np.bool_]) -> "Replicates":
-        """The chosen points alone."""
+        """Only the chosen points."""
         return Replicates(
             points=self.points[chosen],
             seeds=self.seeds,
@@ -68,7 +65,7 @@ class Replicates:
         )
 
     def of_seeds(self, seeds: Sequence[int]) -> "Replicates":
-        """These seeds alone, in their order."""
+        """Only these seeds, in this order."""
         rows = [self.seeds.index(seed) for seed in seeds]
         return Replicates(
             points=self.points,
@@ -79,54 +76,45 @@ class Replicates:
         )
 
     def without(self, seed: int) -> "Replicates":
-        """All seeds but one: what the jackknife looks at."""
+        """All seeds but one, for the jackknife."""
         return self.of_seeds([s for s in self.seeds if s != seed])
 
     @property
     def log2_tokens(self) -> NDArray[np.float64]:
-        """[P] log2 of the mean tokens; of living points alone."""
+        """[P] log2 of the mean tokens; only of points that are alive."""
         return np.asarray(np.log2(self.tokens.mean(axis=0)))
 
     @property
     def signal_to_noise(self) -> NDArray[np.float64]:
-        """[P] mean signal over mean noise, 1 / sigma^2, negative or not; of living points alone."""
+        """[P] mean signal over mean noise, 1 / sigma^2, which may be negative; only of points that are alive."""
         return np.asarray(self.signal.mean(axis=0) / self.noise.mean(axis=0))
 
     @property
     def log2_sigma(self) -> NDArray[np.float64]:
-        """[P] log2 sigma; of resolved points alone."""
+        """[P] log2 sigma; only of resolved points."""
         return np.asarray(-np.log2(self.signal_to_noise) / 2)
 
     @property
     def standard_error(self) -> NDArray[np.float64]:
-        """[P] of log2 sigma, by the delta method from the spread over seeds; of resolved points alone."""
+        """[P] of log2 sigma, by the delta method from the spread over seeds; only of resolved points."""
         influence = self.noise / self.noise.mean(axis=0) - self.signal / self.signal.mean(axis=0)
         return np.asarray(influence.std(axis=0, ddof=1) / math.sqrt(len(self.seeds)) / (2 * math.log(2)))
 
 
 def read_replicates(table: pd.DataFrame, keys: Sequence[str]) -> Replicates:
-    """From columns ``keys``, seed, tokens, noise, signal; one row for each point (``keys``) and seed.
+    """From columns ``keys``, seed, tokens, noise, signal, with one row for each point (``keys``) and seed.
 
-    Raises JudgeError for a column that lacks, a row that lacks or stands twice, or a value that is not finite.
+    Raises KeyError for a missing column, ValueError for a repeated row, and JudgeError for a point that some seed
+    lacks or whose values are not finite.
     """
-    lacking = [name for name in (*keys, "seed", *VALUES) if name not in table.columns]
-    if lacking:
-        raise JudgeError(f"the noise table lacks column(s) {', '.join(lacking)}: it has {', '.join(table.columns)}")
-    if table.empty:
-        raise JudgeError("the noise table has no rows: measure at least one expert")
-    twice = table[table.duplicated([*keys, "seed"])]
-    if len(twice):
-        raise JudgeError(f"the noise table holds two rows for {_row(twice, keys)}: leave one")
-    odd = table[~np.isfinite(table[list(VALUES)].to_numpy(dtype=np.float64)).all(axis=1) | (table["tokens"] < 0)]
-    if len(odd):
-        shown = ", ".join(f"{name} {odd.iloc[0][name]:g}" for name in VALUES)
-        raise JudgeError(f"the noise table has {shown} for {_row(odd, keys)}: tokens >= 0 and finite values are needed")
     wide = table.pivot(index="seed", columns=list(keys), values=list(VALUES))
+    if wide.empty:
+        raise JudgeError("the noise table has no rows: measure at least one expert")
+    for row, column in np.argwhere(~np.isfinite(wide.to_numpy(dtype=np.float64)))[:1]:
+        value, *point = wide.columns[column]
+        where = ", ".join(f"{k} {v}" for k, v in zip((*keys, "seed"), (*point, wide.index[row]), strict=True))
+        raise JudgeError(f"the noise table has no finite {value} for {where}")
     tokens, noise, signal = (wide[name] for name in VALUES)
-    if tokens.isna().to_numpy().any():
-        seed, at = np.argwhere(tokens.isna().to_numpy())[0]
-        point = ", ".join(f"{k} {v}" for k, v in zip(keys, tokens.columns[at], strict=True))
-        raise JudgeError(f"the noise table lacks seed {tokens.index[seed]} of {point}: each point needs every seed")
     return Replicates(
         points=tokens.columns.to_frame(index=False),
         seeds=tuple(int(seed) for seed in wide.index),
@@ -136,6 +124,8 @@ def read_replicates(table: pd.DataFrame, keys: Sequence[str]) -> Replicates:
     )
 
 
-def _row(rows: pd.DataFrame, keys: Sequence[str]) -> str:
-    """The first of ``rows``, by what tells it from the others."""
-    return ", ".join(f"{name} {rows.iloc[0][name]}" for name in (*keys, "seed"))
+def select_form(table: pd.DataFrame, form: Form) -> pd.DataFrame:
+    """Rows of a measurement with the noise and signal of one form of the gradient."""
+    prefix = "adam_" if form == "adam" else ""
+    chosen = table.assign(noise=table[f"{prefix}noise"], signal=table[f"{prefix}signal"])
+    return chosen.drop(columns=["adam_noise", "adam_signal"])

@@ -1,16 +1,17 @@
-"""The residual of sigma_0 against the imbalance of the load: its line, and which measure of imbalance explains most.
+"""The residual of sigma_0 as a line in the imbalance of the load, and which measure of imbalance explains most.
 
-Where each expert follows a power of its tokens, measured is gamma times the shortfall (``judge.sigma0``), theory's half
-of it, and the residual (gamma - 1/2) times it: so the line against the shortfall is the one to quote. That it fits well
-proves nothing, since the theory's half is in the residual whatever was measured. Simulated with 15 loads whose shift
-follows one measure in truth, the residual is best explained by the shortfall in 0.81 to 1.00 of the cases, whichever
-measure it was. So measures are ranked by what they explain of the measured shift. That finds the true one among four in
-0.68 (coefficient of variation), 0.48 (entropy), 0.92 (max/mean) and 0.77 (shortfall); of 5 loads in 0.34 to 0.83.
+The residual is the measured shift of log2 sigma_0 minus the theory's. Where each expert's sigma follows a power of its
+tokens, the measured shift is gamma times the shortfall, the theory's is half of it, and the residual is (gamma - 1/2)
+times it. So the line to quote is the one against the shortfall. A good fit of it proves nothing, since the residual
+contains the theory's half in any case: simulated with 15 loads whose shift follows one measure of imbalance, the
+shortfall explains the residual best in 0.81 to 1.00 of the cases, whichever measure it was. So measures are ranked by
+how much they explain of the measured shift. That picks the true one of the four in 0.68 (coefficient of variation),
+0.48 (entropy), 0.92 (max/mean) and 0.77 (shortfall) of the cases; with 5 loads in 0.34 to 0.83.
 
-Quoted is the weighted fit. A model against itself has no residual, so its line goes through the origin; and it knows
-that all loads share the errors of their reference, which an ordinary fit takes for an intercept. Simulated with 8
-seeds, 0.05 octave of error an arm, a slope of -0.28 octave a bit in truth and ``tau`` octaves of scatter, 300 times
-each (root mean square error of the slope, and in brackets the share of intervals that hold the true one):
+The slope to quote is the weighted one. A model has no residual against itself, so its line goes through the origin, and
+it takes into account that all loads share the error of their reference, which an ordinary fit mistakes for an
+intercept. Simulated with 8 seeds, an error of 0.05 octave per load, a true slope of -0.28 octave per bit and ``tau``
+octaves of scatter, 300 times each (root mean square error of the slope, in parentheses the coverage of its interval):
 
 | loads | tau  | weighted     | ordinary     | robust       |
 |-------|------|--------------|--------------|--------------|
@@ -21,7 +22,7 @@ each (root mean square error of the slope, and in brackets the share of interval
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,43 +31,25 @@ from scipy import stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import CONFIDENCE, Interval, t_interval, t_quantile
-from mue_check.sigma0.imbalance import Imbalance
+from mue_check.sigma0.imbalance import EVEN, MEASURES, SHORTFALL, Imbalance
 from mue_check.sigma0.kappa import SHARED
-from mue_check.sigma0.line import PointErrors, steadied
+from mue_check.sigma0.line import PointErrors, damped
+from mue_check.sigma0.shift import ShiftFinding, Sigma0Shift
 
-SHORTFALL = "shortfall (bits)"
-"""What the shift is linear in where sigma follows a power of the tokens."""
-MEASURES: Mapping[str, Callable[[Imbalance], float]] = {
-    "coefficient of variation": lambda i: i.variation,
-    "1 - normalized entropy": lambda i: 1 - i.entropy,
-    "max/mean - 1": lambda i: i.peak - 1,
-    SHORTFALL: lambda i: i.shortfall_bits,
-}
-"""Each is 0 for the even load, against which the residual is 0 too. All without a unit but the last."""
 MIN_POINTS = 3
 RANKED_POINTS = 5
-"""With fewer loads every measure explains nearly all, and the best is the luckiest."""
+"""With fewer loads every measure explains nearly everything, and the best one is luck."""
 _NONE = t_interval([])
 _Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResidualPoint:
-    """One load against the even one: measured ``shift`` of log2 sigma_0, and ``residual``, that less the theory's."""
-
-    label: str
-    imbalance: Imbalance
-    shift: Interval
-    residual: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
 class ResidualFit:
-    """Octaves of residual for each unit of ``measure``. ``slope`` is the one to quote, of the weighted fit.
+    """Octaves of residual per unit of ``measure``. ``slope`` is the one to quote, of the weighted fit.
 
-    ``ordinary`` and ``robust`` are slopes beside an ``intercept`` of the ordinary fit. ``explained`` is the share of
-    the residual's variance that the ordinary line explains, ``scatter`` what lies about the weighted one and is no
-    error of measurement, in octaves. ``shift_explained`` is the share of the measured shift itself.
+    ``scatter`` (octaves) about its line is what no error of measurement explains. ``ordinary``, with its ``intercept``,
+    and ``robust`` are slopes of unweighted fits. ``explained`` is the share of the residual's variance that the
+    ordinary line explains, ``shift_explained`` the same of the measured shift.
     """
 
     measure: str
@@ -80,21 +63,21 @@ class ResidualFit:
     reason: str | None = None
 
 
-def fit_residuals(points: Sequence[ResidualPoint]) -> tuple[ResidualFit, ...]:
-    """One fit for each measure, of points that share one reference: those of one routing on one corpus."""
-    y = np.array([p.residual.mean for p in points])
-    measured = np.array([p.shift.mean for p in points])
-    se = np.array([p.residual.standard_error for p in points])
+def fit_residuals(loads: Sequence[tuple[Imbalance, Sigma0Shift]]) -> tuple[ResidualFit, ...]:
+    """One fit for each measure, of loads that share one reference: those of one routing on one corpus."""
+    measured = np.array([s.shift.mean for _, s in loads])
+    y = np.array([s.residual.mean for _, s in loads])
+    se = np.array([s.residual.standard_error for _, s in loads])
     if not (np.isfinite(y).all() and np.isfinite(se).all()):
-        raise JudgeError("a residual without a finite interval cannot be fitted: leave its point out")
+        raise JudgeError("a residual without a finite interval cannot be fitted: leave its load out")
     return tuple(
-        _fit(name, np.array([measure(p.imbalance) for p in points]), y, se, measured)
+        _fit(name, np.array([measure(imbalance) for imbalance, _ in loads]), y, se, measured)
         for name, measure in MEASURES.items()
     )
 
 
 def best_measure(fits: Sequence[ResidualFit]) -> ResidualFit | None:
-    """The one that explains most of the measured shift; None with too few loads to say."""
+    """The measure that explains most of the measured shift; None with too few loads to rank them."""
     fitted = [fit for fit in fits if fit.reason is None and fit.slope.n >= RANKED_POINTS]
     return max(fitted, key=lambda fit: fit.shift_explained, default=None)
 
@@ -108,12 +91,12 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
     least = stats.linregress(x, y)
     half = t_quantile(n - 2) * float(least.stderr)
     median = stats.theilslopes(y, x, CONFIDENCE)
-    steady = steadied(se)
+    damped_se = damped(se)
     errors = PointErrors(
         x=x,
         y=y,
         x_errors=np.zeros((n, n)),
-        y_errors=np.outer(steady, steady) * (SHARED + (1 - SHARED) * np.eye(n)),
+        y_errors=np.outer(damped_se, damped_se) * (SHARED + (1 - SHARED) * np.eye(n)),
         origin=True,
     )
     line = errors.solve()
@@ -129,3 +112,31 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
         explained=float(least.rvalue) ** 2,
         shift_explained=float(stats.linregress(x, measured).rvalue) ** 2,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualGroup:
+    """Loads that share a reference, of one routing on one corpus, with the fits against each measure of imbalance."""
+
+    routing: str
+    corpus: str
+    loads: tuple[tuple[Imbalance, Sigma0Shift], ...]
+    fits: tuple[ResidualFit, ...]
+
+    @property
+    def quoted(self) -> ResidualFit | None:
+        """The fit against the shortfall; None with too few loads for a line."""
+        return next((fit for fit in self.fits if fit.measure == SHORTFALL and fit.reason is None), None)
+
+
+def residual_groups(found: Sequence[ShiftFinding]) -> list[ResidualGroup]:
+    """All measured uneven loads; the largest group first."""
+    groups: dict[tuple[str, str, str], list[tuple[Imbalance, Sigma0Shift]]] = {}
+    for s in found:
+        if s.imbalance and s.imbalance.variation > EVEN and s.shift.reason is None:
+            key = (s.routing, s.comparison.corpus, s.comparison.rule)
+            groups.setdefault(key, []).append((s.imbalance, s.shift))
+    return [
+        ResidualGroup(routing=routing, corpus=corpus, loads=tuple(loads), fits=fit_residuals(loads))
+        for (routing, corpus, _), loads in sorted(groups.items(), key=lambda group: -len(group[1]))
+    ]

@@ -63,7 +63,7 @@ def start(config: pytest.Config) -> None:
     _check(config)
     if option.cluster is None or option.collectonly:
         return
-    from mue_check.tiers import get_tier
+    from mue_check.catalog import get_tier
 
     tier, share = get_tier(option.tier or "smoke"), option.gpu_share or 1.0
     found = reach(option.cluster, config.add_cleanup)

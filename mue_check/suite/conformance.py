@@ -19,7 +19,7 @@ def router_checks(settings: Settings) -> Sequence[ParameterSet]:
 
     None where --axes asks for some axes alone, and for content_blind, which sees no activations.
     """
-    from mue_check.axes import AXES
+    from mue_check.catalog import AXES
     from mue_check.conformance.api import bound_checks
     from mue_check.routing.factory import load_candidate
 

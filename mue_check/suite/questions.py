@@ -1,11 +1,13 @@
-"""What is asked along an axis of scale or of experts, as tests: a suite file imports those that its axis has.
+"""Tests along an axis of scale or of experts: a suite file imports those that its axis has.
 
-The marker ``axis`` of the importing file says which ladders they are asked of.
+The marker ``axis`` of the importing file selects the ladders.
 """
 
-from mue_check.pytest_plugin import Case, Expect, TargetCase
+from mue_check.questions.case import Case, TargetCase
 from mue_check.questions.drift import ask_drift
-from mue_check.questions.scales import ask_coordinates, ask_early_curve
+from mue_check.questions.early import ask_early_curve
+from mue_check.questions.question import Expect
+from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
 
 

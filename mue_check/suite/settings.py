@@ -17,7 +17,7 @@ from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, Question
-    from mue_check.isolation import Trial
+    from mue_check.models.user_router.trial import Trial
     from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
     from mue_check.rules import Rule
@@ -80,9 +80,9 @@ class Settings:
 
         if not is_users(self.router):
             return ()
-        from mue_check.models.user_router.stacked import LOADED
+        from mue_check.models.user_router.loaded import loaded_router
 
-        return LOADED[self.router].news()
+        return loaded_router(self.router).new_notices()
 
     def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
         """The tier's ladders of an axis with the routing and the composite target that were asked for."""
@@ -140,7 +140,7 @@ def read_settings(config: pytest.Config) -> Settings:
 
 
 def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
-    from mue_check.axes import parse_axes
+    from mue_check.catalog import get_tier, parse_axes
     from mue_check.conformance.expected import read_expected
     from mue_check.data import CORPORA, load_corpus
     from mue_check.errors import SpecError
@@ -149,7 +149,7 @@ def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
     from mue_check.routing.claim import read_claim
     from mue_check.rules import get_rule
     from mue_check.spec import Scenario
-    from mue_check.tiers import get_tier, require_device
+    from mue_check.tiers import require_device
 
     option = config.getoption
     tier = get_tier(option("tier") or ("gpu" if option("gpus") else "smoke"))
@@ -228,19 +228,19 @@ def trains_nothing(arguments: Sequence[str]) -> bool:
 def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple[str, str]:
     """Router and balance of ``builtin:NAME[+BALANCE]``; a user's router is loaded, and has no balance."""
     from mue_check.errors import ClaimError, SpecError
-    from mue_check.routing.variants import BALANCES, ROUTERS, get_router
+    from mue_check.routing.variants import BALANCES, VARIANTS, get_variant
 
     if text is None:
         return "sigmoid_norm", "none"
     kind, colon, rest = text.rpartition(":")
     name, plus, balance = rest.partition("+")
     if not colon:
-        names = ", ".join(ROUTERS)
+        names = ", ".join(VARIANTS)
         raise SpecError(f"--router {text!r}: write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are {names}")
     if kind == "builtin":
         if balance and balance not in BALANCES:
             raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
-        return get_router(name).name, balance or "none"
+        return get_variant(name).name, balance or "none"
     if plus:
         raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME alone; your router balances itself")
     from mue_check.models.user_router.load import load_router
@@ -257,10 +257,10 @@ def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack
     if ":" not in text or text.startswith("builtin:") or hasattr(config, "workerinput"):
         return None
     from mue_check.errors import ClaimError, SpecError
-    from mue_check.isolation import apart
+    from mue_check.models.user_router.trial import try_isolated
 
     try:
-        return stack.enter_context(apart(text, folder, claim))
+        return stack.enter_context(try_isolated(text, folder, claim))
     except ClaimError as error:
         raise SpecError(f"--router {text!r}: {error}") from None
 
@@ -282,7 +282,7 @@ def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tu
         for question in questions
         for ladder in settings.ladders(axis, corpus, question)
     ]
-    sizes = sizes_of(settings.router, ladders)
+    sizes = sizes_of(settings.router, (rung.model for ladder in ladders for rung in ladder.rungs))
     try:
         if trial is not None:
             trial.at(sizes)

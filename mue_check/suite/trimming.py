@@ -17,7 +17,7 @@ MOST_SEEDS = 1000
 
 
 def with_seeds(tier: Tier, text: str | None) -> Tier:
-    """The tier with ``LOW[:HIGH]`` seeds in each drift; drifts of the sigma_0 laboratory take HIGH where that is less.
+    """The tier with ``LOW[:HIGH]`` seeds in each drift, and no more than HIGH in any other question.
 
     SpecError where an interval would mean nothing (``judge.drift.MIN_SEEDS``).
     """
@@ -33,7 +33,7 @@ def with_seeds(tier: Tier, text: str | None) -> Tier:
         raise SpecError(f"--seeds {text}: at least {MIN_SEEDS} are needed, under which no interval is worth a verdict")
     if not low <= high <= MOST_SEEDS:
         raise SpecError(f"--seeds {text}: HIGH must be at least LOW and at most {MOST_SEEDS}")
-    return replace(tier, seeds=low, max_seeds=high, sigma0_seeds=min(tier.sigma0_seeds, high))
+    return replace(tier, seeds=low, max_seeds=high, seed_limit=high)
 
 
 def parse_rungs(text: str | None) -> int | None:

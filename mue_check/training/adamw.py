@@ -7,7 +7,7 @@ torch.optim cannot serve: it takes one-element learning-rate tensors only. The u
 import torch
 from torch import Tensor
 
-from mue_check.rules import HyperParameters, Prescription, Role
+from mue_check.rules import HyperParameters, Prescription
 from mue_check.spec import TrainSpec
 from mue_check.training.state import RunState
 
@@ -22,10 +22,7 @@ def schedule_table(train: TrainSpec, beta1: float, beta2: float) -> Tensor:
 
 
 class AdamW:
-    """One optimizer for R runs: ``lr`` [R] is each run's base learning rate, the prescription scales it by role.
-
-    ``weight_decay`` [R] likewise, where the runs differ in it.
-    """
+    """One optimizer for R runs; ``restart`` gives it their learning rates."""
 
     def __init__(
         self,
@@ -33,29 +30,30 @@ class AdamW:
         prescription: Prescription,
         base: HyperParameters,
         *,
-        lr: Tensor,
-        weight_decay: Tensor | None = None,
         train: TrainSpec,
     ) -> None:
-        rows = {Role(row.role): row for row in prescription.values(base)}
-        self.state, self.base_lr_R = state, lr.to(state.flat.device)
-        self.beta1, self.beta2 = next((row.beta1, row.beta2) for row in rows.values())
-        # the base learning rate is each run's own, so the rows' value is taken relative to base.lr
-        self.lr = state.spread({role: row.lr / base.lr for role, row in rows.items()}, lr)
-        if weight_decay is None:
-            weight_decay = torch.full_like(lr, base.weight_decay)
-        decay = {role: prescription[role].weight_decay for role in rows}
-        self.lr_times_decay = self.lr * state.spread(decay, weight_decay)
-        self.eps = state.spread({role: row.eps for role, row in rows.items()})
-        self.table = schedule_table(train, self.beta1, self.beta2).to(state.flat.device)
+        device = state.flat.device
+        self.state, self.factors = state, prescription.factors
+        first = prescription.values(base)[0]  # one pair of betas for all roles
+        self.beta1, self.beta2 = first.beta1, first.beta2
+        self.base_lr_R = torch.empty(state.runs, device=device)
+        self.lr, self.lr_times_decay = torch.empty_like(state.flat), torch.empty_like(state.flat)
+        self.eps = state.spread({role: base.eps * f.eps for role, f in self.factors.items()})
+        self.table = schedule_table(train, self.beta1, self.beta2).to(device)
 
-    def constants(self) -> list[Tensor]:
-        """What a step reads and does not change."""
-        return [self.base_lr_R, self.lr, self.lr_times_decay, self.eps, self.table]
+    def restart(self, lr: Tensor, weight_decay: Tensor, update: Tensor | None = None) -> None:
+        """Take base values of each run [R], which the prescription scales by role; in place.
 
-    def scale(self, factors: Tensor) -> None:
-        """Multiply every update, decay and all, by ``factors`` [R*P]."""
-        self.lr, self.lr_times_decay = self.lr * factors, self.lr_times_decay * factors
+        ``update`` [R*P] scales every update, its decay included.
+        """
+        spread = self.state.spread
+        self.base_lr_R.copy_(lr)
+        self.lr.copy_(spread({role: f.lr for role, f in self.factors.items()}, lr))
+        decay = spread({role: f.weight_decay for role, f in self.factors.items()}, weight_decay)
+        torch.mul(self.lr, decay, out=self.lr_times_decay)
+        if update is not None:
+            self.lr.mul_(update)
+            self.lr_times_decay.mul_(update)
 
     @torch.no_grad()
     def step(self, counter: Tensor) -> None:

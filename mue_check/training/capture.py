@@ -1,6 +1,8 @@
 """Run a step many times: replayed CUDA graphs on a GPU, the same function called plainly on a CPU."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -65,10 +67,42 @@ class Captured(Stepper):
 
     def _graph(self, steps: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with _no_collection(), _recovery(self.device), torch.cuda.graph(graph, pool=self._pool):
             for _ in range(steps):
                 self.step()
         return graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage now and not inside: freeing a tensor or a graph may break a capture."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def _recovery(device: torch.device) -> Iterator[None]:
+    """Leave the device usable after a capture that failed.
+
+    torch then keeps the capture's stream, and its random generator still counts as capturing: every later draw would
+    raise. A capture that succeeds resets the generator.
+    """
+    stream = torch.cuda.current_stream(device)
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        torch.cuda.synchronize(device)
+        scratch = torch.zeros(1, device=device)
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            scratch.zero_()
+        raise
 
 
 @torch.no_grad()
@@ -86,17 +120,13 @@ def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.dev
 def capture_if_possible(
     step: Callable[[], None], state: Sequence[Tensor], device: torch.device, say: Callable[[BaseException], None]
 ) -> Stepper:
-    """``capture``, or the ``step`` itself where code that is not ours breaks it; ``say`` then gets the error."""
+    """``capture``, or a plain loop where user code makes the capture fail; ``say`` then gets the error."""
     saved = [tensor.clone() for tensor in state]
-    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     try:
         return capture(step, state, device)
-    except Exception as error:  # a capture that broke off raises whatever the code under it does
+    except Exception as error:  # user code may raise anything
         if is_out_of_memory(error):
             raise
-        if stream is not None:
-            torch.cuda.set_stream(stream)  # the broken capture has left its own
-            torch.cuda.synchronize(device)
         restore(state, saved)
         say(error)
         return Stepper(step)

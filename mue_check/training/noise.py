@@ -54,7 +54,8 @@ def gradient_noise(stack: Stack, run: int, batches: int, *, seed: int, load: str
         raise ValueError(f"{batches} batches: must be a multiple of {CLONES}")
     model, train = stack.model.with_load(load) if load else stack.model, stack.train
     # in float32 whatever the training computes in: rounding is no noise of the data
-    clones = {name: _clones(value, run) for name, value in {**stack.tensors, **stack.state.parameters}.items()}
+    clones = {name: _clones(value, run) for name, value in {**stack.held, **stack.state.parameters}.items()}
+    clones |= model.tables(stack.device)
     leaves = {p.name: clones[p.name].requires_grad_(True) for p in stack.state.declared}
     bias = None if stack.selection_bias is None else stack.selection_bias[:, run : run + 1].repeat(1, CLONES, 1)
     steering = model.steering(CLONES, stack.device)

@@ -65,35 +65,22 @@ class Stack:
         load_scaling: float = 0.0,
         precision: Precision = "fp32",
     ) -> None:
-        for name, values in (("lrs", lrs), ("weight_decays", weight_decays), ("init_stds", init_stds)):
-            if values is not None and len(values) != len(seeds):
-                raise ValueError(f"{len(values)} {name} for {len(seeds)} seeds: one of each per run")
         corpus.require_context(train.context)
         self.model = LanguageModel(model, prescription, vocab=corpus.vocab, context=train.context)
-        self.train, self.device, self.runs = train, device, len(lrs)
+        self.base, self.train, self.corpus, self.device, self.runs = base, train, corpus, device, len(seeds)
+        self.load_scaling = load_scaling
+        if load_scaling and not (self.model.experts and self.model.experts.load):
+            raise ValueError("load_scaling needs experts with a target load")
         init_std = {Role(row.role): row.init_std for row in prescription.values(base)}
         self.precision = require_precision(precision, device.type)
         set_products(precision, device)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.state = RunState(self.model.parameters, init_std=init_std, seeds=seeds, device=device, dtype=dtype)
-        if init_stds is not None:
-            self.state.scale_init(torch.tensor(init_stds) / base.init_std)
-        self.optimizer = optimizer(
-            self.state,
-            prescription,
-            base,
-            lr=torch.tensor(lrs),
-            weight_decay=None if weight_decays is None else torch.tensor(weight_decays),
-            train=train,
-        )
-        if load_scaling:
-            experts = self.model.experts
-            if experts is None or not experts.load:
-                raise ValueError("load_scaling needs experts with a target load")
-            self.optimizer.scale(update_factors(self.state, experts.target_load, load_scaling))
-        held = {} if self.model.router is None else self.model.router.buffers(seeds, device)
-        self.tensors = {**self.state.leaves, **held}
-        """What a forward pass needs: the parameters as it computes with them, and the buffers of a user's router."""
+        self.state = RunState(self.model.parameters, init_std=init_std, runs=self.runs, device=device, dtype=dtype)
+        self.optimizer = optimizer(self.state, prescription, base, train=train)
+        self.held = {} if self.model.router is None else self.model.router.buffers(seeds, device)
+        """The buffers of a user's router."""
+        self.tensors = {**self.state.leaves, **self.held, **self.model.tables(device)}
+        """What a forward pass reads."""
         # a user's router is called as it is
         optional = compiled_if_asked if self.model.router is None else lambda function: function
         self.losses, self.update = optional(self.model.losses), optional(self.optimizer.step)
@@ -101,11 +88,46 @@ class Stack:
         self.steering = self.model.steering(self.runs, device)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
         self.heldout = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
-        starts = {seed: batch_starts(corpus, train, seed) for seed in set(seeds)}
-        self.starts = torch.stack([starts[seed] for seed in seeds], dim=1).to(device)
+        self.starts = torch.empty(train.steps, self.runs, train.batch, dtype=torch.int64, device=device)
         self.offsets = torch.arange(train.context + 1, device=device)
-        self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self.log = torch.full((train.steps, self.runs), float("nan"), device=device)
+        self.counter = torch.empty(1, dtype=torch.int64, device=device)
+        self.log = torch.empty(train.steps, self.runs, device=device)
+        self.restart(lrs=lrs, seeds=seeds, weight_decays=weight_decays, init_stds=init_stds)
+
+    @torch.no_grad()
+    def restart(
+        self,
+        *,
+        lrs: Sequence[float],
+        seeds: Sequence[int],
+        weight_decays: Sequence[float] | None = None,
+        init_stds: Sequence[float] | None = None,
+    ) -> "Stack":
+        """Begin again with other runs, in the same memory: captured graphs stay valid."""
+        for name, values in (("lrs", lrs), ("weight_decays", weight_decays), ("init_stds", init_stds)):
+            if values is not None and len(values) != len(seeds):
+                raise ValueError(f"{len(values)} {name} for {len(seeds)} seeds: one of each per run")
+        if len(seeds) != self.runs:
+            raise ValueError(f"{len(seeds)} seeds for a stack of {self.runs} runs")
+        set_products(self.precision, self.device)
+        self.state.restart(seeds)
+        if init_stds is not None:
+            self.state.scale_init(torch.tensor(init_stds) / self.base.init_std)
+        update = None
+        if self.load_scaling and self.model.experts:
+            update = update_factors(self.state, self.model.experts.target_load, self.load_scaling)
+        decays = weight_decays or [self.base.weight_decay] * self.runs
+        self.optimizer.restart(torch.tensor(lrs), torch.tensor(decays), update)
+        if self.model.router is not None:
+            restore(list(self.held.values()), list(self.model.router.buffers(seeds, self.device).values()))
+        for buffer in self._balancing():
+            buffer.zero_()
+        for seed in set(seeds):
+            runs = [run for run, own in enumerate(seeds) if own == seed]
+            self.starts[:, runs] = batch_starts(self.corpus, self.train, seed).to(self.device).unsqueeze(1)
+        self.counter.zero_()
+        self.log.fill_(float("nan"))
+        return self
 
     def batch(self) -> Tensor:
         """[R, B, T+1] tokens of the current step, looked up by the device counter."""
@@ -129,21 +151,12 @@ class Stack:
 
     def buffers(self) -> list[Tensor]:
         """Everything that a step changes in place."""
-        bias = [] if self.selection_bias is None else [self.selection_bias]
         moving = [] if self.model.router is None else [self.tensors[name] for name in self.model.router.moving]
-        steering = [] if self.steering is None else self.steering.buffers()
-        return [*self.state.buffers(), *bias, *steering, *moving, self.counter, self.log]
+        return [*self.state.buffers(), *self._balancing(), *moving, self.counter, self.log]
 
-    def take(self, other: "Stack") -> "Stack":
-        """Go on as a stack of the same shape would, with its runs and from its state; captured graphs stay good."""
-        if other is not self:
-            set_products(self.precision, self.device)
-            restore(self._tensors(), other._tensors())
-        return self
-
-    def _tensors(self) -> list[Tensor]:
-        """Everything that a step changes, and what it reads that differs between stacks of one shape."""
-        return [*self.buffers(), *self.tensors.values(), self.starts, *self.optimizer.constants()]
+    def _balancing(self) -> list[Tensor]:
+        bias = [] if self.selection_bias is None else [self.selection_bias]
+        return bias if self.steering is None else [*bias, *self.steering.buffers()]
 
     def step(self) -> None:
         """Train for one more step."""

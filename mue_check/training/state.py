@@ -1,5 +1,6 @@
 """Flat state of a stack of runs: parameters, gradients and both moments, one buffer each."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +15,7 @@ class RunState:
 
     ``parameters`` maps names to views of the parameter buffer, and their ``.grad`` are views of the gradient
     buffer, so that one pass over the flat buffers is one optimizer step for all runs. ``leaves`` are what a pass
-    computes with: the parameters themselves, or their copies in ``dtype``.
+    computes with: the parameters themselves, or their copies in ``dtype``. ``restart`` fills the buffers.
     """
 
     def __init__(
@@ -22,24 +23,31 @@ class RunState:
         declared: Sequence[Parameter],
         *,
         init_std: Mapping[Role, float],
-        seeds: Sequence[int],
+        runs: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.declared = tuple(declared)
-        self.runs = len(seeds)
-        values = [initial_value(p, init_std[p.role], seeds) for p in self.declared]
-        self.sizes = [value.numel() for value in values]
-        self.flat = torch.cat([value.flatten() for value in values]).to(device)
+        self.declared, self.init_std = tuple(declared), init_std
+        self.runs = runs
+        self.sizes = [self.runs * math.prod(p.shape) for p in self.declared]
+        self.flat = torch.empty(sum(self.sizes), device=device)
         self.gradient, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
         self.parameters = self.named(self.flat)
         self._gradients = self._views(self.gradient)
         for parameter, gradient in zip(self.parameters.values(), self._gradients, strict=True):
             parameter.grad = gradient
-        self._rounded = None if dtype is torch.float32 else self.flat.to(dtype)
+        self._rounded = None if dtype is torch.float32 else torch.empty_like(self.flat, dtype=dtype)
         self.leaves = self.parameters if self._rounded is None else self.named(self._rounded)
         for leaf in self.leaves.values():
             leaf.requires_grad_(True)
+
+    @torch.no_grad()
+    def restart(self, seeds: Sequence[int]) -> None:
+        """Draw the parameters of these seeds, one per run, and clear gradients and moments; in place."""
+        for p, value in zip(self.declared, self.parameters.values(), strict=True):
+            value.copy_(initial_value(p, self.init_std[p.role], seeds, value.device))
+        for buffer in (self.gradient, self.first, self.second):
+            buffer.zero_()
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
         """Views [R, *shape] of a buffer that is laid out like these, by parameter name."""

@@ -9,7 +9,7 @@ from mue_check.conformance.case import ConformanceCase
 from mue_check.conformance.learned import Learned
 from mue_check.conformance.reading import route_from_output
 from mue_check.conformance.registry import CHECKS
-from mue_check.routing.claim import Experts, RoutingSpec
+from mue_check.routing.claim import ExpertLayout, RoutingSpec
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, candidate_of
 from tests.conformance import odd_blocks as odd
 
@@ -44,7 +44,7 @@ def outcomes_of(factory, id, claim=None, *, seeds=1, shapes=SHAPES):
 SCALED = RoutingSpec(shared=True, route_scale=2.5)
 RIGHT = {
     "plain": (odd.Plain, None),
-    "declared": (odd.Plain, RoutingSpec(experts=Experts(up="up", gate="gate", down="down", axes="in_out"))),
+    "declared": (odd.Plain, RoutingSpec(experts=ExpertLayout(up="up", gate="gate", down="down", axes="in_out"))),
     "inline": (odd.InlineGate, None),
     "strided": (odd.Strided, None),
     "zero_down": (odd.ZeroDown, None),
@@ -123,16 +123,16 @@ def test_more_experts_than_equations():
 def test_with_an_unknown_function_only_ratios_are_checked_and_the_message_asks_for_a_declaration():
     outcomes = outcomes_of(odd.Unknown, "recomposition")
     assert {o.status for o in outcomes} == {"unknown"}
-    assert "Experts(up=" in outcomes[0].measured
+    assert "ExpertLayout(up=" in outcomes[0].measured
     assert {o.status for o in outcomes_of(odd.Unknown, "dense-equivalence")} == {"passed"}
 
 
 def test_a_declaration_that_does_not_fit_fails_with_what_was_found():
-    claim = RoutingSpec(experts=Experts(up="up", gate="gate", down="down", axes="in_out", activation="gelu"))
+    claim = RoutingSpec(experts=ExpertLayout(up="up", gate="gate", down="down", axes="in_out", activation="gelu"))
     outcome = outcomes_of(odd.Plain, "recomposition", claim, shapes=SHAPES[:1])[0]
     assert outcome.status == "failed"
     assert "silu, gate in gate" in outcome.measured
-    claim = RoutingSpec(experts=Experts(up="upp", down="down"))
+    claim = RoutingSpec(experts=ExpertLayout(up="upp", down="down"))
     assert "found were gate, up, down" in outcomes_of(odd.Plain, "recomposition", claim, shapes=SHAPES[:1])[0].measured
 
 

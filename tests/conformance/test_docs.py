@@ -12,7 +12,7 @@ from mue_check.conformance.check import Check
 from mue_check.conformance.known_bugs import KNOWN_BUGS
 from mue_check.conformance.registry import CHECKS
 from mue_check.mutants.routing.broken import BUGS
-from mue_check.routing.claim import Experts, RoutingSpec, claim_of
+from mue_check.routing.claim import ExpertLayout, RoutingSpec, claim_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "checks"
@@ -76,7 +76,7 @@ def test_the_page_of_the_check_that_catches_a_bug_cites_it(row: int) -> None:
 def test_every_field_of_a_claim_is_explained() -> None:
     fields_listed = [row[0] for row in rows_of("## Claims")]
     assert fields_listed == [f"`{f.name}`" for f in fields(RoutingSpec)]
-    assert all(f"`{f.name}`" in INDEX for f in fields(Experts))
+    assert all(f"`{f.name}`" in INDEX for f in fields(ExpertLayout))
 
 
 def test_examples_are_claims_or_expected_failures() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mue_check.cost import timing
 from mue_check.cost.calibration import (
@@ -17,9 +18,9 @@ from mue_check.cost.calibration import (
     read_calibration,
     save_calibration,
 )
-from mue_check.cost.timing import Sample, calibrate, machine_of
+from mue_check.cost.timing import Sample, calibrate, machine_of, require_sound
 from mue_check.cost.work import PRICED, Work
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, TimingError
 
 MACHINE = {"kind": "cpu", "device": "a paper machine", "torch": "0", "code": "0"}
 PAPER = Calibration(machine=MACHINE, prices=dict.fromkeys(PRICED, 1e-3), error=1.0, stacks=0)
@@ -80,9 +81,60 @@ def test_this_machine_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         timing, "CPU_SAMPLES", (Sample("d=32,L=1,H=32", 2, 16, 5), Sample("d=32,L=3,8e2a,h=8", 2, 16, 5))
     )
     monkeypatch.setattr(timing, "ROUND_SECONDS", 0.0)
-    told: list[tuple[int, int]] = []
-    found = calibrate("cpu", lambda done, of: told.append((done, of)))
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    monkeypatch.setattr(timing, "STEADY", math.inf)  # one step is too short a round to say whether a machine is busy
+    monkeypatch.setattr(timing, "require_sound", lambda calibration, timings: None)  # two stacks are too few
+    seen: list[tuple[int, int]] = []
+    found = calibrate("cpu", progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
     assert found.machine == machine_of("cpu")
     assert found.stacks == 4
+    assert found.machine["precision"] == "fp32"
     assert found.seconds(Work(stacks=1, steps=1, layers=1, flop=1e6, moved=1e5, updated=1e4, drawn=1e4)) > 0
+
+
+def test_a_calibration_is_made_in_the_precision_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def time_nothing(sample: Sample, device: torch.device, precision: str) -> tuple[list[Timing], float]:
+        seen.append(precision)
+        return timings()[0], 1.0
+
+    monkeypatch.setattr(timing, "_time", time_nothing)
+    found = calibrate("cpu", "bf16")
+    assert set(seen) == {"bf16"}
+    assert found.machine == machine_of("cpu", "bf16") != machine_of("cpu")
+
+
+@pytest.mark.parametrize(("spreads", "busy"), [((1.1, 9.0, 1.2), False), ((1.1, 1.8, 2.5), True)])
+def test_a_busy_device_is_not_calibrated(
+    monkeypatch: pytest.MonkeyPatch, spreads: tuple[float, ...], busy: bool
+) -> None:
+    """One stack that was disturbed does not matter; most of them do."""
+    left = list(spreads)
+    monkeypatch.setattr(timing, "CPU_SAMPLES", timing.CPU_SAMPLES[: len(left)])
+    monkeypatch.setattr(timing, "_time", lambda *which: (timings()[0], left.pop()))
+    if busy:
+        with pytest.raises(TimingError, match=r"cpu is busy: .* take 1.8 times as long"):
+            calibrate("cpu")
+    else:
+        assert calibrate("cpu").stacks == 90
+
+
+def test_the_spread_of_a_stack_is_that_of_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 1.0, 2.0, *(moment for start in range(3, 8) for moment in (start, start + 0.1 * start))])
+    monkeypatch.setattr(timing, "_now", lambda device: next(clock))
+    found, spread = timing._time(Sample("d=32,L=1,H=32", 2, 16, 1), torch.device("cpu"), "fp32")
+    assert spread == pytest.approx(7 / 3)
+    assert [each.seconds for each in found] == pytest.approx([1.0, 0.5])
+
+
+def test_a_fit_that_cannot_be_right_is_refused() -> None:
+    found, _ = timings()
+    good = fit_prices(found, MACHINE)
+    require_sound(good, found)
+    free = replace(good, prices={name: price if name == "flop" else 0.0 for name, price in good.prices.items()})
+    with pytest.raises(TimingError, match="would take 0 ms"):
+        require_sound(free, found)
+    tripled = [replace(each, seconds=3 * each.seconds) for each in found]
+    with pytest.raises(TimingError, match=r"miss by a factor of 3\.0"):
+        require_sound(good, tripled)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mue_check.cost.flops import activation_numbers, attention_flop, forward_flop, parameter_numbers, training_flop
 from mue_check.cost.work import Product, met_experts, product_of
 from mue_check.data import load_corpus
+from mue_check.flops import activation_numbers, attention_flop, forward_flop, parameter_numbers, training_flop
 from mue_check.models import experts
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.experts import all_experts, grouped_experts

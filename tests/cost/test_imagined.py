@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mue_check.axes import Ladder
+from mue_check.catalog import get_tier
 from mue_check.cost.simulated import ImaginedStore, ImaginedStudy, Unforeseen
 from mue_check.cost.spreads import measured_spreads
 from mue_check.execute import local
@@ -15,7 +16,6 @@ from mue_check.questions.drift import ask_drift
 from mue_check.questions.routing import ask_load
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
-from mue_check.tiers import get_tier
 
 SMOKE = get_tier("smoke")
 

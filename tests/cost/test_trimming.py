@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mue_check.catalog import get_tier
 from mue_check.cost.dry_run import collect
 from mue_check.errors import SpecError
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
-from mue_check.tiers import get_tier
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,8 +18,8 @@ def test_seeds_replace_the_tiers() -> None:
     cpu = get_tier("cpu")
     assert with_seeds(cpu, None) is cpu
     assert [(t.seeds, t.max_seeds) for t in (with_seeds(cpu, "5"), with_seeds(cpu, "4:12"))] == [(5, 5), (4, 12)]
-    assert with_seeds(cpu, "4:5").sigma0_seeds == 5
-    assert with_seeds(cpu, "4:12").sigma0_seeds == cpu.sigma0_seeds
+    assert with_seeds(cpu, "4:5").seed_limit == 5
+    assert cpu.seed_limit is None
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from mue_check.errors import ClusterError
 from mue_check.execute import ensure
 from mue_check.execute.batches import Batch
 from mue_check.models.user_router.load import load_router
-from mue_check.models.user_router.stacked import LOADED
 from mue_check.records import Cell, Store
+from mue_check.routing.variants import USER_ROUTERS
 from mue_check.suite.cluster import Found
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def test_what_a_task_needs_travels_with_it(join: Callable[[], "Cluster"], tmp_pa
     cluster = join()
     shutil.rmtree(folder)
     ensure(cells, there, cluster)
-    del LOADED[router.name]  # its sources cannot be shipped again
+    del USER_ROUTERS[router.name]  # its sources cannot be shipped again
     assert flag.exists()
     assert records(there) == records(quiet) != {}
     assert all(there.cost(cell.key) > 0 for cell in cells)

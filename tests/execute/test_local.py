@@ -13,10 +13,11 @@ import torch
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
 from mue_check.data import load_corpus
 from mue_check.execute import ensure, memory
-from mue_check.execute.batches import make_batches, measure
+from mue_check.execute.batches import _fits, make_batches, measure
 from mue_check.execute.memory import runs_of_a_stack
-from mue_check.measure import MEASUREMENTS
+from mue_check.measure import MEASUREMENTS, stacking
 from mue_check.records import Cell, Store
+from mue_check.training import Stack
 
 MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
 TRAIN = TrainSpec(steps=20, batch=16, context=16)
@@ -187,6 +188,38 @@ def test_a_run_that_does_not_fit_and_other_errors_are_not_tried_again(monkeypatc
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         measure(tuple(make_cells(2)))
     assert len(asked) == 1
+
+
+def segment(pool: tuple[int, int], total: int, used: int, device: int = 0) -> dict[str, object]:
+    return {"segment_pool_id": pool, "total_size": total, "allocated_size": used, "device": device}
+
+
+def test_unused_memory_of_captured_graphs_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = [segment((0, 0), 500, 200), segment((0, 7), 4000, 100), segment((0, 0), 900, 0, device=1)]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 9000))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    assert memory.free_bytes() == 1000 + 300
+
+
+def test_a_kept_stack_restarts_with_the_runs_of_the_next_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of one shape, as on a GPU: one stack, no second copy of its memory, and the numbers of a new one."""
+    made: list[Stack] = []
+
+    def on_cpu(*arguments, device, **options) -> Stack:
+        made.append(Stack(*arguments, device=torch.device("cpu"), **options))
+        return made[-1]
+
+    monkeypatch.setattr(stacking, "Stack", on_cpu)
+    monkeypatch.setattr(stacking, "_captured", {})
+    cells = [replace(cell, device="cuda") for cell in make_cells(3, steps=5)]
+    corpus = load_corpus("markov")
+    for cell in cells:
+        kept = MEASUREMENTS["loss_grid"](cell, corpus)
+        assert kept == MEASUREMENTS["loss_grid"](replace(cell, device="cpu"), corpus)
+    assert len(made) == 1 + len(cells)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 0)
+    assert _fits(cells[0])
 
 
 def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mue_check.errors import ClaimError
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
 from mue_check.models.user_router.load import load_router
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.routing.variants import USER_ROUTERS
 
 ROUTER = """
 import torch
@@ -41,12 +41,12 @@ def author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (pieces / "last.py").write_text("from . import SMALLEST\ndef normed(w):\n    return w / (w.sum() + SMALLEST)\n")
     (pieces / "mine.py").write_text(ROUTER)
     monkeypatch.syspath_prepend(folder)
-    known = set(LOADED)
+    known = set(USER_ROUTERS)
     yield folder
     for name in [name for name in sys.modules if name.startswith("ship_")]:
         del sys.modules[name]
-    for name in set(LOADED) - known:
-        del LOADED[name]
+    for name in set(USER_ROUTERS) - known:
+        del USER_ROUTERS[name]
 
 
 @pytest.mark.parametrize("text", ["ship_mine.py:Router", "ship_mine:Router", "ship_pieces.mine:Router"])
@@ -68,7 +68,7 @@ def test_a_node_that_has_the_sources_alone_loads_the_same_router(tmp_path: Path,
 
 def test_a_router_that_is_another_on_the_node_is_one_line(author: Path) -> None:
     router = load_router("ship_mine.py:Router", author)
-    claim, file = LOADED[router.name].candidate.claim, author / "ship_mine.py"
+    claim, file = router.candidate.claim, author / "ship_mine.py"
     with pytest.raises(ClaimError, match=r"ship_mine.py:Router, on a node of the cluster: a library that it imports"):
         unpack(Parcel(name=f"{router.name[:-8]}00000000", text=f"{file}:Router", claim=claim))
     with pytest.raises(ClaimError, match=r"absent.py:Router, on a node of the cluster: .*no such file"):

@@ -9,17 +9,17 @@ from mue_check import HyperParameters, Scenario, TrainSpec, get_rule, parse_scen
 from mue_check.data import load_corpus
 from mue_check.execute.batches import measure
 from mue_check.execute.memory import MARGIN, bytes_of_a_run
-from mue_check.models.content_blind import content_blind, place_keys
 from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.models.routing import route
 from mue_check.models.user_router.load import add_router
-from mue_check.models.user_router.stacked import LOADED
+from mue_check.models.user_router.loaded import loaded_router
 from mue_check.precision import Precision
 from mue_check.records import Cell
+from mue_check.routing.content_blind import content_blind, expected_draws, place_keys
 from mue_check.routing.factory import Factory, candidate_of
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
-from mue_check.training.capture import STEPS_PER_GRAPH, Captured
+from mue_check.training.capture import STEPS_PER_GRAPH, Captured, capture
 from mue_check.training.noise import CLONES, gradient_noise
 from tests.models import foreign_routers as users
 
@@ -112,7 +112,10 @@ def test_blind_routing_draws_the_same_experts_as_on_the_cpu() -> None:
     tokens = torch.randint(0, 16, (2, 32, 32), generator=torch.Generator().manual_seed(0))
     for load in ("", "zipf:1"):
         experts = Experts(total=16, activated=2, hidden=8, router="content_blind", load=load)
-        drawn = [content_blind(place_keys(t), 3, experts, torch.float32).indices for t in (tokens, tokens.cuda())]
+        drawn = [
+            content_blind(place_keys(t), 3, experts, torch.float32, expected_draws(experts, t.device)).indices
+            for t in (tokens, tokens.cuda())
+        ]
         assert torch.equal(drawn[0].sort(-1).values, drawn[1].cpu().sort(-1).values)
 
 
@@ -179,15 +182,23 @@ def test_a_users_router_is_captured_or_trains_step_by_step(
 ) -> None:
     router = add_router(candidate_of("router", factory, name=f"users:{factory.__name__}")).name
     if not known:  # the guard sees nothing, and the capture itself breaks
-        monkeypatch.setattr("mue_check.models.user_router.stacked.Foreign.capture_trouble", lambda self, shape: "")
+        monkeypatch.setattr("mue_check.models.user_router.loaded.UserRouter.capture_trouble", lambda self, shape: "")
     captured, eager = build(f"16e4a1s,h=8,router={router}"), build(f"16e4a1s,h=8,router={router}")
     captured.advance(10)
     for _ in range(10):
         training_step(eager)
     torch.testing.assert_close(captured.log[:10], eager.log[:10], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(captured.evaluate(), eager.evaluate(), rtol=1e-2, atol=1e-2)
-    said = "".join(LOADED[router].news())
+    said = "".join(loaded_router(router).new_notices())
     assert ("cannot be captured" in said) == (factory in (users.Branching, Syncing))
+
+
+def test_random_draws_work_after_a_failed_capture() -> None:
+    x = torch.zeros(1, device="cuda")
+    with pytest.raises(RuntimeError):
+        capture(lambda: x.add_(x.item() if torch.cuda.is_current_stream_capturing() else 1), [x], x.device)
+    assert torch.isfinite(torch.randn(2, device="cuda")).all()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
 def test_the_grouped_product_in_bf16() -> None:
@@ -231,7 +242,7 @@ def test_lower_precisions_train_alike(text: str, precision: Precision) -> None:
 def test_a_captured_stack_trains_other_runs_as_a_new_one_does(text: str) -> None:
     used, fresh = build(text), build(text, lrs=LRS[::-1], seeds=[5, 6, 6, 7])
     used.advance(12)
-    used.take(build(text, lrs=LRS[::-1], seeds=[5, 6, 6, 7]))
+    used.restart(lrs=LRS[::-1], seeds=[5, 6, 6, 7])
     for stack in (used, fresh):
         stack.advance(12)
     torch.testing.assert_close(used.log, fresh.log, rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -194,7 +194,7 @@ class Hashed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         indices = (x @ self.projection).topk(self.top_k, dim=-1).indices
-        return torch.full(indices.shape, 1 / self.top_k), indices
+        return torch.full(indices.shape, 1 / self.top_k, device=x.device), indices
 
 
 ROUTERS = (

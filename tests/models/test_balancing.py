@@ -8,11 +8,12 @@ from mue_check.models.balancing import (
     routing_statistics,
     update_selection_bias,
 )
-from mue_check.models.choice import ExpertChoice, Routing
-from mue_check.models.routing import BY_SCORE, route
+from mue_check.routing.choice import ExpertChoice, TokenChoice
+from mue_check.routing.variants import VARIANTS, route
 from mue_check.spec import Experts
 
 R, M, E = 2, 40, 8
+SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 
 
 def routed(logits: torch.Tensor, experts: Experts, bias: torch.Tensor | None = None) -> LayerRouting:
@@ -32,14 +33,14 @@ def even_logits(strength: float) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("router", BY_SCORE)
+@pytest.mark.parametrize("router", SCORED)
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 6.0])
 def test_the_auxiliary_loss_is_one_at_uniform_load(router: str, strength: float) -> None:
     layers = [routed(even_logits(strength), make(router))] * 3
     torch.testing.assert_close(auxiliary_loss(layers, router), torch.ones(R, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("router", BY_SCORE)
+@pytest.mark.parametrize("router", SCORED)
 def test_the_auxiliary_loss_grows_with_collapse(router: str) -> None:
     losses = []
     for skew in (0.0, 0.5, 2.0, 8.0, 40.0):
@@ -74,7 +75,7 @@ def test_two_collapsed_layers_do_not_look_even_together() -> None:
     assert auxiliary_loss([routed(first, experts), routed(second, experts)], "switch").tolist() == [E, E]
 
 
-@pytest.mark.parametrize("router", BY_SCORE)
+@pytest.mark.parametrize("router", SCORED)
 def test_the_auxiliary_gradient_pulls_the_crowded_expert_down_in_its_own_run_alone(router: str) -> None:
     logits = even_logits(1.0)
     logits[0, :, 3] += 2
@@ -89,7 +90,7 @@ def test_the_auxiliary_gradient_pulls_the_crowded_expert_down_in_its_own_run_alo
 def test_one_step_of_the_bias() -> None:
     """Expert 0 is crowded, 1 has the mean load, the others are below: -, 0, +; each run by its own load."""
     indices = torch.stack([torch.tensor([0] * 5 + [1] * 2 + [2]), torch.tensor([3] * 8)]).view(2, 8, 1)
-    layer = LayerRouting(torch.zeros(2, 8, 4), Routing(torch.ones(2, 8, 1), indices))
+    layer = LayerRouting(torch.zeros(2, 8, 4), TokenChoice(torch.ones(2, 8, 1), indices))
     bias = torch.zeros(1, 2, 4)
     update_selection_bias(bias, [layer])
     expected = torch.tensor([[[-1.0, 0, 1, 1], [1, 1, 1, -1]]]) * BIAS_STEP
@@ -98,7 +99,7 @@ def test_one_step_of_the_bias() -> None:
     torch.testing.assert_close(bias, 2 * expected)
 
 
-@pytest.mark.parametrize("router", BY_SCORE)
+@pytest.mark.parametrize("router", SCORED)
 def test_the_bias_evens_out_a_skewed_router(router: str) -> None:
     experts = make(router)
     logits = 0.5 * torch.randn(R, 400, E, generator=torch.Generator().manual_seed(0))
@@ -118,7 +119,7 @@ def test_the_bias_evens_out_a_skewed_router(router: str) -> None:
 
 def test_statistics_of_token_choice() -> None:
     weights = torch.tensor([[[0.5, 0.5], [0.75, 0.25]]])
-    layer = LayerRouting(torch.zeros(1, 2, 4), Routing(weights * 3, torch.tensor([[[0, 1], [0, 3]]])))
+    layer = LayerRouting(torch.zeros(1, 2, 4), TokenChoice(weights * 3, torch.tensor([[[0, 1], [0, 3]]])))
     found = routing_statistics(layer)
     assert found.load_RE.tolist() == [[0.5, 0.25, 0, 0.25]]
     assert found.weight_sum_R.tolist() == [3]

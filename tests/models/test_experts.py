@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mue_check.models.blocked_experts import blocked_experts, make_blocks
-from mue_check.models.choice import Routing
 from mue_check.models.experts import all_experts, expert_product, grouped_experts, taken_tokens
-from mue_check.models.routing import route
+from mue_check.routing.choice import TokenChoice
+from mue_check.routing.variants import route
 from mue_check.spec import Experts
 
 R, M, D, H = 3, 24, 16, 8
@@ -38,7 +38,7 @@ def run(product, experts: Experts, tensors):
     return out.detach(), gradients
 
 
-def by_hand(x, up, gate, down, routing: Routing):
+def by_hand(x, up, gate, down, routing: TokenChoice):
     """One token and one expert at a time, from the definition."""
     out = torch.zeros_like(x)
     for r in range(x.shape[0]):

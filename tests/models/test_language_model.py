@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
 from mue_check.models.attention import SHORT, causal_attention
 from mue_check.models.balancing import LayerRouting
-from mue_check.models.choice import Routing
 from mue_check.models.language_model import LanguageModel
-from mue_check.models.parameters import initial_value, stable_seed
+from mue_check.models.parameters import Parameter, initial_value, stable_seed
 from mue_check.models.pointwise import EPS, rms_norm
-from mue_check.models.routing import route
+from mue_check.routing.choice import TokenChoice
+from mue_check.routing.variants import route
 
 REFERENCE = parse_scenario("d=32,L=2,H=32")
 VOCAB, CONTEXT = 11, 8
@@ -93,9 +93,9 @@ def layer_of(p, *names: str):
     return {"b." + name: p["block0." + name].clone() for name in names}
 
 
-def equal_weights(runs: int, tokens: int, activated: int) -> Routing:
+def equal_weights(runs: int, tokens: int, activated: int) -> TokenChoice:
     indices = torch.arange(activated).expand(runs, tokens, activated)
-    return Routing(torch.full((runs, tokens, activated), 1 / activated), indices)
+    return TokenChoice(torch.full((runs, tokens, activated), 1 / activated), indices)
 
 
 MIXTURE = ("expert_up", "expert_gate", "expert_down")
@@ -104,7 +104,8 @@ SHARED = ("shared_up", "shared_gate", "shared_down")
 
 def test_shared_experts_have_a_multiplier_of_their_own() -> None:
     """R scales the routed sum alone, and A of the one does not scale the other."""
-    x, routing = torch.randn(2, 5, 32), equal_weights(2, 5, 2)
+    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    routing = equal_weights(2, 5, 2)
     text = "8e2a1s,h=16"
 
     def change(role: Role, multiplier: float):
@@ -162,6 +163,17 @@ def seen_by_tap(model: LanguageModel, p) -> dict[str, torch.Tensor]:
     seen: dict[str, torch.Tensor] = {}
     model.logits(p, tokens(), seen.__setitem__)
     return seen
+
+
+def test_every_run_of_a_seed_gets_the_same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameter, drawn, real = Parameter(name="w", role=Role.FFN_UP, shape=(3, 5)), [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *a, **k: drawn.append(a) or real(*a, **k))
+    value = initial_value(parameter, 0.5, [7, 3, 7, 7])
+    assert len(drawn) == 2
+    assert torch.equal(value[0], value[2])
+    for run, seed in ((0, 7), (1, 3)):
+        alone = real(3, 5, generator=torch.Generator().manual_seed(stable_seed(seed, "w"))) * 0.5
+        assert torch.equal(value[run], alone)
 
 
 def test_taps_see_every_branch() -> None:
@@ -232,6 +244,20 @@ def test_a_selection_bias_reaches_its_own_layer() -> None:
     assert share[1][0] == 1
     assert max(share[0][0], share[0][1], share[1][1]) < 0.9
     assert build("8e2a")[0].zero_bias(2, torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("context", [8, 2 * SHORT])
+def test_attention_leaves_cudnn_out(monkeypatch: pytest.MonkeyPatch, context: int) -> None:
+    real, seen = F.scaled_dot_product_attention, []
+
+    def attention(*arguments, **options):
+        seen.append((torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
+    causal_attention(torch.randn(2, context, 3, 2, 16).bfloat16(), 0.25)
+    assert seen == [(False, True)]
+    assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_the_norm_is_torchs_forward_and_backward() -> None:

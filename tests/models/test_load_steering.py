@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mue_check.models.choice import Routing, assignments
 from mue_check.models.load_steering import LoadSteering
-from mue_check.models.routing import BY_SCORE, DEEPSEEK_SCALE, normalized, route, scores
+from mue_check.routing.choice import TokenChoice, assignments
+from mue_check.routing.variants import DEEPSEEK_SCALE, VARIANTS, normalized, route, scores
 from mue_check.spec import Experts
 
 R, M, CPU = 2, 1024, torch.device("cpu")
@@ -48,7 +48,7 @@ def new(experts: Experts, runs: int = R) -> LoadSteering:
 
 
 def test_every_scored_router_is_steered() -> None:
-    assert {router for router, _ in STEERED} == set(BY_SCORE)
+    assert {router for router, _ in STEERED} == {name for name, variant in VARIANTS.items() if variant.scored}
 
 
 @pytest.mark.parametrize(("load", "scale"), [("zipf:0", 1.0), ("zipf:0.5", 0.3), ("zipf:1", 1.0)])
@@ -97,7 +97,7 @@ def test_weights_never_see_the_bias(router: str, notation: str) -> None:
     assert bias.abs().max() > 0.01
     assert not bias.requires_grad
     routing = route(logits, experts, bias_RE=bias)
-    assert isinstance(routing, Routing)
+    assert isinstance(routing, TokenChoice)
     raw = scores(logits, router).gather(-1, routing.indices)
     by_group = raw.view(R, M, experts.groups, -1)
     expected = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mue_check.judge.laws import COORDINATE_STEPS
-from mue_check.questions.comparison import Comparison, Kind, Side, save_comparison
+from mue_check.questions.comparison import Comparison, Side, save_comparison
 from mue_check.records import Cell, Columns, Store
 from mue_check.rules import HyperParameters, get_rule
 from mue_check.spec import Dense, ModelSpec, Scenario, TrainSpec
@@ -157,7 +157,7 @@ class Made:
     def ask(
         self,
         *sides: Side,
-        kind: Kind = "drift",
+        kind: str = "drift",
         axis: str = "width",
         ladder: str = "",
         expected: str = "PASS",

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from mue_check.catalog import summarize, write_report
 from mue_check.judge.verdict import Verdict
-from mue_check.report import compare_lines, compare_studies, summarize, write_report
-from mue_check.report.drift_tables import drift_table
-from mue_check.report.tables import law_groups, open_law_table
+from mue_check.questions.compare import compare_studies, main_drifts
+from mue_check.questions.compare_files import compare_lines
+from mue_check.questions.display import Palette
+from mue_check.questions.drift_report import drift_table
+from mue_check.questions.scales import LawsFinding, law_fold, open_law_table
 
 Make = Callable[..., Any]
 
@@ -34,7 +37,7 @@ def test_a_finding_that_fails_leaves_the_study_as_expected(study: Path) -> None:
     assert summary.as_expected
     assert len(summary.verdicts["drift"]) == 2
     assert len(summary.verdicts["coordinates"]) == 2
-    verdicts = {(d.comparison.rule, d.comparison.ladder): d.drift.verdict for d in summary.targets}
+    verdicts = {(d.comparison.rule, d.comparison.ladder): d.drift.verdict for d in main_drifts(summary)}
     assert verdicts["standard", "width"] is Verdict.FAIL
 
 
@@ -44,10 +47,11 @@ def test_it_stands_in_the_tables_and_not_among_what_is_wrong(study: Path) -> Non
     assert "expected" not in table.header
     rows = [row.cells for row in table.rows]
     assert [row[table.header.index("rule")] for row in rows].count("standard") == 1
-    assert not open_law_table(summary).rows
-    (group,) = law_groups(summary)
-    assert group.as_expected
-    assert {row.verdict for row in group.table.rows} == {"PASS", "FAIL"}
+    laws = summary.of(LawsFinding)
+    assert not open_law_table(laws).rows
+    fold = law_fold("granularity", laws, Palette.of_study(summary.comparisons))
+    assert not fold.is_open
+    assert {row.verdict for row in fold.tables[0].rows} == {"PASS", "FAIL"}
 
 
 def test_all_ladders_at_one_glance(study: Path) -> None:
@@ -58,7 +62,7 @@ def test_all_ladders_at_one_glance(study: Path) -> None:
 
 
 def test_laws_are_compared_rule_by_rule(study: Path) -> None:
-    lines = compare_lines(compare_studies([study]))
+    lines = compare_lines(compare_studies([study], summarize))
     at = next(i for i, line in enumerate(lines) if line.startswith("axis") and " laws " in line)
     header, row = lines[at], lines[at + 1]
     assert row.startswith("granularity")

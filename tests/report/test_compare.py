@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mue_check.catalog import summarize
 from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
-from mue_check.report import compare_lines, compare_studies
+from mue_check.questions.compare import compare_studies
+from mue_check.questions.compare_files import compare_lines
 
 Make = Callable[..., Any]
 DRIFTS = {
@@ -68,7 +70,7 @@ def test_the_numbers_are_raw_and_controls_are_left_out(studies: tuple[Path, Path
 
 
 def test_counts_and_means_are_over_the_rows_that_all_resolve(studies: tuple[Path, Path]) -> None:
-    counts = {count.column: count for count in compare_studies(studies).counts()}
+    counts = {count.column: count for count in compare_studies(studies, summarize).counts()}
     assert counts["one/complete_mue"].verdicts == {Verdict.PASS: 2}
     assert counts["standard"].verdicts == {Verdict.FAIL: 2}
     assert counts["mup"].verdicts == {Verdict.FAIL: 1}
@@ -76,13 +78,13 @@ def test_counts_and_means_are_over_the_rows_that_all_resolve(studies: tuple[Path
     assert {count.shared for count in counts.values()} == {1}
     assert counts["standard"].mean_drift == pytest.approx(0.9)
     assert counts["standard"].mean_regret == pytest.approx(0.02 * (0.9**2 + 0.02**2))
-    (alone,) = (count for count in compare_studies(studies[:1]).counts() if count.column == "standard")
+    (alone,) = (count for count in compare_studies(studies[:1], summarize).counts() if count.column == "standard")
     assert alone.mean_drift == pytest.approx(1.4)
 
 
 def test_one_study_and_one_rule_in_two(studies: tuple[Path, Path]) -> None:
-    assert compare_studies(studies[:1]).columns == ("complete_mue", "standard")
-    assert compare_studies([studies[0], studies[0]]).columns == ("complete_mue", "standard")
+    assert compare_studies(studies[:1], summarize).columns == ("complete_mue", "standard")
+    assert compare_studies([studies[0], studies[0]], summarize).columns == ("complete_mue", "standard")
 
 
 def test_values_and_routers_make_rows_of_their_own(tmp_path: Path, make: Make) -> None:
@@ -92,8 +94,8 @@ def test_values_and_routers_make_rows_of_their_own(tmp_path: Path, make: Make) -
     made.ask(made.side(32), made.side(64, 0.2, diverges_from=-99.0), axis="depth")
     made = make(tmp_path / "s", router="switch")
     made.ask(made.side(32), made.side(64, 0.3))
-    sides = compare_studies([made.root])
-    assert [(q.asked.ladder, q.asked.knob, q.asked.router) for q in sides.questions] == [
+    sides = compare_studies([made.root], summarize)
+    assert [(q.asked.ladder, q.asked.knob, q.asked.router) for q in sides.drifts] == [
         ("width", "lr", "sigmoid_norm"),
         ("width", "lr", "switch"),
         ("width", "weight_decay", "sigmoid_norm"),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mue_check.catalog import summarize
 from mue_check.judge.verdict import Verdict
-from mue_check.report import Summary, summarize
-from mue_check.report.compare import Sides, side_by_side
+from mue_check.questions.compare import SideBySide, side_by_side
+from mue_check.questions.question import Summary
 from mue_check.report.format import in_words, interval_text
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +23,9 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return summarize(folder)
 
 
-def readme_rows(sides: Sides) -> list[str]:
+def readme_rows(sides: SideBySide) -> list[str]:
     """The README's table: the last target of every ladder on the first corpus, one column per rule."""
-    last = {q.asked.ladder: q for q in sides.questions if (q.asked.corpus, q.asked.knob) == ("markov", "lr")}
+    last = {q.asked.ladder: q for q in sides.drifts if (q.asked.corpus, q.asked.knob) == ("markov", "lr")}
     rows = []
     for question in last.values():
         found = [question.found[rule].drift for rule in RULES]
@@ -33,7 +34,7 @@ def readme_rows(sides: Sides) -> list[str]:
     return rows
 
 
-def law_rows(sides: Sides) -> list[str]:
+def law_rows(sides: SideBySide) -> list[str]:
     """The README's second table: how many laws each rule breaks on each ladder, and the first of them."""
     rows = []
     for laws in sides.laws:

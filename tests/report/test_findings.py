@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from mue_check.report import Summary, summarize, verdict_lines, write_report
-from mue_check.report.drift_tables import trend_table
-from mue_check.report.tables import routing_table, speedup_table
+from mue_check.catalog import summarize, write_report
+from mue_check.questions.question import Summary
+from mue_check.questions.routing import RoutingFinding, routing_table
+from mue_check.questions.speed import SpeedupFinding, speedup_table
+from mue_check.questions.summary import verdict_lines
+from mue_check.questions.trend import TrendFinding, trend_table
 
 Make = Callable[..., Any]
 
@@ -31,10 +34,10 @@ def capacity(made: Any, slope: float, *sizes: int, base: int = 16) -> None:
 def test_the_trend_along_capacity_is_recovered_and_extrapolated(tmp_path: Path, make: Make) -> None:
     made = make(tmp_path / "study")
     capacity(made, 0.1, 64, 128)
-    (found,) = summarize(made.root).trends
+    (found,) = summarize(made.root).of(TrendFinding)
     assert found.trend.slope.mean == pytest.approx(0.1, abs=1e-3)
     assert found.trend.at_size.mean == pytest.approx(0.6, abs=1e-2)
-    table = trend_table(summarize(made.root))
+    table = trend_table([found])
     assert table.rows[0].cells[table.header.index("targets")] == "d64, d128"
     page = write_report(made.root).read_text()
     assert 'id="trend"' in page
@@ -47,7 +50,7 @@ def test_no_trend_from_one_target_nor_along_other_ladders(tmp_path: Path, make: 
     capacity(made, 0.1, 32)
     made.ask(made.side(32), made.side(64, 0.1))
     made.ask(made.side(32), made.side(128, 0.1))
-    assert summarize(made.root).trends == ()
+    assert summarize(made.root).of(TrendFinding) == ()
     assert 'id="trend"' not in write_report(made.root).read_text()
 
 
@@ -59,7 +62,7 @@ def test_speedup_is_a_finding_without_a_verdict(tmp_path: Path, make: Make) -> N
     summary = summarize(made.root)
     assert summary.verdicts == {}
     assert summary.as_expected
-    table = speedup_table(summary)
+    table = speedup_table(summary.of(SpeedupFinding))
     twice, never = table.rows
     assert twice.cells[table.header.index("times [95 %]")] == "2.00 [2.00, 2.00]"
     assert twice.cells[table.header.index("at the lowest shared loss [95 %]")].startswith("2.00 [")
@@ -85,7 +88,7 @@ def routed(root: Path, make: Make) -> Summary:
 
 def test_routing_variants_are_tabled_with_their_own_drift(tmp_path: Path, make: Make) -> None:
     summary = routed(tmp_path / "study", make)
-    table = routing_table(summary)
+    table = routing_table(summary.of(RoutingFinding))
     rows = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
     assert [rows[name]["verdict"] for name in ("sigmoid_norm", "switch", "moge")] == ["PASS", "FAIL", "-"]
     assert rows["switch"]["drift [95 %] (octaves)"].startswith("+1.50 [")

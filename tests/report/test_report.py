@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from mue_check.catalog import summarize, write_report
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
-from mue_check.report import summarize, verdict_lines, write_report
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift_report import regret_text
+from mue_check.questions.summary import verdict_lines
 
 Make = Callable[..., Any]
 SEEDS = 4
@@ -30,13 +33,13 @@ def study(tmp_path_factory: pytest.TempPathFactory, make_full: Make) -> Path:
 
 def test_summary_recovers_known_drifts_and_their_regret(study: Path) -> None:
     summary = summarize(study)
-    near, far, control = summary.drifts
+    near, far, control = summary.of(DriftFinding)
     assert near.drift.interval.mean == pytest.approx(0.25)
     assert near.drift.verdict is Verdict.PASS
     # 0.02 nats per octave^2 at a drift of 0.25 +- 0.02
     regret = 0.02 * (0.25**2 + 0.02**2)
     assert near.drift.regret == pytest.approx(regret)
-    assert near.regret_share == pytest.approx(regret / 0.05)
+    assert regret_text(near) == f"{regret:.4f} ({regret / 0.05:.0%})"
     assert far.drift.interval.mean == pytest.approx(1.25)
     assert far.drift.verdict is Verdict.FAIL
     assert control.comparison.is_control
@@ -53,13 +56,14 @@ def test_overall_verdict_is_fail_for_one_failed_drift_and_not_for_the_failed_con
 def test_core_seconds_count_a_shared_reference_once(study: Path) -> None:
     summary = summarize(study)
     # four loss-grid arms of four cells, two early curves, three coordinates
-    assert summary.costs.core_seconds == pytest.approx(4 * SEEDS * 2.5 + 2 + 3)
-    rungs = {(c.comparison.axis, c.side.label): c.core_seconds for c in summary.costs.rungs}
+    assert summary.costs.total == pytest.approx(4 * SEEDS * 2.5 + 2 + 3)
+    by_rung = summary.costs.by_rung(summary.comparisons)
+    rungs = {(c.comparison.axis, c.side.label): c.core_seconds for c in by_rung}
     assert rungs["width", "d32"] == pytest.approx(SEEDS * 2.5 + 1)
     # the control shares the reference of the width ladder: it counts in each axis
-    axes = {c.axis: c.core_seconds for c in summary.costs.axes}
+    axes = summary.costs.by_axis(summary.comparisons)
     assert axes == {"width": 3 * SEEDS * 2.5 + 2, "heldout": 3.0, "control": 2 * SEEDS * 2.5}
-    assert sum(axes.values()) > summary.costs.core_seconds
+    assert sum(axes.values()) > summary.costs.total
 
 
 def test_terminal_lines_are_a_table_of_one_width(study: Path) -> None:
@@ -133,7 +137,7 @@ def test_diverged_points_are_left_out_and_an_unresolved_optimum_says_why(tmp_pat
     reference = made.side(32)
     made.ask(reference, made.side(64, 0.25, diverges_from=-4.5))
     made.ask(reference, made.side(128, 0.25, diverges_from=-99.0))
-    some, every = summarize(made.root).drifts
+    some, every = summarize(made.root).of(DriftFinding)
     assert some.drift.interval.mean == pytest.approx(0.25)
     assert every.drift.verdict is Verdict.INCONCLUSIVE
     reason = "unresolved: target: every value diverged"
@@ -177,5 +181,5 @@ def test_cells_of_another_kind_are_no_traceback(tmp_path: Path, make: Make) -> N
 
 
 def test_report_needs_no_torch() -> None:
-    code = "import sys, mue_check.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, mue_check.catalog; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

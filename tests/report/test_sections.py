@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from matplotlib.patches import Rectangle
 
+from mue_check.catalog import summarize, write_report
 from mue_check.judge.laws import LAWS
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Side
-from mue_check.report import Summary, summarize, verdict_lines, write_report
-from mue_check.report.drift_plots import plot_drifts
-from mue_check.report.drift_tables import drift_table
-from mue_check.report.palette import REFERENCE, palette_of
-from mue_check.report.tables import count_lines, law_groups, rung_cost_table
+from mue_check.questions.display import Palette
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_report import drift_table
+from mue_check.questions.question import Summary
+from mue_check.questions.summary import count_lines, report_of, rung_cost_table, verdict_lines
+from mue_check.report.palette import REFERENCE
 
 Make = Callable[..., Any]
 
@@ -38,7 +41,7 @@ def test_a_residual_is_shown_and_counts_as_expected(tmp_path: Path, make: Make) 
     made.ask(reference, made.side(64, 0.9), **approximate)
     made.ask(reference, made.side(128, 0.1), **approximate)
     summary = summarize(made.root)
-    assert [d.drift.verdict for d in summary.drifts] == [Verdict.RESIDUAL, Verdict.PASS]
+    assert [d.drift.verdict for d in summary.of(DriftFinding)] == [Verdict.RESIDUAL, Verdict.PASS]
     assert summary.as_expected
     assert count_lines(summary) == ["drift: 1 PASS, 1 RESIDUAL"]
     assert column(summary, "tolerance") == ["0.5 (+1)", "0.5 (+1)"]
@@ -53,7 +56,7 @@ def test_the_residual_is_a_band_over_its_own_target_alone(tmp_path: Path, make: 
     made.ask(made.side(32), made.side(64, 0.9), expected="RESIDUAL", residual=0.5)
     made.ask(made.side(32), made.side(128, 0.9), expected="RESIDUAL", residual=1.0)
     summary = summarize(made.root)
-    axes = plot_drifts(summary.drifts, palette_of(summary)).axes[0]
+    axes = plot_drifts(summary.of(DriftFinding), Palette.of_study(summary.comparisons)).axes[0]
     bands = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_y() == 0.5]
     assert [(band.get_x() + band.get_width() / 2, band.get_height()) for band in bands] == [(6.0, 0.5), (7.0, 1.0)]
 
@@ -72,11 +75,11 @@ def test_power_is_printed_and_a_dash_where_there_is_none(tmp_path: Path, make: M
     made.ask(reference, made.side(64, 0.25, spread=0.2))
     made.ask(reference, made.side(128, 0.25, diverges_from=-99.0))
     summary = summarize(made.root)
-    detectable = summary.drifts[0].drift.detectable
+    detectable = summary.of(DriftFinding)[0].drift.detectable
     assert detectable > 0.5
-    assert column(summary, "95 % power from") == [f"{detectable:.2f}", "-"]
+    assert column(summary, "detectable drift") == [f"{detectable:.2f}", "-"]
     header, first, second, *_ = verdict_lines(summary)
-    at = header.index("power")
+    at = header.index("detectable")
     assert first[at:].startswith(f"{detectable:.2f} ")
     assert second[at:].startswith("- ")
 
@@ -108,7 +111,7 @@ def test_axes_keep_their_own_order_ladders_their_names_and_controls_come_last(tm
         made.ask(reference, made.side(128, 0.1), axis=axis, ladder=ladder)
         made.ask(reference, made.side(64, 0.1), axis=axis, ladder=ladder)
     made.ask(reference, made.side(64, -2.0), axis="control", ladder="width", expected="FAIL")
-    drifts = summarize(made.root).drifts
+    drifts = summarize(made.root).of(DriftFinding)
     found = [(d.comparison.axis, d.side.label) for d in drifts]
     axes = ["width", "depth", "capacity", "bridges"]
     assert found == [*((axis, label) for axis in axes for label in ("d64", "d128")), ("control", "d64")]
@@ -132,8 +135,8 @@ def test_a_target_of_one_ladder_is_black_where_it_is_the_reference(tmp_path: Pat
     made.ask(made.side(32), made.side(64, 0.1), axis="bridges", ladder="bridge_1")
     made.ask(made.side(64, 0.1), made.side(128, 0.1), axis="bridges", ladder="bridge_2")
     summary = summarize(made.root)
-    first, second = (d.comparison for d in summary.drifts)
-    palette = palette_of(summary)
+    first, second = (d.comparison for d in summary.of(DriftFinding))
+    palette = Palette.of_study(summary.comparisons)
     assert palette.of(second, "d64") == palette.of(first, "d32") == REFERENCE
     assert palette.of(first, "d64") != REFERENCE
 
@@ -166,16 +169,16 @@ def test_laws_fold_by_ladder_and_open_when_one_is_not_pass(tmp_path: Path, make:
     made = make(tmp_path / "study")
     law_study(made, ffn_up=1.0)
     made.ask(*(made.coordinates(width) for width in (32, 64)), kind="coordinates", axis="heldout")
-    width, heldout = law_groups(summarize(made.root))
+    width, heldout = next(s for s in report_of(summarize(made.root)).sections if s.anchor == "coordinates").folds
     total = len(LAWS["width"])
-    assert width.headline == f"width: {total} laws, {total - 2} PASS, 2 FAIL"
-    assert heldout.headline == "heldout: 4 laws, 4 PASS"
-    assert len(width.table.rows) == total
+    assert width.title == f"width: {total} laws, {total - 2} PASS, 2 FAIL"
+    assert heldout.title == "heldout: 4 laws, 4 PASS"
+    assert len(width.tables[0].rows) == total
     page = write_report(made.root).read_text()
-    assert f"<details open><summary>{width.headline}" in page
-    assert f"<details><summary>{heldout.headline}" in page
+    assert f"<details open><summary>{width.title}" in page
+    assert f"<details><summary>{heldout.title}" in page
     text = (made.root / "report.md").read_text()
-    assert f"- {width.headline}\n- {heldout.headline}\n" in text
+    assert f"- {width.title}\n- {heldout.title}\n" in text
     left = [line for line in text.splitlines() if line.startswith("| width | markov") and "slope" in line]
     assert len(left) == 2
     assert all("weight.ffn_up" in line for line in left)

@@ -22,9 +22,10 @@ def test_agrees_with_torch_role_by_role() -> None:
     state = RunState(
         model.parameters,
         init_std={role: row.init_std for role, row in rows.items()},
-        seeds=[0, 1],
+        runs=2,
         device=torch.device("cpu"),
     )
+    state.restart([0, 1])
     groups, copies = [], []
     for declared in state.declared:
         for run, lr in enumerate(lrs):
@@ -42,7 +43,8 @@ def test_agrees_with_torch_role_by_role() -> None:
             copies.append((declared.name, run, copy))
     reference = torch.optim.AdamW(groups)
     peaks = [group["lr"] for group in reference.param_groups]
-    ours = AdamW(state, prescription, BASE, lr=torch.tensor(lrs), train=TRAIN)
+    ours = AdamW(state, prescription, BASE, train=TRAIN)
+    ours.restart(torch.tensor(lrs), torch.full((2,), BASE.weight_decay))
     multipliers = schedule_table(TRAIN, BASE.beta1, BASE.beta2)[:, 0].tolist()
     counter = torch.zeros(1, dtype=torch.int64)
     generator = torch.Generator().manual_seed(0)
@@ -80,7 +82,8 @@ def test_a_constant_rate() -> None:
 def test_gradients_live_in_the_flat_buffer() -> None:
     prescription = get_rule("complete_mue").prescribe(Scenario(model=REFERENCE), Scenario(model=REFERENCE))
     model = LanguageModel(REFERENCE, prescription, vocab=7, context=4)
-    state = RunState(model.parameters, init_std=dict.fromkeys(Role, 0.1), seeds=[0, 1, 2], device=torch.device("cpu"))
+    state = RunState(model.parameters, init_std=dict.fromkeys(Role, 0.1), runs=3, device=torch.device("cpu"))
+    state.restart([0, 1, 2])
     model.losses(state.parameters, torch.zeros(3, 2, 5, dtype=torch.int64)).sum().backward()
     total = sum(float(p.grad.double().square().sum()) for p in state.parameters.values() if p.grad is not None)
     assert float(state.gradient.double().square().sum()) == pytest.approx(total)

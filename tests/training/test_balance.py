@@ -6,8 +6,7 @@ import torch
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import balancing
-from mue_check.models.routing import BY_SCORE
-from mue_check.routing.variants import ROUTERS
+from mue_check.routing.variants import VARIANTS
 from mue_check.training import Stack
 from mue_check.training import run as run_module
 
@@ -15,6 +14,7 @@ TRAIN = TrainSpec(steps=6, batch=4, context=16, warmup=2)
 BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
 REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
 LRS, SEEDS = [2.0**-7, 2.0**-5], [0, 1]
+SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 
 
 def stack(corpus: Corpus, text: str, lrs=LRS, seeds=SEEDS, train: TrainSpec = TRAIN) -> Stack:
@@ -29,8 +29,8 @@ def text_of(router: str, balance: str = "none") -> str:
 
 
 EVERY = [
-    *((router, "none") for router in ROUTERS),
-    *((router, balance) for router in BY_SCORE for balance in ("auxiliary_loss", "selection_bias")),
+    *((router, "none") for router in VARIANTS),
+    *((router, balance) for router in SCORED for balance in ("auxiliary_loss", "selection_bias")),
 ]
 
 
@@ -61,7 +61,7 @@ def test_a_nan_run_does_not_touch_its_neighbour(corpus: Corpus, router: str, bal
     assert torch.equal(hurt.log[:, 0], clean.log[:, 0])
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", VARIANTS)
 def test_the_router_learns_unless_it_is_blind(corpus: Corpus, router: str) -> None:
     s = stack(corpus, text_of(router))
     s.advance(1)
@@ -147,7 +147,7 @@ def test_the_selection_bias_moves_by_its_step_and_is_used_everywhere(corpus: Cor
         assert torch.equal(new.load_RE[1], old[1])
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", VARIANTS)
 def test_statistics_of_a_trained_stack(corpus: Corpus, router: str) -> None:
     s = stack(corpus, text_of(router))
     s.advance(2)
@@ -155,7 +155,7 @@ def test_statistics_of_a_trained_stack(corpus: Corpus, router: str) -> None:
     layers = s.routing(tokens)
     assert len(layers) == 2
     activated = 1 if router == "switch" else 4
-    claim = {"deepseek_v3": 2.5}.get(router, 1.0 if ROUTERS[router].weight_sum != "free" else None)
+    claim = parse_scenario(text_of(router), default=Scenario.of(REFERENCE, TRAIN)).model.feed_forward.claimed_sum
     for layer in layers:
         torch.testing.assert_close(layer.load_RE.sum(-1), torch.ones(2))
         if claim:  # before R A, which differ from 1 here

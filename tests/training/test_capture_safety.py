@@ -1,4 +1,4 @@
-"""The step on fake CPU tensors: a host sync or a shape that depends on data raises there, as it would in a capture."""
+"""The step on fake CPU tensors: host syncs, copies from the host and data-dependent shapes raise, as in a capture."""
 
 import numpy as np
 import pytest
@@ -12,16 +12,21 @@ from torch._subclasses.fake_tensor import (
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import experts as experts_module
+from mue_check.models import language_model
 from mue_check.models.blocked_experts import blocked_experts
+from mue_check.models.capture_guard import HostDataError, capture_guard
 from mue_check.models.experts import grouped_experts
-from mue_check.models.routing import BY_SCORE, route
 from mue_check.precision import Precision
-from mue_check.routing.variants import BALANCES, ROUTERS
+from mue_check.routing.content_blind import expected_draws
+from mue_check.routing.variants import BALANCES, VARIANTS, route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training import run as run_module
 
+SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 TRAIN = TrainSpec(steps=4, batch=2, context=16)
+BOTH: tuple[Precision, ...] = ("fp32", "bf16")
+"""tf32 changes no operation, only what a GPU multiplies in."""
 REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 
 
@@ -44,8 +49,9 @@ def fake_step(text: str, precision: Precision = "fp32") -> Stack:
             precision=precision,
         )
         assert mode is not None
-        for _ in range(2):
-            training_step(stack)
+        with capture_guard():
+            for _ in range(2):
+                training_step(stack)
     return stack
 
 
@@ -56,20 +62,21 @@ def _no_grouped_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts_module, "supports_grouped", lambda rows, weights: False)
 
 
+@pytest.mark.parametrize("precision", BOTH)
 @pytest.mark.parametrize("text", ["d=32", "d=64,H=96", "4e4a", "16e2a", "8e4a2g1s,h=16"])
-def test_the_step_is_safe_to_capture(text: str) -> None:
-    stack = fake_step(text)
-    assert stack.log.shape == (4, 2)
+def test_the_step_is_safe_to_capture(text: str, precision: Precision) -> None:
+    assert fake_step(text, precision).log.shape == (4, 2)
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("precision", BOTH)
+@pytest.mark.parametrize("router", VARIANTS)
 @pytest.mark.parametrize("balance", BALANCES)
-def test_every_router_and_balance_is_safe_to_capture(router: str, balance: str) -> None:
+def test_every_router_and_balance_is_safe_to_capture(router: str, balance: str, precision: Precision) -> None:
     notation = "16e1a1s" if router == "switch" else "16e4a1s"
     text = f"{notation},h=8,router={router},balance={balance}"
-    if balance != "none" and not ROUTERS[router].scored:
+    if balance != "none" and not VARIANTS[router].scored:
         pytest.skip("its load does not follow scores")
-    assert fake_step(text).log.shape == (4, 2)
+    assert fake_step(text, precision).log.shape == (4, 2)
 
 
 @pytest.mark.parametrize("text", ["d=32", "16e2a", "8e4a2g1s,h=16", "16e2a,router=expert_choice", "16e2a,load=zipf:1"])
@@ -79,18 +86,34 @@ def test_the_step_in_bfloat16_is_safe_to_capture(monkeypatch: pytest.MonkeyPatch
     assert fake_step(text, "bf16").log.dtype is torch.float32
 
 
-@pytest.mark.parametrize("router", BY_SCORE)
-def test_steering_is_safe_to_capture(router: str) -> None:
+@pytest.mark.parametrize("precision", BOTH)
+@pytest.mark.parametrize("router", SCORED)
+def test_steering_is_safe_to_capture(router: str, precision: Precision) -> None:
     notation = {"switch": "16e1a1s", "deepseek_v3": "16e2a1s"}.get(router, "16e2a2g")
-    stack = fake_step(f"{notation},h=8,router={router},load=zipf:0.5")
+    stack = fake_step(f"{notation},h=8,router={router},load=zipf:0.5", precision)
     assert stack.steering is not None
     assert stack.selection_bias is None
 
 
-@pytest.mark.parametrize("notation", ["16e2a", "16e4a2g1s"])
-def test_a_blind_draw_with_a_load_is_safe_to_capture(notation: str) -> None:
-    stack = fake_step(f"{notation},h=8,router=content_blind,load=zipf:0.5")
-    assert stack.steering is None
+BLIND = "16e4a2g1s,h=8,router=content_blind,load=zipf:0.5"
+
+
+@pytest.mark.parametrize("precision", BOTH)
+@pytest.mark.parametrize("text", [BLIND, "16e2a,h=8,router=content_blind,load=zipf:0.5"])
+def test_a_blind_draw_with_a_load_is_safe_to_capture(text: str, precision: Precision) -> None:
+    assert fake_step(text, precision).steering is None
+
+
+def test_the_guard_finds_a_table_that_is_made_in_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As content_blind made its own once, which a GPU refused."""
+    given = language_model.route
+
+    def route_with_a_new_table(logits, experts, **rest):
+        return given(logits, experts, **rest | {"expected_E": expected_draws(experts, logits.device)})
+
+    monkeypatch.setattr(language_model, "route", route_with_a_new_table)
+    with pytest.raises(HostDataError, match="before the step"):
+        fake_step(BLIND)
 
 
 @pytest.mark.parametrize(

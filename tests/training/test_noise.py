@@ -88,7 +88,8 @@ def starts(stack: Stack, batches: int, seed: int) -> list[Tensor]:
 
 def by_hand(stack: Stack, run: int, batches: int, seed: int) -> tuple[dict[str, Scatter], Tensor | None]:
     """One batch after the other, one model at a time, each expert's block cut out by its index."""
-    weights = {name: value.detach()[run : run + 1].clone() for name, value in stack.tensors.items()}
+    held = {**stack.state.parameters, **stack.held}
+    weights = {name: value.detach()[run : run + 1].clone() for name, value in held.items()}
     done = int(stack.counter)
     found: dict[str, list[Tensor]] = {p.name: [] for p in stack.state.declared}
     met = []
@@ -98,7 +99,10 @@ def by_hand(stack: Stack, run: int, batches: int, seed: int) -> tuple[dict[str, 
         layers: list[LayerRouting] = []
         bias = None if stack.selection_bias is None else stack.selection_bias[:, run : run + 1]
         stack.model.losses(
-            leaves, tokens, bias_LRE=bias, layers=layers if stack.model.experts else None
+            leaves | stack.model.tables(stack.device),
+            tokens,
+            bias_LRE=bias,
+            layers=layers if stack.model.experts else None,
         ).sum().backward()
         for name, gradients in found.items():
             gradient = leaves[name].grad

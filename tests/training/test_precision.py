@@ -57,10 +57,12 @@ def test_a_run_in_a_stack_of_bfloat16_is_the_run_alone(corpus: Corpus, text: str
 
 @pytest.mark.parametrize("text", ["16e2a", "16e2a,balance=selection_bias", "16e2a,load=zipf:1"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_stack_takes_over_the_runs_of_another(corpus: Corpus, text: str, precision: Precision) -> None:
-    used, fresh, other = (stack(corpus, text, precision, seeds=seeds) for seeds in ((0, 1), (2, 3), (2, 3)))
+def test_a_stack_restarts_with_other_runs_in_the_same_memory(corpus: Corpus, text: str, precision: Precision) -> None:
+    used, fresh = (stack(corpus, text, precision, seeds=seeds) for seeds in ((0, 1), (2, 3)))
+    places = [buffer.data_ptr() for buffer in used.buffers()]
     used.advance(7)
-    assert used.take(other) is used
+    assert used.restart(lrs=(2.0**-7, 2.0**-6), seeds=(2, 3)) is used
+    assert [buffer.data_ptr() for buffer in used.buffers()] == places
     for each in (used, fresh):
         each.advance(9)
     assert torch.equal(used.log[:9], fresh.log[:9])

@@ -12,32 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, first_line
 from mue_check.models.user_router.returns import Returned, part_at
 from mue_check.routing.adapter import Path
 from mue_check.routing.claim import Field
-from mue_check.routing.factory import first_line
 
 Tensors = Mapping[str, Tensor]
 """The module's parameters and buffers by their own names, [R, *shape] (without R for one run)."""
 _OURS = tuple(f"{folder}{os.sep}" for folder in (File(torch.__file__).parent, File(__file__).parents[2]))
 _REPEATED = re.compile(r"batching rule for ([\w:]+)")
-"""torch says so where vmap falls back to a loop over one operation."""
+"""The warning of torch where vmap falls back to a loop over one operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """Which parts of a return are wanted, and the buffers whose values after the call are (``moving``)."""
+    """The parts to read from a return, and the buffers whose new values to read too (``moving``)."""
 
     parts: Mapping[Field, Path]
     moving: tuple[str, ...] = ()
 
     def one(self, module: nn.Module, tensors: Tensors, x_MD: Tensor) -> dict[str, Tensor]:
-        """The parts for one run, and each moved buffer by its name."""
-        held = dict(tensors)
-        returned = functional_call(module, held, (x_MD,))
-        # functional_call leaves what the module assigned to a buffer in the mapping
-        return {name: part_at(returned, path) for name, path in self.parts.items()} | {n: held[n] for n in self.moving}
+        """The parts for one run, and each moving buffer by its name."""
+        state = dict(tensors)
+        returned = functional_call(module, state, (x_MD,))
+        # functional_call leaves new values of buffers in the mapping
+        return {name: part_at(returned, path) for name, path in self.parts.items()} | {n: state[n] for n in self.moving}
 
     def stacked(self, module: nn.Module, tensors: Tensors, x_RMD: Tensor) -> Returned:
         """All runs in one call."""
@@ -45,7 +44,7 @@ class Call:
         return found
 
     def looped(self, modules: Sequence[nn.Module], tensors: Tensors, x_RMD: Tensor) -> Returned:
-        """One run after another, each with a module of its own: it may keep things beside its buffers."""
+        """One run after another, each with its own module, which may keep state outside its buffers."""
         runs = [
             self.one(module, {name: value[run] for name, value in tensors.items()}, x_RMD[run])
             for run, module in enumerate(modules)
@@ -54,26 +53,26 @@ class Call:
 
 
 def try_both_ways(call: Call, module: nn.Module, tensors: Tensors, x_RMD: Tensor) -> tuple[str, tuple[str, ...]]:
-    """Why the call cannot be stacked, else ""; and the operations that vmap itself repeats for each run."""
+    """Why the call cannot be stacked ("" if it can), and the operations that vmap itself repeats for each run."""
     x_RMD = x_RMD.detach().requires_grad_()
     leaves = [x_RMD, *(value for value in tensors.values() if value.requires_grad)]
 
     def inputs() -> tuple[Tensors, Tensor]:
-        # fresh ones: the call may change its buffers and its tokens in place
+        # copies: the call may change its buffers and its tokens in place
         return {name: value if value.requires_grad else value.clone() for name, value in tensors.items()}, x_RMD.clone()
 
     try:
         alone = call.looped([module, module], *inputs())
         _differentiate(alone, leaves)
-    except Exception as error:  # whatever a user's module raises
-        raise ClaimError(f"its gradient raises {words_of(error)}") from None
+    except Exception as error:  # a user's module may raise anything
+        raise ClaimError(f"its gradient raises {describe_error(error)}") from None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             together = call.stacked(module, *inputs())
             _differentiate(together, leaves)
-        except Exception as error:  # vmap's own, or what a user's module makes of its tensors
-            return words_of(error), ()
+        except Exception as error:  # vmap's own error, or one of the user's module
+            return describe_error(error), ()
     for name, part in together.items():
         if not torch.allclose(alone[name].float(), part.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
             return f"it would give other {name}", ()
@@ -87,8 +86,8 @@ def _differentiate(found: Returned, leaves: Sequence[Tensor]) -> None:
         torch.autograd.grad(torch.stack(reached).sum(), leaves, allow_unused=True)
 
 
-def words_of(error: BaseException) -> str:
-    """The error's first sentence, with the last line outside torch and mue_check that led to it."""
+def describe_error(error: BaseException) -> str:
+    """The first sentence of an error, and the last line outside torch and mue_check that led to it."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
     where = f" ({File(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
     return f"{type(error).__name__}: {first_line(error).partition('. ')[0]}{where}"

@@ -1,4 +1,4 @@
-"""How a user's router behaves at one size, found by trying it: what it holds, what it returns, what makes it slow."""
+"""How a user's router behaves at one size, found by calling it: its tensors, its return, and what makes it slow."""
 
 import math
 import warnings
@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from mue_check.errors import ClaimError
-from mue_check.models.user_router.call import Call, Tensors, try_both_ways, words_of
+from mue_check.models.user_router.call import Call, Tensors, describe_error, try_both_ways
 from mue_check.models.user_router.returns import Reading
 from mue_check.routing.adapter import Layout, Size, learn_layout
 from mue_check.routing.canonical import Routing
@@ -20,28 +20,28 @@ from mue_check.routing.claim import Field
 from mue_check.routing.factory import Candidate, Shape
 
 Vector = float | tuple[float, ...]
-_WANTED: tuple[Field, ...] = ("weights", "indices", "combine", "mask", "logits")
+_READ: tuple[Field, ...] = ("weights", "indices", "combine", "mask", "logits")
 _TOKENS = (50, 54)
-"""Of a trial: not the number of experts, so that no shape is ambiguous."""
+"""Numbers of tokens to try: the first that is not the number of experts, so that no shape is ambiguous."""
 _EMPTY = (torch.empty, torch.empty_like, torch.Tensor.new_empty)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manner:
-    """What a trial found at one size.
+class RouterProfile:
+    """How a router behaves at one size.
 
-    ``matrices`` by name with their shapes; ``vectors`` with their shapes and what they begin at; ``held``: buffers and
-    frozen parameters as one seed makes them, of which ``moving`` change in a training step. ``gate``: the only matrix,
-    where it lies between tokens and experts. ``trains``: it can be in training mode. ``slow``: why vmap refuses it;
-    ``unbatched``: what vmap itself repeats for each run. ``loose``: numbers with a gradient that nobody declared.
-    ``mutates``: it changes the tokens that it is given.
+    ``matrices``: their shapes by name; ``vectors``: their shapes and initial values; ``untrained``: buffers and frozen
+    parameters as one seed makes them, of which ``moving`` change in a training step. ``gate``: its only matrix, if that
+    maps tokens to experts. ``trains``: it can be in training mode. ``slow``: why vmap refuses it; ``unbatched``:
+    operations that vmap itself repeats for each run. ``loose``: undeclared scalars with a gradient. ``mutates``: it
+    changes its input.
     """
 
     layout: Layout
     reading: Reading
     matrices: Mapping[str, tuple[int, ...]]
     vectors: Mapping[str, tuple[tuple[int, ...], Vector]]
-    held: Mapping[str, Tensor]
+    untrained: Mapping[str, Tensor]
     moving: tuple[str, ...]
     gate: str | None
     trains: bool
@@ -51,12 +51,12 @@ class Manner:
     mutates: bool = False
 
     def call(self, *, training: bool) -> Call:
-        """The call of a training step, or of a look at the model."""
+        """The call of a training step, or of an evaluation."""
         return _call(self.layout, self.moving, training=training)
 
 
 class _Unset(TorchFunctionMode):
-    """Fills what torch.empty and its like give with NaN: memory that happens to be zero looks like a choice."""
+    """Fills tensors of torch.empty with NaN, since memory that happens to be zero looks like a choice."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -68,74 +68,74 @@ class _Unset(TorchFunctionMode):
 
 
 def build(candidate: Candidate, shape: Shape, seed: int) -> nn.Module:
-    """The factory's module, the same for a seed; memory that its constructor left unset is NaN. ClaimError."""
+    """The factory's module, equal for equal seeds; memory that its constructor leaves unset is NaN. ClaimError."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _Unset():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
             return candidate.build(shape)
-        except Exception as error:  # whatever a user's constructor raises
-            raise ClaimError(f"the factory raises {words_of(error)}") from None
+        except Exception as error:  # a user's constructor may raise anything
+            raise ClaimError(f"the factory raises {describe_error(error)}") from None
 
 
-def held_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """What does not train, by name: buffers and frozen parameters."""
+def untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers and frozen parameters, by name."""
     frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not _trains(p)}
     return frozen | {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
-def examine(candidate: Candidate, shape: Shape, layout: Layout | None = None) -> Manner:
+def examine(candidate: Candidate, shape: Shape, layout: Layout | None = None) -> RouterProfile:
     """Try the router at a size; the layout is learned there if it is not known. ClaimError where it cannot serve."""
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _examine(candidate, shape, layout)
     except Exception as error:
-        # tensors without values, or of a kind of its own: what a router returns can break whatever reads it
-        said = str(error) if isinstance(error, ClaimError) else f"what it returns raises {words_of(error)}"
+        # reading the return can fail in any way: it may hold tensors without values, or of another class
+        reason = str(error) if isinstance(error, ClaimError) else f"what it returns raises {describe_error(error)}"
         where = f"d_model={shape.d}, n_experts={shape.experts}, top_k={shape.activated}"
-        raise ClaimError(f"at {where}: {said}") from None
+        raise ClaimError(f"at {where}: {reason}") from None
 
 
-def _examine(candidate: Candidate, shape: Shape, layout: Layout | None) -> Manner:
+def _examine(candidate: Candidate, shape: Shape, layout: Layout | None) -> RouterProfile:
     module, other = build(candidate, shape, 0), dict(build(candidate, shape, 1).named_parameters())
     trained = {name: p for name, p in module.named_parameters() if _trains(p)}
     matrices = {name: tuple(p.shape) for name, p in trained.items() if _is_matrix(p)}
     vectors = {name: (tuple(p.shape), _start(p, other[name])) for name, p in trained.items() if not _is_matrix(p)}
-    held = held_tensors(module)
-    for name, value in held.items():
+    untrained = untrained_tensors(module)
+    for name, value in untrained.items():
         if value.isnan().any():
             raise ClaimError(f"its constructor leaves {name} without a value")
 
     size = Size(tokens=next(t for t in _TOKENS if t != shape.experts), experts=shape.experts, activated=shape.activated)
-    tensors, x_RMD = _drawn(module, held, shape.d, size.tokens)
+    tensors, x_RMD = _drawn(module, untrained, shape.d, size.tokens)
     first = {name: value[0] for name, value in tensors.items()}
     given = x_RMD[0].clone()
     trained_once, noisy, moving = _try(module.train(), first, given)
     mutates = not torch.equal(given, x_RMD[0])
-    looked, always_noisy, moved = _try(module.eval(), first, x_RMD[0].clone())
+    evaluated, always_noisy, moved = _try(module.eval(), first, x_RMD[0].clone())
     if always_noisy:
         raise ClaimError("it draws random numbers in eval mode too, so that no run could be repeated")
     if noisy:
-        trained_once, moving = looked, moved
+        trained_once, moving = evaluated, moved
     layout = layout or learn_layout(trained_once, size, candidate.claim)
     if layout.by_expert and candidate.claim.kind != "expert_choice":
         raise ClaimError("it returns tokens by expert, [E, C]: its claim must say kind = 'expert_choice'")
-    # a loss may be there in training alone
-    looking = replace(layout, parts={name: path for name, path in layout.parts.items() if name != "aux"})
-    seen = [looking.read(looked, size), read := layout.read(trained_once, size)]
+    # a loss may be returned in training alone
+    evaluation = replace(layout, parts={name: path for name, path in layout.parts.items() if name != "aux"})
+    seen = [evaluation.read(evaluated, size), read := layout.read(trained_once, size)]
     slots = all(_has_slots(routing, layout) for routing in seen)
     if "aux" in layout.parts and read.aux["aux"].numel() != 1:
         raise ClaimError(f"aux is {list(read.aux['aux'].shape)}, not one number")
     module.train(not noisy)
     slow, unbatched = try_both_ways(_call(layout, moving, training=True), module, tensors, x_RMD)
     gates = [name for name, form in matrices.items() if form in ((shape.experts, shape.d), (shape.d, shape.experts))]
-    return Manner(
+    return RouterProfile(
         layout=layout,
         reading=Reading(by_expert=layout.by_expert, slots=slots and candidate.claim.kind != "capacity"),
         matrices=matrices,
         vectors=vectors,
-        held=held,
+        untrained=untrained,
         moving=moving,
         gate=gates[0] if len(matrices) == len(gates) == 1 else None,
         trains=not noisy,
@@ -147,8 +147,8 @@ def _examine(candidate: Candidate, shape: Shape, layout: Layout | None) -> Manne
 
 
 def _call(layout: Layout, moving: tuple[str, ...], *, training: bool) -> Call:
-    wanted = (*_WANTED, "aux") if training else _WANTED
-    parts = {name: path for name, path in layout.parts.items() if name in wanted}
+    read = (*_READ, "aux") if training else _READ
+    parts = {name: path for name, path in layout.parts.items() if name in read}
     return Call(parts=parts, moving=moving if training else ())
 
 
@@ -161,14 +161,14 @@ def _is_matrix(p: Tensor) -> bool:
 
 
 def _start(p: Tensor, other: Tensor) -> Vector:
-    """What a vector begins at: what the constructor set, and 0 where it drew it or left it unset."""
+    """The initial value of a vector: set by the constructor, or 0 where it drew the vector or left it unset."""
     if not torch.equal(p, other):  # NaN differs from itself
         return 0.0
     values: list[float] = p.detach().flatten().tolist()
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def _drawn(module: nn.Module, held: Tensors, width: int, tokens: int) -> tuple[dict[str, Tensor], Tensor]:
+def _drawn(module: nn.Module, untrained: Tensors, width: int, tokens: int) -> tuple[dict[str, Tensor], Tensor]:
     """Tensors of two runs that differ, and tokens for each."""
     generator = torch.Generator().manual_seed(0)
 
@@ -176,23 +176,23 @@ def _drawn(module: nn.Module, held: Tensors, width: int, tokens: int) -> tuple[d
         return torch.randn(2, *shape, generator=generator)
 
     tensors = {n: (normal(*p.shape) * width**-0.5).requires_grad_() for n, p in module.named_parameters() if _trains(p)}
-    tensors |= {name: torch.stack([value, value]) for name, value in held.items()}
+    tensors |= {name: torch.stack([value, value]) for name, value in untrained.items()}
     return tensors, normal(tokens, width)
 
 
 def _try(module: nn.Module, tensors: Tensors, x_MD: Tensor) -> tuple[object, bool, tuple[str, ...]]:
-    """What one call returns, whether it drew random numbers, and which buffers it moved."""
+    """The return of one call, whether it drew random numbers, and which buffers it moved."""
     before = torch.get_rng_state()
     own = {name: value.clone() for name, value in tensors.items()}
     try:
         returned: object = functional_call(module, own, (x_MD,))
-    except Exception as error:  # whatever a user's module raises
-        raise ClaimError(f"calling it raises {words_of(error)}") from None
+    except Exception as error:  # a user's module may raise anything
+        raise ClaimError(f"calling it raises {describe_error(error)}") from None
     moved = tuple(n for n, value in tensors.items() if not value.requires_grad and not torch.equal(value, own[n]))
     return returned, not torch.equal(before, torch.get_rng_state()), moved
 
 
 def _has_slots(routing: Routing, layout: Layout) -> bool:
-    """Whether all rows have equally many partners, all different: no slot of theirs was dropped."""
+    """Whether all rows have equally many different partners, so that no slot was dropped."""
     times = routing.times.T if layout.by_expert else routing.times
     return bool((times <= 1).all()) and bool((times.sum(1) == times.sum(1)[0]).all())

@@ -1,6 +1,6 @@
-"""From what a user's router returned for R runs to a routing. Looks at shapes alone, never at values: nothing syncs.
+"""From the return of a user's router for R runs to a choice. Reads shapes, never values, so nothing syncs.
 
-The adapter (``conformance.adapter``) learned where each part lies; it reads one run, and checks what it reads.
+The adapter (``routing.adapter``) has learned where each part lies; it reads one run, and checks the values.
 """
 
 from collections.abc import Mapping
@@ -9,26 +9,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mue_check.models.choice import AnyRouting, DenseRouting, ExpertChoice, Routing
 from mue_check.routing.adapter import Path
+from mue_check.routing.canonical import from_expert_choice, from_token_choice
+from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice
 
 Returned = Mapping[str, Tensor]
-"""Part -> [R, ...]: weights, indices, combine, mask, logits, aux, as far as the router has them."""
+"""[R, ...] by part: weights, indices, combine, mask, logits, aux, as far as the router has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a router's parts become a routing. ``by_expert``: indices are tokens, [E, C].
+    """How a router's parts become a choice. ``by_expert``: indices are tokens, [E, C].
 
-    ``slots``: each row's indices were seen to be in range and all different, so that slots can be kept as they are;
-    else they become a matrix, in which a dropped slot falls away and an index that comes twice counts twice.
+    ``slots``: each row's indices were in range and all different when it was tried, so slots can stay as they are.
+    Otherwise they become a matrix, in which a dropped slot vanishes and a repeated index counts twice.
     """
 
     by_expert: bool
     slots: bool
 
-    def routing(self, found: Returned, tokens: int, experts: int, dtype: torch.dtype) -> AnyRouting:
-        """The choice of all runs, its weights in the model's own type."""
+    def choice(self, found: Returned, tokens: int, experts: int, dtype: torch.dtype) -> Choice:
+        """The choice of all runs, with weights in the model's dtype."""
         if "combine" in found:
             return _dense(found, dtype)
         if "indices" not in found:  # a map of the one expert, and its weight
@@ -39,16 +40,12 @@ class Reading:
         if weights.shape != indices.shape:  # scores over all experts, declared as the weights
             weights = weights.gather(-1, indices.masked_fill(dropped, 0))
         if self.slots:
-            kind = ExpertChoice if self.by_expert else Routing
+            kind = ExpertChoice if self.by_expert else TokenChoice
             # none was dropped when it was tried; an index out of range would end a CUDA process
             return kind(weights.masked_fill(dropped, 0), indices.masked_fill(dropped, 0))
-        slots = indices.masked_fill(dropped, top)
-        rows = weights.new_zeros(*weights.shape[:2], top + 1)
-        matrix = rows.scatter_add(-1, slots, weights)[..., :top]
-        met = rows.scatter(-1, slots, 1)[..., :top] > 0
-        if self.by_expert:
-            matrix, met = matrix.transpose(1, 2), met.transpose(1, 2)
-        return DenseRouting(matrix, met)
+        read = from_expert_choice if self.by_expert else from_token_choice
+        matrix, times = read(weights, indices.masked_fill(dropped, top), top)
+        return DenseChoice(matrix, times > 0)
 
 
 def part_at(returned: object, path: Path) -> Tensor:
@@ -65,7 +62,7 @@ def _columns(part: Tensor) -> Tensor:
     return part.unsqueeze(-1) if part.dim() == 2 else part
 
 
-def _dense(found: Returned, dtype: torch.dtype) -> DenseRouting:
+def _dense(found: Returned, dtype: torch.dtype) -> DenseChoice:
     weights, met = found["combine"].to(dtype), found.get("mask")
     if weights.dim() == 4:  # by capacity slot, [R, T, E, C]
         weights = weights.sum(-1)
@@ -73,4 +70,4 @@ def _dense(found: Returned, dtype: torch.dtype) -> DenseRouting:
         met = weights != 0
     elif met.dim() == 4:
         met = met.any(-1)
-    return DenseRouting(weights, met.bool())
+    return DenseChoice(weights, met.bool())

@@ -16,10 +16,12 @@ from mue_check.mutants.routing.experts import (
     SwiGLU,
     TransposedExperts,
 )
-from mue_check.routing.claim import Experts, RoutingSpec
+from mue_check.routing.claim import ExpertLayout, RoutingSpec
 
 
-def block_claim(router: type[gates.Gate], layout: Experts | None, name: str = "router", **changes: Any) -> RoutingSpec:
+def block_claim(
+    router: type[gates.Gate], layout: ExpertLayout | None, name: str = "router", **changes: Any
+) -> RoutingSpec:
     """The router's claim for the block that holds it under ``name``, with the experts' layout and other ``changes``."""
     claim = router.routing_spec
     bias = claim.selection_bias and f"{name}.{claim.selection_bias}"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mue_check.routing.claim import Experts
+from mue_check.routing.claim import ExpertLayout
 
 
 class SwiGLU(nn.Module):
@@ -30,7 +30,7 @@ class SwiGLU(nn.Module):
 class Packed(nn.Module):
     """Experts whose matrices lie in common parameters."""
 
-    layout: ClassVar[Experts | None] = None
+    layout: ClassVar[ExpertLayout | None] = None
 
     def __init__(self, d_model: int, d_expert: int, n_experts: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def parameter(*shape: int) -> nn.Parameter:
 class FusedExperts(Packed):
     """[E, out, in] with gate and up in one, gate first (transformers 5: Mixtral, Qwen3-MoE, DeepSeek-V3)."""
 
-    layout = Experts(up="gate_up_proj", down="down_proj", fused="concatenated")
+    layout = ExpertLayout(up="gate_up_proj", down="down_proj", fused="concatenated")
 
     def allocate(self) -> None:
         """gate_up_proj [E, 2F, D] and down_proj [E, D, F]."""
@@ -80,7 +80,7 @@ class FusedExperts(Packed):
 class TransposedExperts(Packed):
     """[E, in, out] with gate and up in one, gate first (Llama 4)."""
 
-    layout = Experts(up="gate_up_proj", down="down_proj", axes="in_out", fused="concatenated")
+    layout = ExpertLayout(up="gate_up_proj", down="down_proj", axes="in_out", fused="concatenated")
 
     def allocate(self) -> None:
         """gate_up_proj [E, D, 2F] and down_proj [E, F, D]."""
@@ -105,7 +105,7 @@ class TransposedExperts(Packed):
 class InterleavedExperts(TransposedExperts):
     """The same with gate and up in turns (gpt-oss, here without its biases and clamp)."""
 
-    layout = Experts(up="gate_up_proj", down="down_proj", axes="in_out", fused="interleaved")
+    layout = ExpertLayout(up="gate_up_proj", down="down_proj", axes="in_out", fused="interleaved")
 
     def halves(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """Every other column."""
@@ -115,7 +115,7 @@ class InterleavedExperts(TransposedExperts):
 class SeparateExperts(Packed):
     """w1 (gate), w2 (down) and w3 (up), each [E, out, in] (torchtitan)."""
 
-    layout = Experts(up="w3", gate="w1", down="w2")
+    layout = ExpertLayout(up="w3", gate="w1", down="w2")
 
     def allocate(self) -> None:
         """w1 and w3 [E, F, D], w2 [E, D, F]."""
@@ -136,7 +136,7 @@ class SeparateExperts(Packed):
 class FlatExperts(Packed):
     """All experts' rows under each other, [E*F, D]: w1 (gate) and v1 (up) lie out_in, w2 (down) in_out (megablocks).
 
-    The axes differ, so Experts cannot name this layout: the claim leaves it to be found by probing.
+    The axes differ, so ExpertLayout cannot name this layout: the claim leaves it to be found by probing.
     """
 
     def allocate(self) -> None:

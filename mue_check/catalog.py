@@ -1,0 +1,86 @@
+"""The composition root: every axis, tier and kind of question, and what is made of all of them.
+
+Rooms below do not import this module. To add a kind of question, write its file and list it here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from mue_check.axes import AXES as CORE_AXES
+from mue_check.errors import SpecError
+from mue_check.questions import summary as studies
+from mue_check.questions.controls import ControlKind
+from mue_check.questions.drift_report import DriftKind
+from mue_check.questions.early import EARLY
+from mue_check.questions.question import CaseMaker, QuestionKind, Summary
+from mue_check.questions.routing import ROUTING
+from mue_check.questions.scales import SCALES
+from mue_check.questions.speed import SPEED
+from mue_check.questions.trend import TrendKind
+from mue_check.questions.values import ValuesKind
+from mue_check.sigma0.forecast import FORECAST
+from mue_check.sigma0.gamma_report import GAMMA
+from mue_check.sigma0.laboratory import LAB, LABORATORIES
+from mue_check.sigma0.ladders import SIGMA0, sigma0_ladders
+from mue_check.sigma0.shift_report import SHIFT
+from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
+
+QUESTIONS: tuple[QuestionKind, ...] = (
+    DriftKind(),
+    TrendKind(),
+    SCALES,
+    EARLY,
+    SPEED,
+    ROUTING,
+    GAMMA,
+    SHIFT,
+    FORECAST,
+    ValuesKind(),
+    ControlKind(),
+)
+"""Judged in this order: a kind may use the findings of those before it. Reports count and print them in this order."""
+
+CASES: Mapping[str, CaseMaker] = dict(chain.from_iterable(kind.cases.items() for kind in QUESTIONS))
+"""Of all kinds, the cases of the suites' tests by the name of their fixture."""
+
+AXES = (*CORE_AXES, SIGMA0)
+"""Names of the axes, in the order of suites and reports."""
+
+
+def _with_every_axis(tier: Tier) -> Tier:
+    return replace(tier, axes={**CORE_AXES, SIGMA0: partial(sigma0_ladders, LABORATORIES[tier.name])})
+
+
+TIERS: Mapping[str, Tier] = {tier.name: _with_every_axis(tier) for tier in (SMOKE, CPU, LAB, GPU, FULL)}
+
+
+def get_tier(name: str) -> Tier:
+    """The tier of that name; SpecError names the known ones."""
+    try:
+        return TIERS[name]
+    except KeyError:
+        raise SpecError(f"unknown tier {name!r}: allowed are {', '.join(TIERS)}") from None
+
+
+def parse_axes(text: str | None) -> tuple[str, ...]:
+    """The axes named in a comma-separated list; all of them for None. SpecError names the allowed ones."""
+    if text is None:
+        return AXES
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in AXES:
+            raise SpecError(f"unknown axis {name!r}: allowed are {', '.join(AXES)}")
+    return names
+
+
+def summarize(root: Path) -> Summary:
+    """Judge a study from its records. StoreError, one line, when it holds none or a cell is missing."""
+    return studies.summarize(root, QUESTIONS, AXES)
+
+
+def write_report(root: Path, summary: Summary | None = None) -> Path:
+    """Write the report of a study, judged already as ``summary`` or now, and return the page's path."""
+    return studies.write_report(root, summary or summarize(root))

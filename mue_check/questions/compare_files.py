@@ -1,0 +1,107 @@
+"""A comparison of rules as text and as files: for the terminal, Markdown, raw numbers, and the figure."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.compare import ComparedDrift, ComparedLaws, Count, SideBySide
+from mue_check.questions.compare_plots import plot_side_by_side
+from mue_check.questions.display import knob_name
+from mue_check.records.files import write_atomic
+from mue_check.report.format import NONE, in_words, interval_text, number_text
+from mue_check.report.markdown import escape, markdown_table
+from mue_check.report.section import figure_bytes
+from mue_check.report.table import Table, make_table
+from mue_check.report.terminal import text_table
+
+NAME = "compare"
+
+
+def compare_lines(sides: SideBySide) -> list[str]:
+    """The tables for a terminal."""
+    tables = (_drifts(sides, " "), *_laws(sides), _counts(sides))
+    lines: list[str] = []
+    for table in tables:
+        lines += [*([""] if lines else []), *text_table(table)]
+    return lines
+
+
+def write_comparison(sides: SideBySide, folder: Path) -> Path:
+    """Write compare.md, compare.csv and the figure into ``folder``; returns the Markdown file's path."""
+    figure = plot_side_by_side(sides)
+    write_atomic(folder / f"{NAME}.png", figure_bytes(figure, "png"))
+    write_atomic(folder / f"{NAME}.svg", figure_bytes(figure, "svg"))
+    write_atomic(folder / f"{NAME}.csv", sides.numbers().to_csv(index=False).encode())
+    page = folder / f"{NAME}.md"
+    write_atomic(page, _markdown(sides).encode())
+    return page
+
+
+def _markdown(sides: SideBySide) -> str:
+    lines = [f"# {escape(' against '.join(sides.columns))}", ""]
+    for table in (_counts(sides), _drifts(sides, ", "), *_laws(sides)):
+        lines += [f"## {table.caption}", "", *markdown_table(table), ""]
+    lines += [f"![Drift of every target under each rule]({NAME}.png)", ""]
+    lines += ["Drift in octaves with its 95 % interval, then regret in nats per token, then the verdict.", ""]
+    return "\n".join(lines)
+
+
+def _counts(sides: SideBySide) -> Table:
+    columns: dict[str, Callable[[Count], str]] = {"rule": lambda count: count.column}
+    for verdict in Verdict:
+        columns[verdict.value] = partial(_times, verdict)
+    columns["mean |drift|"] = lambda count: number_text(count.mean_drift)
+    columns["mean regret"] = lambda count: number_text(count.mean_regret, 4)
+    columns["over rows"] = lambda count: str(count.shared)
+    numeric = tuple(columns)[1:]
+    return make_table("In all: means over the rows that every rule resolves", sides.counts(), columns, numeric=numeric)
+
+
+def _drifts(sides: SideBySide, between: str) -> Table:
+    rows = sides.drifts
+    columns: dict[str, Callable[[ComparedDrift], str]] = {
+        "axis": lambda q: in_words(q.asked.ladder),
+        "target": lambda q: q.target,
+        "corpus": lambda q: q.asked.corpus,
+    }
+    if any(q.asked.knob != "lr" for q in rows):
+        columns["value"] = lambda q: knob_name(q.asked.knob)
+    if len({q.asked.router for q in rows}) > 1:
+        columns["router"] = lambda q: q.asked.router
+    columns |= {name: partial(_cell, name, between) for name in sides.columns}
+    return make_table("Drift of the optimum, regret, verdict", rows, columns)
+
+
+def _laws(sides: SideBySide) -> list[Table]:
+    """How many laws of scale each rule breaks on each ladder, and the first of them; empty without such questions."""
+    if not sides.laws:
+        return []
+    columns: dict[str, Callable[[ComparedLaws], str]] = {
+        "axis": lambda laws: in_words(laws.asked.ladder),
+        "corpus": lambda laws: laws.asked.corpus,
+        "laws": lambda laws: str(len(next(iter(laws.found.values())).results)),
+    }
+    columns |= {name: partial(_broken, name) for name in sides.columns}
+    return [make_table("Laws of scale that fail, and the first of them", sides.laws, columns, numeric=("laws",))]
+
+
+def _broken(column: str, laws: ComparedLaws) -> str:
+    found = laws.found.get(column)
+    if found is None:
+        return NONE
+    failed = [result for result in found.results if result.verdict is Verdict.FAIL]
+    return f"{len(failed)}: {failed[0].law.name}" if failed else "0"
+
+
+def _times(verdict: Verdict, count: Count) -> str:
+    return str(count.verdicts.get(verdict, 0))
+
+
+def _cell(column: str, between: str, question: ComparedDrift) -> str:
+    found = question.found.get(column)
+    if found is None:
+        return NONE
+    drift = found.drift
+    regret = [] if drift.reason is not None else [f"{drift.regret:.4f}"]
+    return between.join([interval_text(drift.interval), *regret, drift.verdict.value])

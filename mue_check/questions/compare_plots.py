@@ -1,0 +1,93 @@
+"""Figure of a comparison: the drift of every target, one row each, with one color and marker for each rule."""
+
+import math
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from mue_check.questions.compare import ComparedDrift, SideBySide
+from mue_check.questions.comparison import DEFAULT_ROUTER
+from mue_check.questions.display import knob_name
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift_plots import draw_rows
+from mue_check.report.format import in_words
+from mue_check.report.palette import (
+    BAND,
+    MARKERS,
+    QUIET,
+    REFERENCE,
+    RESIDUAL_ALPHA,
+    TARGETS,
+    WIDTH,
+    house_style,
+    shorten,
+)
+
+_COLORS = (*TARGETS, REFERENCE, QUIET)
+_ROW = 0.34
+"""Inches of a row with one rule; every further rule adds 0.4 of it."""
+
+
+def plot_side_by_side(sides: SideBySide) -> Figure:
+    """Rows are targets in the order of the table."""
+    rows = sides.drifts[::-1]
+    found = [d for q in rows for d in q.found.values()]
+    height = 1.6 + len(rows) * _ROW * (1 + 0.4 * (len(sides.columns) - 1))
+    with house_style():
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        draw_rows(axes, [_label(q, sides) for q in rows], found)
+        for row, question in enumerate(rows):
+            residual = question.asked.residual
+            if residual:
+                corner = (question.asked.residual_edge, row - 0.5)
+                axes.add_patch(Rectangle(corner, residual, 1, color=BAND, alpha=RESIDUAL_ALPHA, linewidth=0))
+            if row and row_ladder(question) != row_ladder(rows[row - 1]):
+                axes.axhline(row - 0.5, color="#cccccc", linewidth=0.7, zorder=0)
+            for at, column in enumerate(sides.columns):
+                if column in question.found:
+                    offset = ((len(sides.columns) - 1) / 2 - at) * 0.75 / len(sides.columns)
+                    _draw(axes, question.found[column], row + offset, at)
+        axes.set_xlabel("drift (octaves); band: tolerance; bars: 95 % interval; x: unresolved")
+        figure.suptitle("Drift of the optimum, rule by rule", x=0.01, ha="left")
+        handles = [
+            Line2D([], [], linestyle="", color=_color(at), marker=MARKERS[at % len(MARKERS)], label=shorten(name, 40))
+            for at, name in enumerate(sides.columns)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+    return figure
+
+
+def row_ladder(question: ComparedDrift) -> tuple[str, str]:
+    """What the rows between two separating lines share."""
+    return question.asked.ladder, question.asked.knob
+
+
+def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
+    interval, color = found.drift.interval, _color(at)
+    if not interval.n:
+        axes.plot(0, y, marker="x", markersize=6, color=color)
+        return
+    if math.isfinite(interval.half_width):
+        axes.errorbar(interval.mean, y, xerr=interval.half_width, color=color, capsize=2.5, linewidth=1.4)
+    axes.plot(interval.mean, y, marker=MARKERS[at % len(MARKERS)], markersize=6, color=color, zorder=4)
+
+
+def _color(at: int) -> str:
+    return _COLORS[at % len(_COLORS)]
+
+
+def _label(question: ComparedDrift, sides: SideBySide) -> str:
+    """The parts of the question in which the rows differ."""
+    c = question.asked
+    parts = [shorten(f"{in_words(c.ladder)}: {question.target}", 40)]
+    if len({q.asked.corpus for q in sides.drifts}) > 1:
+        parts.append(shorten(c.corpus, 16))
+    if c.knob != "lr":
+        parts.append(knob_name(c.knob))
+    if c.router != DEFAULT_ROUTER:
+        parts.append(shorten(c.router, 28))
+    return "\n".join(textwrap.wrap(", ".join(parts), 44))

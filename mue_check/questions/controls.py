@@ -1,0 +1,94 @@
+"""Controls: drifts whose right answer is known, so that a verdict shows whether the suite itself can be trusted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from mue_check.axes import Ladder, Rung
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Comparison
+from mue_check.questions.curve_plots import plot_curves
+from mue_check.questions.display import Palette, asked_columns, knob_name, picture_folds
+from mue_check.questions.drift import DriftFinding, measure_drift
+from mue_check.questions.drift_plots import plot_controls
+from mue_check.questions.drift_report import drift_summary, table_of_drifts
+from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.study import Study
+from mue_check.records import Store
+from mue_check.report.section import Part, Picture, Section
+from mue_check.report.table import Table
+
+NULL_SEED = 1000
+"""First seed of the null control: far from every other replicate's."""
+CONTROL_SEEDS = 12
+
+
+def ask_null_control(study: Study, ladder: Ladder, seeds: tuple[int, int] = (0, NULL_SEED)) -> DriftFinding:
+    """The ladder's reference against itself with other seeds: PASS expected, at the tier's own tolerance.
+
+    ``seeds`` are the first of each side.
+    """
+    study = replace(study, tolerance=study.tier.tolerance)
+    arm = study.arm(ladder, ladder.reference)
+    pair = [] if seeds == (0, NULL_SEED) else [f"{seeds[0]}-{seeds[1]}"]
+    name = study.name("control-null", ladder.name, ladder.reference.label, *pair)
+    arms = [replace(arm, first_seed=seed) for seed in seeds]
+    return measure_drift(study, name, ladder, ladder.reference, arms, Verdict.PASS, axis="control")
+
+
+def ask_positive_control(study: Study, ladder: Ladder, target: Rung) -> DriftFinding:
+    """The study's rule is one that is known to drift on this ladder: FAIL expected, at the tier's own tolerance.
+
+    A user's wider tolerance says what is harmless to them, not what the suite must be able to see. A drift just beyond
+    the tolerance takes more seeds than one within it.
+    """
+    tier = replace(study.tier, max_seeds=max(CONTROL_SEEDS, study.tier.max_seeds))
+    study = replace(study, tier=tier, tolerance=tier.tolerance)
+    arms = [study.arm(ladder, rung) for rung in (ladder.reference, target)]
+    name = study.name("control", ladder.name, target.label)
+    return measure_drift(study, name, ladder, target, arms, Verdict.FAIL, axis="control")
+
+
+class ControlKind(QuestionKind):
+    """The section of the controls. They are stored and judged as drifts."""
+
+    label = "control"
+
+    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
+        """Nothing beyond the drifts."""
+        return ()
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """All controls in one table and one figure, then their loss curves."""
+        found, palette = controls(summary), Palette.of_study(summary.comparisons)
+        if found:
+            yield Section(
+                part=Part.CONTROLS,
+                anchor="controls",
+                title="Controls",
+                text="Questions whose answer is known: a control that is not as expected means that the suite, not the "
+                "model, is wrong.",
+                tables=(control_table(summary),),
+                pictures=(
+                    Picture.of(("controls",), f"Controls. {drift_summary(found)}", plot_controls(found, palette)),
+                ),
+                folds=tuple(picture_folds(("loss curves of the controls", _curves(d, palette)) for d in found)),
+            )
+
+
+def controls(summary: Summary) -> list[DriftFinding]:
+    """The drifts whose answer is known."""
+    return [d for d in summary.of(DriftFinding) if d.comparison.is_control]
+
+
+def control_table(summary: Summary) -> Table:
+    """The controls by name."""
+    found = controls(summary)
+    columns = asked_columns(found)
+    del columns["axis"]
+    return table_of_drifts(summary, "Controls", found, {"control": lambda d: d.comparison.name, **columns})
+
+
+def _curves(found: DriftFinding, palette: Palette) -> Picture:
+    c = found.comparison
+    alt = f"Loss against {knob_name(c.knob)} of {c.name}. {drift_summary([found])}"
+    return Picture.of(("curves", c.name), alt, plot_curves([found], palette))

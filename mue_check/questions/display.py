@@ -1,0 +1,141 @@
+"""How questions appear in tables and figures: common columns, headings, groups, and one color for each rung."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison
+from mue_check.report.format import in_words, printable
+from mue_check.report.palette import REFERENCE, TARGETS, shorten
+from mue_check.report.section import Fold, Picture
+
+
+class Asked(Protocol):
+    """Anything with a comparison."""
+
+    @property
+    def comparison(self) -> Comparison:
+        """The question."""
+
+
+_Item = TypeVar("_Item")
+_Asked = TypeVar("_Asked", bound=Asked)
+Key = tuple[str, ...]
+
+
+def knob_name(knob: str) -> str:
+    """The swept base value as people call it."""
+    return "learning rate" if knob == "lr" else in_words(knob)
+
+
+def ladder_name(comparison: Comparison) -> str:
+    """The ladder, marked where the question is a control."""
+    return in_words(comparison.ladder) + (" (control)" if comparison.is_control else "")
+
+
+def heading(comparison: Comparison) -> str:
+    """``width on markov, rule complete_mue``, with the swept value and the router where they are not the defaults."""
+    value = "" if comparison.knob == "lr" else f", {knob_name(comparison.knob)}"
+    router = "" if comparison.router == DEFAULT_ROUTER else f", router {shorten(comparison.router, 30)}"
+    where = f"{shorten(in_words(comparison.ladder), 30)} on {shorten(comparison.corpus, 30)}"
+    return f"{where}, rule {shorten(comparison.rule, 30)}{value}{router}"
+
+
+def setting_of(comparison: Comparison) -> Key:
+    """What the questions along one ladder share."""
+    return comparison.ladder, comparison.corpus, comparison.rule, comparison.router
+
+
+def asked_columns(found: Sequence[_Asked], *, target: bool = True) -> dict[str, Callable[[_Asked], str]]:
+    """Ladder, target, corpus and rule of a question; swept value and router only where they differ."""
+    columns: dict[str, Callable[[_Asked], str]] = {"axis": lambda f: in_words(f.comparison.ladder)}
+    if any(f.comparison.knob != "lr" for f in found):
+        columns["value"] = lambda f: knob_name(f.comparison.knob)
+    if target:
+        columns["target"] = lambda f: f.comparison.sides[-1].label
+    columns["corpus"] = lambda f: f.comparison.corpus
+    columns["rule"] = lambda f: f.comparison.rule
+    if len({f.comparison.router for f in found}) > 1:
+        columns["router"] = lambda f: f.comparison.router
+    return columns
+
+
+def count_text(verdicts: Iterable[Verdict]) -> str:
+    """``3 PASS, 1 INCONCLUSIVE``."""
+    found = list(verdicts)
+    return ", ".join(f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """Color by (ladder, router, rung label): the reference of one ladder is a target of another."""
+
+    colors: Mapping[tuple[str, str, str], str]
+
+    @classmethod
+    def of_study(cls, comparisons: Iterable[Comparison]) -> "Palette":
+        """References are black. A target keeps its color from ladder to ladder, unless that is taken on one of them.
+
+        Controls have the color of their rung.
+        """
+        ladders: dict[tuple[str, str], dict[str, int]] = {}
+        references: dict[tuple[str, str], set[str]] = {}
+        for c in comparisons:
+            sizes = ladders.setdefault((c.ladder, c.router), {})
+            sizes.update({side.label: side.size for side in c.sides})
+            if len(c.sides) > 1:
+                references.setdefault((c.ladder, c.router), set()).add(c.sides[0].label)
+        usual: dict[str, str] = {}
+        colors: dict[tuple[str, str, str], str] = {}
+        for ladder, sizes in ladders.items():
+            black = references.get(ladder, set())
+            colors.update({(*ladder, label): REFERENCE for label in black})
+            taken: set[str] = set()
+            for at, label in enumerate(sorted(sizes.keys() - black, key=lambda name: (sizes[name], name))):
+                candidates = (usual.get(label), *TARGETS)
+                color = next((c for c in candidates if c and c not in taken), TARGETS[at % len(TARGETS)])
+                usual.setdefault(label, color)
+                taken.add(color)
+                colors[*ladder, label] = color
+        return cls(colors=colors)
+
+    def of(self, comparison: Comparison, label: str) -> str:
+        """The color of a rung that a question names."""
+        return self.colors[comparison.ladder, comparison.router, label]
+
+
+def unusual(c: Comparison) -> Key:
+    """The swept value and the router where they are not the defaults: such questions get pictures of their own."""
+    knob = (c.knob,) if c.knob != "lr" else ()
+    return (*knob, *((c.router,) if c.router != DEFAULT_ROUTER else ()))
+
+
+def ladder_key(c: Comparison) -> Key:
+    """What the questions in one picture share, for its file name."""
+    return c.ladder, c.corpus, c.rule, *unusual(c)
+
+
+def figure_title(what: str, key: Key) -> str:
+    """``Drift along width, markov, complete_mue``."""
+    return f"{what} along {in_words(key[0])}" + "".join(f", {name}" for name in key[1:])
+
+
+def along_ladders(found: Iterable[_Asked]) -> Iterable[tuple[Key, list[_Asked]]]:
+    """The findings ladder by ladder."""
+    return grouped(found, lambda f: ladder_key(f.comparison))
+
+
+def grouped(found: Iterable[_Item], key: Callable[[_Item], Key]) -> Iterable[tuple[Key, list[_Item]]]:
+    """The items by key, in the order in which the keys first appear."""
+    groups: dict[Key, list[_Item]] = {}
+    for item in found:
+        groups.setdefault(key(item), []).append(item)
+    return groups.items()
+
+
+def picture_folds(pictures: Iterable[tuple[str, Picture]]) -> Iterator[Fold]:
+    """Pictures with the titles of their folds: one fold for each title."""
+    for (title,), group in grouped(pictures, lambda item: (item[0],)):
+        count = f"{len(group)} figure{'s' if len(group) > 1 else ''}"
+        yield Fold(title=f"{printable(title)}: {count}", pictures=tuple(picture for _, picture in group))

@@ -1,0 +1,192 @@
+"""The report of drifts: the main table, its figures, the loss curves, and the lines for a terminal."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.case import rule_cases, target_cases
+from mue_check.questions.compare import main_drifts, side_by_side
+from mue_check.questions.compare_plots import plot_side_by_side
+from mue_check.questions.comparison import Comparison
+from mue_check.questions.curve_plots import plot_curves
+from mue_check.questions.display import (
+    Palette,
+    along_ladders,
+    asked_columns,
+    figure_title,
+    grouped,
+    knob_name,
+    picture_folds,
+    unusual,
+)
+from mue_check.questions.drift import DriftFinding, judge_stored_drift
+from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
+from mue_check.records import Store
+from mue_check.report.format import NONE, in_words, interval_text, number_text
+from mue_check.report.section import Fold, Part, Picture, Section
+from mue_check.report.table import Cells, Table, make_table
+from mue_check.report.terminal import text_table
+
+DRIFT = "drift [95 %] (octaves)"
+DETECTABLE = "detectable drift"
+_SHORT_KNOBS = {"weight_decay": "wd", "init_std": "init std"}
+
+
+class DriftKind(JudgedKind[DriftFinding]):
+    """Drifts of the optimum: of all targets, with their loss curves."""
+
+    kind = "drift"
+    label = "drift"
+    cases: ClassVar = {"target_case": target_cases, "rule_case": rule_cases}
+    terms: ClassVar = {
+        "Drift": "log2 of the target's optimal value minus that of the reference, paired by seed, in octaves: +1 is "
+        "twice the learning rate.",
+        "Regret": "What the target loses by keeping the reference's value, in nats per token, and as a share of what "
+        "it gains over the reference when both are at their optimum.",
+        "Detectable drift": "The smallest drift, in octaves, that this measurement would have called FAIL in 95 of "
+        "100 repetitions. A PASS says nothing about smaller drifts.",
+    }
+
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> DriftFinding:
+        """Fit both optima."""
+        return judge_stored_drift(store, comparison)
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """The main table with its figures; the loss curves."""
+        found, palette = main_drifts(summary), Palette.of_study(summary.comparisons)
+        if not found:
+            return
+        overview = tuple(_overview(summary, found))
+        ladders = tuple(_drift_pictures(found, palette))
+        yield Section(
+            part=Part.ANSWERS,
+            anchor="drift",
+            title="Drift of the optimum",
+            tables=(drift_table(summary),),
+            pictures=overview,
+            folds=(Fold(title="Figures, ladder by ladder", pictures=ladders, is_open=not overview),) if ladders else (),
+        )
+        yield Section(
+            part=Part.DETAILS,
+            anchor="curves",
+            title="Loss curves",
+            folds=tuple(picture_folds(curve_pictures(found, palette))),
+        )
+
+    def headlines(self, summary: Summary) -> list[str]:
+        """All drifts in as few columns as the study needs."""
+        found = [d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes]
+        if not found:
+            return []
+        columns: dict[str, Callable[[DriftFinding], str]] = {
+            "axis": _axis,
+            "target": lambda d: d.side.label,
+            "corpus": lambda d: d.comparison.corpus,
+            "rule": lambda d: d.comparison.rule,
+            "router": lambda d: _short_router(d.comparison.router),
+            "drift (octaves)": lambda d: interval_text(d.drift.interval),
+            "regret": lambda d: number_text(d.drift.regret, 4),
+            "detectable": lambda d: number_text(d.drift.detectable),
+            "verdict": lambda d: d.drift.verdict.value,
+            "expected": lambda d: "" if is_expected_anyway(d.comparison) else d.comparison.expected,
+            "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
+        }
+        if len({d.comparison.router for d in found}) == 1:
+            del columns["router"]
+        if all(is_expected_anyway(d.comparison) for d in found):
+            del columns["expected"]
+        return text_table(make_table("", found, columns, note=unresolved_note))
+
+
+def drift_table(summary: Summary) -> Table:
+    """All drifts but the controls."""
+    found = main_drifts(summary)
+    knobs = {d.comparison.knob for d in found}
+    what = f"optimal {knob_name(*knobs)}" if len(knobs) == 1 else "optimum"
+    tiers = ", ".join(dict.fromkeys(d.comparison.tier for d in found))
+    return table_of_drifts(summary, f"Drift of the {what}, tier {tiers}", found, asked_columns(found))
+
+
+def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding], asked: Cells[DriftFinding]) -> Table:
+    """Drifts under the columns ``asked`` that describe their questions."""
+    columns = {
+        **asked,
+        DRIFT: lambda d: interval_text(d.drift.interval),
+        "regret, nats (of gain)": regret_text,
+        DETECTABLE: lambda d: number_text(d.drift.detectable),
+        "seeds": lambda d: str(d.drift.interval.n),
+        "tolerance": lambda d: tolerance_text(d.comparison),
+        "verdict": lambda d: d.drift.verdict.value,
+        "expected": lambda d: d.comparison.expected,
+        "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
+    }
+    if all(is_expected_anyway(d.comparison) for d in found):
+        del columns["expected"]
+    numeric = (DETECTABLE, "seeds", "tolerance", "core-s")
+    return make_table(caption, found, columns, numeric=numeric, note=unresolved_note)
+
+
+def unresolved_note(found: DriftFinding) -> str:
+    """Why there is no drift, where there is none."""
+    return f"unresolved: {found.drift.reason}" if found.drift.reason else ""
+
+
+def is_expected_anyway(comparison: Comparison) -> bool:
+    """Whether nothing is expected, or exactly what every correct implementation gives; then no column says so."""
+    usual = Verdict.RESIDUAL if comparison.residual else Verdict.PASS
+    return not comparison.is_control and comparison.expected in ("", usual)
+
+
+def tolerance_text(comparison: Comparison) -> str:
+    """The tolerance, and in brackets the residual of an approximate law."""
+    residual = f" ({comparison.residual:+g})" if comparison.residual else ""
+    return f"{comparison.tolerance:g}{residual}"
+
+
+def regret_text(found: DriftFinding) -> str:
+    """Regret in nats, with its share of the gain."""
+    regret, gain = found.drift.regret, found.drift.gain
+    if not math.isfinite(regret):
+        return NONE
+    return f"{regret:.4f} ({f'{regret / gain:.0%}' if gain > 0 else 'no gain'})"
+
+
+def drift_summary(found: Iterable[DriftFinding]) -> str:
+    """The drifts for the description of a figure."""
+    return "; ".join(
+        f"{d.side.label} on {d.comparison.corpus} {interval_text(d.drift.interval)} {d.drift.verdict}" for d in found
+    )
+
+
+def curve_pictures(found: Iterable[DriftFinding], palette: Palette) -> Iterator[tuple[str, Picture]]:
+    """The loss curves with the names of their ladders."""
+    for key, drifts in along_ladders(found):
+        c = drifts[0].comparison
+        alt = f"{figure_title(f'Loss against {knob_name(c.knob)}', key)}. {drift_summary(drifts)}"
+        yield in_words(c.ladder), Picture.of(("curves", *key), alt, plot_curves(drifts, palette))
+
+
+def _overview(summary: Summary, found: Sequence[DriftFinding]) -> Iterator[Picture]:
+    """All drifts in one figure, where there is more than one ladder."""
+    if len({d.comparison.ladder for d in found}) > 1:
+        alt = f"Drift along every ladder. {drift_summary(found)}"
+        yield Picture.of(("overview",), alt, plot_side_by_side(side_by_side([summary.name], [summary])))
+
+
+def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator[Picture]:
+    for key, drifts in grouped(found, lambda d: (d.comparison.ladder, *unusual(d.comparison))):
+        if any(d.drift.interval.n for d in drifts):  # else the table says why
+            alt = f"{figure_title('Drift', key)}. {drift_summary(drifts)}"
+            yield Picture.of(("drift", *key), alt, plot_drifts(drifts, palette))
+
+
+def _axis(found: DriftFinding) -> str:
+    c = found.comparison
+    name = f"{'control, ' if c.is_control else ''}{in_words(c.ladder)}"
+    return name if c.knob == "lr" else f"{name} ({_SHORT_KNOBS.get(c.knob, c.knob)})"
+
+
+def _short_router(router: str) -> str:
+    return router.replace("+selection_bias", "+bias").replace("+auxiliary_loss", "+aux")

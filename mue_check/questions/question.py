@@ -1,0 +1,175 @@
+"""The protocol of a kind of question: how it judges the records, and what it adds to a report.
+
+A kind of question is one file of this package (or of a room above it), listed in ``mue_check.catalog``. It holds
+* a function ``ask_...(study, ...)`` that measures the cells it needs, saves a ``Comparison`` and returns its finding,
+* a ``Finding``, which is what the judge says of one comparison,
+* a ``JudgedKind``, whose ``judge`` makes that finding from the store. Suites and ``mue_check report`` both call it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+from mue_check.errors import MueCheckError, StoreError
+from mue_check.judge.verdict import Verdict, meets
+from mue_check.questions.case import Case, Options, Scope
+from mue_check.questions.comparison import Comparison, Side
+from mue_check.questions.costs import Costs
+from mue_check.records import Store
+from mue_check.report.section import Section
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(ABC):
+    """What was found of one question. Subclasses add the judge's own result and what their figures need."""
+
+    comparison: Comparison
+
+    @property
+    @abstractmethod
+    def verdict(self) -> Verdict | None:
+        """None where nothing is judged."""
+
+    @property
+    @abstractmethod
+    def measured(self) -> str:
+        """The measured numbers as text."""
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts that a report counts: one, unless the question judges several laws."""
+        return () if self.verdict is None else (self.verdict,)
+
+    @property
+    def side(self) -> Side:
+        """The target: the last side of the comparison."""
+        return self.comparison.sides[-1]
+
+
+F = TypeVar("F", bound=Finding)
+F_co = TypeVar("F_co", bound=Finding, covariant=True)
+Expect = Callable[[Finding], None]
+"""The fixture of the suites that checks a finding against the verdict that its question expects."""
+CaseMaker = Callable[[Options, Scope], Sequence[Case]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Findings of several kinds."""
+
+    found: tuple[Finding, ...] = ()
+
+    def of(self, kind: type[F]) -> tuple[F, ...]:
+        """Those of one type, in the order of their comparisons."""
+        return tuple(finding for finding in self.found if isinstance(finding, kind))
+
+
+NO_FINDINGS = Findings()
+
+
+class QuestionKind(ABC):
+    """A kind of question, as a report and the suites see it. Everything but ``find`` has a default: nothing."""
+
+    label: str
+    """Its name in the counts of a report."""
+    cases: ClassVar[Mapping[str, CaseMaker]] = {}
+    """By the name of a pytest fixture, the cases that the suites ask about; for fixtures of its own."""
+    terms: ClassVar[Mapping[str, str]] = {}
+    """Words of its tables that a reader may not know, and what they mean."""
+    axes: tuple[str, ...] = ()
+    """Axes that it reports in a section of its own: their drifts stay out of the main table of drifts."""
+
+    @abstractmethod
+    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
+        """Judge a study. ``known`` are the findings of the kinds before it in the catalog."""
+
+    def sections(self, summary: "Summary") -> Iterator[Section]:
+        """Its sections of the report, in their order."""
+        yield from ()
+
+    def headlines(self, summary: "Summary") -> Sequence[str]:
+        """What it prints on a terminal."""
+        return ()
+
+    def files(self, summary: "Summary") -> Mapping[str, Mapping[str, object]]:
+        """JSON files next to the report, by name."""
+        return {}
+
+
+class JudgedKind(QuestionKind, Generic[F_co]):
+    """A kind that judges one comparison at a time."""
+
+    kind: str
+    """``Comparison.kind`` of its comparisons."""
+
+    @abstractmethod
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
+        """Judge one comparison from the records alone: no training, no torch.
+
+        A suite, which asks one question, knows no other findings.
+        """
+
+    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[F_co, ...]:
+        """Judge its comparisons. StoreError, one line, names the one whose cells are missing or do not fit."""
+        return tuple(self._judge(store, c, known) for c in comparisons if c.kind == self.kind)
+
+    def _judge(self, store: Store, comparison: Comparison, known: Findings) -> F_co:
+        try:
+            return self.judge(store, comparison, known)
+        except (MueCheckError, KeyError, ValueError, IndexError) as error:
+            what = str(error) if isinstance(error, MueCheckError) else f"its cells do not fit the question ({error!r})"
+            line = " ".join(what.split())
+            raise StoreError(f"cannot judge {comparison.name!r}: {line}; run the study again") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A study judged from its records: what every kind of question found, and what the cells cost."""
+
+    name: str
+    axes: tuple[str, ...]
+    """All axes in the order of the report."""
+    comparisons: tuple[Comparison, ...]
+    answers: tuple[tuple[QuestionKind, tuple[Finding, ...]], ...]
+    costs: Costs
+    findings: Findings = field(repr=False)
+
+    def of(self, kind: type[F]) -> tuple[F, ...]:
+        """The findings of one type."""
+        return self.findings.of(kind)
+
+    @property
+    def own_axes(self) -> frozenset[str]:
+        """Axes that a kind of question reports in a section of its own."""
+        return frozenset(axis for kind, _ in self.answers for axis in kind.axes)
+
+    @property
+    def verdicts(self) -> Mapping[str, tuple[tuple[Verdict, str], ...]]:
+        """(verdict, expected) of every question of which something is expected, by label; controls under "control"."""
+        counted: dict[str, list[tuple[Verdict, str]]] = {kind.label: [] for kind, _ in self.answers}
+        controls: list[tuple[Verdict, str]] = []
+        for kind, found in self.answers:
+            for c, verdict in _counted(found):
+                if c.is_control:
+                    controls.append((verdict, c.expected))
+                elif c.expected:
+                    counted[kind.label].append((verdict, c.expected))
+        return {label: tuple(pairs) for label, pairs in (*counted.items(), ("control", controls)) if pairs}
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL when any question is answered against its expected verdict, else INCONCLUSIVE when any is open."""
+        pairs = [pair for pairs in self.verdicts.values() for pair in pairs]
+        if any(verdict is not Verdict.INCONCLUSIVE and not meets(verdict, expected) for verdict, expected in pairs):
+            return Verdict.FAIL
+        return Verdict.INCONCLUSIVE if any(v is Verdict.INCONCLUSIVE for v, _ in pairs) else Verdict.PASS
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether every question has its expected verdict; one that is open has not."""
+        return self.verdict is Verdict.PASS
+
+
+def _counted(found: Iterable[Finding]) -> Iterator[tuple[Comparison, Verdict]]:
+    return ((finding.comparison, verdict) for finding in found for verdict in finding.verdicts)

@@ -1,0 +1,131 @@
+"""A study judged from its records, and the report of it: a loop over the kinds of question."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mue_check.judge.verdict import Verdict, meets
+from mue_check.questions.comparison import load_comparisons, place
+from mue_check.questions.costs import Costs, RungCost
+from mue_check.questions.display import asked_columns, count_text, ladder_name
+from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.records import Store
+from mue_check.report.format import in_words, printable
+from mue_check.report.section import Fold, Part, Report, Section
+from mue_check.report.table import Cells, Row, Table, make_table
+from mue_check.report.write import write_files
+
+_VERDICTS = {
+    Verdict.PASS: "The whole 95 % interval lies within the tolerance.",
+    Verdict.RESIDUAL: "The law is published as approximate and leaves a drift of known size (in brackets after the "
+    "tolerance). The interval is not within the tolerance, but it is wholly within the tolerance of that drift: as the "
+    "law says, and good enough where it was expected.",
+    Verdict.FAIL: "The whole interval lies outside the tolerance, and outside the residual where the law leaves one.",
+    Verdict.INCONCLUSIVE: "Neither: the interval crosses an edge, or there is no optimum to compare. More seeds or a "
+    "wider grid decide it.",
+}
+_TITLE = (
+    "FAIL when any question is answered against its expected verdict; INCONCLUSIVE when none is, and any is open. "
+    "Findings, such as a speed-up, have no expected verdict and do not count."
+)
+
+
+def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) -> Summary:
+    """Judge every comparison under ``root``. StoreError, one line, when there is none or a cell is missing."""
+    store = Store(root)
+    comparisons = tuple(sorted(load_comparisons(root), key=lambda c: place(c, axes)))
+    answers: list[tuple[QuestionKind, tuple[Finding, ...]]] = []
+    known = Findings()
+    for kind in kinds:
+        found = kind.find(store, comparisons, known)
+        answers.append((kind, found))
+        known = Findings((*known.found, *found))
+    return Summary(
+        name=root.resolve().name,
+        axes=tuple(axes),
+        comparisons=comparisons,
+        answers=tuple(answers),
+        costs=Costs.read(store, comparisons),
+        findings=known,
+    )
+
+
+def verdict_lines(summary: Summary) -> list[str]:
+    """What a terminal shows: the headlines of every kind of question."""
+    lines = [line for kind, _ in summary.answers for line in kind.headlines(summary)]
+    return lines or [f"study {printable(summary.name)} holds no drift"]
+
+
+def write_report(root: Path, summary: Summary) -> Path:
+    """Write report.html, report.md, figures and further files into the study; return the page's path."""
+    extra = {name: values for kind, _ in summary.answers for name, values in kind.files(summary).items()}
+    return write_files(root, report_of(summary), extra)
+
+
+def report_of(summary: Summary) -> Report:
+    """The report: sections of all kinds part by part, then how to read it, what it cost and how to run it again."""
+    sections = [section for kind, _ in summary.answers for section in kind.sections(summary)]
+    sections += [_how_to_read(summary), _cost(summary), _run_again(summary)]
+    return Report(
+        name=summary.name,
+        verdict=summary.verdict,
+        lines=tuple(count_lines(summary)),
+        sections=tuple(sorted(sections, key=lambda section: section.part)),
+    )
+
+
+def count_lines(summary: Summary) -> list[str]:
+    """``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
+    lines = []
+    for label, pairs in summary.verdicts.items():
+        correct = sum(meets(verdict, expected) for verdict, expected in pairs)
+        counts = f"{correct} of {len(pairs)} as expected" if label == "control" else count_text(v for v, _ in pairs)
+        lines.append(f"{label}: {counts}")
+    return lines
+
+
+def _how_to_read(summary: Summary) -> Section:
+    terms = {term: meaning for kind, _ in summary.answers for term, meaning in kind.terms.items()}
+    return Section(
+        part=Part.APPENDIX,
+        anchor="verdicts",
+        title="How to read a verdict",
+        terms={**{verdict.value: text for verdict, text in _VERDICTS.items()}, **terms, "The title's verdict": _TITLE},
+    )
+
+
+def _cost(summary: Summary) -> Section:
+    return Section(
+        part=Part.APPENDIX,
+        anchor="cost",
+        title="What it cost",
+        text="A cell that several axes or rungs share counts in each of them, and once in the total.",
+        tables=(axis_cost_table(summary),),
+        folds=(Fold(title="Core-seconds by rung", tables=(rung_cost_table(summary),)),),
+    )
+
+
+def _run_again(summary: Summary) -> Section:
+    commands = dict.fromkeys(printable(comparison.command) for comparison in summary.comparisons)
+    return Section(part=Part.APPENDIX, anchor="again", title="Run again", commands=tuple(commands))
+
+
+def axis_cost_table(summary: Summary) -> Table:
+    """Core-seconds of each axis and in total."""
+    costs = {in_words(axis): cost for axis, cost in summary.costs.by_axis(summary.comparisons).items()}
+    rows = tuple(Row(cells=(name, f"{cost:.1f}")) for name, cost in {**costs, "total": summary.costs.total}.items())
+    return Table(caption="Core-seconds by axis", header=("axis", "core-s"), rows=rows, numeric=(1,))
+
+
+def rung_cost_table(summary: Summary) -> Table:
+    """Core-seconds of each rung."""
+    rungs = summary.costs.by_rung(summary.comparisons)
+    asked = asked_columns(rungs, target=False)
+    asked.pop("value", None)  # all values of one rung count together
+    cells: Cells[RungCost] = {
+        **asked,
+        "axis": lambda cost: ladder_name(cost.comparison),
+        "rung": lambda cost: cost.side.label,
+        "model": lambda cost: cost.side.model,
+        "core-s": lambda cost: f"{cost.core_seconds:.1f}",
+    }
+    return make_table("Core-seconds by rung", rungs, cells, numeric=("core-s",))

@@ -1,0 +1,107 @@
+"""What a report is made of: sections in one order, which page and Markdown both draw."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from io import BytesIO
+from typing import Literal
+
+from matplotlib.figure import Figure
+
+from mue_check.judge.verdict import Verdict
+from mue_check.report.format import printable
+from mue_check.report.palette import house_style
+from mue_check.report.table import Table
+
+
+class Part(IntEnum):
+    """The part of the report in which a section stands; within a part the questions keep their order."""
+
+    ANSWERS = 0
+    DETAILS = 1
+    CONTROLS = 2
+    APPENDIX = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as files. ``name`` is its file name, ``alt`` describes it with its numbers."""
+
+    name: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+    @classmethod
+    def of(cls, key: Sequence[str], alt: str, figure: Figure) -> "Picture":
+        """Draw a figure; its file is named after ``key``."""
+        return cls(
+            name=file_name("-".join(key)),
+            alt=printable(alt),
+            svg=figure_bytes(figure, "svg"),
+            png=figure_bytes(figure, "png"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Tables and pictures that open with a click. ``brief``: Markdown leaves out the tables."""
+
+    title: str
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    is_open: bool = False
+    brief: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One heading of the report. ``terms`` are words with their definitions, ``commands`` are shell commands."""
+
+    part: Part
+    anchor: str
+    title: str
+    text: str = ""
+    lines: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    folds: tuple[Fold, ...] = ()
+    terms: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """Those of the folds too."""
+        return (*self.pictures, *(picture for fold in self.folds for picture in fold.pictures))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A title with its verdict, a few lines that sum up, and the sections in their order."""
+
+    name: str
+    verdict: Verdict
+    lines: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures of all sections."""
+        return tuple(picture for section in self.sections for picture in section.all_pictures)
+
+
+def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """The figure as a file's content; without dates, so that the same study gives the same bytes."""
+    out = BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with house_style():
+        figure.savefig(out, format=kind, metadata=metadata)
+    return out.getvalue()
+
+
+def file_name(text: str) -> str:
+    """``text`` if it is fit for a file name, else what is left of it with a hash, so that no two become one."""
+    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".-")[:80]
+    return clean if clean == text else f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

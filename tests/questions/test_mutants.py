@@ -1,0 +1,124 @@
+"""A verifier is worth what it catches: every shipped mutant, each by the check and the law that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from mue_check.catalog import get_tier
+from mue_check.judge.law import LawResult
+from mue_check.judge.verdict import Verdict
+from mue_check.mutants import MUTANTS, Mutant, get_mutant
+from mue_check.mutants.outcome import score
+from mue_check.mutants.run_rules import run_mutant
+from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.study import Study
+from mue_check.questions.values import audit_rung
+from mue_check.rules import RULES, get_rule
+
+LADDERS = ("width", "width_of_mixture", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "routing_hybrids")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+def study(root: Path, rule: str = "complete_mue", tier: str = "smoke") -> Study:
+    made = Study(root=root, tier=get_tier(tier), corpus="markov", rule=get_rule(rule), tolerance=0.5, command="pytest")
+    made.store.prepare()
+    return made
+
+
+def laws(
+    root: Path, ladder_name: str, mutant: Mutant | None = None, rule: str = "complete_mue"
+) -> dict[str, LawResult]:
+    asked = study(root, rule)
+    ladder = asked.tier.ladder(ladder_name, "scales")
+    assert ladder is not None
+    found = ask_coordinates(asked, ladder, mutant, flaw=mutant.flaw) if mutant else ask_coordinates(asked, ladder)
+    return {result.law.name: result for result in found.results}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_is_caught_by_the_check_that_names_it(root: Path, mutant: Mutant) -> None:
+    result = run_mutant(study(root), mutant, [mutant.caught_by])
+    assert result.killed, result
+    assert score([result]) == 1
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.caught_by == "audit"], ids=lambda mutant: mutant.name)
+def test_scales_are_blind_to_what_the_audit_is_there_for(root: Path, mutant: Mutant) -> None:
+    outcomes = {o.check: o for o in run_mutant(study(root), mutant, ["scales", "audit"]).outcomes}
+    assert outcomes["audit"].caught
+    assert "scales" not in outcomes or not outcomes["scales"].caught
+
+
+def test_a_right_implementation_is_no_mutant(root: Path) -> None:
+    right = Mutant(name="complete_mue", summary="", ladder="activated_experts", caught_by="scales")
+    result = run_mutant(study(root), right, ["scales", "audit"])
+    assert not result.killed
+    assert [o.verdict for o in result.outcomes] == [Verdict.PASS, Verdict.PASS], result
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_rule_prescribes_arrives(root: Path, rule: str, ladder: str) -> None:
+    asked = study(root, rule, tier="cpu")
+    found = asked.tier.ladder(ladder)
+    assert found is not None
+    for rung in found.rungs:
+        audit = audit_rung(asked, found, rung)
+        assert audit.verdict is Verdict.PASS, str(audit)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio_at_16"), [("A_missing", 16), ("R_missing", 1 / 16), ("down_init_missing", 1 / 4)]
+)
+def test_what_is_left_out_shows_in_the_branch_at_init(root: Path, name: str, ratio_at_16: float) -> None:
+    result = laws(root, "activated_experts", get_mutant(name))["branch scale at init"]
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert result.worst == "16e16a"
+    assert 2**result.interval.mean == pytest.approx(ratio_at_16, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "ladder", ["activated_experts", "capacity", "granularity", "shared_experts", "routing_hybrids", "bridge_1"]
+)
+def test_branch_scale_at_init_is_within_five_percent(root: Path, ladder: str) -> None:
+    interval = laws(root, ladder)["branch scale at init"].interval
+    assert abs(2**interval.low - 1) < 0.05
+    assert abs(2**interval.high - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict", "slope"),
+    [
+        ("complete_mue", Verdict.PASS, 0.0),
+        ("complete_mue_cdp", Verdict.PASS, 0.0),
+        ("mup", Verdict.PASS, 0.0),
+        ("complete_mue_literal", Verdict.FAIL, -0.75),
+        ("standard", Verdict.FAIL, 0.6),
+    ],
+)
+def test_logits_move_alike_at_every_width(root: Path, rule: str, verdict: Verdict, slope: float) -> None:
+    logits = laws(root, "width", rule=rule)["logits change"]
+    assert logits.verdict is verdict, str(logits)
+    assert logits.interval.mean == pytest.approx(slope, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("coordinate", "slope"),
+    [
+        ("logits rms at init", -0.5),
+        ("weight.router rms at init", -0.5),
+        ("weight.expert_down rms at init", -0.5),
+        ("weight.shared_gate change at step 1", -1.0),
+        ("weight.router change at step 1", -1.0),
+        ("weight.token_embedding rms at init", 0.0),
+        ("weight.norm_gain change at step 1", 0.0),
+    ],
+)
+def test_exponents_of_a_mixture_against_width(root: Path, coordinate: str, slope: float) -> None:
+    result = laws(root, "width_of_mixture")[coordinate]
+    assert result.interval.mean == pytest.approx(slope, abs=0.03)
+    assert result.verdict is Verdict.PASS

@@ -1,0 +1,191 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mue_check.axes import Ladder, Rung
+from mue_check.axes.scale import dense
+from mue_check.catalog import get_tier
+from mue_check.judge.optimum import fit_optimum
+from mue_check.judge.verdict import Verdict
+from mue_check.measure import MEASUREMENTS
+from mue_check.mutants import get_mutant
+from mue_check.questions.comparison import load_comparisons
+from mue_check.questions.controls import ask_null_control, ask_positive_control
+from mue_check.questions.drift import ask_drift, judge_stored_drift
+from mue_check.questions.search import LossSearch
+from mue_check.questions.study import Study
+from mue_check.records import Store
+from mue_check.rules import get_rule
+
+RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
+LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
+
+
+class Bowl:
+    """A measurement that knows its answer: a parabola around an optimum that depends on the arm."""
+
+    def __init__(self, optimum, *, noise: float = 0.0, diverges_above: float = 99.0) -> None:
+        self.optimum, self.noise, self.diverges_above, self.runs = optimum, noise, diverges_above, 0
+
+    def __call__(self, cell, corpus):
+        columns: dict[str, list[float]] = {"seed": [], "value": [], "initial": [], "loss": []}
+        for seed in cell.seeds:
+            spread = np.random.default_rng([seed, cell.model.width]).normal() * self.noise
+            for lr in cell.values:
+                x = np.log2(lr)
+                loss = 2 + 0.03 * (x - self.optimum(cell) - spread) ** 2
+                row = (seed, lr, 1e6, np.nan if x > self.diverges_above else loss)
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(float(value))
+                self.runs += 1
+        return columns
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    study = Study(
+        root=tmp_path,
+        tier=get_tier("smoke"),
+        corpus="markov",
+        rule=get_rule("complete_mue"),
+        tolerance=0.5,
+        command="x",
+    )
+    study.store.prepare()
+    return study
+
+
+def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", bowl)
+    return bowl
+
+
+def search(study: Study) -> LossSearch:
+    return LossSearch(study.arm(LADDER, LADDER.reference), study.store)
+
+
+@pytest.mark.parametrize("optimum", [-6.4, -3.1, -9.2, -11.9, -1.2])
+def test_it_finds_the_optimum_wherever_it_is(study: Study, monkeypatch, optimum: float) -> None:
+    use(monkeypatch, Bowl(lambda cell: optimum))
+    s = search(study)
+    curve = s.refine(s.follow(s.locate(-6.5)), 4)
+    fit = fit_optimum(curve)
+    assert fit.resolved
+    assert list(fit.by_seed.values()) == pytest.approx([optimum] * 4)
+    assert len(curve.values) >= 5
+
+
+def test_points_are_shared_between_passes(study: Study, monkeypatch) -> None:
+    bowl = use(monkeypatch, Bowl(lambda cell: -6.1))
+    s = search(study)
+    s.refine(s.follow(s.locate(-6.5)), 4)
+    assert bowl.runs == 5 + 2 + 1 + 3 * 5  # coarse, fine, one more to centre it, three seeds more
+    again = search(study)
+    again.refine(again.follow(again.locate(-6.5)), 4)
+    assert bowl.runs == 23
+    again.refine(-6.0, 6)
+    assert bowl.runs == 23 + 2 * 5
+
+
+def test_divergence_beside_the_optimum(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, diverges_above=-5.4))
+    s = search(study)
+    fit = fit_optimum(s.refine(s.follow(s.locate(-6.5)), 4))
+    assert fit.resolved
+    assert list(fit.by_seed.values()) == pytest.approx([-6.0] * 4)
+
+
+def test_a_curve_without_minimum_ends_unresolved(study: Study, monkeypatch) -> None:
+    bowl = use(monkeypatch, Bowl(lambda cell: -90.0))
+    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.INCONCLUSIVE
+    assert "seed 0" in answer.measured
+    assert bowl.runs < 200
+
+
+def test_a_right_rule_passes_and_a_drifting_one_fails(study: Study, monkeypatch) -> None:
+    def standard_drifts(cell) -> float:
+        scaled = any(f.lr != 1 for f in cell.prescription.factors.values()) or cell.model.width == 32
+        return -6.2 if scaled else -7.3
+
+    use(monkeypatch, Bowl(standard_drifts, noise=0.02))
+    assert ask_drift(study, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    answer = ask_positive_control(study.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.FAIL
+    assert answer.comparison.expected == "FAIL"
+    assert answer.drift.interval.mean == pytest.approx(-1.1, abs=0.1)
+
+
+def test_a_wide_tolerance_does_not_blind_the_controls(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.2 if cell.model.width == 32 else -7.2, noise=0.02))
+    wide = replace(study, tolerance=3.0)
+    assert ask_drift(wide, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    control = ask_positive_control(wide.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
+    assert control.verdict is Verdict.FAIL
+    assert control.comparison.tolerance == study.tier.tolerance
+
+
+def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
+    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.INCONCLUSIVE
+    assert answer.drift.interval.n == study.tier.max_seeds
+    tight = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.0))
+    other = replace(study, root=study.root / "tight")
+    other.store.prepare()
+    assert ask_drift(other, LADDER, LADDER.targets[0]).drift.interval.n == study.tier.seeds
+    assert tight.runs == 23 + 20  # the target is looked for where the reference's optimum is
+
+
+def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.05))
+    answer = ask_null_control(study, LADDER)
+    assert answer.verdict is Verdict.PASS
+    drifts = list(answer.drift.by_seed.values())
+    assert len(drifts) == 4
+    assert min(map(abs, drifts)) > 0
+
+
+def test_records_alone_give_the_same_answer(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.2 * (cell.model.width == 64), noise=0.05))
+    answers = [ask_drift(study, LADDER, LADDER.targets[0]), ask_null_control(study, LADDER)]
+    stored = {comparison.name: comparison for comparison in load_comparisons(study.root)}
+    for answer in answers:
+        comparison = stored[answer.comparison.name]
+        assert comparison == answer.comparison
+        assert judge_stored_drift(Store(study.root), comparison).drift == answer.drift
+
+
+def test_an_approximate_law_has_its_residual(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.8 * (cell.model.width == 64), noise=0.02))
+    exact = ask_drift(study, LADDER, LADDER.targets[0])
+    assert exact.verdict is Verdict.FAIL
+    loose = replace(LADDER, targets=(replace(LADDER.targets[0], residual=1.0),))
+    answer = ask_drift(study, loose, loose.targets[0])
+    assert answer.verdict is Verdict.RESIDUAL
+    assert answer.comparison.expected == "RESIDUAL"
+    assert judge_stored_drift(Store(study.root), answer.comparison).drift == answer.drift
+
+
+@pytest.mark.parametrize(("rule", "residual"), [("complete_mue", -1.0), ("complete_mue_literal", 1.0)])
+def test_weight_decay_may_lie_between_the_published_forms(
+    study: Study, monkeypatch, rule: str, residual: float
+) -> None:
+    use(monkeypatch, Bowl(lambda cell: -2.0 + 0.7 * residual * (cell.model.width == 64), noise=0.02))
+    answer = ask_drift(study.with_rule(get_rule(rule)), LADDER, LADDER.targets[0], knob="weight_decay")
+    assert answer.comparison.knob == "weight_decay"
+    assert answer.comparison.residual == residual
+    assert answer.verdict is Verdict.RESIDUAL
+    assert answer.drift.interval.mean == pytest.approx(0.7 * residual, abs=0.1)
+
+
+def test_a_mutant_is_asked_under_its_own_name(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.02))
+    right = ask_drift(study, LADDER, LADDER.targets[0])
+    mutant = ask_drift(study, LADDER, LADDER.targets[0], mutate=get_mutant("hidden_lr_unscaled"))
+    assert mutant.comparison.rule == "hidden_lr_unscaled"
+    assert mutant.comparison.name != right.comparison.name
+    assert mutant.comparison.sides[0].cells == right.comparison.sides[0].cells
+    assert not set(mutant.comparison.sides[1].cells) & set(right.comparison.sides[1].cells)
