@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from mue_check.sigma0.gammas import feed_forward, judge_gammas
 
 from mue_check import Dense, HyperParameters, Scenario, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
@@ -15,6 +14,7 @@ from mue_check.measure.gradient_noise import SHARED, measure_gradient_noise
 from mue_check.measure.stacks import stack_of
 from mue_check.models.parameters import stable_seed
 from mue_check.records import Cell
+from mue_check.sigma0.gamma import feed_forward, judge_gammas
 from mue_check.training.noise import CLONES, gradient_noise
 
 TRAIN = TrainSpec(steps=4, batch=2, context=8)
