@@ -48,22 +48,22 @@ class Model(Protocol[In]):
         routers: Routers | None = None,
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
-        """The mean loss of each run, [R]. How each layer routed is appended to ``layers``."""
+        """The mean loss of each run, [R]."""
 
-    def inspect(
+    def forward(
         self,
         p: Parameters,
         inputs: In,
-        *,
         tap: Tap = ...,
+        *,
         routers: Routers | None = None,
         layers: list[LayerRouting] | None = None,
-    ) -> None:
-        """A forward pass that shows its activations and routing."""
+    ) -> Tensor:
+        """The output [R, ...]. Activations are shown to ``tap``, how each layer routed is appended to ``layers``."""
 
 
 class Examples(Protocol[Out]):
-    """The data of a stack of runs on its device. What ``losses`` and ``inspect`` take is the family's own affair."""
+    """The data of a stack of runs on its device, as inputs of ``losses``, and of ``forward`` (``observed``)."""
 
     def restart(self, seeds: Sequence[int]) -> None:
         """Order the training examples of each run by its seed, in place: captured graphs read these tensors."""
@@ -78,7 +78,7 @@ class Examples(Protocol[Out]):
         """The held-out part in batches, the same for every run, each with its number of examples."""
 
     def observed(self, count: int | None = None) -> Out:
-        """Held-out inputs of ``inspect``, the same for every run: all, or the first ``count`` examples."""
+        """Held-out inputs of ``forward``, the same for every run: all, or the first ``count`` examples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,22 +41,22 @@ class LanguageModel:
         self._attention_multiplier = multiplier(Role.ATTENTION_OUT)
         self._logit_multiplier = multiplier(Role.UNEMBEDDING)
 
-    def logits(
+    def forward(
         self,
         p: Parameters,
-        tokens_RBT: Tensor,
+        inputs: Tensor,
         tap: Tap = no_tap,
         *,
         routers: Routers | None = None,
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
         """Next-token logits [R, B*T, V] of tokens [R, B, T]. How each layer routed is appended to ``layers``."""
-        runs, _, positions = tokens_RBT.shape
-        run = torch.arange(runs, device=tokens_RBT.device).view(-1, 1, 1)
-        x = p["token_embedding"][run, tokens_RBT] + p["position_embedding"][:, None, :positions]
+        runs, _, positions = inputs.shape
+        run = torch.arange(runs, device=inputs.device).view(-1, 1, 1)
+        x = p["token_embedding"][run, inputs] + p["position_embedding"][:, None, :positions]
         x = x.flatten(1, 2)
         tap("embedding", x)
-        place_RM = place_keys(tokens_RBT) if self.by_place else None
+        place_RM = place_keys(inputs) if self.by_place else None
         for layer in range(self.spec.depth):
             prefix = f"block{layer}."
             y = rms_norm(x, p[prefix + "attention_norm"])
@@ -72,18 +72,6 @@ class LanguageModel:
         tap("logits", logits)
         return logits
 
-    def inspect(
-        self,
-        p: Parameters,
-        inputs: Tensor,
-        *,
-        tap: Tap = no_tap,
-        routers: Routers | None = None,
-        layers: list[LayerRouting] | None = None,
-    ) -> None:
-        """A forward pass of tokens [R, B, T] for what it shows."""
-        self.logits(p, inputs, tap, routers=routers, layers=layers)
-
     def losses(
         self,
         p: Parameters,
@@ -93,7 +81,7 @@ class LanguageModel:
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
         """Mean cross-entropy per run, [R], in nats per token: tokens [R, B, T+1], each predicted from those before."""
-        logits = self.logits(p, inputs[..., :-1], routers=routers, layers=layers)
+        logits = self.forward(p, inputs[..., :-1], routers=routers, layers=layers)
         targets = inputs[..., 1:].flatten(1)
         loss = F.cross_entropy(wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
         return loss.view(targets.shape).mean(1)

@@ -17,7 +17,7 @@ def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
 
 
 class TokenExamples:
-    """Sequences of context + 1 tokens: [R, B, T+1] for training and losses, [R, B, T] for inspection."""
+    """Sequences of context + 1 tokens: [R, B, T+1] for losses, [R, B, T] for a forward pass."""
 
     def __init__(self, train: TrainSpec, corpus: Corpus, runs: int, device: torch.device) -> None:
         corpus.require_context(train.context)

@@ -154,14 +154,14 @@ class Stack:
     def probe(self, tap: Tap, inputs: Any) -> None:
         """Show each activation of a forward pass to ``tap``."""
         self.state.refresh()
-        self.model.inspect(self.state.leaves, inputs, tap=tap, routers=self._frozen())
+        self.model.forward(self.state.leaves, inputs, tap, routers=self._frozen())
 
     @torch.no_grad()
     def routing(self, inputs: Any) -> list[RoutingStatistics]:
         """How each layer routes these inputs; empty for a dense model."""
         self.state.refresh()
         layers: list[LayerRouting] = []
-        self.model.inspect(self.state.leaves, inputs, routers=self._frozen(), layers=layers)
+        self.model.forward(self.state.leaves, inputs, routers=self._frozen(), layers=layers)
         return [routing_statistics(layer) for layer in layers]
 
     def _frozen(self) -> Routers | None:

@@ -76,7 +76,7 @@ def test_coordinates_are_the_models_own(cell: Cell, corpus: Corpus) -> None:
     stack, _, _ = stack_of(cell, corpus)
     tokens = torch.from_numpy(corpus.heldout_windows(16)[:16, :-1])
     with torch.no_grad():
-        logits = stack.model.logits(stack.state.parameters, tokens.expand(4, -1, -1))
+        logits = stack.model.forward(stack.state.parameters, tokens.expand(4, -1, -1))
     expected = logits.double().square().mean((1, 2)).sqrt()
     assert rows[rows["coordinate"] == "logits"]["rms"].tolist() == pytest.approx(expected.tolist())
 
