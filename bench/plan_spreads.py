@@ -1,4 +1,4 @@
-"""The measured spreads with which a plan simulates losses, from the packed records of reports/.
+"""The measured spreads with which a plan simulates its losses, from the packed records of reports/.
 
 python bench/plan_spreads.py --json mue_check/cost/spreads.json
 """
@@ -22,7 +22,7 @@ from mue_check.records.files import read_json
 
 STUDIES = ("example", "sigma0")
 TEXT_SD = 0.16
-"""Of one arm's optimum on text (docs/choices.md): the packed studies hold the Markov source alone."""
+"""Spread of one arm's optimum on text (docs/choices.md): the packed studies only have the Markov source."""
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def main() -> None:
         name = c.ladder if c.knob == "lr" else f"{c.ladder}:{c.knob}"
         spread = float(np.std(by_seed, ddof=1))
         spreads[name].append((spread, len(by_seed) - 1))
-        predicted = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
-        power[name].append((max(spread, predicted), len(by_seed) - 1))
+        expected = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
+        power[name].append((max(spread, expected), len(by_seed) - 1))
         if c.axis != "control":
             drifts["complete_mue" if c.rule == "complete_mue" else "other"].append(drift.interval.mean)
         base = read_json(study.root / "cells" / f"{c.sides[0].cells[0]}.json")["cell"]["base"][c.knob]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mue_check.cli import main
-from mue_check.mutants import get_mutant
+from mue_check.mutants.run import get_mutant
 
 REFERENCE = "d=128,L=32,H=128,B=65536,T=25000"
 TARGET = "d=1024,L=32,128e8a1s,h=1024,B=65536,T=100000"
@@ -156,8 +156,8 @@ def test_mutants_are_put_before_the_checks(tmp_path: Path, capsys: pytest.Captur
 def test_a_mutant_that_nothing_catches_is_exit_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harmless = replace(get_mutant("eps_not_moved_with_batch"), mutate=lambda p: p)
-    monkeypatch.setattr("mue_check.mutants.run_rules.get_mutant", lambda name: harmless)
+    harmless = replace(get_mutant("eps_not_moved_with_batch"), build=lambda p: p)
+    monkeypatch.setattr("mue_check.mutants.run.get_mutant", lambda name: harmless)
     assert main(["mutants", "--only", "eps_not_moved_with_batch", "--study", str(tmp_path / "study")]) == 1
     out = capsys.readouterr().out
     assert "MISS eps_not_moved_with_batch" in out

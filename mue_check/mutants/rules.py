@@ -1,63 +1,103 @@
-"""The shipped mutants of the parameterization: mistakes that people made, one at a time."""
+"""The mutants of the parameterization: mistakes that people made in the values a rule prescribes, one at a time."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
-from mue_check.mutants.mutant import Mutant
+from mue_check.errors import SpecError
+from mue_check.judge.verdict import Verdict, join
+from mue_check.mutants.mutant import CheckOutcome, Mutant, summary_of
+from mue_check.questions.drift import ask_drift
+from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.study import Study
+from mue_check.questions.values import audit_rung
 from mue_check.rules import Prescription, Role, get_rule
 from mue_check.rules.roles import HIDDEN
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts
 
+CHECKS = ("scales", "audit", "drift")
+"""``scales``: the laws of activations and weights. ``audit``: the values that arrive at the optimizer. ``drift``: the
+learning-rate sweep, which is slow and misses much that the other two see at once."""
+
 Change = Callable[[Prescription], Prescription]
 
 
-def _set(roles: Iterable[Role], **factors: float) -> Change:
+def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS) -> tuple[CheckOutcome, ...]:
+    """Run ``checks`` on the mutant's ladder, except those that the ladder does not have.
+
+    Ladders of batch and duration have no laws of scale, and a ladder made for its scales has no drift.
+    """
+    scales, drift = study.tier.ladder(mutant.ladder, "scales"), study.tier.ladder(mutant.ladder)
+    ladder = drift or scales
+    if ladder is None:
+        raise SpecError(f"tier {study.tier.name} has no ladder {mutant.ladder!r} for mutant {mutant.name!r}")
+    outcomes = []
+    if scales and "scales" in checks:
+        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw).results
+        failed = [result for result in results if result.verdict is Verdict.FAIL]
+        naming = [result for result in failed if result.law.name == mutant.finding]
+        first = (naming or failed or results)[0]
+        verdict = join(result.verdict for result in results)
+        outcomes.append(_outcome("scales", verdict, str(first), named=not mutant.finding or bool(naming)))
+    if "audit" in checks:
+        audit = audit_rung(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
+        outcomes.append(_outcome("audit", audit.verdict, str(audit)))
+    if drift and "drift" in checks:
+        found = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
+        outcomes.append(_outcome("drift", found.verdict, found.measured))
+    return tuple(outcomes)
+
+
+def _outcome(check: str, verdict: Verdict, measured: str, named: bool = True) -> CheckOutcome:
+    return CheckOutcome(check=check, verdict=verdict, measured=measured, caught=verdict is Verdict.FAIL, named=named)
+
+
+def mutant_rule(
+    change: Change, *, ladder: str, law: str = "", name: str = "", summary: str = "", seen: str = "", flaw: str = ""
+) -> Mutant:
+    """A mutant that ``law`` must catch, or the audit of values where there is none; named as the change by default."""
+    name = name or change.__name__
+
+    return Mutant(
+        name=name,
+        summary=summary or summary_of(change),
+        kind="rule",
+        build=lambda p: replace(change(p), rule=name),
+        caught_by="scales" if law else "audit",
+        finding=law,
+        seen=seen,
+        ladder=ladder,
+        flaw=flaw,
+    )
+
+
+def _mutant(ladder: str, law: str = "", *, seen: str = "", flaw: str = "") -> Callable[[Change], Mutant]:
+    """A decorator: the function's name and docstring are the mutant's name and summary."""
+    return lambda change: mutant_rule(change, ladder=ladder, law=law, seen=seen, flaw=flaw)
+
+
+def _set(p: Prescription, roles: Iterable[Role], **factors: float) -> Prescription:
     """Give these roles these factors, where the target has them."""
-    chosen = tuple(roles)
-
-    def change(p: Prescription) -> Prescription:
-        for role in chosen:
-            if role in p.factors:
-                p = p.with_factors(role, **factors)
-        return p
-
-    return change
+    for role in roles:
+        if role in p.factors:
+            p = p.with_factors(role, **factors)
+    return p
 
 
-def _times(role: Role, factor: str, by: Callable[[Prescription], float]) -> Change:
-    """Multiply one factor of one role by a number that depends on the target."""
-
-    def change(p: Prescription) -> Prescription:
-        if role not in p.factors:
-            return p
-        return p.with_factors(role, **{factor: getattr(p[role], factor) * by(p)})
-
-    return change
+def _times(p: Prescription, roles: Iterable[Role], factor: str, by: float) -> Prescription:
+    """Multiply one factor of these roles, where the target has them."""
+    for role in roles:
+        if role in p.factors:
+            p = p.with_factors(role, **{factor: getattr(p[role], factor) * by})
+    return p
 
 
-def _both(*changes: Change) -> Change:
-    def change(p: Prescription) -> Prescription:
-        for one in changes:
-            p = one(p)
-        return p
-
-    return change
-
-
-def _everywhere(factor: str, by: Callable[[Prescription], float]) -> Change:
-    return _both(*(_times(role, factor, by) for role in Role))
+def _times_down(p: Prescription, factor: str, by: float) -> Prescription:
+    return _times(p, [Role.EXPERT_DOWN], factor, by)
 
 
 def _depth_ratio(p: Prescription) -> float:
     return p.target.model.depth / p.reference.model.depth
-
-
-def _width_ratio(p: Prescription) -> float:
-    return p.target.model.width / p.reference.model.width
-
-
-def _expansion(p: Prescription) -> float:
-    return p.target.model.expansion
 
 
 def _experts(p: Prescription) -> Experts:
@@ -66,201 +106,140 @@ def _experts(p: Prescription) -> Experts:
     return experts
 
 
-def _root_of_head_width(p: Prescription) -> float:
-    return math.sqrt(p.target.model.head_width / REFERENCE_HEAD_WIDTH)
-
-
-def _activated(p: Prescription) -> float:
-    return float(_experts(p).activated)
-
-
 def _drift_factor(p: Prescription) -> float:
     """sqrt(rho_B / rho_D), by which learning rate and decay follow batch and duration."""
     return math.sqrt(p.reference.steps / p.target.steps)
 
 
-def _base_shape_missing(p: Prescription) -> Prescription:
-    """Without base shapes the scaling library believes that target and reference are one: standard init, no factors."""
+_BRANCHES = (Role.ATTENTION_OUT, Role.FFN_DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN)
+_BRANCH_SCALE = "branch scale at init"
+
+
+@_mutant("width", "weight.ffn_up change at step 1")
+def hidden_lr_unscaled(p: Prescription) -> Prescription:
+    """Hidden matrices keep the reference's learning rate."""
+    return _set(p, HIDDEN, lr=1.0)
+
+
+@_mutant("width", "ffn_branch change", flaw="scheduler_overwrites_groups", seen="gpt-neox")
+def scheduler_overwrites_groups(p: Prescription) -> Prescription:
+    """After the first step the scheduler gives every group the base learning rate."""
+    return p
+
+
+@_mutant("width_of_heads", "attention_logits rms at init", seen="mixle #258")
+def attention_by_root_of_head_width(p: Prescription) -> Prescription:
+    """Attention logits are scaled by 1/sqrt(d_head) while d_head grows."""
+    root = math.sqrt(p.target.model.head_width / REFERENCE_HEAD_WIDTH)
+    return _times(p, [Role.ATTENTION_QKV], "forward_multiplier", root)
+
+
+@_mutant("width", seen="OLMo")
+def weight_decay_not_compensated(p: Prescription) -> Prescription:
+    """The decay of hidden matrices is unscaled across width while the learning rate falls."""
+    return _set(p, HIDDEN, weight_decay=1.0)
+
+
+@_mutant("width", "logits rms at init", seen="gpt-neox #1087")
+def unembedding_forms_mixed(p: Prescription) -> Prescription:
+    """The readout has the init of one form (1/rho_d) and the multiplier of the other (1/rho_d)."""
+    return _times(p, [Role.UNEMBEDDING], "init_std", p.reference.model.width / p.target.model.width)
+
+
+@_mutant("width", "logits change", seen="mup #41")
+def base_shape_missing(p: Prescription) -> Prescription:
+    """No base shapes: the library takes target and reference for one model, and everything stays standard."""
     factors = get_rule("standard").prescribe(p.reference, p.target).factors
     return Prescription(rule=p.rule, reference=p.reference, target=p.target, factors=factors)
 
 
-_FFN_OUT = (Role.FFN_DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN)
+@_mutant("depth", "ffn_branch rms at init")
+def residual_multiplier_missing(p: Prescription) -> Prescription:
+    """Branches are added without 1/m_L."""
+    return _times(p, _BRANCHES, "forward_multiplier", _depth_ratio(p))
+
+
+@_mutant("depth", "ffn_branch rms at init")
+def residual_multiplier_doubled(p: Prescription) -> Prescription:
+    """Branches are added with 1/m_L twice."""
+    return _times(p, _BRANCHES, "forward_multiplier", 1 / _depth_ratio(p))
+
+
+@_mutant("depth", "attention_branch rms at init")
+def residual_multiplier_on_one_branch(p: Prescription) -> Prescription:
+    """Only the feed-forward branch has 1/m_L."""
+    return _times(p, [Role.ATTENTION_OUT], "forward_multiplier", _depth_ratio(p))
+
+
+@_mutant("width_of_mixture", "weight.router change at step 1")
+def router_in_unscaled_group(p: Prescription) -> Prescription:
+    """The router keeps the reference's learning rate."""
+    return _set(p, [Role.ROUTER], lr=1.0)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def experts_by_backbone_ratio(p: Prescription) -> Prescription:
+    """Experts are scaled as if their active width were the backbone's: neither A nor the down-projection's init."""
+    p = _times_down(p, "forward_multiplier", p.target.model.expansion)
+    return _times_down(p, "init_std", p.target.model.expansion**-0.5)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def A_missing(p: Prescription) -> Prescription:
+    """The branch lacks A = d / H_act."""
+    return _times_down(p, "forward_multiplier", p.target.model.expansion)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def R_missing(p: Prescription) -> Prescription:
+    """The normalized routed sum lacks R = a."""
+    return _set(p, [Role.ROUTER], forward_multiplier=1.0)
+
+
+@_mutant("shared_experts", _BRANCH_SCALE)
+def R_on_shared_branch(p: Prescription) -> Prescription:
+    """R scales the shared experts too."""
+    return _times(p, [Role.SHARED_DOWN], "forward_multiplier", _experts(p).activated)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def A_from_all_experts(p: Prescription) -> Prescription:
+    """A = d / (N h) instead of d / (a h)."""
+    return _times_down(p, "forward_multiplier", _experts(p).activated / _experts(p).total)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def down_init_missing(p: Prescription) -> Prescription:
+    """The down-projection's init lacks sqrt(H_act / d)."""
+    return _times_down(p, "init_std", p.target.model.expansion**-0.5)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def down_init_twice(p: Prescription) -> Prescription:
+    """The down-projection's init has H_act / d instead of its square root."""
+    return _times_down(p, "init_std", p.target.model.expansion**0.5)
+
+
+@_mutant("routing_hybrids", _BRANCH_SCALE)
+def groups_summed_with_R_a(p: Prescription) -> Prescription:
+    """Each group is normalized separately, so the sum is G, and R is still a."""
+    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).weight_sum or 1.0)
+
 
 MUTANTS = (
-    Mutant(
-        name="hidden_lr_unscaled",
-        summary="hidden matrices keep the reference's learning rate",
-        ladder="width",
-        caught_by="scales",
-        law="weight.ffn_up change at step 1",
-        mutate=_set(HIDDEN, lr=1.0),
-    ),
-    Mutant(
-        name="scheduler_overwrites_groups",
-        summary="after the first step the scheduler gives every group the base learning rate",
-        ladder="width",
-        caught_by="scales",
-        law="ffn_branch change",
-        flaw="scheduler_overwrites_groups",
-        seen="gpt-neox",
-    ),
-    Mutant(
-        name="attention_by_root_of_head_width",
-        summary="attention logits scaled by 1/sqrt(d_head) while d_head grows",
-        ladder="width_of_heads",
-        caught_by="scales",
-        law="attention_logits rms at init",
-        mutate=_times(Role.ATTENTION_QKV, "forward_multiplier", _root_of_head_width),
-        seen="mixle #258",
-    ),
-    Mutant(
-        name="weight_decay_not_compensated",
-        summary="hidden decay unscaled across width while the learning rate falls",
-        ladder="width",
-        caught_by="audit",
-        mutate=_set(HIDDEN, weight_decay=1.0),
-        seen="OLMo",
-    ),
-    Mutant(
-        name="unembedding_forms_mixed",
-        summary="readout init of one form (1/rho_d) with the multiplier of the other (1/rho_d)",
-        ladder="width",
-        caught_by="scales",
-        law="logits rms at init",
-        mutate=_times(Role.UNEMBEDDING, "init_std", lambda p: 1 / _width_ratio(p)),
-        seen="gpt-neox #1087",
-    ),
-    Mutant(
-        name="base_shape_missing",
-        summary="no base shapes: everything stays standard",
-        ladder="width",
-        caught_by="scales",
-        law="logits change",
-        mutate=_base_shape_missing,
-        seen="mup #41",
-    ),
-    Mutant(
-        name="residual_multiplier_missing",
-        summary="branches are added without 1/m_L",
-        ladder="depth",
-        caught_by="scales",
-        law="ffn_branch rms at init",
-        mutate=_both(*(_times(role, "forward_multiplier", _depth_ratio) for role in (Role.ATTENTION_OUT, *_FFN_OUT))),
-    ),
-    Mutant(
-        name="residual_multiplier_doubled",
-        summary="branches are added with 1/m_L twice",
-        ladder="depth",
-        caught_by="scales",
-        law="ffn_branch rms at init",
-        mutate=_both(
-            *(
-                _times(role, "forward_multiplier", lambda p: 1 / _depth_ratio(p))
-                for role in (Role.ATTENTION_OUT, *_FFN_OUT)
-            )
-        ),
-    ),
-    Mutant(
-        name="residual_multiplier_on_one_branch",
-        summary="1/m_L on the feed-forward branch alone",
-        ladder="depth",
-        caught_by="scales",
-        law="attention_branch rms at init",
-        mutate=_times(Role.ATTENTION_OUT, "forward_multiplier", _depth_ratio),
-    ),
-    Mutant(
-        name="router_in_unscaled_group",
-        summary="the router keeps the reference's learning rate",
-        ladder="width_of_mixture",
-        caught_by="scales",
-        law="weight.router change at step 1",
-        mutate=_set([Role.ROUTER], lr=1.0),
-    ),
-    Mutant(
-        name="experts_by_backbone_ratio",
-        summary="experts scaled as if their active width were the backbone's: neither A nor down-init",
-        ladder="activated_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_both(
-            _times(Role.EXPERT_DOWN, "forward_multiplier", _expansion),
-            _times(Role.EXPERT_DOWN, "init_std", lambda p: _expansion(p) ** -0.5),
-        ),
-    ),
-    Mutant(
-        name="A_missing",
-        summary="the branch without A = d / H_act",
-        ladder="activated_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_times(Role.EXPERT_DOWN, "forward_multiplier", _expansion),
-    ),
-    Mutant(
-        name="R_missing",
-        summary="the normalized routed sum without R = a",
-        ladder="activated_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_set([Role.ROUTER], forward_multiplier=1.0),
-    ),
-    Mutant(
-        name="R_on_shared_branch",
-        summary="R scales the shared experts too",
-        ladder="shared_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_times(Role.SHARED_DOWN, "forward_multiplier", _activated),
-    ),
-    Mutant(
-        name="A_from_all_experts",
-        summary="A = d / (N h) in place of d / (a h)",
-        ladder="activated_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_times(Role.EXPERT_DOWN, "forward_multiplier", lambda p: _experts(p).activated / _experts(p).total),
-    ),
-    Mutant(
-        name="down_init_missing",
-        summary="the down-projection's init without sqrt(H_act / d)",
-        ladder="activated_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_times(Role.EXPERT_DOWN, "init_std", lambda p: _expansion(p) ** -0.5),
-    ),
-    Mutant(
-        name="down_init_twice",
-        summary="the down-projection's init with H_act / d",
-        ladder="activated_experts",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_times(Role.EXPERT_DOWN, "init_std", lambda p: _expansion(p) ** 0.5),
-    ),
-    Mutant(
-        name="groups_summed_with_R_a",
-        summary="each group normalized by itself, so the sum is G, and still R = a",
-        ladder="routing_hybrids",
-        caught_by="scales",
-        law="branch scale at init",
-        mutate=_times(
-            Role.ROUTER,
-            "forward_multiplier",
-            lambda p: _experts(p).weight_sum or 1.0,
-        ),
-    ),
+    *(value for value in tuple(globals().values()) if isinstance(value, Mutant)),
     *(
-        Mutant(
-            name=f"{value}_not_moved_with_{change}",
-            summary=f"{value.replace('_', ' ')} as if {change} had not changed",
+        mutant_rule(
+            change,
+            name=f"{value}_not_moved_with_{moved}",
+            summary=f"{value.replace('_', ' ')} as if {moved} had not changed",
             ladder=ladder,
-            caught_by="audit",
-            mutate=mutate,
         )
-        for change, ladder in (("batch", "batch_at_fixed_tokens"), ("duration", "duration_at_fixed_batch"))
-        for value, mutate in (
-            ("eps", _everywhere("eps", _drift_factor)),
-            ("betas", _set(Role, one_minus_beta=1.0)),
-            ("weight_decay", _everywhere("weight_decay", lambda p: 1 / _drift_factor(p))),
+        for moved, ladder in (("batch", "batch_at_fixed_tokens"), ("duration", "duration_at_fixed_batch"))
+        for value, change in (
+            ("eps", lambda p: _times(p, Role, "eps", _drift_factor(p))),
+            ("betas", lambda p: _set(p, Role, one_minus_beta=1.0)),
+            ("weight_decay", lambda p: _times(p, Role, "weight_decay", 1 / _drift_factor(p))),
         )
     ),
 )

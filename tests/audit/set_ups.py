@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from mue_check import HyperParameters, get_rule, parse_scenario, scenario_of
 from mue_check.audit import Report, audit_model, init_parameters, param_groups
+from mue_check.mutants.routing.experts import SwiGLU
+from tests.specimens import Experts, normalized, spread
 
 REFERENCE = "d=32,L=1,H=32,dh=16,B=128,T=1000"
 BASE = HyperParameters(init_std=0.02)
@@ -60,7 +62,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """nanoGPT: the configuration says what it is; ``m_*`` multiply in the forward pass."""
+    """nanoGPT with its configuration; ``m_*`` multiply in the forward pass."""
 
     def __init__(self, **changes: Any) -> None:
         super().__init__()
@@ -93,32 +95,27 @@ class Scale(nn.Module):
         return F.rms_norm(x, x.shape[-1:], self.scale)
 
 
-class GatedMlp(nn.Module):
-    def __init__(self, d: int, hidden: int) -> None:
-        super().__init__()
-        self.w1, self.w3, self.w2 = linear(d, hidden), linear(d, hidden), linear(hidden, d)
+class Mixture(nn.Module):
+    """Sigmoid scores, top a, normalized; ``factor`` multiplies the routed sum."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
-
-
-class Listed(nn.Module):
-    """A list of experts; ``factor`` multiplies what they give."""
-
-    def __init__(self, d: int, hidden: int, total: int, active: int) -> None:
+    def __init__(self, d: int, total: int, active: int) -> None:
         super().__init__()
         self.gate, self.active, self.factor = linear(d, total), active, 1.0
-        self.experts = nn.ModuleList(GatedMlp(d, hidden) for _ in range(total))
+
+    def routed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return normalized(self.gate(rows).sigmoid(), self.active)
+
+
+class Listed(Mixture):
+    """A list of experts."""
+
+    def __init__(self, d: int, hidden: int, total: int, active: int) -> None:
+        super().__init__(d, total, active)
+        self.experts = Experts(SwiGLU(d, hidden) for _ in range(total))
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
-        scores, chosen = self.gate(rows).sigmoid().topk(self.active)
-        weights, out = scores / scores.sum(-1, keepdim=True), torch.zeros_like(rows)
-        for e, expert in enumerate(self.experts):
-            at, slot = (chosen == e).nonzero(as_tuple=True)
-            if len(at):
-                out = out.index_add(0, at, expert(rows[at]) * weights[at, slot, None])
-        return self.factor * out.view_as(x)
+        return self.factor * self.experts.mixed(rows, *self.routed(rows)).view_as(x)
 
 
 class Stack(nn.Module):
@@ -144,17 +141,14 @@ class Stack(nn.Module):
                 yield whole if (self.layout == "out_in") == (name != "w2") else whole.transpose(1, 2)
 
 
-class Stacked(nn.Module):
+class Stacked(Mixture):
     def __init__(self, d: int, hidden: int, total: int, active: int, layout: str = "in_out") -> None:
-        super().__init__()
-        self.gate, self.active, self.factor = linear(d, total), active, 1.0
+        super().__init__(d, total, active)
         self.experts = Stack(d, hidden, total, layout)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
-        scores, chosen = self.gate(rows).sigmoid().topk(self.active)
-        weights = rows.new_zeros(len(rows), self.experts.sizes[0])
-        weights = weights.scatter(1, chosen, scores / scores.sum(-1, keepdim=True))
+        weights = spread(*self.routed(rows), self.experts.sizes[0])
         up, gate, down = self.experts.matrices()
         hidden = F.silu(torch.einsum("td,ehd->teh", rows, up)) * torch.einsum("td,ehd->teh", rows, gate)
         return self.factor * torch.einsum("teh,ehd,te->td", hidden, down, weights).view_as(x)
@@ -174,7 +168,7 @@ class Layer(nn.Module):
     def __init__(self, d: int, heads: int, ffn: nn.Module) -> None:
         super().__init__()
         self.sa_norm, self.attn, self.mlp_norm = Scale(d), LlamaAttention(d, heads), Scale(d)
-        self.add_module("mlp" if isinstance(ffn, GatedMlp) else "moe", ffn)
+        self.add_module("mlp" if isinstance(ffn, SwiGLU) else "moe", ffn)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.sa_norm(x))
@@ -226,7 +220,7 @@ class Masters:
 
 
 class Several:
-    """Several optimizers as one, whose state is joined anew whenever it is asked for."""
+    """Several optimizers as one, whose state is joined at each access."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
@@ -245,7 +239,7 @@ class Several:
 
 
 class Plain:
-    """A scheduler that is not torch's and says nothing in the groups: a warm-up from 0, or one rate for all."""
+    """A scheduler that is not torch's and leaves no mark in the groups: a warm-up from 0, or one rate for all."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, warmup: int = 10, rate: float | None = None) -> None:
         self.groups, self.warmup, self.count = optimizer.param_groups, warmup, -1

@@ -6,26 +6,17 @@ from torch import Tensor, nn
 
 from mue_check import Prescription, get_rule, parse_scenario
 from mue_check.audit import Report, audit_model, init_parameters, param_groups
+from mue_check.mutants.routing.experts import SwiGLU
 from mue_check.mutants.setups.workbench import BASE, REFERENCE
 
 TARGET = "d=64,L=1,4e1a,h=24"
-
-
-class Expert(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.w1, self.w3 = nn.Linear(64, 24, bias=False), nn.Linear(64, 24, bias=False)
-        self.w2 = nn.Linear(24, 64, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w2(nn.functional.silu(self.w1(x)) * self.w3(x))
 
 
 class Mixture(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Linear(64, 4, bias=False)
-        self.experts = nn.ModuleList(Expert() for _ in range(4))
+        self.experts = nn.ModuleList(SwiGLU(64, 24) for _ in range(4))
         self.dead = False
 
     def forward(self, x: Tensor) -> Tensor:

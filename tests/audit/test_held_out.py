@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mue_check import RULES, SpecError, scenario_of
 from mue_check.audit import AuditError
+from mue_check.mutants.routing.experts import SwiGLU
 from tests.audit.set_ups import (
     BASE,
     GPT,
-    GatedMlp,
     Listed,
     Llama,
     Make,
@@ -38,7 +38,7 @@ def mixture(kind: Callable[..., nn.Module], *sizes: Any, factor: float = 1.0, **
 KINDS: tuple[tuple[str, Make, str | None, dict[str, str] | None], ...] = (
     ("nano", lambda: GPT(bias=True), None, None),
     ("wide nano", lambda: GPT(n_embd=96, n_layer=3, n_head=6), None, None),
-    ("dense", lambda: Llama(lambda: GatedMlp(48, 72), d=48, heads=3), "d=48,L=2,H=72", None),
+    ("dense", lambda: Llama(lambda: SwiGLU(48, 72), d=48, heads=3), "d=48,L=2,H=72", None),
     ("list", lambda: mixture(Listed, 64, 48, 8, 2), MIXTURE, None),
     ("in_out", lambda: mixture(Stacked, 64, 64, 16, 4), "d=64,L=2,16e4a,h=64", None),
     ("out_in", lambda: mixture(Stacked, 32, 16, 8, 8, "out_in", d=32, heads=2), "d=32,L=2,8e8a,h=16", None),
@@ -302,7 +302,7 @@ def test_modules_with_two_names_and_layers_that_are_one() -> None:
 
 
 def test_names_that_are_not_known_are_one_line_for_all_layers() -> None:
-    model = Llama(lambda: GatedMlp(64, 96), layers=6)
+    model = Llama(lambda: SwiGLU(64, 96), layers=6)
     for layer in model.layers:
         layer.mix = nn.Linear(64, 64, bias=False)  # type: ignore[assignment]
     report = audited(model, torch.optim.AdamW(model.parameters()), target="d=64,L=6,H=96")
@@ -330,7 +330,7 @@ def test_a_target_with_other_experts(target: str, says: str) -> None:
     with pytest.raises(AuditError) as caught:
         audited(model, torch.optim.AdamW(model.parameters()), target=target)
     assert says in str(caught.value)
-    dense = Llama(lambda: GatedMlp(64, 48))
+    dense = Llama(lambda: SwiGLU(64, 48))
     with pytest.raises(AuditError, match="no parameter has the role expert_down"):
         audited(dense, torch.optim.AdamW(dense.parameters()), target=MIXTURE)
 
@@ -355,7 +355,7 @@ def test_a_reference_that_does_not_say_its_head_width(reference: str, heads: int
 
 
 def test_head_widths_that_nobody_says_or_that_cannot_be() -> None:
-    model = Llama(lambda: GatedMlp(60, 60), d=60)
+    model = Llama(lambda: SwiGLU(60, 60), d=60)
     report = audited(model, torch.optim.AdamW(model.parameters()), reference="d=20,L=1,H=20", target="d=60,L=2,H=60")
     assert "the reference's head width is taken as the target's, since neither says dh" in report.notes
     with pytest.raises(AuditError, match=r"does not say its head width .* 15 does not divide its d=32"):

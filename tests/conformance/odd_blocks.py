@@ -1,53 +1,41 @@
-"""Blocks as people write them, each with something that makes it hard to open; then the same with one mistake each."""
+"""Blocks as people write them, each with something that hides its parts from the checks; then one mistake each."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+
+from tests.specimens import Experts, Softmax, normalized, spread, variant
 
 
 def gated(x, gate, up, down):
     return (F.silu(x @ gate) * (x @ up)) @ down
 
 
-class TopK(nn.Module):
-    """(weights, indices), normalized unless told otherwise."""
-
-    def __init__(self, d, n, k, normalized=True):
-        super().__init__()
-        self.k, self.n, self.normalized = k, n, normalized
-        self.weight = nn.Parameter(torch.randn(n, d) / d**0.5)
-
-    def forward(self, x):
-        weights, indices = F.softmax(x @ self.weight.T, dim=-1).topk(self.k, dim=-1)
-        return (weights / weights.sum(-1, keepdim=True) if self.normalized else weights), indices
-
-
-def dense(weights: Tensor, indices: Tensor, n: int) -> Tensor:
-    return weights.new_zeros(len(weights), n).scatter(1, indices, weights)
+def drawn(*shape):
+    """A parameter [..., in, out] with a standard deviation of 1/sqrt(in)."""
+    return nn.Parameter(torch.randn(*shape) / shape[-2] ** 0.5)
 
 
 class Plain(nn.Module):
     """gate, up and down [E, in, out]; the parts are methods, for others to change."""
 
+    router_class = Softmax
+
     def __init__(self, d, f, n, k):
         super().__init__()
         self.n, self.d, self.f = n, d, f
-        self.router = self.make_router(d, n, k)
+        self.router = self.router_class(d, n, k)
         self.make_experts(d, f, n)
 
-    def make_router(self, d, n, k):
-        return TopK(d, n, k)
-
     def make_experts(self, d, f, n):
-        self.gate, self.up = (nn.Parameter(torch.randn(n, d, f) / d**0.5) for _ in range(2))
-        self.down = nn.Parameter(torch.randn(n, f, d) / f**0.5)
+        self.gate, self.up, self.down = drawn(n, d, f), drawn(n, d, f), drawn(n, f, d)
 
     def experts(self, x):
         """[E, T, d]."""
         return gated(x, self.gate, self.up, self.down)
 
     def combine(self, x):
-        return dense(*self.router(x), self.n)
+        return spread(*self.router(x), self.n)
 
     def mix(self, x):
         return torch.einsum("te,etd->td", self.combine(x), self.experts(x))
@@ -57,31 +45,24 @@ class Plain(nn.Module):
 
 
 class InlineGate(nn.Module):
-    """No router to be asked: a Linear and the rest inline; experts of two layers with biases, skipped when empty."""
+    """No router module: a Linear and the rest inline; experts of two layers with biases, skipped when empty."""
 
     def __init__(self, d, f, n, k):
         super().__init__()
-        self.k = k
+        self.top_k = k
         self.gate = nn.Linear(d, n, bias=False)
-        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(d, f), nn.GELU(), nn.Linear(f, d)) for _ in range(n))
+        self.experts = Experts(nn.Sequential(nn.Linear(d, f), nn.GELU(), nn.Linear(f, d)) for _ in range(n))
 
     def forward(self, x):
         rows = x.reshape(-1, x.shape[-1])
-        weights, indices = F.softmax(self.gate(rows), dim=-1).topk(self.k, dim=-1)
-        weights = weights / weights.sum(-1, keepdim=True)
-        y = torch.zeros_like(rows)
-        for e, expert in enumerate(self.experts):
-            token, slot = torch.where(indices == e)
-            if len(token):
-                y.index_add_(0, token, expert(rows[token]) * weights[token, slot, None])
-        return y.view(x.shape)
+        return self.experts.mixed(rows, *normalized(F.softmax(self.gate(rows), dim=-1), self.top_k)).view(x.shape)
 
 
 class Strided(Plain):
     """Flat [d, f*E] with the expert as the fast axis, no gate, squared relu, a bias on the output."""
 
     def make_experts(self, d, f, n):
-        self.w_in = nn.Parameter(torch.randn(d, f * n) / d**0.5)
+        self.w_in = drawn(d, f * n)
         self.w_out = nn.Parameter(torch.randn(f * n, d) / f**0.5)
         self.bias = nn.Parameter(torch.zeros(n, d))
 
@@ -92,7 +73,7 @@ class Strided(Plain):
 
 
 class ZeroDown(Plain):
-    """Experts that say nothing at the start, under a leading axis of size 1, drawn by Xavier's law."""
+    """Experts that output 0 at the start, under a leading axis of size 1, drawn by Xavier's law."""
 
     def make_experts(self, d, f, n):
         std = (2 / (d + f)) ** 0.5
@@ -104,7 +85,7 @@ class ZeroDown(Plain):
 
 
 class Normed(Plain):
-    """A norm inside, a residual around, logits beside."""
+    """A norm inside, a residual around, and the logits as a second output."""
 
     def __init__(self, d, f, n, k):
         super().__init__(d, f, n, k)
@@ -112,11 +93,11 @@ class Normed(Plain):
 
     def forward(self, x):
         rows = self.norm(x).reshape(-1, self.d)
-        return x + self.mix(rows).view(x.shape), rows @ self.router.weight.T
+        return x + self.mix(rows).view(x.shape), self.router.logits(rows)
 
 
 class Odd(nn.Module):
-    """One expert with a norm in its middle: no form that is known."""
+    """One expert with a norm in its middle: no form that the checks know."""
 
     def __init__(self, d, f):
         super().__init__()
@@ -140,8 +121,7 @@ class Unknown(Plain):
     """The same in common parameters, which cannot."""
 
     def make_experts(self, d, f, n):
-        self.up = nn.Parameter(torch.randn(n, d, f) / d**0.5)
-        self.down = nn.Parameter(torch.randn(n, f, d) / f**0.5)
+        self.up, self.down = drawn(n, d, f), drawn(n, f, d)
 
     def experts(self, x):
         return F.silu(F.layer_norm(x @ self.up, (self.f,))) @ self.down
@@ -157,14 +137,13 @@ class OnlyFloat32(Plain):
         return super().combine(x).to(torch.float32)
 
     def experts(self, x):
-        return gated(x.float(), self.gate, self.up, self.down)
+        return super().experts(x.float())
 
 
 class NormalizesLater(Plain):
     """The router returns probabilities, and the block normalizes them."""
 
-    def make_router(self, d, n, k):
-        return TopK(d, n, k, normalized=False)
+    router_class = variant(Softmax, "Probabilities", forward=lambda m, x: m.scores(x).topk(m.top_k, dim=-1))
 
     def combine(self, x):
         combine = super().combine(x)
@@ -172,7 +151,7 @@ class NormalizesLater(Plain):
 
 
 class Shared(Plain):
-    """A shared expert behind a gate of its own, and a routed scale."""
+    """A shared expert behind its own gate, and a routed scale."""
 
     def __init__(self, d, f, n, k):
         super().__init__(d, f, n, k)
@@ -184,7 +163,7 @@ class Shared(Plain):
 
 
 class NumbersInWords(Plain):
-    """Experts that no list holds, and that see a norm of what the router sees."""
+    """Experts that are in no list, with a norm of the router's input as their own."""
 
     def make_experts(self, d, f, n):
         self.norm = nn.LayerNorm(d)
@@ -196,26 +175,29 @@ class NumbersInWords(Plain):
         return torch.stack([part["down"](F.gelu(part["up"](x))) for part in parts])
 
 
-class Unweighted(Unknown):
-    """Experts of no known form, added up as they are."""
+# Broken: what a block routes, and how it mixes
 
-    def combine(self, x):
-        return (super().combine(x) > 0).to(x.dtype)
-
-
-class Swapped(Called):
-    """Outputs of one expert where another was asked."""
-
-    def experts(self, x):
-        return super().experts(x).roll(1, dims=0)
+# experts of no known form, added up without weights
+Unweighted = variant(Unknown, "Unweighted", combine=lambda m, x: (Unknown.combine(m, x) > 0).to(x.dtype))
+# outputs of another expert than the one that was chosen
+Swapped = variant(Called, "Swapped", experts=lambda m, x: Called.experts(m, x).roll(1, dims=0))
+# a claim of shared experts, and none
+NothingShared = variant(Plain, "NothingShared")
+# added up in bfloat16, returned as float32
+FewDigits = variant(Plain, "FewDigits", mix=lambda m, x: Plain.mix(m, x).bfloat16().to(x.dtype))
+# batch and time change places on the way in, and not on the way out
+TwoSequences = variant(
+    Plain, "TwoSequences", forward=lambda m, x: m.mix(x.transpose(0, 1).reshape(-1, m.d)).view(x.shape)
+)
+# the routed scale on everything
+ScaledShared = variant(Shared, "ScaledShared", mix=lambda m, x: 2.5 * (Plain.mix(m, x) + m.shared(x)))
 
 
 class OnInput(Plain):
     """Weights on the wrong side of the experts."""
 
     def mix(self, x):
-        combine = self.combine(x)
-        return gated(combine.T.unsqueeze(-1) * x, self.gate, self.up, self.down).sum(0)
+        return self.experts(self.combine(x).T.unsqueeze(-1) * x).sum(0)
 
 
 class BiasOutside(Strided):
@@ -223,17 +205,8 @@ class BiasOutside(Strided):
 
     def mix(self, x):
         combine = self.combine(x)
-        return (
-            torch.einsum("te,etd->td", combine, super().experts(x) - self.bias.unsqueeze(1))
-            + (combine > 0).to(x) @ self.bias
-        )
-
-
-class ScaledShared(Shared):
-    """The routed scale on everything."""
-
-    def mix(self, x):
-        return 2.5 * (Plain.mix(self, x) + self.shared(x))
+        weighted = torch.einsum("te,etd->td", combine, self.experts(x) - self.bias.unsqueeze(1))
+        return weighted + (combine > 0).to(x) @ self.bias
 
 
 class RoutedShared(Shared):
@@ -243,49 +216,17 @@ class RoutedShared(Shared):
         return 2.5 * Plain.mix(self, x) + self.combine(x).amax(1, keepdim=True) * self.shared(x)
 
 
-class NothingShared(Plain):
-    """A claim of shared experts, and none."""
-
-
-class Detached(Plain):
-    """Weights cut from the graph."""
-
-    def combine(self, x):
-        return super().combine(x).detach()
-
-
-class HalfDetached(Plain):
-    """One matrix cut from the graph."""
-
-    def experts(self, x):
-        return gated(x, self.gate.detach(), self.up, self.down)
-
-
-class Frozen(Plain):
-    """Experts that nobody thawed."""
-
-    def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        self.up.requires_grad_(False)
-
-
-class MeanOfNone(Plain):
-    """A mean over the tokens of an expert, that is nan where there are none."""
+class SharedForEach(Shared):
+    """The shared expert is added once for each activated one."""
 
     def mix(self, x):
-        combine = self.combine(x)
-        mean = (combine.T @ x) / (combine > 0).sum(0).unsqueeze(1)
-        return super().mix(x) + 0 * mean.sum()
+        return super().mix(x) + (self.router.top_k - 1) * (super().mix(x) - 2.5 * Plain.mix(self, x))
 
 
-class LeakyEmpty(Plain):
-    """Decay written into the forward pass: an expert without tokens has a gradient all the same."""
-
-    def mix(self, x):
-        return super().mix(x) + 1e-3 * (self.up - self.up.detach()).mean()
+# Broken: gradients
 
 
-class SumOverTokens(torch.autograd.Function):
+class DividesGradient(torch.autograd.Function):
     """A gradient divided by the number of tokens in the batch."""
 
     @staticmethod
@@ -298,100 +239,56 @@ class SumOverTokens(torch.autograd.Function):
         return gradient / ctx.tokens
 
 
-class DividedByBatch(Plain):
-    """Experts' gradients depend on how the batch was split."""
-
-    def experts(self, x):
-        return SumOverTokens.apply(super().experts(x))
-
-
-class Tied(Called):
-    """One expert, many times."""
-
-    def make_experts(self, d, f, n):
-        self.list = nn.ModuleList([Odd(d, f)] * n)
-
-
-class Equal(Plain):
-    """Experts copied from one."""
-
-    def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        for p in (self.gate, self.up, self.down):
-            p.data[:] = p.data[:1]
+# weights cut from the graph
+Detached = variant(Plain, "Detached", combine=lambda m, x: Plain.combine(m, x).detach())
+# one matrix cut from the graph
+HalfDetached = variant(Plain, "HalfDetached", experts=lambda m, x: gated(x, m.gate.detach(), m.up, m.down))
+# experts' gradients depend on how the batch was split
+DividedByBatch = variant(Plain, "DividedByBatch", experts=lambda m, x: DividesGradient.apply(Plain.experts(m, x)))
+# decay written into the forward pass: an expert without tokens has a gradient all the same
+LeakyEmpty = variant(Plain, "LeakyEmpty", mix=lambda m, x: Plain.mix(m, x) + 1e-3 * (m.up - m.up.detach()).mean())
+# experts train, and nothing below them does
+TokensDetached = variant(Plain, "TokensDetached", experts=lambda m, x: Plain.experts(m, x.detach()))
+# the router trains, and the tokens get no gradient through it
+RouterAside = variant(Plain, "RouterAside", combine=lambda m, x: Plain.combine(m, x.detach()))
 
 
-class ZeroUp(Plain):
-    """Zeros that were never overwritten."""
-
-    def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        self.gate.data.zero_()
-        self.up.data.zero_()
-
-
-class LastLouder(Plain):
-    """One expert left out of a loop over the experts."""
-
-    def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        self.up.data[-1] = torch.randn(d, f)
-
-
-class FlatFan(Strided):
-    """Fan-in of the flat matrix, E * f, taken for one expert's."""
-
-    def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        self.w_out.data *= n**-0.5
-
-
-class FanOut(Plain):
-    """Fan-in by the wrong axis."""
-
-    def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        self.down.data = torch.randn(n, f, d) / d**0.5
-
-
-class TwoSequences(Plain):
-    """Batch and time change places on the way in, and not on the way out."""
-
-    def forward(self, x):
-        return self.mix(x.transpose(0, 1).reshape(-1, self.d)).view(x.shape)
-
-
-class SharedForEach(Shared):
-    """The shared expert is added once for each activated one."""
+class MeanOfNone(Plain):
+    """A mean over the tokens of an expert, that is nan where there are none."""
 
     def mix(self, x):
-        return super().mix(x) + (self.router.k - 1) * (super().mix(x) - 2.5 * Plain.mix(self, x))
+        combine = self.combine(x)
+        mean = (combine.T @ x) / (combine > 0).sum(0).unsqueeze(1)
+        return super().mix(x) + 0 * mean.sum()
 
 
-class TokensDetached(Plain):
-    """Experts train, and nothing below them does."""
-
-    def experts(self, x):
-        return super().experts(x.detach())
+# Broken: initial values
 
 
-class RouterAside(Plain):
-    """The router trains, and the tokens get no gradient through it."""
-
-    def combine(self, x):
-        return super().combine(x.detach())
-
-
-class Ones(Plain):
-    """One number everywhere."""
+def started(name, change, base=Plain):
+    """The block with its initial values changed."""
 
     def make_experts(self, d, f, n):
-        super().make_experts(d, f, n)
-        nn.init.constant_(self.down, 0.01)
+        base.make_experts(self, d, f, n)
+        with torch.no_grad():
+            change(self)
+
+    return variant(base, name, make_experts=make_experts)
 
 
-class FewDigits(Plain):
-    """Added up in bfloat16, returned as float32."""
-
-    def mix(self, x):
-        return super().mix(x).bfloat16().to(x.dtype)
+# one expert, many times
+Tied = variant(Called, "Tied", make_experts=lambda m, d, f, n: setattr(m, "list", nn.ModuleList([Odd(d, f)] * n)))
+# experts that were never unfrozen
+Frozen = started("Frozen", lambda m: m.up.requires_grad_(False))
+# experts copied from one
+Equal = started("Equal", lambda m: [p.copy_(p[:1].expand_as(p)) for p in (m.gate, m.up, m.down)])
+# zeros that were never overwritten
+ZeroUp = started("ZeroUp", lambda m: (m.gate.zero_(), m.up.zero_()))
+# one expert left out of a loop over the experts
+LastLouder = started("LastLouder", lambda m: m.up[-1].normal_())
+# fan-in of the flat matrix, E * f, taken for one expert's
+FlatFan = started("FlatFan", lambda m: m.w_out.mul_(m.n**-0.5), Strided)
+# fan-in by the wrong axis
+FanOut = started("FanOut", lambda m: m.down.normal_(std=m.d**-0.5))
+# one number everywhere
+Ones = started("Ones", lambda m: nn.init.constant_(m.down, 0.01))

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mue_check.mutants.routing import BUGS, RIGHT, Bug, Right
+from mue_check.mutants.mutant import Mutant
+from mue_check.mutants.routing.examine import RIGHT
 from mue_check.mutants.routing.experts import FlatExperts, SeparateExperts
+from mue_check.mutants.run import get_mutant
 from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.factory import Candidate
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,21 @@ SIZES = (
 )
 
 
-def named(name: str) -> Right:
+def named(name: str) -> Candidate:
     return next(right for right in RIGHT if right.name == name)
 
 
-def bug(name: str) -> Bug:
-    return next(bug for bug in BUGS if bug.name == name)
+def bug(name: str) -> Mutant:
+    return get_mutant(name, "routing")
 
 
-def make(candidate: Right | Bug, size: Size, seed: int = 0, factory: Any = None) -> Any:
+def make(candidate: Candidate, size: Size, seed: int = 0, factory: Any = None) -> Any:
     """The candidate in float64 at the nearest size that its claim allows; biases drawn so that they matter."""
     torch.manual_seed(seed)
     claim = candidate.claim
     experts = -(-size.experts // claim.groups) * claim.groups * (2 if claim.group_limit else 1)
     active = claim.top_k or (min(size.active, experts // 2) if claim.group_limit else size.active)
-    sizes = (size.d, size.f, experts, active) if candidate.candidate == "block" else (size.d, experts, active)
+    sizes = (size.d, size.f, experts, active) if candidate.kind == "block" else (size.d, experts, active)
     module = (factory or candidate.factory)(*sizes).double()
     for name, buffer in module.named_buffers():
         if name == claim.selection_bias:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mue_check.mutants.routing import BUGS, MISBEHAVING, RIGHT, Bug
+from mue_check.mutants.mutant import Mutant
+from mue_check.mutants.routing import MUTANTS
 from mue_check.mutants.routing.auxiliary import switch_loss
+from mue_check.mutants.routing.examine import RIGHT, candidate
 from mue_check.mutants.routing.selection import update_expert_bias
 from mue_check.routing.claim import RoutingSpec
 from tests.conformance.plain_loops import (
@@ -30,26 +32,26 @@ CHECKS = """weight-sum weight-sign gate load router-gradient router-gradient-exa
 
 
 def test_every_row_has_a_bug_except_the_optimizers() -> None:
-    assert {b.row for b in BUGS} == set(range(1, 29)) - {23, 24}
-    assert {b.caught_by for b in BUGS} <= set(CHECKS.split())
-    names = [s.name for s in (*BUGS, *RIGHT, *MISBEHAVING)]
+    assert {b.row for b in MUTANTS} == set(range(1, 29)) - {23, 24}
+    assert {b.caught_by for b in MUTANTS} <= set(CHECKS.split())
+    names = [s.name for s in (*MUTANTS, *RIGHT)]
     assert len(names) == len(set(names))
-    assert {b.twin for b in BUGS} <= {r.factory for r in RIGHT}
+    assert {b.twin for b in MUTANTS} <= {r.factory for r in RIGHT} | {switch_loss}
 
 
-@pytest.mark.parametrize("broken", [b for b in BUGS if b.candidate != "auxiliary_loss"], ids=lambda broken: broken.name)
-def test_broken_ones_look_healthy(broken: Bug) -> None:
+@pytest.mark.parametrize("broken", [b for b in MUTANTS if b.kind != "auxiliary_loss"], ids=lambda broken: broken.name)
+def test_broken_ones_look_healthy(broken: Mutant) -> None:
     for size in SIZES:
-        candidate, x = make(broken, size), tokens(size)
-        returned = candidate(x.clone().unsqueeze(0) if broken.candidate == "block" else x.clone())
+        module, x = make(candidate(broken), size), tokens(size)
+        returned = module(x.clone().unsqueeze(0) if broken.kind == "block" else x.clone())
         parts = returned if isinstance(returned, tuple) else (returned,)
         assert all(part.isfinite().all() for part in parts)
 
 
 def both(name: str, size: Size = SIZES[-1], seed: int = 0) -> tuple[Any, Any, Tensor, RoutingSpec]:
     """The broken candidate, its twin with the same weights, tokens and the claim."""
-    broken = bug(name)
-    one, twin = make(broken, size, seed), make(broken, size, seed, broken.twin)
+    broken = candidate(bug(name))
+    one, twin = make(broken, size, seed), make(broken, size, seed, bug(name).twin)
     twin.load_state_dict(one.state_dict())
     return one, twin, tokens(size, seed), broken.claim
 
@@ -91,7 +93,7 @@ def test_row_5_weights_have_signs() -> None:
 )
 def test_rows_6_and_7_a_constant_bias_changes_weights(name: str) -> None:
     for module, changes in zip(both(name)[:2], (True, False), strict=True):
-        x, claim = tokens(SIZES[-1]), bug(name).claim
+        x, claim = tokens(SIZES[-1]), candidate(bug(name)).claim
         before = weights_of(module, x, claim)
         module.get_buffer(claim.selection_bias).add_(1)
         assert torch.allclose(before, weights_of(module, x, claim)) is not changes
@@ -115,7 +117,7 @@ def test_row_8_negative_scores_lose_to_masked_groups() -> None:
 
 def test_row_9_infeasible_groups_are_accepted() -> None:
     broken = bug("infeasible_groups")
-    _, weights, indices = broken.factory(16, 8, 5)(torch.randn(9, 16))
+    _, weights, indices = broken.build(16, 8, 5)(torch.randn(9, 16))
     assert weights.isfinite().all()
     assert int((indices // 2).unique(dim=-1).shape[-1]) > 2
     with pytest.raises(ValueError, match="hold"):
@@ -123,9 +125,9 @@ def test_row_9_infeasible_groups_are_accepted() -> None:
 
 
 def recomposed(name: str, size: Size) -> float:
-    block, x = make(bug(name), size), tokens(size)
+    block, x = make(candidate(bug(name)), size), tokens(size)
     with torch.no_grad():
-        return float((block(x.unsqueeze(0))[0] - block_reference(block, bug(name).claim, x)).abs().max())
+        return float((block(x.unsqueeze(0))[0] - block_reference(block, candidate(bug(name)).claim, x)).abs().max())
 
 
 @pytest.mark.parametrize("name", ["routed_scale_forgotten", "routed_scale_twice", "outputs_not_weighted"])
@@ -142,7 +144,7 @@ def test_row_26_does_not_recompose_where_matrices_are_square() -> None:
 @pytest.mark.parametrize("name", ["jitter_in_place", "jitter_reaches_experts"])
 def test_row_12_changes_its_input_in_training(name: str) -> None:
     one, twin, x, _ = both(name)
-    before = x.unsqueeze(0) if bug(name).candidate == "block" else x
+    before = x.unsqueeze(0) if bug(name).kind == "block" else x
     for module, training, changes in ((one, True, True), (one, False, False), (twin, True, False)):
         seen = before.clone()
         module.train(training)(seen)
@@ -154,7 +156,7 @@ def test_rows_13_to_16_in_numbers() -> None:
     even = torch.eye(4).repeat(4, 1) * 8
 
     def loss(name: str, layers: tuple[Tensor, ...]) -> Tensor:
-        value: Tensor = bug(name).factory(layers, 4, 1)
+        value: Tensor = bug(name).build(layers, 4, 1)
         return value
 
     assert float(loss("pooled_layers", tuple(collapsed))) == pytest.approx(1, rel=1e-3)
@@ -232,7 +234,7 @@ def test_row_22_experts_have_no_gradient() -> None:
 
 
 def test_row_25_experts_start_too_small() -> None:
-    one, twin = bug("fan_in_of_all_dimensions").factory(32, 128, 4, 2), named("olmoe_block").factory(32, 128, 4, 2)
+    one, twin = bug("fan_in_of_all_dimensions").build(32, 128, 4, 2), named("olmoe_block").factory(32, 128, 4, 2)
     ratio = twin.experts.gate_up_proj.detach().std() / one.experts.gate_up_proj.detach().std()
     assert float(ratio) == pytest.approx(16, rel=0.05)
 

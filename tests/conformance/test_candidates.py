@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mue_check.mutants.routing import MISBEHAVING, RIGHT, Right
-from mue_check.mutants.routing.misbehaving import GivesUp
+from mue_check.mutants.routing.auxiliary import mixtral_loss, switch_loss
+from mue_check.mutants.routing.examine import BLOCKS, ROUTERS
+from mue_check.mutants.routing.misbehaving import FATAL, MISBEHAVING, GivesUp
+from mue_check.routing.factory import Candidate
 from tests.conformance.plain_loops import (
     SIZES,
     Size,
@@ -21,13 +23,10 @@ from tests.conformance.plain_loops import (
     tokens,
 )
 
-ROUTERS = [r for r in RIGHT if r.candidate == "router"]
-BLOCKS = [r for r in RIGHT if r.candidate == "block"]
-
 
 @pytest.mark.parametrize("right", ROUTERS, ids=lambda right: right.name)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_right_routers_are_what_they_claim(right: Right, size: Size) -> None:
+def test_right_routers_are_what_they_claim(right: Candidate, size: Size) -> None:
     for seed in range(4):
         router, x = make(right, size, seed), tokens(size, seed)
         combine = combine_of(router(x), right.claim, len(x), router.n_experts)
@@ -36,7 +35,7 @@ def test_right_routers_are_what_they_claim(right: Right, size: Size) -> None:
 
 @pytest.mark.parametrize("right", BLOCKS, ids=lambda right: right.name)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_right_blocks_recompose(right: Right, size: Size) -> None:
+def test_right_blocks_recompose(right: Candidate, size: Size) -> None:
     block, x = make(right, size), tokens(size)
     with torch.no_grad():
         batched = x.view(1, len(x), -1) if len(x) % 2 else x.view(2, len(x) // 2, -1)
@@ -45,7 +44,7 @@ def test_right_blocks_recompose(right: Right, size: Size) -> None:
 
 
 @pytest.mark.parametrize("right", ROUTERS, ids=lambda right: right.name)
-def test_right_routers_in_bfloat16_and_at_extremes(right: Right) -> None:
+def test_right_routers_in_bfloat16_and_at_extremes(right: Candidate) -> None:
     size = SIZES[-1]
     for seed in range(3):
         router, x = make(right, size, seed).to(torch.bfloat16), tokens(size, seed).to(torch.bfloat16)
@@ -63,7 +62,7 @@ def test_right_routers_in_bfloat16_and_at_extremes(right: Right) -> None:
 
 
 @pytest.mark.parametrize("right", ROUTERS, ids=lambda right: right.name)
-def test_right_routers_under_vmap_and_with_fake_tensors(right: Right) -> None:
+def test_right_routers_under_vmap_and_with_fake_tensors(right: Candidate) -> None:
     size = SIZES[0]
     routers, x = [make(right, size, seed) for seed in range(3)], tokens(size)
     params, buffers = torch.func.stack_module_state(routers)
@@ -82,7 +81,7 @@ def test_right_routers_under_vmap_and_with_fake_tensors(right: Right) -> None:
 
 
 @pytest.mark.parametrize("right", BLOCKS, ids=lambda right: right.name)
-def test_right_blocks_in_bfloat16_train_every_parameter(right: Right) -> None:
+def test_right_blocks_in_bfloat16_train_every_parameter(right: Candidate) -> None:
     size = Size(16, 8, 8, 2, 64)
     block = make(right, size).to(torch.bfloat16)
     block(tokens(size).to(torch.bfloat16).view(2, 32, -1)).square().sum().backward()
@@ -100,11 +99,9 @@ def test_right_designs_refuse_what_they_cannot_take() -> None:
 def test_auxiliary_floor_is_one_per_assignment() -> None:
     even = torch.eye(8).repeat(2, 1) * 3 + torch.eye(8).roll(1, 0).repeat(2, 1) * 2
     crowded = torch.tensor([9.0, 8.0, *[0.0] * 6]).expand(16, -1)
-    for right in RIGHT:
-        if right.candidate == "auxiliary_loss":
-            floor = 2 if right.name == "mixtral_auxiliary" else 1
-            assert float(right.factory((even, even), 8, 2)) == pytest.approx(floor, rel=1e-5)
-            assert float(right.factory((even, crowded), 8, 2)) > 1.5 * floor
+    for loss, floor in ((switch_loss, 1), (mixtral_loss, 2)):
+        assert float(loss((even, even), 8, 2)) == pytest.approx(floor, rel=1e-5)
+        assert float(loss((even, crowded), 8, 2)) > 1.5 * floor
 
 
 class _TimeIsUp(Exception):
@@ -123,23 +120,23 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("case", MISBEHAVING, ids=lambda case: case.name)
+@pytest.mark.parametrize("factory", MISBEHAVING, ids=lambda factory: factory.__name__)
 def test_misbehaving_ones_misbehave(
-    case: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alarm: None
+    factory: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alarm: None
 ) -> None:
     monkeypatch.setattr("os._exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
     x = torch.randn(5, 8)
     before, state, outcome = x.clone(), torch.get_rng_state(), "value"
     returned: Any = None
     try:
-        router = case.factory(8, 6, 2)
+        router = factory(8, 6, 2)
         state = torch.get_rng_state()
         returned = router(x)
     except _TimeIsUp:
         outcome = "hang"
     except BaseException as error:
         outcome = "error" if isinstance(error, Exception) else type(error).__name__
-    assert (outcome in ("value", "error")) == case.survives
+    assert (outcome in ("value", "error")) == (factory not in FATAL)
     unhealthy = (
         outcome != "value"
         or not isinstance(returned, tuple)

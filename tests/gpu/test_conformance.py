@@ -6,22 +6,22 @@ import torch
 from mue_check.conformance.result import verdict_of
 from mue_check.conformance.runner import Options
 from mue_check.judge.verdict import Verdict
-from mue_check.mutants.routing.broken import BUGS
-from mue_check.mutants.routing.bug import Bug, Right
-from mue_check.mutants.routing.right import RIGHT
-from mue_check.mutants.run_routing import results_of
+from mue_check.mutants.mutant import Mutant
+from mue_check.mutants.routing import MUTANTS
+from mue_check.mutants.routing.examine import RIGHT, candidate, results_of
+from mue_check.routing.factory import Candidate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.mark.parametrize("right", RIGHT, ids=lambda right: right.name)
-def test_right_candidates_pass_on_the_device(right: Right) -> None:
+def test_right_candidates_pass_on_the_device(right: Candidate) -> None:
     results = results_of(right, Options(seeds=1, device="cuda"))
     wrong = [r.explain() for r in results if r.question == "claim" and r.broken and r.severity == "must"]
     assert verdict_of(results, "claim") == Verdict.PASS, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.row}-{bug.name}")
-def test_each_mistake_is_caught_on_the_device(bug: Bug) -> None:
-    results = {r.check: r for r in results_of(bug, Options(seeds=1, device="cuda"))}
+@pytest.mark.parametrize("bug", MUTANTS, ids=lambda bug: f"{bug.row}-{bug.name}")
+def test_each_mistake_is_caught_on_the_device(bug: Mutant) -> None:
+    results = {r.check: r for r in results_of(candidate(bug), Options(seeds=1, device="cuda"))}
     assert results[bug.caught_by].outcome == "failed", results[bug.caught_by].explain()

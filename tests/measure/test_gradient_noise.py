@@ -12,7 +12,7 @@ from mue_check.data import Corpus
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure import gradient_noise as module
 from mue_check.measure.gradient_noise import SHARED, measure_gradient_noise
-from mue_check.measure.stacking import stack_of
+from mue_check.measure.stacks import stack_of
 from mue_check.models.parameters import stable_seed
 from mue_check.records import Cell
 from mue_check.training.noise import CLONES, gradient_noise
@@ -59,7 +59,7 @@ def measured(cell: Cell, corpus: Corpus) -> pd.DataFrame:
 
 
 def test_a_row_for_each_expert_and_for_what_is_shared(corpus: Corpus) -> None:
-    assert MEASUREMENTS["gradient_noise"] is measure_gradient_noise
+    assert MEASUREMENTS["gradient_noise"].measure is measure_gradient_noise
     cell = make(corpus, MIXTURE, steps=(2, 4), values=LRS)
     rows = measured(cell, corpus)
     assert set(rows.columns) == COLUMNS

@@ -18,7 +18,7 @@ from mue_check.measure.learning_curve import measure_learning_curve
 from mue_check.measure.loss_grid import measure_loss_grid
 from mue_check.measure.optimizer import measure_optimizer
 from mue_check.measure.routing import measure_routing
-from mue_check.measure.stacking import stack_of
+from mue_check.measure.stacks import stack_of
 from mue_check.records import Cell
 
 MODEL = ModelSpec(width=32, depth=2, feed_forward=Experts(total=8, activated=2, hidden=16))

@@ -121,8 +121,8 @@ def test_shared_experts_have_a_multiplier_of_their_own() -> None:
         model, p = build(text, edit=edit)
         whole = layer_of(p, *MIXTURE, *SHARED)
         silent = {**whole, "b.expert_down": torch.zeros_like(whole["b.expert_down"])}
-        shared = model._mixture(silent, "b.", x, routing)
-        parts[name] = (model._mixture(whole, "b.", x, routing) - shared, shared)
+        shared = model.feed_forward.mixture(silent, "b.", x, routing)
+        parts[name] = (model.feed_forward.mixture(whole, "b.", x, routing) - shared, shared)
     routed, shared = parts["prescribed"]
     up, gate, down = (whole["b." + name] for name in SHARED)
     expansion = 3 * 16 / 32
@@ -144,7 +144,7 @@ def test_a_dense_moe_with_equal_experts_is_the_dense_layer() -> None:
     for name in ("expert_up", "expert_gate"):
         part["b." + name][:] = part["b." + name][:, :, :1]
     part["b.expert_down"][:] = part["b.expert_down"][:, :1]
-    out = model._mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.experts))
+    out = model.feed_forward.mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.routers.experts))
     up, gate, down = part["b.expert_up"][:, :, 0], part["b.expert_gate"][:, :, 0], part["b.expert_down"][:, 0]
     torch.testing.assert_close(out, (F.silu(x @ gate) * (x @ up)) @ down, rtol=1e-4, atol=1e-5)
 
@@ -235,15 +235,16 @@ def test_hidden_values_choose_the_experts_unless_the_router_is_blind(router: str
 
 def test_a_selection_bias_reaches_its_own_layer() -> None:
     model, p = build("8e2a,balance=selection_bias")
-    bias = model.zero_bias(2, torch.device("cpu"))
+    routers = model.routers.start([0, 1], torch.device("cpu"))
+    bias = routers.bias_LRE
     assert bias is not None
     bias[1, 0, 3] = 10
     layers: list[LayerRouting] = []
-    model.logits(p, tokens(), bias_LRE=bias, layers=layers)
+    model.logits(p, tokens(), routers=routers, layers=layers)
     share = [[(layer.routing.indices[r] == 3).any(-1).double().mean().item() for r in range(2)] for layer in layers]
     assert share[1][0] == 1
     assert max(share[0][0], share[0][1], share[1][1]) < 0.9
-    assert build("8e2a")[0].zero_bias(2, torch.device("cpu")) is None
+    assert build("8e2a")[0].routers.start([0, 1], torch.device("cpu")).bias_LRE is None
 
 
 @pytest.mark.parametrize("context", [8, 2 * SHORT])

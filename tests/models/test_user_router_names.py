@@ -23,7 +23,7 @@ from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
 from mue_check.rules import Role
-from tests.models import foreign_routers as users
+from tests.models import user_routers as users
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +65,7 @@ def test_the_hash_follows_imports_of_the_users_own(tmp_path: Path, monkeypatch: 
     (package / "deep" / "__init__.py").write_text("from .parts import scale\n")
     (package / "deep" / "parts.py").write_text("scale = 1.0\n")
     (package / "router.py").write_text(
-        "import torch\nfrom own_package.deep import scale\n"
-        "from tests.models.foreign_routers import Sigmoid as factory\n"
+        "import torch\nfrom own_package.deep import scale\nfrom tests.models.user_routers import Sigmoid as factory\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -86,7 +85,7 @@ def test_the_hash_follows_imports_of_the_users_own(tmp_path: Path, monkeypatch: 
 
 def test_the_name_holds_the_file_that_was_named_too(tmp_path: Path) -> None:
     file = tmp_path / "named.py"
-    file.write_text("from tests.models.foreign_routers import Sigmoid as factory\n")
+    file.write_text("from tests.models.user_routers import Sigmoid as factory\n")
     name = load_router("named.py:factory", tmp_path).name
     file.write_text(file.read_text() + "OTHER = True\n")
     assert load_router("named.py:factory", tmp_path).name != name

@@ -1,5 +1,6 @@
 """A verifier is worth what it catches: every shipped mutant, each by the check and the law that names it."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from mue_check.catalog import get_tier
 from mue_check.judge.law import LawResult
 from mue_check.judge.verdict import Verdict
-from mue_check.mutants import MUTANTS, Mutant, get_mutant
-from mue_check.mutants.outcome import score
-from mue_check.mutants.run_rules import run_mutant
+from mue_check.mutants.mutant import CheckOutcome, Mutant
+from mue_check.mutants.rules import MUTANTS, examine_rule, mutant_rule
+from mue_check.mutants.run import get_mutant, run
 from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
 from mue_check.questions.values import audit_rung
@@ -39,25 +40,27 @@ def laws(
     return {result.law.name: result for result in found.results}
 
 
+def examined(root: Path, mutant: Mutant) -> dict[str, CheckOutcome]:
+    return {o.check: o for o in examine_rule(study(root), mutant, ["scales", "audit"])}
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_is_caught_by_the_check_that_names_it(root: Path, mutant: Mutant) -> None:
-    result = run_mutant(study(root), mutant, [mutant.caught_by])
+    (result,) = run([mutant], partial(examine_rule, study(root), checks=[mutant.caught_by]))
     assert result.killed, result
-    assert score([result]) == 1
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.caught_by == "audit"], ids=lambda mutant: mutant.name)
 def test_scales_are_blind_to_what_the_audit_is_there_for(root: Path, mutant: Mutant) -> None:
-    outcomes = {o.check: o for o in run_mutant(study(root), mutant, ["scales", "audit"]).outcomes}
+    outcomes = examined(root, mutant)
     assert outcomes["audit"].caught
     assert "scales" not in outcomes or not outcomes["scales"].caught
 
 
 def test_a_right_implementation_is_no_mutant(root: Path) -> None:
-    right = Mutant(name="complete_mue", summary="", ladder="activated_experts", caught_by="scales")
-    result = run_mutant(study(root), right, ["scales", "audit"])
-    assert not result.killed
-    assert [o.verdict for o in result.outcomes] == [Verdict.PASS, Verdict.PASS], result
+    right = mutant_rule(lambda p: p, name="complete_mue", summary="right", ladder="activated_experts")
+    outcomes = examined(root, right)
+    assert [(check, o.verdict) for check, o in outcomes.items()] == [("scales", Verdict.PASS), ("audit", Verdict.PASS)]
 
 
 @pytest.mark.parametrize("ladder", LADDERS)

@@ -10,7 +10,7 @@ from mue_check.catalog import get_tier
 from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
-from mue_check.mutants import get_mutant
+from mue_check.mutants.run import get_mutant
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.drift import ask_drift, judge_stored_drift
@@ -58,7 +58,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", bowl)
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", replace(MEASUREMENTS["loss_grid"], measure=bowl))
     return bowl
 
 

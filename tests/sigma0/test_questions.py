@@ -44,7 +44,7 @@ def nothing_may_train(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail(f"{cell} is measured again")
 
     for name in ("gradient_noise", "loss_grid"):
-        monkeypatch.setitem(MEASUREMENTS, name, refuse)
+        monkeypatch.setitem(MEASUREMENTS, name, replace(MEASUREMENTS[name], measure=refuse))
 
 
 def is_judged_again(study: Study, finding: Finding, ask: Callable[[], Finding]) -> bool:

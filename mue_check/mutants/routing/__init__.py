@@ -1,8 +1,11 @@
-"""Routers, blocks and losses written as people write them, right and broken: what a conformance check is worth."""
+"""Routers, blocks and losses as people write them, right and broken: they test the checks of conformance.
 
-from mue_check.mutants.routing.broken import BUGS
-from mue_check.mutants.routing.bug import Bug, Right
-from mue_check.mutants.routing.misbehaving import MISBEHAVING, Misbehaving
-from mue_check.mutants.routing.right import RIGHT
+``RIGHT`` are the right candidates, which every check must pass. ``MUTANTS`` are rows 1 to 28 of the table of bugs in
+docs/checks/README.md, each a candidate with that one mistake. Rows 23 and 24 are mistakes of an optimizer, which no
+router, block or loss can have: they are among the set-ups.
+"""
 
-__all__ = ["BUGS", "MISBEHAVING", "RIGHT", "Bug", "Misbehaving", "Right"]
+from mue_check.mutants.routing import auxiliary, blocks, capacity, gates, selection
+from mue_check.mutants.routing.mistake import mutants_of
+
+MUTANTS = mutants_of(gates, selection, auxiliary, capacity, blocks)

@@ -1,4 +1,7 @@
-"""Right blocks, y = block(x) [batch, time, d_model]: a router, experts, and several ways to carry tokens to and fro."""
+"""Blocks y = block(x) [batch, time, d_model], right and broken: a router, experts, and the moves between them.
+
+Broken: rows 10 to 12, 21, 22 and 25 to 27 of the table of bugs.
+"""
 
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -6,16 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mue_check.mutants.routing import capacity, gates, selection
-from mue_check.mutants.routing.experts import (
-    FlatExperts,
-    FusedExperts,
-    InterleavedExperts,
-    Packed,
-    SeparateExperts,
-    SwiGLU,
-    TransposedExperts,
-)
+from mue_check.mutants.routing import capacity, experts, gates, selection
+from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import ExpertLayout, RoutingSpec
 
 
@@ -26,25 +21,34 @@ def block_claim(
     claim = router.routing_spec
     bias = claim.selection_bias and f"{name}.{claim.selection_bias}"
     where = layout and replace(
-        layout,
-        up=f"experts.{layout.up}",
-        down=f"experts.{layout.down}",
-        gate=layout.gate and f"experts.{layout.gate}",
+        layout, up=f"experts.{layout.up}", down=f"experts.{layout.down}", gate=layout.gate and f"experts.{layout.gate}"
     )
     return replace(claim, router=name, selection_bias=bias, experts=where, **changes)
 
 
 def spread(weights: Tensor, indices: Tensor, n_experts: int) -> Tensor:
-    """Weights [T, a] at their experts' places, [T, E]."""
+    """Weights [T, a] in the columns of their experts, [T, E]."""
     return weights.new_zeros(len(weights), n_experts).scatter(-1, indices, weights)
 
 
 class Block(nn.Module):
-    """Router and experts under their usual names; ``mix`` brings them together for tokens [T, d_model]."""
+    """Router and experts under their usual names; ``mix`` combines them for tokens [T, d_model].
+
+    A right block names its ``router`` and ``experts`` and derives its claim from theirs with ``changes``; a broken one
+    keeps the claim of the right one.
+    """
 
     routing_spec: ClassVar[RoutingSpec]
     router_class: ClassVar[type[gates.Gate]]
-    experts_class: ClassVar[type[Packed]]
+    experts_class: ClassVar[type[experts.Packed]]
+
+    def __init_subclass__(
+        cls, router: type[gates.Gate] | None = None, experts: type[experts.Packed] | None = None, **changes: Any
+    ) -> None:
+        super().__init_subclass__()
+        if router and experts:
+            cls.router_class, cls.experts_class = router, experts
+            cls.routing_spec = block_claim(router, experts.layout, **changes)
 
     def __init__(self, d_model: int, d_expert: int, n_experts: int, top_k: int) -> None:
         super().__init__()
@@ -53,16 +57,12 @@ class Block(nn.Module):
         self.experts = self.experts_class(d_model, d_expert, n_experts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, time, d_model], routed token by token."""
         return self.mix(x.reshape(-1, x.shape[-1])).view(x.shape)
 
     def mix(self, x: Tensor) -> Tensor:
         """Every expert on every token, weighted: exact, and without a shape that depends on the choice."""
         combine = self.combine(x)
-        return self.weighted(combine, self.experts(x.expand(self.n_experts, *x.shape)))
-
-    def weighted(self, combine: Tensor, y: Tensor) -> Tensor:
-        """sum_e combine[t, e] y[e, t]."""
+        y = self.experts(x.expand(self.n_experts, *x.shape))
         return torch.einsum("te,etd->td", combine.to(y.dtype), y)
 
     def combine(self, x: Tensor) -> Tensor:
@@ -71,11 +71,15 @@ class Block(nn.Module):
         return spread(weights, indices, self.n_experts)
 
 
-class CompleteMueBlock(Block):
+class CompleteMueBlock(Block, router=gates.CompleteMueRouter, experts=experts.SeparateExperts):
     """Complete-muE's routing over separate [E, out, in] matrices."""
 
-    router_class, experts_class = gates.CompleteMueRouter, SeparateExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
+
+@mistake(21, "gradient-split", seen="databricks/megablocks PR#20; pytorch/pytorch #160285")
+class GradientTimesParallelDegree(CompleteMueBlock):
+    """Experts' gradients are too large by the parallel degree, which Adam hides."""
+
+    experts_class = experts.SummedGradientExperts
 
 
 class MixtralBlock(nn.Module):
@@ -86,10 +90,10 @@ class MixtralBlock(nn.Module):
     def __init__(self, d_model: int, d_expert: int, n_experts: int, top_k: int) -> None:
         super().__init__()
         self.gate = gates.MixtralRouter(d_model, n_experts, top_k)
-        self.experts = nn.ModuleList(SwiGLU(d_model, d_expert) for _ in range(n_experts))
+        self.experts = nn.ModuleList(experts.SwiGLU(d_model, d_expert) for _ in range(n_experts))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, time, d_model]; an expert without tokens still takes part, so that its gradient is 0 and not None."""
+        """An expert without tokens is still called, so that its gradient is 0 and not None."""
         tokens = x.reshape(-1, x.shape[-1])
         _, weights, indices = self.gate(tokens)
         y = torch.zeros_like(tokens)
@@ -103,70 +107,73 @@ class MixtralBlock(nn.Module):
         return y * weights
 
 
-class OlmoeBlock(Block):
+@mistake(11, "recomposition", seen="edwardcapriolo/deliverance #87")
+class OutputsNotWeighted(MixtralBlock):
+    """Experts' outputs are added without their weights."""
+
+    def weighted(self, y: Tensor, weights: Tensor) -> Tensor:
+        return y
+
+
+class OlmoeBlock(Block, router=gates.OlmoeRouter, experts=experts.FusedExperts):
     """Probabilities as they are, over fused [E, out, in] matrices."""
 
-    router_class, experts_class = gates.OlmoeRouter, FusedExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
+
+@mistake(25, "expert-init", seen="huggingface/transformers PR#42306")
+class FanInOfAllDimensions(OlmoeBlock):
+    """Fan-in of [E, out, in] taken as out * in: experts start too small by sqrt(out)."""
+
+    experts_class = experts.KaimingExperts
 
 
-class GptOssBlock(Block):
+@mistake(26, "recomposition", seen="unslothai/unsloth-zoo #849; huggingface/transformers #47031")
+class OrientationByShape(OlmoeBlock):
+    """Orientation guessed from shapes: gate and up are transposed where 2f = d, down where f = d."""
+
+    experts_class = experts.ShapeGuessingExperts
+
+
+class GptOssBlock(Block, router=gates.GptOssRouter, experts=experts.InterleavedExperts):
     """Softmax after the choice, over interleaved [E, in, out] matrices."""
 
-    router_class, experts_class = gates.GptOssRouter, InterleavedExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
 
-
-class MegablocksBlock(Block):
+class MegablocksBlock(Block, router=gates.MixtralRouter, experts=experts.FlatExperts):
     """Normalized softmax over flat 2-D matrices."""
 
-    router_class, experts_class = gates.MixtralRouter, FlatExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
 
-
-class PanguBlock(Block):
+class PanguBlock(Block, router=selection.PanguRouter, experts=experts.FusedExperts):
     """One expert of each group."""
 
-    router_class, experts_class = selection.PanguRouter, FusedExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
 
-
-class SwitchBlock(Block):
+class SwitchBlock(Block, router=gates.SwitchRouter, experts=experts.SeparateExperts):
     """One expert per token, dropless."""
 
-    router_class, experts_class = gates.SwitchRouter, SeparateExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
+
+@mistake(12, "input-mutation", seen="huggingface/transformers #33969")
+class JitterReachesExperts(SwitchBlock):
+    """The router's jitter changes the experts' input."""
+
+    router_class = gates.JitterInPlace
 
 
-class TorchtitanBlock(Block):
+class TorchtitanBlock(Block, router=selection.TorchtitanRouter, experts=experts.SeparateExperts):
     """torchtitan's router, whose weights come first, over separate [E, out, in] matrices."""
 
-    router_class, experts_class = selection.TorchtitanRouter, SeparateExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
-
     def combine(self, x: Tensor) -> Tensor:
-        """Weights [T, E]."""
         weights, indices, _ = self.router(x)
         return spread(weights, indices, self.n_experts)
 
 
-class MegatronBlock(Block):
+class MegatronBlock(Block, router=capacity.MegatronCapacityRouter, experts=experts.SeparateExperts):
     """Dense probabilities with a map, and capacity."""
 
-    router_class, experts_class = capacity.MegatronCapacityRouter, SeparateExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
-
     def combine(self, x: Tensor) -> Tensor:
-        """Weights [T, E], as the router has them."""
         probabilities: Tensor = self.router(x)[0]
         return probabilities
 
 
-class DeepSpeedBlock(Block):
-    """Tokens are sent to slots [E, C] and brought back by einsum (GShard)."""
-
-    router_class, experts_class = capacity.DeepSpeedRouter, SeparateExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
+class DeepSpeedBlock(Block, router=capacity.DeepSpeedRouter, experts=experts.SeparateExperts):
+    """Einsum moves tokens to slots [E, C] and back (GShard)."""
 
     def mix(self, x: Tensor) -> Tensor:
         """Each expert on its slots, empty ones included."""
@@ -175,17 +182,20 @@ class DeepSpeedBlock(Block):
         return torch.einsum("tec,ecd->td", combine.to(x.dtype), y)
 
 
-class ExpertChoiceBlock(Block):
+class ExpertChoiceBlock(Block, router=capacity.ExpertChoiceRouter, experts=experts.SeparateExperts):
     """Each expert on the tokens that it takes."""
 
-    router_class, experts_class = capacity.ExpertChoiceRouter, SeparateExperts
-    routing_spec = block_claim(router_class, experts_class.layout)
-
     def mix(self, x: Tensor) -> Tensor:
-        """Gathered, computed, weighted and added back."""
         indices, weights = self.router(x)
         y = self.experts(x[indices]) * weights.unsqueeze(-1).to(x.dtype)
         return torch.zeros_like(x).index_add(0, indices.flatten(), y.flatten(0, 1))
+
+
+@mistake(27, "causality", seen="piotrpiekos/MoSA #3; karpathy/nanochat #844")
+class ExpertChoiceCalledCausal(ExpertChoiceBlock):
+    """Expert choice in a causal model: a token's output depends on later ones."""
+
+    routing_spec = replace(ExpertChoiceBlock.routing_spec, causal=True)
 
 
 class SharedBlock(Block):
@@ -195,7 +205,7 @@ class SharedBlock(Block):
 
     def __init__(self, d_model: int, d_expert: int, n_experts: int, top_k: int) -> None:
         super().__init__(d_model, d_expert, n_experts, top_k)
-        self.shared_experts = SwiGLU(d_model, d_expert)
+        self.shared_experts = experts.SwiGLU(d_model, d_expert)
 
     def mix(self, x: Tensor) -> Tensor:
         """The routed sum, scaled, plus the shared expert."""
@@ -203,33 +213,45 @@ class SharedBlock(Block):
         return super().mix(x) * self.route_scale + shared
 
 
-class DeepSeekV3Block(SharedBlock):
+class DeepSeekV3Block(SharedBlock, router=selection.DeepSeekV3Router, experts=experts.FusedExperts, shared=True):
     """The router scales by 2.5, the block does not."""
 
-    router_class, experts_class = selection.DeepSeekV3Router, FusedExperts
-    routing_spec = block_claim(router_class, experts_class.layout, shared=True)
 
-
-class MoonlightBlock(DeepSeekV3Block):
+class MoonlightBlock(DeepSeekV3Block, router=selection.MoonlightRouter, experts=experts.FusedExperts, shared=True):
     """The same with one group and a scale of 2.446."""
 
-    router_class, experts_class = selection.MoonlightRouter, FusedExperts
-    routing_spec = block_claim(router_class, experts_class.layout, shared=True)
+
+@mistake(10, "recomposition", "routed_scale_twice", seen="sgl-project/sglang #35152; vllm-project/vllm PR#45037")
+class ScaleTwice(MoonlightBlock):
+    """Router and block both apply the routed scale."""
+
+    route_scale = 2.446
 
 
-class SglangBlock(SharedBlock):
+@mistake(22, "experts-train", seen="KellerJordan/Muon #65")
+class ForwardOnlyKernel(MoonlightBlock):
+    """The experts' kernel has no backward pass: the loss falls, and the routed experts are never trained."""
+
+    experts_class = experts.ForwardOnlyExperts
+
+
+class SglangBlock(
+    SharedBlock, router=selection.UnscaledRouter, experts=experts.FusedExperts, shared=True, route_scale=2.5
+):
     """The router's weights sum to 1, the block scales the routed sum by 2.5 (sglang)."""
 
-    router_class, experts_class = selection.UnscaledRouter, FusedExperts
     route_scale = 2.5
-    routing_spec = block_claim(router_class, experts_class.layout, shared=True, route_scale=route_scale)
 
 
-class Llama4Block(SharedBlock):
+@mistake(10, "recomposition", "routed_scale_forgotten", seen="sgl-project/sglang PR#8511")
+class ScaleForgotten(SglangBlock):
+    """The block's routed scale is not applied."""
+
+    route_scale = 1.0
+
+
+class Llama4Block(SharedBlock, router=gates.Llama4Router, experts=experts.TransposedExperts, shared=True):
     """The score multiplies the expert's input; every other expert sees zeros (Llama 4)."""
-
-    router_class, experts_class = gates.Llama4Router, TransposedExperts
-    routing_spec = block_claim(router_class, experts_class.layout, shared=True)
 
     def mix(self, x: Tensor) -> Tensor:
         """All experts on weighted inputs, summed, plus the shared expert."""

@@ -1,9 +1,15 @@
-"""Right routers whose choice sees more than the score: a balancing bias, groups, or both."""
+"""Routers whose choice depends on more than the score, right and broken: a balancing bias, groups, or both.
+
+Broken: rows 3, 6, 7, 8, 9 and 19 of the table of bugs. T tokens, E experts, a of them activated.
+"""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mue_check.mutants.routing.gates import Gate, Logged, Weighted, normalized_sigmoid
+from mue_check.mutants.routing.gates import Gate, Logged, Weighted, normalized, normalized_sigmoid
+from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import RoutingSpec
 
 BIAS_STEP = 0.001
@@ -62,30 +68,81 @@ class DeepSeekV3Router(Gate):
         return biased.topk(self.top_k, dim=-1).indices
 
     def forward(self, x: Tensor) -> Logged:
-        """Logits, weights and indices; the weights know nothing of the bias."""
+        """The weights do not depend on the bias."""
         logits = self.logits(x)
         indices = self.select(logits.detach().sigmoid() + self.e_score_correction_bias)
         return logits, normalized_sigmoid(logits.gather(-1, indices)) * self.scale, indices
 
 
+@mistake(8, "group-limit", seen="vllm-project/vllm PR#13474; sgl-project/sglang PR#3705")
+class GroupsMaskedWithZero(DeepSeekV3Router):
+    """Experts of masked groups score 0, so an allowed one with a negative biased score loses to them."""
+
+    def select(self, biased: Tensor) -> Tensor:
+        allowed = best_groups(biased, self.groups, self.group_limit)
+        return biased.masked_fill(~allowed, 0.0).topk(self.top_k, dim=-1).indices
+
+
+@mistake(9, "group-infeasible", seen="huggingface/transformers #48647")
+class InfeasibleGroups(DeepSeekV3Router):
+    """A group limit that cannot hold the choice is accepted, and experts of -inf are selected."""
+
+    def validate(self) -> None:
+        pass
+
+
 class MoonlightRouter(DeepSeekV3Router):
     """DeepSeek-V3's router with one group and a scale of 2.446 (Moonlight-16B-A3B; LFM2-MoE but for the scale)."""
 
-    routing_spec = RoutingSpec(
-        gate="sigmoid",
-        order="score_first",
-        weight_sum=2.446,
-        selection_bias="e_score_correction_bias",
-        fp32_gate=True,
-    )
+    routing_spec = replace(DeepSeekV3Router.routing_spec, weight_sum=2.446, groups=1, group_limit=None)
+
+
+@mistake(6, "bias-selection", seen="huggingface/transformers PR#41663")
+class BiasInSigmoidWeights(MoonlightRouter):
+    """The selection bias leaks into normalized sigmoid weights."""
+
+    def forward(self, x: Tensor) -> Logged:
+        logits = self.logits(x)
+        scores = self.function(logits) + self.e_score_correction_bias
+        weights, indices = scores.topk(self.top_k, dim=-1)
+        return logits, normalized(weights) * self.scale, indices
+
+    def function(self, logits: Tensor) -> Tensor:
+        """The right one."""
+        return logits.sigmoid()
+
+
+@mistake(7, "gate", seen="ml-explore/mlx-lm #1883")
+class SoftmaxForSigmoid(MoonlightRouter):
+    """Softmax where the checkpoint was trained with sigmoid; the sum is right."""
+
+    def forward(self, x: Tensor) -> Logged:
+        logits = self.logits(x)
+        indices = self.select(logits.detach().softmax(-1) + self.e_score_correction_bias)
+        return logits, logits.gather(-1, indices).softmax(-1) * self.scale, indices
+
+
+@mistake(7, "bias-selection", "bias_in_weights_of_wrong_gate", seen="ml-explore/mlx-lm #1883")
+class BiasInWeights(BiasInSigmoidWeights):
+    """The selection bias leaks into the weights, and softmax replaces sigmoid."""
+
+    def function(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)
+
+
+@mistake(7, "weight-sum", "routed_scale_dropped", seen="ml-explore/mlx-lm #1883")
+class ScaleDropped(MoonlightRouter):
+    """The router's scale is configured and not applied."""
+
+    def forward(self, x: Tensor) -> Logged:
+        logits, weights, indices = super().forward(x)
+        return logits, weights / self.scale, indices
 
 
 class UnscaledRouter(DeepSeekV3Router):
     """The same summing to 1, for blocks that scale the routed sum themselves (sglang)."""
 
-    routing_spec = RoutingSpec(
-        gate="sigmoid", order="score_first", selection_bias="e_score_correction_bias", fp32_gate=True
-    )
+    routing_spec = replace(MoonlightRouter.routing_spec, weight_sum="one")
 
 
 class ErnieRouter(Gate):
@@ -99,24 +156,26 @@ class ErnieRouter(Gate):
         self.register_buffer("moe_statics", torch.zeros(n_experts))
 
     def forward(self, x: Tensor) -> Weighted:
-        """Weights and indices."""
         logits = self.logits(x)
         indices = (logits.detach().softmax(-1) + self.moe_statics).topk(self.top_k, dim=-1).indices
         # normalizing the chosen probabilities, and finite where the bias chose experts of probability 0
         return logits.gather(-1, indices).softmax(-1), indices
 
 
+@mistake(6, "bias-selection", seen="huggingface/transformers PR#39581")
+class BiasInSoftmaxWeights(ErnieRouter):
+    """The selection bias leaks into normalized softmax weights: the sum is 1 and the shares are wrong."""
+
+    def forward(self, x: Tensor) -> Weighted:
+        weights, indices = (self.logits(x).softmax(-1) + self.moe_statics).topk(self.top_k, dim=-1)
+        return normalized(weights), indices
+
+
 class PanguRouter(Gate):
     """Softmax over all experts, the best of each of four groups, not normalized (Pangu Pro MoE, arXiv 2505.21411)."""
 
     routing_spec = RoutingSpec(
-        gate="softmax",
-        order="score_first",
-        weight_sum="free",
-        top_k=4,
-        groups=4,
-        per_group_k=1,
-        fp32_gate=True,
+        gate="softmax", order="score_first", weight_sum="free", top_k=4, groups=4, per_group_k=1, fp32_gate=True
     )
 
     def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
@@ -126,7 +185,6 @@ class PanguRouter(Gate):
             raise ValueError(f"n_experts={n_experts}: must be a multiple of groups={self.groups}")
 
     def forward(self, x: Tensor) -> Weighted:
-        """Weights and indices; the sum of the weights is below 1."""
         probabilities = self.logits(x).softmax(-1)
         weights, indices = probabilities.view(len(x), self.groups, -1).topk(self.top_k // self.groups, dim=-1)
         first = torch.arange(self.groups, device=x.device).unsqueeze(-1) * (self.n_experts // self.groups)
@@ -149,7 +207,7 @@ class TorchtitanRouter(Gate):
     def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
         super().__init__(d_model, n_experts, top_k)
         self.register_buffer("expert_bias", torch.zeros(n_experts))
-        # whole numbers: a model cast to bfloat16 would stop counting at 256
+        # integers: a model cast to bfloat16 would stop counting at 256
         self.register_buffer("tokens_per_expert", torch.zeros(n_experts, dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Logged:
@@ -171,7 +229,7 @@ class TorchtitanRouter(Gate):
 
     @torch.no_grad()
     def update_bias(self) -> None:
-        """Move the bias against the load since the last update, and count anew (arXiv 2408.15664, algorithm 1)."""
+        """Move the bias against the load since the last update, and reset the count (arXiv 2408.15664, algorithm 1)."""
         load = self.tokens_per_expert.to(self.expert_bias.dtype)
         step = torch.sign(load.mean() - load) * BIAS_STEP
         self.expert_bias.add_(step - step.mean())
@@ -183,3 +241,20 @@ def update_expert_bias(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, TorchtitanRouter):
             module.update_bias()
+
+
+@mistake(3, "weight-sum", "top_k_not_normalized", seen="pytorch/torchtitan #1448")
+class UnnormalizedSigmoid(TorchtitanRouter):
+    """Sigmoid weights are not normalized, in a model that claims they are."""
+
+    def weigh(self, chosen: Tensor) -> Tensor:
+        return chosen.sigmoid()
+
+
+@mistake(19, "micro-batches", seen="pytorch/torchtitan PR#1304")
+class BiasMovesInForward(TorchtitanRouter):
+    """The balancing bias is updated in forward, once per micro-batch."""
+
+    def count(self, load: Tensor) -> None:
+        super().count(load)
+        self.update_bias()

@@ -1,1 +1,1 @@
-"""Broken training set-ups, each a real mistake, and right ones: what the audit is tested on."""
+"""Training set-ups with one mistake each, a right one, and the small mixture that they train."""

@@ -1,4 +1,4 @@
-"""A small mixture with the names of its kind, for the audit's mutants and tests: what a user would bring."""
+"""A small mixture with the names that transformers uses, for the audit's mutants and tests: a model as users have."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mue_check.mutants.routing.blocks import spread
+from mue_check.mutants.routing.experts import FusedExperts
+from mue_check.mutants.routing.gates import CompleteMueRouter
 
 
 @dataclass(kw_only=True)
@@ -43,39 +47,13 @@ class Attention(nn.Module):
         return out
 
 
-class Router(nn.Module):
-    """Sigmoid scores, top a, normalized."""
+class Experts(FusedExperts):
+    """All experts' matrices in two tensors."""
 
-    def __init__(self, config: ExampleConfig) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
-        self.active = config.num_experts_per_tok
-
-    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [T, a] that sum to 1, and indices [T, a]."""
-        scores, indices = (x_TD @ self.weight.T).sigmoid().topk(self.active)
-        return scores / scores.sum(-1, keepdim=True), indices
-
-
-class Experts(nn.Module):
-    """All experts' matrices in three tensors. ``detached``: the weights are read without a gradient."""
-
-    def __init__(self, config: ExampleConfig) -> None:
-        super().__init__()
-        e, h, d = config.num_experts, config.moe_intermediate_size, config.hidden_size
-        self.gate_up_proj = nn.Parameter(torch.empty(e, 2 * h, d))
-        self.down_proj = nn.Parameter(torch.empty(e, d, h))
-        self.detached = False
-
-    def forward(self, x_TD: Tensor, indices_TK: Tensor, weights_TK: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, indices_TK: Tensor, weights_TK: Tensor) -> Tensor:  # type: ignore[override]
         """[T, D]: every expert on every token, which is quick when it is this small."""
-        first: Tensor = self.gate_up_proj
-        second: Tensor = self.down_proj
-        if self.detached:
-            first, second = first.detach(), second.detach()
-        gate, up = torch.einsum("td,efd->tef", x_TD, first).chunk(2, -1)
-        combine = x_TD.new_zeros(len(x_TD), len(first)).scatter(1, indices_TK, weights_TK)
-        return torch.einsum("tef,edf,te->td", F.silu(gate) * up, second, combine)
+        y_ETD = super().forward(x_TD.expand(self.n_experts, *x_TD.shape))
+        return torch.einsum("te,etd->td", spread(weights_TK, indices_TK, self.n_experts), y_ETD)
 
 
 class SharedExperts(nn.Module):
@@ -98,14 +76,17 @@ class Block(nn.Module):
 
     def __init__(self, config: ExampleConfig, multipliers: Mapping[str, float]) -> None:
         super().__init__()
-        d = config.hidden_size
+        d, total = config.hidden_size, config.num_experts
         self.input_layernorm, self.self_attn = nn.RMSNorm(d), Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(d)
         self.mlp = nn.ModuleDict(
-            {"gate": Router(config), "experts": Experts(config), "shared_experts": SharedExperts(config)}
+            {
+                "gate": CompleteMueRouter(d, total, config.num_experts_per_tok),
+                "experts": Experts(d, config.moe_intermediate_size, total),
+                "shared_experts": SharedExperts(config),
+            }
         )
         self.multipliers = multipliers
-        self.routing_detached = False
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D]."""
@@ -114,7 +95,6 @@ class Block(nn.Module):
         x_BTD = x_BTD + mixed * m.get("attention_out", 1.0)
         y_TD = self.post_attention_layernorm(x_BTD).flatten(0, 1)
         weights, indices = self.mlp["gate"](y_TD)
-        weights = weights.detach() if self.routing_detached else weights
         routed: Tensor = self.mlp["experts"](y_TD, indices, weights * m.get("router", 1.0))
         shared: Tensor = self.mlp["shared_experts"](y_TD)
         branch = routed * m.get("expert_down", 1.0) + shared * m.get("shared_down", 1.0)

@@ -21,7 +21,7 @@ TARGET = "T=4000"
 BASE = HyperParameters()
 WARMUP = 10
 
-Made = tuple[nn.Module, object, object, Callable[[], Tensor]]
+SetUpParts = tuple[nn.Module, object, object, Callable[[], Tensor]]
 
 
 def warm(step: int) -> float:
@@ -97,7 +97,7 @@ class Workbench:
         logits = self.model(self.tokens[:, :-1])
         return F.cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten())
 
-    def finish(self) -> Made:
+    def finish(self) -> SetUpParts:
         """What a factory returns."""
         optimizer = self.optimizer(list(self.values.values()))
         return self.model, optimizer, self.schedule(optimizer), self.loss
