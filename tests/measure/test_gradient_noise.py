@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from mue_check.sigma0.gammas import feed_forward, judge_gammas
 
 from mue_check import Dense, HyperParameters, Scenario, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
@@ -137,7 +136,6 @@ def test_a_dense_model_has_its_feed_forward(corpus: Corpus) -> None:
     rows = measured(make(corpus, "H=16"), corpus)
     assert (rows["expert"] == SHARED).all()
     assert (rows["tokens"] == TRAIN.tokens_per_step).all()
-    assert set(feed_forward(rows)["kind"]) == {"expert_up", "expert_gate", "expert_down"}
     assert isinstance(parse_scenario("d=16,L=2,H=16,dh=8").model.feed_forward, Dense)
 
 
@@ -164,17 +162,6 @@ def test_a_large_batch_is_measured_twice_a_clone_at_least(corpus: Corpus, monkey
         monkeypatch.setattr(module, "TOKENS", tokens)
         measured(make(corpus, "H=16", seeds=(3,)), corpus)
     assert asked == [2 * CLONES, 5 * CLONES]
-
-
-def test_the_judges_read_it(corpus: Corpus) -> None:
-    tables = {
-        load: measured(make(corpus, f"8e2a,h=8,router=content_blind,load={load}", seeds=(0, 1, 2)), corpus)
-        for load in ("uniform", "zipf:1")
-    }
-    gammas = judge_gammas(tables)
-    assert len(gammas.matrices) == 2 * 3
-    assert set(gammas.noise_scale) == set(tables)
-    assert {part.kind for part in gammas.parts} >= {"expert_up", "router", "attention_qkv"}
 
 
 def test_loads_and_scaling_are_part_of_a_cells_content(corpus: Corpus) -> None:
