@@ -14,8 +14,6 @@ from mue_check.measure.gradient_noise import SHARED, measure_gradient_noise
 from mue_check.measure.stacks import stack_of
 from mue_check.models.parameters import stable_seed
 from mue_check.records import Cell
-from mue_check.sigma0.noise import Form, select_form
-from mue_check.sigma0.power_law import fit_gamma
 from mue_check.training.noise import CLONES, gradient_noise
 
 TRAIN = TrainSpec(steps=4, batch=2, context=8)
@@ -164,20 +162,6 @@ def test_a_large_batch_is_measured_twice_a_clone_at_least(corpus: Corpus, monkey
         monkeypatch.setattr(module, "TOKENS", tokens)
         measured(make(corpus, "H=16", seeds=(3,)), corpus)
     assert asked == [2 * CLONES, 5 * CLONES]
-
-
-@pytest.mark.parametrize("form", ["adam", "raw"])
-def test_gamma_can_be_fitted_to_it(corpus: Corpus, form: Form) -> None:
-    tables = [
-        measured(make(corpus, f"8e2a,h=8,router=content_blind,load={load}", seeds=(0, 1, 2)), corpus).assign(
-            setting=load
-        )
-        for load in ("uniform", "zipf:1")
-    ]
-    rows = select_form(pd.concat(tables, ignore_index=True), form)
-    fit = fit_gamma(rows[(rows["kind"] == "expert_up") & (rows["layer"] == 0)])
-    assert fit.seeds == (0, 1, 2)
-    assert len(fit.points) + fit.unresolved == 2 * 8 or fit.reason is not None
 
 
 def test_loads_and_scaling_are_part_of_a_cells_content(corpus: Corpus) -> None:
