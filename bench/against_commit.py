@@ -2,14 +2,13 @@
 
     python bench/against_commit.py 55ea0e2 [--out reports/bench] [--draws 20] [--repeats 3]
 
-Run it in a git clone, on a quiet machine. COMMIT is checked out into a temporary worktree, and each version measures
-in a process of its own, one at a time and in turn. Sampled are the records of reports/example under complete_mue, in
-groups that a question asks for together (alike but for seeds), each with probability proportional to what it cost when
-it was recorded: the mean of new/old over the draws then estimates that of the whole tier. A version measures a group
-as its own suites do: as batches where it has `mue_check.execute.batches`, cell by cell where it has not. Long trainings
-are cut: measured are the cells after one step, and the first steps alone, whose cost is carried on in a straight line
-to all of them. Both versions run on the torch that is installed. Exit code: 0; 1 when numbers differ beyond TOLERANCE;
-2 for bad arguments.
+Run it in a git clone, on a quiet machine. COMMIT is checked out into a temporary worktree. Each version measures in its
+own process, and the two take turns. The sample comes from the records of reports/example under complete_mue: groups of
+cells that a question needs together (equal except for their seeds), drawn in proportion to their recorded cost, so that
+the mean of new/old over the draws estimates that of the whole tier. A version measures a group as its own suites do: in
+batches if it has `mue_check.execute.batches`, otherwise cell by cell. Of long trainings only the first steps are
+measured, and their cost is extrapolated linearly. Both versions run on the installed torch. Exit code: 0; 1 if numbers
+differ beyond TOLERANCE; 2 for bad arguments.
 """
 
 import argparse
@@ -19,17 +18,18 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from packed import rebuild, unpacked
+
 ROOT = Path(__file__).resolve().parents[1]
 RULE = "complete_mue"
 TOLERANCE = 1e-3
-"""Relative, and absolute below 1: rounding may differ where products are laid out in another way."""
+"""Relative, and absolute below 1: rounding differs with the layout of products."""
 SEEDS_ASKED_TOGETHER = 4
 """The cpu tier's `seeds`: more are added one by one. The null control's begin at 1000."""
 LEAST_STEPS = 12
@@ -38,8 +38,8 @@ Content = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Cells that are asked for together, what they cost as recorded, and how often the sample drew them."""
+class CellGroup:
+    """Cells that a question needs together, their recorded cost, and how often the sample drew them."""
 
     cells: list[Content]
     seconds: float
@@ -65,13 +65,13 @@ class Group:
         return cell["steps"][-1] if cell["measurement"] in ("coordinates", "early_curve") else cell["train"]["steps"]
 
     def one_step(self) -> list[Content]:
-        """The same cells after a training of one step: all that a measurement costs besides its steps."""
+        """The same cells trained for one step: the cost of a measurement without its steps."""
         if self.cells[0]["measurement"] == "early_curve":
             return self.first_steps(1)
         return [{**cell, "train": {**cell["train"], "steps": 1, "warmup": 0}} for cell in self.cells]
 
     def first_steps(self, steps: int) -> list[Content]:
-        """Their first steps, with nothing measured but the training loss."""
+        """Their first steps, measuring only the training loss."""
         return [{**cell, "measurement": "early_curve", "steps": [steps]} for cell in self.cells]
 
     @property
@@ -79,45 +79,38 @@ class Group:
         return self.cells[0]["measurement"] in ("loss_grid", "routing", "early_curve")
 
 
-def read_groups(archive: Path) -> list[Group]:
+def read_groups(archive: Path) -> list[CellGroup]:
     """The recorded cells of RULE, grouped as they are asked for."""
     records: dict[str, dict] = {}
     costs: dict[str, float] = {}
-    with tarfile.open(archive) as packed:
-        for member in packed:
-            folder, _, file = member.name.removeprefix("./").partition("/")
-            if folder in ("cells", "costs") and file.endswith(".json"):
-                value = json.load(packed.extractfile(member))
-                if folder == "costs":
-                    costs[file] = value["core_seconds"]
-                elif value["rule"] == RULE:
-                    records[file] = value
+    with unpacked(archive) as study:
+        for path in sorted((study / "cells").glob("*.json")):
+            record = json.loads(path.read_text())
+            if record["rule"] == RULE:
+                records[path.name] = record["cell"]
+                cost = study / "costs" / path.name
+                costs[path.name] = json.loads(cost.read_text())["core_seconds"] if cost.exists() else 0.0
     together: defaultdict[str, list[str]] = defaultdict(list)
-    for file, record in sorted(records.items()):
-        seeds = record["cell"]["seeds"]
+    for file, cell in records.items():
+        seeds = cell["seeds"]
         late = seeds if len(seeds) == 1 and seeds[0] % 1000 >= SEEDS_ASKED_TOGETHER else []
-        alike = {**record["cell"], "seeds": late, "side": seeds[0] // 1000}
-        together[json.dumps(alike, sort_keys=True)].append(file)
+        together[json.dumps({**cell, "seeds": late, "side": seeds[0] // 1000}, sort_keys=True)].append(file)
     groups = []
     for _, files in sorted(together.items()):
-        cells = [{**records[f]["cell"], "corpus_name": record_corpus(records[f])} for f in files]
-        groups.append(Group(sorted(cells, key=lambda cell: cell["seeds"]), sum(costs.get(f, 0.0) for f in files)))
+        cells = sorted((records[file] for file in files), key=lambda cell: cell["seeds"])
+        groups.append(CellGroup(cells, sum(costs[file] for file in files)))
     return sorted(groups, key=lambda group: (group.kind, group.name))
 
 
-def record_corpus(record: dict) -> str:
-    return record["label"].partition(" on ")[2].partition(",")[0]
-
-
-def draw(groups: list[Group], draws: int) -> list[Group]:
-    """A systematic sample, each group as often as its share of the cost has it; kinds keep their shares."""
+def draw(groups: list[CellGroup], draws: int) -> list[CellGroup]:
+    """A systematic sample in proportion to cost; kinds keep their shares."""
     total = sum(group.seconds for group in groups)
     at, taken = 0.0, []
     for group in groups:
         low, at = at, at + group.seconds
         count = sum(low <= (i + 0.5) * total / draws < at for i in range(draws))
         if count:
-            taken.append(Group(group.cells, group.seconds, count))
+            taken.append(CellGroup(group.cells, group.seconds, count))
     return taken
 
 
@@ -137,7 +130,7 @@ class Version:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("a version's process ended: its error stands above")
+            raise SystemExit("a version's process ended; its error is printed above")
         answer = json.loads(line)
         return answer["seconds"], answer["columns"]
 
@@ -147,9 +140,7 @@ class Version:
 
 
 def work(tree: Path) -> None:
-    """The process of one version: groups of cells come in, one a line; CPU seconds and columns go out."""
-    from dataclasses import fields
-
+    """The process of one version: reads a group of cells per line, writes CPU seconds and columns."""
     import mue_check
 
     if not Path(mue_check.__file__).resolve().is_relative_to(tree.resolve()):
@@ -157,36 +148,11 @@ def work(tree: Path) -> None:
     from mue_check.data import load_corpus
     from mue_check.execute.process import prepare_process
     from mue_check.measure import MEASUREMENTS
-    from mue_check.records import Cell
-    from mue_check.rules import Factors, HyperParameters, Prescription, Role
-    from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec
 
     try:
         from mue_check.execute.batches import make_batches, measure
     except ImportError:
         make_batches = measure = None
-
-    def rebuild(content: dict) -> Cell:
-        ffn = content["model"]["feed_forward"]
-        model = ModelSpec(**{**content["model"], "feed_forward": (Experts if "total" in ffn else Dense)(**ffn)})
-        train = TrainSpec(**content["train"])
-        corpus = load_corpus(content["corpus_name"])
-        if corpus.fingerprint != content["corpus"]:
-            raise SystemExit(f"corpus {content['corpus_name']!r} is not the recorded one")
-        scenario = Scenario.of(model, train)
-        factors = {Role(role): Factors(**f) for role, f in content["factors"].items()}
-        known = {f.name for f in fields(Cell)}
-        return Cell(
-            **{
-                **{name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in known},
-                "model": model,
-                "train": train,
-                "base": HyperParameters(**content["base"]),
-                "prescription": Prescription(rule=RULE, reference=scenario, target=scenario, factors=factors),
-                "corpus": content["corpus_name"],
-                "corpus_fingerprint": corpus.fingerprint,
-            }
-        )
 
     prepare_process()
     for line in sys.stdin:
@@ -203,7 +169,7 @@ def work(tree: Path) -> None:
 
 
 def difference(old: list[dict], new: list[dict]) -> float:
-    """The largest difference of any number, relative above 1; inf where the tables are not of one form."""
+    """The largest difference of any number, relative above 1; inf if the tables differ in form."""
     worst = 0.0
     for ours, theirs in zip(new, old, strict=True):
         if set(ours) != set(theirs):
@@ -220,14 +186,14 @@ def difference(old: list[dict], new: list[dict]) -> float:
     return worst
 
 
-def carried_on(seconds: dict[str, float], steps: int, all_steps: int) -> float:
+def extrapolated(seconds: dict[str, float], steps: int, all_steps: int) -> float:
     """Seconds of the whole training from those of its parts."""
     if WHOLE in seconds:
         return seconds[WHOLE]
     return seconds["fixed"] + (all_steps - 1) * (seconds["few"] - seconds["one"]) / (steps - 1)
 
 
-def compare(versions: dict[str, Version], group: Group, repeats: int, seconds: float) -> dict[str, object]:
+def compare(versions: dict[str, Version], group: CellGroup, repeats: int, seconds: float) -> dict[str, object]:
     """CPU seconds of a group in both versions, in turn, and the largest difference of their numbers."""
     steps = group.steps
     parts = {WHOLE: group.cells}
@@ -246,7 +212,7 @@ def compare(versions: dict[str, Version], group: Group, repeats: int, seconds: f
                 times[name][part].append(took)
             worst = max(worst, difference(columns["old"], columns["new"]))
     middle = {name: {part: statistics.median(taken) for part, taken in own.items()} for name, own in times.items()}
-    whole = {name: carried_on(own, steps, group.steps) for name, own in middle.items()}
+    whole = {name: extrapolated(own, steps, group.steps) for name, own in middle.items()}
     last = list(parts)[-1]
     spread = [old / new for old, new in zip(times["old"][last], times["new"][last], strict=True)]
     return {
@@ -267,7 +233,7 @@ def compare(versions: dict[str, Version], group: Group, repeats: int, seconds: f
 
 
 def over_draws(rows: list[dict]) -> tuple[float, float, float]:
-    """old/new of what the rows stand for, with the ends of a 95 % interval over draws (nan for a single draw)."""
+    """old/new with the ends of a 95 % interval over draws (nan for a single draw)."""
     shares = [row["new_seconds"] / row["old_seconds"] for row in rows for _ in range(row["draws"])]
     mean = statistics.mean(shares)
     if len(shares) < 2:
@@ -276,8 +242,10 @@ def over_draws(rows: list[dict]) -> tuple[float, float, float]:
     return 1 / mean, 1 / (mean + half), 1 / max(mean - half, 1e-9)
 
 
-def words(result: dict) -> str:
+def render(result: dict) -> str:
     """The result as Markdown."""
+    from mue_check.bench.table import table
+
     ratio, low, high = result["tier"].values()
     lines = [
         f"# CPU time of the cpu tier: {result['new']} against {result['old']}",
@@ -290,20 +258,26 @@ def words(result: dict) -> str:
         f"{result['groups']} groups that cost {result['recorded_seconds']:.0f} s. Largest difference of any number: "
         f"{result['largest_difference']:.2g} (tolerance {TOLERANCE:g}).",
         "",
-        "| kind | draws | old / new |",
-        "|---|---:|---:|",
-        *(f"| {kind} | {draws} | {value:.2f} |" for kind, (draws, value) in result["kinds"].items()),
+        *table(
+            ("kind", "draws", "old / new"),
+            [(kind, str(draws), f"{value:.2f}") for kind, (draws, value) in result["kinds"].items()],
+        ),
         "",
-        "Long trainings are cut to their first steps, as many as given, whose cost is carried on in a straight line.",
+        "Only the first steps of long trainings are measured (column steps); their cost is extrapolated linearly.",
         "",
-        "| group | cells | draws | steps | of | old s | new s | old / new | in rounds | difference |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['kind']}: {row['group']} | {row['cells']} | {row['draws']} | {row['steps_measured']} | "
-        f"{row['steps']} | {row['old_seconds']:.2f} | {row['new_seconds']:.2f} | {row['old_over_new']:.2f} | "
-        f"{row['lowest']:.2f} to {row['highest']:.2f} | {row['largest_difference']:.1g} |"
-        for row in result["rows"]
+        *table(
+            ("group", "cells", "draws", "steps", "of", "old s", "new s", "old / new", "in rounds", "difference"),
+            [
+                (
+                    f"{row['kind']}: {row['group']}",
+                    *(str(row[key]) for key in ("cells", "draws", "steps_measured", "steps")),
+                    *(f"{row[key]:.2f}" for key in ("old_seconds", "new_seconds", "old_over_new")),
+                    f"{row['lowest']:.2f} to {row['highest']:.2f}",
+                    f"{row['largest_difference']:.1g}",
+                )
+                for row in result["rows"]
+            ],
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -322,7 +296,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for against_commit.json and .md")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, to which long trainings are cut")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, for one long training")
     parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.gz")
     options = parser.parse_args()
     if not options.records.is_file():
@@ -368,11 +342,11 @@ def main() -> int:
         "largest_difference": max(row["largest_difference"] for row in rows),
         "rows": rows,
     }
-    print(words(result), end="")
+    print(render(result), end="")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "against_commit.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (options.out / "against_commit.md").write_text(words(result), encoding="utf-8")
+        (options.out / "against_commit.md").write_text(render(result), encoding="utf-8")
     if result["largest_difference"] > TOLERANCE:
         print("against_commit: the versions give different numbers", file=sys.stderr)
         return 1

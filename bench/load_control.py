@@ -1,11 +1,11 @@
-"""Does the load get to its target? The steering of mue_check beside the published rule of one update a step.
+"""Does the load reach its target? Our steering against the published rule of one update per step.
 
     python bench/load_control.py --out reports/bench
 
-Trains the mixture of the sigma_0 laboratory (cpu tier, Markov text, where the optimum is sharp) under Zipf loads, with
-its tuned learning rate and with four times that, as a sweep does. The published rule moves the bias by a fixed step
-after each batch (arXiv 2408.15664, algorithm 1), here towards the same target; on held-out text its bias is frozen, as
-published, and steering goes on batch by batch, as the suites evaluate. Writes load_control.csv and load_control.md.
+Trains the mixture of the sigma_0 laboratory (cpu tier, Markov text, where the optimum is sharp) under Zipf loads, at
+its tuned learning rate and at four times that, as in a sweep. The published rule moves the bias by a fixed step after
+each batch (arXiv 2408.15664, algorithm 1), here towards the same target. On held-out text its bias is frozen, as
+published; steering continues batch by batch, as when the suites evaluate. Writes load_control.csv and load_control.md.
 """
 
 import argparse
@@ -70,7 +70,7 @@ class SignRule(LoadSteering):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class LoadJob:
     """One training of all seeds at all rates; ``sign_step`` 0 is steering."""
 
     model: str
@@ -95,25 +95,26 @@ def main() -> None:
         rows += measure(job)
         print(f"{i + 1}/{len(todo)} {job.model} {job.load} {job.steps} {job.control}", flush=True)
         write(pd.DataFrame(rows), options)
-    print(words(pd.DataFrame(rows), options))
+    print(render(pd.DataFrame(rows), options))
 
 
-def jobs(*, quick: bool) -> list[Job]:
+def jobs(*, quick: bool) -> list[LoadJob]:
     if quick:
-        return [Job(model=USUAL, load="zipf:1", steps=60, sign_step=step) for step in (0.0, 0.01)]
+        return [LoadJob(model=USUAL, load="zipf:1", steps=60, sign_step=step) for step in (0.0, 0.01)]
     controls = (0.0, *SIGN_STEPS)
-    usual = [Job(model=USUAL, load=x, steps=steps, sign_step=y) for x in LOADS for steps in STEPS for y in controls]
-    return usual + [Job(model=text, load=load, steps=STEPS[0]) for text in OTHERS for load in LOADS]
+    usual = [LoadJob(model=USUAL, load=x, steps=steps, sign_step=y) for x in LOADS for steps in STEPS for y in controls]
+    return usual + [LoadJob(model=text, load=load, steps=STEPS[0]) for text in OTHERS for load in LOADS]
 
 
-def measure(job: Job) -> list[dict[str, object]]:
-    """How far the load is from its target, by window of training and on held-out text."""
+def measure(job: LoadJob) -> list[dict[str, object]]:
+    """Distance of the load from its target, by window of training and on held-out text."""
     stack = build(job)
-    experts = stack.model.experts
-    assert experts is not None
+    assert stack.routers is not None
+    experts = stack.routers.experts
     if job.sign_step:
-        depth, runs = stack.model.spec.depth, stack.runs
-        stack.steering = SignRule(experts, depth=depth, runs=runs, device=stack.device, step=job.sign_step)
+        depth, runs = stack.routers.depth, stack.runs
+        rule = SignRule(experts, depth=depth, runs=runs, device=stack.device, step=job.sign_step)
+        stack.routers = replace(stack.routers, steering=rule)
     seen = watch(stack)
     stack.advance(job.steps)
     windows = {
@@ -124,7 +125,7 @@ def measure(job: Job) -> list[dict[str, object]]:
     stack.evaluate()
     windows[HELDOUT] = torch.stack(seen).mean(0)
     seen.clear()
-    look_on(stack)
+    evaluate_carried_on(stack)
     windows[CARRIED] = torch.stack(seen).mean(0)
     target_E = torch.tensor(experts.target_load)
     rows: list[dict[str, object]] = []
@@ -152,8 +153,8 @@ def measure(job: Job) -> list[dict[str, object]]:
     return rows
 
 
-def build(job: Job) -> Stack:
-    """The runs of every seed at every rate, tuned as they are."""
+def build(job: LoadJob) -> Stack:
+    """The runs of every seed at every learning rate."""
     task = get_tier("cpu").task("markov", "sharp")
     train = replace(task.train, steps=job.steps, warmup=job.steps // 10)
     model = parse_scenario(f"d=32,L=2,{job.model},load={job.load}").model
@@ -171,16 +172,16 @@ def build(job: Job) -> Stack:
 
 
 @torch.no_grad()
-def look_on(stack: Stack) -> None:
-    """The held-out text once more, each batch with what the one before left to it, as in training."""
-    assert stack.steering is not None
-    steering = stack.steering.copy()
-    for window_BT in torch.split(stack.heldout, stack.train.batch):
-        stack.model.losses(stack.tensors, window_BT.expand(stack.runs, -1, -1), steering=steering)
+def evaluate_carried_on(stack: Stack) -> None:
+    """The held-out text again, each batch with the bias that the previous one left, as in training."""
+    assert stack.routers is not None
+    routers = stack.routers.frozen()
+    for tokens_RBT, _ in stack.examples.heldout():
+        stack.model.losses(stack.state.leaves, tokens_RBT, routers=routers)
 
 
 def watch(stack: Stack) -> list[Tensor]:
-    """Assignments [L, R, E] of each batch from now on."""
+    """Collects the assignments [L, R, E] of each batch from now on."""
     whole, seen = stack.model.losses, []
 
     def losses(*arguments: object, **given: object) -> Tensor:
@@ -194,13 +195,13 @@ def watch(stack: Stack) -> list[Tensor]:
 
 
 def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """The table so far: an interrupted run leaves what it has."""
+    """The table so far, so that an interrupted run leaves its results."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "load_control.csv", index=False, float_format="%.4f")
-    (options.out / "load_control.md").write_text(words(table, options), encoding="utf-8")
+    (options.out / "load_control.md").write_text(render(table, options), encoding="utf-8")
 
 
-def words(table: pd.DataFrame, options: argparse.Namespace) -> str:
+def render(table: pd.DataFrame, options: argparse.Namespace) -> str:
     """The last window of training and the held-out text, for each control."""
     quick = " --quick" if options.quick else ""
     usual = table[table["model"] == USUAL]

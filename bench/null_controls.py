@@ -1,9 +1,9 @@
-"""False alarms: the reference against itself with other seeds, again and again; every FAIL is one.
+"""False alarms: many comparisons of the reference with itself under other seeds; every FAIL is one.
 
     python bench/null_controls.py --pairs 100 --workers 2 --out reports/calibration
 
-Each pair is asked as the suites ask it, with seeds added while the answer is open. Records are kept in
-STUDY, so an interrupted run goes on where it was. Writes null_controls.csv and null_controls.md.
+Each pair is measured as in the suites, with more seeds while the verdict is open. Records are kept in STUDY, so
+that an interrupted run can continue. Writes null_controls.csv and null_controls.md.
 """
 
 import argparse
@@ -39,14 +39,14 @@ def main() -> None:
             rows.append(row)
             print(f"{len(rows)}/{len(jobs)} {row}", flush=True)
             write(pd.DataFrame(rows), options)
-    print(words(pd.DataFrame(rows), options))
+    print(render(pd.DataFrame(rows), options))
 
 
 def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """The table so far: an interrupted run leaves what it has."""
+    """The table so far, so that an interrupted run leaves its results."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
-    (options.out / "null_controls.md").write_text(words(table, options), encoding="utf-8")
+    (options.out / "null_controls.md").write_text(render(table, options), encoding="utf-8")
 
 
 def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
@@ -77,7 +77,7 @@ def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
     }
 
 
-def words(table: pd.DataFrame, options: argparse.Namespace) -> str:
+def render(table: pd.DataFrame, options: argparse.Namespace) -> str:
     """The summary as Markdown."""
     verdicts = Counter(table["verdict"])
     resolved = table[table["drift"].notna()]

@@ -1,4 +1,4 @@
-"""The measured spreads that a plan imagines its losses with: from the packed records of reports/.
+"""The measured spreads with which a plan simulates its losses, from the packed records of reports/.
 
 python bench/plan_spreads.py --json mue_check/cost/spreads.json
 """
@@ -6,13 +6,12 @@ python bench/plan_spreads.py --json mue_check/cost/spreads.json
 import argparse
 import json
 import math
-import tarfile
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from packed import REPORTS, unpacked
 
 from mue_check.judge.drift import Drift
 from mue_check.judge.power import vertex_sd
@@ -23,7 +22,7 @@ from mue_check.records.files import read_json
 
 STUDIES = ("example", "sigma0")
 TEXT_SD = 0.16
-"""Of one arm's optimum on text (docs/choices.md): the packed studies hold the Markov source alone."""
+"""Spread of one arm's optimum on text (docs/choices.md): the packed studies only have the Markov source."""
 
 
 def main() -> None:
@@ -34,13 +33,13 @@ def main() -> None:
     drifts: defaultdict[str, list[float]] = defaultdict(list)
     power: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     offsets = []
-    for study, c, drift in drifts_of(Path(__file__).parents[1] / "reports"):
+    for study, c, drift in drifts_of():
         by_seed = list(drift.by_seed.values())
         name = c.ladder if c.knob == "lr" else f"{c.ladder}:{c.knob}"
         spread = float(np.std(by_seed, ddof=1))
         spreads[name].append((spread, len(by_seed) - 1))
-        foreseen = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
-        power[name].append((max(spread, foreseen), len(by_seed) - 1))
+        expected = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
+        power[name].append((max(spread, expected), len(by_seed) - 1))
         if c.axis != "control":
             drifts["complete_mue" if c.rule == "complete_mue" else "other"].append(drift.interval.mean)
         base = read_json(study.root / "cells" / f"{c.sides[0].cells[0]}.json")["cell"]["base"][c.knob]
@@ -63,13 +62,11 @@ def pooled(pairs: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in sorted(sd.items())}
 
 
-def drifts_of(reports: Path) -> Iterator[tuple[Store, Comparison, Drift]]:
-    """Every drift of the packed studies that was resolved."""
+def drifts_of() -> Iterator[tuple[Store, Comparison, Drift]]:
+    """Every resolved drift of the packed studies."""
     for name in STUDIES:
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(reports / name / "records.tar.gz") as packed:
-                packed.extractall(folder, filter="data")
-            store = Store(Path(folder))
+        with unpacked(REPORTS / name / "records.tar.gz") as folder:
+            store = Store(folder)
             for c in load_comparisons(store.root):
                 if c.kind == "drift":
                     drift = judge_stored_drift(store, c).drift

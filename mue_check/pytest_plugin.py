@@ -1,7 +1,7 @@
-"""The pytest plugin: options, fixtures and verdicts for the suites. Thin, and silent in everybody else's runs.
+"""The pytest plugin: options, fixtures and verdicts of the suites.
 
-It is loaded in every pytest run where mue_check is installed, so it imports nothing heavy at the top and
-does nothing until ``suites/conftest.py`` calls ``activate``.
+It is loaded in every pytest run where mue_check is installed, so it imports nothing heavy at the top and does nothing
+until ``suites/conftest.py`` calls ``activate``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from mue_check.questions.case import Case, TargetCase
 from mue_check.suite import cluster, conformance, rerun
 from mue_check.suite.cases import MARKER, fixture_cases
 from mue_check.suite.gpus import give_gpus
-from mue_check.suite.live_results import Teller
-from mue_check.suite.progress import Progress, is_wanted
-from mue_check.suite.schedule import deal
+from mue_check.suite.progress import LiveResults, Progress, shows_progress
 from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
+from mue_check.suite.workers import hand_out_one_by_one
 
 if TYPE_CHECKING:
     from mue_check.questions.question import Finding
@@ -42,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Start workers where an option asks for them: before xdist looks whether there are any."""
+    """Request workers for the options that need them, before xdist reads its own options."""
     try:
         cluster.start(config)
         give_gpus(config)
@@ -58,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def activate(config: pytest.Config) -> None:
-    """Check the options and make the study folder; called by the suites' conftest in every process."""
+    """Check the options and make the study folder. The suites' conftest calls this in every process."""
     if _SETTINGS in config.stash:
         return
     try:
@@ -68,28 +67,26 @@ def activate(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     rerun.register(config)
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Teller(config), "mue_check-teller")
-    # few long tests: an idle worker takes over what a busy one has queued
-    if getattr(config.option, "dist", None) == "load":
-        config.option.dist = "worksteal"
+        config.pluginmanager.register(LiveResults(config), "mue_check-live-results")
+    hand_out_one_by_one(config)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Show how far the workers are, now that there is a terminal to show it on."""
+    """Display progress, now that it is known whether there is a terminal."""
     config = session.config
-    if _SETTINGS in config.stash and is_wanted(config):
+    if _SETTINGS in config.stash and shows_progress(config):
         config.pluginmanager.register(Progress(config, config.stash[_SETTINGS].root), "mue_check-progress")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """What people must know of their own router before they wait for it."""
+    """The cluster, and notices about the user's router."""
     settings = config.stash.get(_SETTINGS, None)
     notices = [f"mue_check: {notice}" for notice in settings.notices] if settings else []
     return [*cluster.header(config), *notices]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per case of the fixture that it asks for."""
+    """One test for each case of its fixture."""
     settings = metafunc.config.stash.get(_SETTINGS, None)
     if conformance.FIXTURE in metafunc.fixturenames:
         try:
@@ -106,19 +103,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Longest first, dealt out to the workers; axes that were not asked for fall away."""
+    """Sort tests longest first, and deselect axes that were not requested."""
     settings = config.stash.get(_SETTINGS, None)
     if settings is None:
         return
-    wanted: list[pytest.Item] = []
-    unwanted: list[pytest.Item] = []
+    kept: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
     for item in items:
         marker = item.get_closest_marker("axis")
-        asked = marker is None or marker.args[0] in settings.axes
-        # pytest makes one item of no case at all
-        (wanted if asked and "NOTSET" not in item.name else unwanted).append(item)
-    config.hook.pytest_deselected(items=unwanted)
-    items[:] = deal(wanted, getattr(config, "workerinput", {}).get("workercount", 1), _work)
+        requested = marker is None or marker.args[0] in settings.axes
+        # pytest makes one item for an empty list of cases
+        (kept if requested and "NOTSET" not in item.name else deselected).append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = sorted(kept, key=_work, reverse=True)
 
 
 def _work(item: pytest.Item) -> float:
@@ -135,7 +132,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture
 def study(settings: Settings, request: pytest.FixtureRequest) -> Study:
-    """The study of the test's corpus under the rule of ``--rule``."""
+    """The study of the test's corpus and rule."""
     case = next(value for value in request.node.callspec.params.values() if isinstance(value, Case))
     return settings.study(case.corpus, case.rule, request.node.nodeid)
 
@@ -145,8 +142,7 @@ Expect = Callable[["Finding"], None]
 
 @pytest.fixture
 def expect(settings: Settings, record_property: Callable[[str, object], None]) -> Expect:
-    """Hold a verdict against the one that its question expects, and say in full what was measured if they differ."""
-
+    """Check a verdict against the expected one, and fail with everything that was measured if they differ."""
     from mue_check.judge.verdict import meets
 
     def check(finding: Finding) -> None:
@@ -154,8 +150,8 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
             record_property("notice", notice)
         comparison, verdict = finding.comparison, finding.verdict
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
-        said = "measured" if verdict is None else f"{verdict}{expected}"
-        record_property(comparison.name, f"{said}: {finding.measured}")
+        result = "measured" if verdict is None else f"{verdict}{expected}"
+        record_property(comparison.name, f"{result}: {finding.measured}")
         if verdict is None or not comparison.expected or meets(verdict, comparison.expected):
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
@@ -176,7 +172,7 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Draw the report and print its first table (in the controller alone)."""
+    """Write the report and print its first table, in the controller."""
     settings = config.stash.get(_SETTINGS, None)
     ran = any(terminalreporter.stats.get(key) for key in ("passed", "failed", "xfailed"))
     if settings is None or hasattr(config, "workerinput") or not ran or trains_nothing(config.args):
@@ -185,7 +181,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     from mue_check.questions.summary import verdict_lines
 
     terminalreporter.section("mue_check")
-    if config.get_verbosity() < 0:  # then there was no header
+    if config.get_verbosity() < 0:  # -q prints no header
         for notice in settings.notices:
             terminalreporter.line(notice)
     try:

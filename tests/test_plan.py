@@ -3,16 +3,16 @@
 import csv
 import io
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mue_check.cli import main
 from mue_check.cost.calibration import Calibration, save_calibration
-from mue_check.cost.dry_run import collect
+from mue_check.cost.dry_run import dry_run
 from mue_check.cost.format import duration
 from mue_check.cost.plan import make_plan
 from mue_check.cost.trim import parse_budget
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SUITES = str(ROOT / "suites")
 PAPER = Calibration(
     machine={"kind": "cpu", "device": "a paper machine", "torch": "0", "code": "0"},
-    prices=dict.fromkeys(PRICED, 0.0) | {"stacks": 1e-2, "steps": 1e-3, "flop": 1e-11},
+    prices=dict.fromkeys(PRICED, 0.0) | {"calls": 1e-3, "flop": 1e-11},
     error=1.0,
     stacks=0,
 )
@@ -53,13 +53,14 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ["--axes=routing_hybrids,heldout", "--router=builtin:deepseek_v3", "--heldout=d=64,16e4a1s,h=16"],
     ],
 )
-def test_the_plan_is_of_the_tests_that_pytest_collects(arguments: list[str], tmp_path: Path) -> None:
+def test_the_plan_is_of_the_tests_that_pytest_collects(
+    arguments: list[str], tmp_path: Path, run_pytest_here: Callable[..., Any]
+) -> None:
     arguments = [*arguments, f"--study={tmp_path / 'study'}"]
-    command = [sys.executable, "-m", "pytest", "suites", *arguments, "--collect-only", "-q", "-p", "no:cacheprovider"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
-    tests = [line for line in listed.splitlines() if "::" in line]
+    listed = run_pytest_here("suites", *arguments, "--collect-only", "-q")
+    tests = [line for line in listed.out.splitlines() if "::" in line]
     assert tests
-    assert [asked.test for asked in collect([SUITES, *arguments]).asked] == tests
+    assert [test.test for test in dry_run([SUITES, *arguments]).tests] == tests
 
 
 ENDINGS = """
@@ -87,17 +88,17 @@ def test_a_test_costs_its_cells_however_it_ends(tmp_path: Path) -> None:
         plan = make_plan([*options, end], PAPER, 1)
         assert plan.total.tests == 1
         assert plan.total.runs >= 40
-        assert len(plan.collected.asked[0].drifts) == 1
+        assert len(plan.run.tests[0].drifts) == 1
     with pytest.raises(StoreError, match="so be it"):
         make_plan([*options, "breaks"], PAPER, 1)
 
 
 def test_every_cell_is_counted_once(tmp_path: Path) -> None:
     plan = make_plan([SUITES, "--axes", "width", "--study", str(tmp_path / "study")], PAPER, 1)
-    batches = [batch for asked in plan.collected.asked for batch in asked.wanted.batches]
+    batches = [batch for test in plan.run.tests for batch in test.new.batches]
     keys = [cell.key for batch in batches for cell in batch]
     assert len(keys) == len(set(keys)) == plan.total.cells
-    assert plan.total.tests == len(plan.collected.asked)
+    assert plan.total.tests == len(plan.run.tests)
     assert plan.total.flop == pytest.approx(sum(batch_work(batch).flop for batch in batches))
     assert plan.total.seconds == pytest.approx(sum(PAPER.seconds(batch_work(batch)) for batch in batches))
     assert plan.wall_seconds == pytest.approx(plan.total.seconds)
@@ -172,13 +173,13 @@ def test_a_budget_trims_targets_and_seeds_until_it_fits(plan, capsys: pytest.Cap
 def test_what_can_no_longer_be_decided_is_said(plan, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan("--axes", "duration", "--tolerance", "0.1", "--budget", "1s") == 1
     out = capsys.readouterr().out
-    assert "NOT met; the floor (4 seeds a drift" in out
-    assert "cannot be decided: even no drift at all would be INCONCLUSIVE" in out
+    assert "NOT met: the minimum (4 seeds per drift" in out
+    assert "undecidable: even a model without drift would be INCONCLUSIVE" in out
 
 
 def test_controls_that_a_cut_ladder_loses_are_named(plan, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan("--tier=cpu", "--axes=width", "--corpus=markov", "--budget=1s") == 1
-    assert "controls that fall away: control-width-d128-markov-standard" in capsys.readouterr().out
+    assert "controls left out: control-width-d128-markov-standard" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_controls_that_a_cut_ladder_loses_are_named(plan, capsys: pytest.Capture
         (["--rule", "mump"], "unknown rule 'mump'"),
         (["--seeds", "3"], "--seeds 3: at least 4 are needed"),
         (["--rungs", "0"], "--rungs 0: must be a whole number"),
-        (["--tier", "gpu"], "is of cpu, and the tier needs cuda"),
+        (["--tier", "gpu"], "is for cpu, and the tier needs cuda"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments: list[str], says: str, plan, capsys: pytest.CaptureFixture[str]) -> None:

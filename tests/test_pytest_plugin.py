@@ -8,7 +8,9 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +51,8 @@ class Branching(Right):
     def forward(self, x):
         return super().forward(x / 2 if x.abs().max() > 1e9 else x)
 """
+Run = Callable[..., Any]
+"""Runs pytest in this process (tests/conftest.py)."""
 QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
 
 
@@ -97,7 +101,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
             "n_experts=8, top_k=2: cannot tell weights and choice in (the ",
         ),
         (["--router", "{tmp}/mine.py:Narrow"], "n_experts=16, top_k=4: indices are [49, 4], not [50, K]"),
-        (["--router", "{tmp}/mine.py:Scores+selection_bias"], "+selection_bias goes with builtin:NAME alone"),
+        (["--router", "{tmp}/mine.py:Scores+selection_bias"], "+selection_bias goes with builtin:NAME only"),
         (["--router", "builtin:best"], "unknown router 'best': allowed are sigmoid_norm"),
         (["--router", "builtin:moge+luck"], "unknown balance 'luck', allowed are none, auxiliary_loss"),
         (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),
@@ -116,9 +120,8 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--tier", "gpu"], "needs a CUDA device"),
     ],
 )
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
 def test_bad_options_are_one_line_and_exit_4(
-    tmp_path: Path, arguments: list[str], says: str, workers: tuple[str, ...]
+    tmp_path: Path, arguments: list[str], says: str, run_pytest_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.zeros(100, dtype=np.uint16).tofile(tmp_path / "short.bin")
     (tmp_path / "file").write_text("in the way")
@@ -129,29 +132,61 @@ def test_bad_options_are_one_line_and_exit_4(
         filled += ["--study", str(study)]
     empty = tmp_path / "bin"  # a PATH without nvidia-smi
     empty.mkdir()
-    result = run_pytest("suites/", *filled, *workers, PATH=str(empty))
-    assert result.returncode == 4, result.stdout + result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(errors) == 1, result.stderr
-    assert says.replace("{tmp}", str(tmp_path)) in errors[0]
+    monkeypatch.setenv("PATH", str(empty))
+    result = run_pytest_here("suites/", *filled)
+    assert result.code == 4, result.out + result.errors
+    (error,) = result.error_lines
+    assert says.replace("{tmp}", str(tmp_path)) in error
     assert not study.exists()
 
 
-def collected(*arguments: str, cwd: Path = ROOT) -> list[str]:
-    result = run_pytest(*arguments, "--collect-only", "-q", cwd=cwd)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return [line.split("/")[-1] for line in result.stdout.splitlines() if "::" in line]
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tier=huge"], "unknown tier 'huge'"),
+        (["--router={tmp}/mine.py:raises"], "the factory raises ValueError: no"),
+    ],
+)
+def test_bad_options_are_one_line_with_workers_too(tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "mine.py").write_text(ROUTERS)
+    filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    result = run_pytest("suites/", *filled, f"--study={tmp_path / 'study'}", "-n", "2")
+    assert result.returncode == 4, result.stdout + result.stderr
+    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert says in error
+    assert not (tmp_path / "study").exists()
 
 
-def test_the_suites_are_found_from_any_folder(tmp_path: Path) -> None:
+def test_ids(output: str) -> list[str]:
+    return [line.split("/")[-1] for line in output.splitlines() if "::" in line]
+
+
+test_ids.__test__ = False  # type: ignore[attr-defined]
+Collect = Callable[..., list[str]]
+
+
+@pytest.fixture
+def collected(run_pytest_here: Run) -> Collect:
+    """The tests that pytest collects with these arguments."""
+
+    def collect(*arguments: str) -> list[str]:
+        result = run_pytest_here(*arguments, "--collect-only", "-q")
+        assert result.code == 0, result.out + result.errors
+        return test_ids(result.out)
+
+    return collect
+
+
+def test_the_suites_are_found_from_any_folder(tmp_path: Path, collected: Collect) -> None:
     study = f"--study={tmp_path / 'study'}"
     here = collected("suites/", study)
-    assert collected(str(ROOT / "suites"), study, cwd=tmp_path) == here
+    there = run_pytest(ROOT / "suites", study, "--collect-only", "-q", cwd=tmp_path)
+    assert test_ids(there.stdout) == here
     assert "test_width.py::test_transfer[markov-width-d64]" in here
     assert "test_controls.py::test_no_batch_factors[markov-batch_at_fixed_tokens-B4]" in here
 
 
-def test_axes_and_corpora_choose_tests(tmp_path: Path) -> None:
+def test_axes_and_corpora_choose_tests(tmp_path: Path, collected: Collect) -> None:
     study = f"--study={tmp_path / 'study'}"
     chosen = collected("suites/", "--axes=activated_experts", study)
     assert chosen
@@ -172,13 +207,13 @@ SIGMA0 = [
 ]
 
 
-def test_the_laboratory_asks_its_questions(tmp_path: Path) -> None:
+def test_the_laboratory_asks_its_questions(tmp_path: Path, collected: Collect, run_pytest_here: Run) -> None:
     study, suite = f"--study={tmp_path / 'study'}", "suites/test_sigma0.py"
     ids = [test.partition("::")[2] for test in collected(suite, study)]
     assert sorted(ids) == SIGMA0
     assert sorted(collected(suite, study, "--axes=sigma0")) == [f"test_sigma0.py::{test}" for test in SIGMA0]
-    other = run_pytest(suite, study, "--axes=width", "--collect-only", "-q")
-    assert other.returncode == 5  # nothing to collect
+    other = run_pytest_here(suite, study, "--axes=width", "--collect-only", "-q")
+    assert other.code == 5  # nothing to collect
     large = collected("suites/", study, "--tier=lab", "--axes=sigma0", "--beside=standard")
     kinds = Counter(test.partition("::")[2].partition("[")[0] for test in large if "test_router" not in test)
     # five loads and three blind ones, two batches, three of activated experts and a capacity; shifts of three loads on
@@ -200,14 +235,14 @@ def test_the_laboratory_asks_its_questions(tmp_path: Path) -> None:
         ("--axes=sigma1", "unknown axis 'sigma1': allowed are width, depth"),
     ],
 )
-def test_the_laboratory_refuses_in_one_line(tmp_path: Path, argument: str, says: str) -> None:
-    result = run_pytest("suites/test_sigma0.py", argument, "--collect-only", f"--study={tmp_path / 'study'}")
-    assert result.returncode == 4, result.stdout + result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+def test_the_laboratory_refuses_in_one_line(tmp_path: Path, argument: str, says: str, run_pytest_here: Run) -> None:
+    result = run_pytest_here("suites/test_sigma0.py", argument, "--collect-only", f"--study={tmp_path / 'study'}")
+    assert result.code == 4, result.out + result.errors
+    (line,) = result.error_lines
     assert says in line
 
 
-def test_other_rules_are_measured_beside(tmp_path: Path) -> None:
+def test_other_rules_are_measured_beside(tmp_path: Path, collected: Collect) -> None:
     study = f"--study={tmp_path / 'study'}"
     assert not [test for test in collected("suites/", study) if "test_rules" in test]
     chosen = collected("suites/test_rules.py", study, "--axes=depth,duration", "--beside=standard, mup")
@@ -221,7 +256,7 @@ def test_other_rules_are_measured_beside(tmp_path: Path) -> None:
     ]
 
 
-def test_a_router_and_a_composite_change_the_ladders(tmp_path: Path) -> None:
+def test_a_router_and_a_composite_change_the_ladders(tmp_path: Path, collected: Collect) -> None:
     study = f"--study={tmp_path / 'study'}"
     suite = ("suites/test_capacity.py", "suites/test_heldout.py")
     assert any("32e2a1s]" in test for test in collected(*suite, study, "--router=builtin:deepseek_v3"))
@@ -304,11 +339,11 @@ def test_a_users_router_is_measured_and_its_records_outlive_it(tmp_path: Path) -
     assert "mine-Branching-" in (study / "report.md").read_text()
 
 
-def test_no_test_run_is_exit_5(tmp_path: Path) -> None:
-    assert run_pytest("suites/", "-k", "nothing", "--study", tmp_path / "study").returncode == 5
+def test_no_test_run_is_exit_5(tmp_path: Path, run_pytest_here: Run) -> None:
+    assert run_pytest_here("suites/", "-k", "nothing", "--study", tmp_path / "study").code == 5
 
 
-def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path) -> None:
+def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pytest_here: Run) -> None:
     expected = tmp_path / "expected.toml"
     expected.write_text('bias-selection = "mended next week"\n')
     study = f"--study={tmp_path / 'study'}"
@@ -319,12 +354,12 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path) -> None
     assert (
         "FAILED suites/test_router.py::test_router[docs/examples/my_router.py:Router-bias-selection]" in broken.stdout
     )
-    known = run_pytest(*example, f"--expected={expected}")
-    assert known.returncode == 0, known.stdout
-    assert "1 xfailed" in known.stdout
-    right = run_pytest("suites/test_router.py", study)
-    assert right.returncode == 0, right.stdout
+    known = run_pytest_here(*example, f"--expected={expected}")
+    assert known.code == 0, known.out
+    assert "1 xfailed" in known.out
+    right = run_pytest_here("suites/test_router.py", study)
+    assert right.code == 0, right.out
     # a router that could not even train hears why from its checks, and in a suite that trains from the usage error
     silent = "--router=mue_check.mutants.routing.misbehaving:ReturnsNone"
-    assert "the router returns None, no tensors" in run_pytest("suites/test_router.py", silent, study).stdout
-    assert run_pytest("suites/test_capacity.py", silent, study).returncode == 4
+    assert "the router returns None, no tensors" in run_pytest_here("suites/test_router.py", silent, study).out
+    assert run_pytest_here("suites/test_capacity.py", silent, study).code == 4

@@ -1,4 +1,4 @@
-"""What the device does at its best: a large matrix product, and a copy; and how much of it a training step needs."""
+"""The best that the device can do, in a large matrix product and a copy, and how much of it a training step needs."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from mue_check.bench.cases import Case
+from mue_check.bench.cases import BenchCase
 from mue_check.bench.results import Ceilings
 from mue_check.bench.timing import clock
 from mue_check.data.markov import VOCAB
@@ -18,11 +18,11 @@ from mue_check.training.products import set_products
 
 REPEATS = 8
 _STATE_PASSES = 8
-"""Weights, gradient and both moments, read once and written once: the least that a step of AdamW moves."""
+"""Weights, gradient and both moments, each read and written once: the least memory traffic of an AdamW step."""
 
 
 def measure_ceilings(device: torch.device, precisions: Sequence[Precision], size: int, copy_mib: int) -> Ceilings:
-    """The best of REPEATS: a product of two square matrices in each precision, and a copy of ``copy_mib`` MiB."""
+    """Best of REPEATS: the product of two square matrices in each precision, and a copy of ``copy_mib`` MiB."""
     matmul: dict[str, float] = {}
     for precision in precisions:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -41,13 +41,13 @@ def _best(call: "partial[torch.Tensor]", device: torch.device) -> float:
     return min(clock(call, device) for _ in range(REPEATS))
 
 
-def needed_flops(case: Case) -> float:
-    """Of one step of one run: products forward and twice backward, experts as far as tokens are routed to them."""
+def needed_flops(case: BenchCase) -> float:
+    """FLOP of one step of one run: products forward and twice backward, experts only on their routed tokens."""
     ffn = case.spec.feed_forward
     met = ffn.activated if isinstance(ffn, Experts) else 0
     return case.tokens * training_flop(case.spec, context=case.context, vocab=VOCAB, met=met)
 
 
 def needed_bytes(parameters: Sequence[Parameter]) -> float:
-    """The least that one step of one run moves: its state, in float32. Activations are not counted."""
+    """The least memory traffic of one step of one run: its float32 state. Activations are not counted."""
     return 4.0 * _STATE_PASSES * sum(math.prod(p.shape) for p in parameters)

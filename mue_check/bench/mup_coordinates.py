@@ -1,7 +1,7 @@
-"""The coordinate check of several widths and seeds, ours and that of microsoft/mup, with the same numbers.
+"""The coordinate check of several widths and seeds: ours and that of microsoft/mup give the same numbers.
 
-Both train each model on its own batches with AdamW at one learning rate, and take the RMS of every branch and of the
-logits in each step's forward pass. mup reads them in hooks, model after model; here all seeds are one stack.
+Both train each model on its own batches with AdamW at one learning rate, and measure the RMS of every branch and of
+the logits in each forward pass. mup uses hooks, one model at a time; here all seeds are one stack.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mue_check.bench.cases import Plan
-from mue_check.bench.plain_loop import plain_models
+from mue_check.bench.cases import BenchCase
 from mue_check.bench.results import CoordinateRow
-from mue_check.bench.setup import Setup
+from mue_check.bench.setup import BenchSetup
 from mue_check.bench.timing import Spread, ratios, time_calls
+from mue_check.bench.torch_ways import plain_models
 from mue_check.bench.ways import Disagreement
 from mue_check.rules import HyperParameters
 
@@ -26,7 +26,7 @@ STEPS = 3
 ABSENT = "mup is not installed: pip install --no-deps mup pyyaml"
 TOLERANCE = 1e-3
 ADAMW = HyperParameters(lr=2.0**-7, init_std=0.1, weight_decay=0.0, beta2=0.999)
-"""What mup leaves as it is: torch's own defaults, and no decay, which its optimizers replace by 0."""
+"""Values that mup does not change: torch's defaults, and no weight decay, which its optimizers set to 0."""
 RULE = "standard"
 """One learning rate for every role, as get_coord_data sets it for models whose base shapes are their own."""
 
@@ -34,12 +34,12 @@ Coordinates = dict[tuple[int, int, int, str], float]
 """RMS by width, seed, step and name."""
 
 
-def mup_is_there() -> bool:
+def mup_is_installed() -> bool:
     """Whether microsoft/mup can be imported."""
     return find_spec("mup") is not None and find_spec("yaml") is not None
 
 
-def fused_coordinates(setups: Sequence[Setup]) -> Coordinates:
+def fused_coordinates(setups: Sequence[BenchSetup]) -> Coordinates:
     """Ours: one stack for each width."""
     found: Coordinates = {}
     for setup in setups:
@@ -53,8 +53,7 @@ def fused_coordinates(setups: Sequence[Setup]) -> Coordinates:
                 if name == "logits" or name.endswith("_branch"):
                     rms[name] = value.flatten(1).square().mean(1).sqrt()
 
-            with torch.no_grad():
-                stack.model.logits(stack.tensors, tokens, tap)
+            stack.probe(tap, tokens)
             table = torch.stack(list(rms.values())).tolist()
             for name, row in zip(rms, table, strict=True):
                 for seed, value in enumerate(row):
@@ -66,7 +65,7 @@ def fused_coordinates(setups: Sequence[Setup]) -> Coordinates:
 class MupCheck:
     """mup's: ``get_coord_data`` with its MuAdamW, over models whose base shapes are their own."""
 
-    def __init__(self, setups: Sequence[Setup]) -> None:
+    def __init__(self, setups: Sequence[BenchSetup]) -> None:
         self.seeds = setups[0].case.runs
         self.device = setups[0].device
         self.models = {s.case.spec.width: [m for m, _ in plain_models(s, self.seeds, batched=False)] for s in setups}
@@ -107,7 +106,7 @@ class MupCheck:
 
 
 class _Loader:
-    """What mup iterates over once for each model: widths of the first seed, then of the next."""
+    """The data loader that mup iterates over once per model: all widths of the first seed, then of the next."""
 
     def __init__(self, batches: Sequence[Sequence[tuple[Tensor, Tensor]]], widths: int) -> None:
         self.batches, self.widths, self.models = batches, widths, 0
@@ -130,18 +129,17 @@ def _our_name(module: str) -> str:
     return f"block{layer}.{part}_branch"
 
 
-def measure_coordinates(plan: Plan) -> Iterator[CoordinateRow]:
-    """Both, interleaved, after their numbers have been compared; mup's row says so where it is absent."""
-    device = torch.device(plan.device)
-    setups = [Setup(case, device, rule=RULE, base=ADAMW, constant=True) for case in plan.coordinates]
+def measure_coordinates(cases: Sequence[BenchCase], device: torch.device, rounds: int) -> Iterator[CoordinateRow]:
+    """Both in interleaved rounds, after their numbers have been compared. Without mup its row says so."""
+    setups = [BenchSetup(case, device, rule=RULE, base=ADAMW, constant=True) for case in cases]
     calls: dict[str, Callable[[], Coordinates]] = {"fused": partial(fused_coordinates, setups)}
-    if mup_is_there():
+    if mup_is_installed():
         calls["mup"] = MupCheck(setups)  # made before the clock runs; ours draws its weights within
     ours, *theirs = [call() for call in calls.values()]
     for coordinates in theirs:
         require_same(ours, coordinates)
-    seconds = time_calls(calls, device, plan.rounds)
-    models, seeds = tuple(case.model for case in plan.coordinates), plan.coordinates[0].runs
+    seconds = time_calls(calls, device, rounds)
+    models, seeds = tuple(case.model for case in cases), cases[0].runs
     for way, taken in seconds.items():
         spread, times = Spread.of(taken), ratios(taken, seconds["fused"])
         yield CoordinateRow(way=way, models=models, seeds=seeds, steps=STEPS, seconds=spread, times=times)
@@ -150,9 +148,9 @@ def measure_coordinates(plan: Plan) -> Iterator[CoordinateRow]:
 
 
 def require_same(ours: Coordinates, theirs: Coordinates) -> None:
-    """Disagreement where the numbers are not of the same places, or differ."""
+    """Disagreement if the two have different places, or different numbers."""
     if ours.keys() != theirs.keys():
-        raise Disagreement("coordinate check: mup has read other places than ours")
+        raise Disagreement("coordinate check: mup and we measure different places")
     worst = max(abs(ours[key] - theirs[key]) / abs(theirs[key]) for key in ours)
     if not worst <= TOLERANCE:
         raise Disagreement(f"coordinate check: mup's RMS differ by up to {worst:.3g} (tolerance {TOLERANCE:g})")

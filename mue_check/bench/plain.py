@@ -1,7 +1,7 @@
 """The reference model written the ordinary way: torch.nn modules, one run's weights, no run axis.
 
-A mixture comes in two forms: a ModuleList of experts, each on the tokens that are routed to it, and all experts on
-all tokens as one batched product.
+A mixture comes in two forms: a ModuleList of experts, each of which computes the tokens routed to it, and one batched
+product of all experts and all tokens.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,21 +15,21 @@ from mue_check.spec import Dense, Experts, ModelSpec
 
 
 class ComposedRMSNorm(nn.Module):
-    """nn.RMSNorm from single operations: vmap has no rule for the backward of CUDA's fused one."""
+    """nn.RMSNorm out of single operations: vmap has no rule for the backward pass of CUDA's fused kernel."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] of the same."""
+        """[..., D] to [..., D]."""
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
 Norm = type[nn.RMSNorm] | type[ComposedRMSNorm]
 
 
-class Attention(nn.Module):
+class PlainAttention(nn.Module):
     """Causal attention with one projection for q, k and v."""
 
     def __init__(self, width: int, head: int, multiplier: float) -> None:
@@ -38,7 +38,7 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] of the same."""
+        """[B, T, D] to [B, T, D]."""
         batch, positions, width = x.shape
         q, k, v = self.qkv(x).view(batch, positions, 3, width // self.head, self.head).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -56,13 +56,13 @@ class SwiGLU(nn.Module):
         self.multiplier = multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] of the same."""
+        """[..., D] to [..., D]."""
         out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return out if self.multiplier == 1 else out * self.multiplier
 
 
-class Router(nn.Module):
-    """Sigmoid scores, the best a of them, normalized."""
+class PlainRouter(nn.Module):
+    """Sigmoid scores; the a largest are normalized."""
 
     def __init__(self, width: int, experts: Experts, multiplier: float) -> None:
         super().__init__()
@@ -70,21 +70,21 @@ class Router(nn.Module):
         self.activated, self.multiplier = experts.activated, multiplier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and choice, [M, a] each."""
+        """Weights and chosen experts, [M, a] each."""
         weights, chosen = torch.sigmoid(self.linear(x)).topk(self.activated, dim=-1)
         return weights / weights.sum(-1, keepdim=True) * self.multiplier, chosen
 
 
 class ExpertLoop(nn.Module):
-    """Experts one after another, each on its own tokens."""
+    """A mixture, expert by expert, each on its own tokens."""
 
     def __init__(self, width: int, experts: Experts, multiplier: float) -> None:
         super().__init__()
-        self.router = Router(width, experts, multiplier)
+        self.router = PlainRouter(width, experts, multiplier)
         self.experts = nn.ModuleList(SwiGLU(width, experts.hidden) for _ in range(experts.total))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] of the same."""
+        """[B, T, D] to [B, T, D]."""
         flat = x.flatten(0, 1)
         weights, chosen = self.router(flat)
         out = torch.zeros_like(flat)
@@ -96,17 +96,17 @@ class ExpertLoop(nn.Module):
 
 
 class ExpertProduct(nn.Module):
-    """All experts on all tokens as batched products; a token's weight is 0 where it is not routed."""
+    """A mixture as batched products of all experts and all tokens; weights are 0 where a token is not routed."""
 
     def __init__(self, width: int, experts: Experts, multiplier: float) -> None:
         super().__init__()
-        self.router = Router(width, experts, multiplier)
+        self.router = PlainRouter(width, experts, multiplier)
         self.total = experts.total
         self.up, self.gate = (nn.Parameter(torch.empty(experts.total, width, experts.hidden)) for _ in range(2))
         self.down = nn.Parameter(torch.empty(experts.total, experts.hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] of the same."""
+        """[B, T, D] to [B, T, D]."""
         flat = x.flatten(0, 1)
         weights, chosen = self.router(flat)
         combine = torch.zeros(len(flat), self.total, dtype=weights.dtype, device=x.device)
@@ -115,16 +115,16 @@ class ExpertProduct(nn.Module):
         return (hidden @ self.down).sum(0).view_as(x)
 
 
-class Block(nn.Module):
+class PlainBlock(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, width: int, attention: Attention, ffn: nn.Module, norm: Norm) -> None:
+    def __init__(self, width: int, attention: PlainAttention, ffn: nn.Module, norm: Norm) -> None:
         super().__init__()
         self.attention_norm, self.ffn_norm = (norm(width, eps=1e-6) for _ in range(2))
         self.attention, self.ffn = attention, ffn
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] of the same."""
+        """[B, T, D] to [B, T, D]."""
         x = x + self.attention(self.attention_norm(x))
         out: Tensor = x + self.ffn(self.ffn_norm(x))
         return out
@@ -156,11 +156,11 @@ class Plain(nn.Module):
             kind = ExpertProduct if batched else ExpertLoop
             return kind(width, ffn, multiplier(Role.EXPERT_DOWN) * multiplier(Role.ROUTER))
 
-        def attention() -> Attention:
-            return Attention(width, spec.head_width, multiplier(Role.ATTENTION_OUT))
+        def attention() -> PlainAttention:
+            return PlainAttention(width, spec.head_width, multiplier(Role.ATTENTION_OUT))
 
         self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, attention(), feed_forward(), norm) for _ in range(spec.depth))
+        self.blocks = nn.ModuleList(PlainBlock(width, attention(), feed_forward(), norm) for _ in range(spec.depth))
         self.norm, self.head = norm(width, eps=1e-6), nn.Linear(width, vocab, bias=False)
         self.head_multiplier = multiplier(Role.UNEMBEDDING)
 
@@ -174,12 +174,12 @@ class Plain(nn.Module):
 
 
 def stored(model: Plain, weights: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, str, Tensor]]:
-    """Each parameter with the stack's name for it and that tensor's part: ``weights`` are one run's, by name."""
+    """Each parameter, the stack's name for it, and its value in ``weights``, one run of the stack by name."""
     yield model.tokens.weight, "token_embedding", weights["token_embedding"]
     yield model.positions.weight, "position_embedding", weights["position_embedding"]
     for i, block in enumerate(model.blocks):
         own = {name.partition(".")[2]: value for name, value in weights.items() if name.startswith(f"block{i}.")}
-        assert isinstance(block, Block)
+        assert isinstance(block, PlainBlock)
         pairs: list[tuple[Tensor, str, Tensor]] = [
             (block.attention_norm.weight, "attention_norm", own["attention_norm"]),
             (block.ffn_norm.weight, "ffn_norm", own["ffn_norm"]),

@@ -1,9 +1,9 @@
-"""What a bench found, as rows that become JSON, a table and a figure."""
+"""The rows of a bench, which become JSON, a table and a figure."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from mue_check.bench.cases import Case
+from mue_check.bench.cases import BenchCase
 from mue_check.bench.timing import Spread
 
 SCHEMA = 1
@@ -11,7 +11,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """Measured on the device: products by precision, and a copy (read and written bytes)."""
+    """Measured on the device: matrix products by precision, and a copy (read and written bytes)."""
 
     flops_per_second: Mapping[str, float]
     bytes_per_second: float
@@ -19,9 +19,9 @@ class Ceilings:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
-    """A case in one way: seconds per run and step; how many times the fused step's; shares of the ceilings."""
+    """A case in one way: seconds per run and step, the same relative to the fused step, and shares of the ceilings."""
 
-    case: Case
+    case: BenchCase
     way: str
     seconds: Spread | None = None
     times: Spread | None = None
@@ -35,7 +35,7 @@ class LatencyRow:
     """A mixture's step over that of the dense model of its active width."""
 
     grows: str
-    case: Case
+    case: BenchCase
     way: str
     dense: Spread | None = None
     mixture: Spread | None = None
@@ -45,7 +45,7 @@ class LatencyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinateRow:
-    """A coordinate check of all widths and seeds: whole seconds, and how many times the fused one's."""
+    """A coordinate check of all widths and seeds: total seconds, and the same relative to ours."""
 
     way: str
     models: tuple[str, ...]
@@ -56,9 +56,12 @@ class CoordinateRow:
     note: str = ""
 
 
+BenchRow = StepRow | LatencyRow | CoordinateRow
+
+
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Seconds of a whole step when one number grows and nothing else; ``exponent`` of the power between the ends."""
+    """Seconds of a whole step as one number grows. ``exponent`` is that of the power law between the two ends."""
 
     grows: str
     shape: str
@@ -70,7 +73,7 @@ class Growth:
 
 @dataclass(frozen=True, kw_only=True)
 class BarRow:
-    """A bar and what was measured against it; None where it was not. ``reached`` is None then too."""
+    """A bar and what was measured against it; both are None where nothing was."""
 
     device: str
     shape: str
@@ -80,8 +83,8 @@ class BarRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """Everything that one bench found."""
+class BenchResult:
+    """Everything that one bench has found so far."""
 
     device: str
     device_name: str
@@ -94,8 +97,12 @@ class Result:
     coordinates: tuple[CoordinateRow, ...]
     growth: tuple[Growth, ...]
     bars: tuple[BarRow, ...]
+    problems: tuple[str, ...] = ()
+    """Ways that do not do the same work as the others, or that failed."""
+    not_reached: tuple[str, ...] = ()
+    """Tasks that have not been measured (yet)."""
     schema: int = field(default=SCHEMA)
 
     def as_json(self) -> dict[str, object]:
-        """Plain JSON values; numbers that were not measured are null."""
+        """Plain JSON values. Numbers that were not measured are null."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""What every way of one case shares: prescription, data, and the values of each role."""
+"""Everything that the ways of one case share: prescription, data, and the values of each role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mue_check.bench.cases import Case
+from mue_check.bench.cases import BenchCase
 from mue_check.data import load_corpus
+from mue_check.models.token_examples import batch_starts
 from mue_check.rules import HyperParameters, Prescription, Role, Row, get_rule
 from mue_check.spec import Scenario, TrainSpec, parse_scenario
 from mue_check.training import Stack
-from mue_check.training.run import batch_starts
 
 CORPUS, RULE, REFERENCE = "markov", "complete_mue", "d=32,L=2,H=32"
 BASE = HyperParameters(lr=2.0**-7, init_std=0.1, weight_decay=0.1)
 STEPS, WARMUP, FINAL = 400, 5, 0.1
-"""Length of the schedule: more than any bench trains."""
+"""Length of the schedule. No bench trains that long."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class BenchSetup:
     """One case on one device. Runs have seeds 0, 1, ... and one learning rate."""
 
-    case: Case
+    case: BenchCase
     device: torch.device
     rule: str = RULE
     base: HyperParameters = BASE
     constant: bool = False
-    """One learning rate for all steps."""
+    """The same learning rate in all steps."""
 
     @cached_property
     def train(self) -> TrainSpec:
@@ -39,7 +39,7 @@ class Setup:
 
     @cached_property
     def prescription(self) -> Prescription:
-        """Of the case's model, from the smallest dense one."""
+        """From the smallest dense model to the case's model."""
         reference = Scenario.of(parse_scenario(REFERENCE).model, self.train)
         return get_rule(self.rule).prescribe(reference, Scenario.of(self.case.spec, self.train))
 
@@ -71,7 +71,7 @@ class Setup:
 class Batches:
     """The tokens of each step."""
 
-    def __init__(self, setup: Setup, seeds: Sequence[int]) -> None:
+    def __init__(self, setup: BenchSetup, seeds: Sequence[int]) -> None:
         corpus = load_corpus(CORPUS)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(setup.device)
         starts = [batch_starts(corpus, setup.train, seed) for seed in seeds]

@@ -1,26 +1,31 @@
-"""A bench in text: Markdown tables whose columns stand flush, so that they can be read as they are."""
+"""A bench as text: Markdown tables with padded columns, readable as they are."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mue_check.bench.cases import Case
-from mue_check.bench.results import Result, StepRow
+from mue_check.bench.cases import FUSED, WAYS, BenchCase
+from mue_check.bench.results import BenchResult, StepRow
 from mue_check.bench.timing import Spread
-from mue_check.bench.ways import FUSED, WAYS
 
 NOT_MEASURED = "not measured"
 PUBLISHED = {"capacity": (1.08, 1.20), "granularity": (1.04, 1.67)}
-"""Of the dense step, as published for an H100."""
+"""Relative to the dense step, as published for an H100."""
+WAYS_IN_WORDS = """
+captured, eager: all R runs as one stack; compiled: the captured stack after torch.compile; alone: the same code with
+one run, run after run; plain: torch.nn and torch.optim.AdamW, run after run, experts as a ModuleList; plain batched:
+all experts as one product; vmap: torch.func over stacked parameters, torch.optim.AdamW on the stacks with one learning
+rate for all. In brackets: how many times the first. Shares: of the measured ceilings, by the least work of a step.
+""".strip()
+_CASE = ("model", "tokens", "T", "R", "precision")
 
 
-def render(result: Result, *, figure: str = "") -> str:
+def render(result: BenchResult, *, figure: str = "") -> str:
     """The whole bench. ``figure`` is the name of the picture beside it."""
     parts = [_head(result), *([f"![Step times, mixtures against dense, growth]({figure})"] if figure else [])]
-    parts += ["\n".join(part) for part in (_bars(result), _steps(result), _latency(result), _growth(result))]
-    parts += ["\n".join(_coordinates(result))]
+    parts += ["\n".join(part(result)) for part in (_bars, _steps, _latency, _growth, _coordinates)]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(result: Result) -> str:
+def _head(result: BenchResult) -> str:
     c = result.ceilings
     products = ", ".join(f"{flops / 1e12:.3g} TFLOP/s in {name}" for name, flops in c.flops_per_second.items())
     lines = [
@@ -30,33 +35,27 @@ def _head(result: Result) -> str:
         "",
         f"Ceilings measured: products {products}; copy {c.bytes_per_second / 1e9:.3g} GB/s.",
         "Times are medians of interleaved rounds in one process, with the lowest and the highest in brackets; ratios",
-        "are taken round by round. Before anything was timed, the losses of all ways were the same.",
+        "are taken round by round. Ways are timed only after their losses have been compared.",
     ]
     if result.device == "cpu":
         lines += ["", f"Times are CPU time. On a CPU the captured step is the eager one. CUDA: {NOT_MEASURED}."]
+    for title, found in (("Problems", result.problems), ("Not measured, out of time", result.not_reached)):
+        lines += ["", f"**{title}:**", "", *(f"- {line}" for line in found)] if found else []
     return "\n".join(lines)
 
 
-def _bars(result: Result) -> Iterator[str]:
+def _bars(result: BenchResult) -> Iterator[str]:
     yield from ("## Bars", "")
-    rows = []
-    for bar in result.bars:
-        reached = {True: "reached", False: "missed", None: ""}[bar.reached]
-        rows.append((bar.device, bar.shape, bar.bar, _spread(bar.measured, 1), reached))
-    yield from table(("device", "shape", "bar", "measured", ""), rows)
-
-
-def _steps(result: Result) -> Iterator[str]:
-    ways = [way for way in WAYS if any(row.way == way for row in result.steps)]
-    yield from (
-        "## Milliseconds per run and step",
-        "",
-        "captured, eager: all R runs as one stack; alone: the same code with one run, run after run; plain: torch.nn",
-        "and torch.optim.AdamW, run after run, experts as a ModuleList; plain batched: all experts as one product;",
-        "vmap: torch.func over stacked parameters, torch.optim.AdamW on the stacks with one learning rate for all.",
-        "Behind a time: how many times the first. Shares: of the measured ceilings, by the least that a step must do.",
-        "",
+    reached = {True: "reached", False: "missed", None: ""}
+    yield from table(
+        ("device", "shape", "bar", "measured", ""),
+        [(bar.device, bar.shape, bar.bar, _spread(bar.measured, 1), reached[bar.reached]) for bar in result.bars],
     )
+
+
+def _steps(result: BenchResult) -> Iterator[str]:
+    ways = [way for way in WAYS if any(row.way == way for row in result.steps)]
+    yield from ("## Milliseconds per run and step", "", WAYS_IN_WORDS, "")
     rows = []
     for case in dict.fromkeys(row.case for row in result.steps):
         by_way = {row.way: row for row in result.steps if row.case == case}
@@ -66,7 +65,7 @@ def _steps(result: Result) -> Iterator[str]:
     yield from table((*_CASE, *ways, "of matmul", "of bandwidth"), rows)
 
 
-def _latency(result: Result) -> Iterator[str]:
+def _latency(result: BenchResult) -> Iterator[str]:
     published = ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in PUBLISHED.items())
     yield from ("## A mixture's step against the dense model of its active width", "", f"Published: {published}.", "")
     yield from table(
@@ -78,51 +77,31 @@ def _latency(result: Result) -> Iterator[str]:
     )
 
 
-def _growth(result: Result) -> Iterator[str]:
+def _growth(result: BenchResult) -> Iterator[str]:
     yield from (
         "## Growth",
         "",
-        "Of a whole fused step, when runs R, width d, context T or experts N grow alone: the power between the ends.",
+        "A whole fused step as runs R, width d, context T or experts N grow alone: exponent between the two ends.",
         "",
     )
-    yield from table(
-        ("grows", "shape", "way", "sizes", "ms", "exponent"),
-        [
-            (
-                row.grows,
-                row.shape,
-                row.way,
-                ", ".join(map(str, row.sizes)),
-                ", ".join(f"{1e3 * seconds:.3g}" for seconds in row.seconds),
-                f"{row.exponent:.2f}",
-            )
-            for row in result.growth
-        ],
-    )
+    rows = []
+    for row in result.growth:
+        sizes, times = ", ".join(map(str, row.sizes)), ", ".join(f"{1e3 * seconds:.3g}" for seconds in row.seconds)
+        rows.append((row.grows, row.shape, row.way, sizes, times, f"{row.exponent:.2f}"))
+    yield from table(("grows", "shape", "way", "sizes", "ms", "exponent"), rows)
 
 
-def _coordinates(result: Result) -> Iterator[str]:
+def _coordinates(result: BenchResult) -> Iterator[str]:
     yield from ("## Coordinate check", "", "The same RMS of branches and logits, against mup's get_coord_data.", "")
-    yield from table(
-        ("way", "models", "seeds", "steps", "seconds", "times ours"),
-        [
-            (
-                row.way,
-                " and ".join(row.models),
-                str(row.seeds),
-                str(row.steps),
-                f"{NOT_MEASURED}: {row.note}" if row.note else _spread(row.seconds, 3),
-                _spread(row.times, 1) if row.times else "",
-            )
-            for row in result.coordinates
-        ],
-    )
+    rows = []
+    for row in result.coordinates:
+        seconds = f"{NOT_MEASURED}: {row.note}" if row.note else _spread(row.seconds, 3)
+        times = _spread(row.times, 1) if row.times else ""
+        rows.append((row.way, " and ".join(row.models), str(row.seeds), str(row.steps), seconds, times))
+    yield from table(("way", "models", "seeds", "steps", "seconds", "times ours"), rows)
 
 
-_CASE = ("model", "tokens", "T", "R", "precision")
-
-
-def _case(case: Case) -> tuple[str, ...]:
+def _case(case: BenchCase) -> tuple[str, ...]:
     return case.model, str(case.tokens), str(case.context), str(case.runs), case.precision
 
 

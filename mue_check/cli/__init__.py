@@ -1,4 +1,4 @@
-"""The command line: one file per command. Bad arguments are one line and exit 2."""
+"""The command line, one file per command. Bad arguments are reported in one line with exit code 2."""
 
 import errno
 import sys
@@ -11,7 +11,7 @@ from mue_check.errors import MueCheckError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 1 not as expected, 2 bad arguments)."""
+    """Run one command. Returns the exit code: 0 done, 1 not as expected, 2 bad arguments."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mue_check {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, and Python would complain at exit
+        sys.stderr.close()  # the reader has gone, and Python would print an error at exit
         return EXIT_UNREAD
     except KeyboardInterrupt:
         print(f"mue_check {options.command}: interrupted", file=sys.stderr)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="mue_check",
-        description="Does a learning rate tuned on a small dense model still stand at the model that you will train? "
+        description="Check that a learning rate tuned on a small dense model transfers to your mixture of experts. "
         "The main job is `pytest suites/`.",
     )
     parser.add_argument("--version", action="version", version=f"mue_check {__version__}")

@@ -1,7 +1,10 @@
-"""``mue_check bench``: how quick a step is, against other ways to train the same runs and the device's ceilings."""
+"""``mue_check bench``: how fast a step is, against other ways to train the same runs and the device's ceilings."""
 
 import json
+import math
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ from mue_check.errors import SpecError
 from mue_check.precision import PRECISIONS, Precision, require_precision
 
 if TYPE_CHECKING:
-    from mue_check.bench.results import Result
+    from mue_check.bench.results import BenchResult
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -20,11 +23,19 @@ def add(commands: "Commands[Parser]") -> None:
         help="time a step against a plain loop, torch.func and the device's ceilings",
         description="Step time per run of 1 to 32 runs as one stack, against torch.nn and torch.optim run after run, "
         "torch.func.vmap, and mup's coordinate check; mixtures against dense; growth; shares of measured ceilings. The "
-        "losses of all ways are compared before anything is timed: exit code 1 where they differ.",
-        epilog="example: mue_check bench --device cuda --json reports/bench/cuda.json",
+        "losses of all ways are compared before they are timed; a way that differs is not timed, and the exit code is "
+        "1. Each case prints a line and is written to --json at once, so that a run that is stopped keeps its results.",
+        epilog="example: mue_check bench --device cuda --only headline --json reports/bench/cuda.json",
     )
-    bench.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    bench.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if there is one")
     bench.add_argument("--quick", action="store_true", help="a few small cases: do all parts work?")
+    bench.add_argument(
+        "--only",
+        metavar="NAMES",
+        help="some parts, separated by commas: headline (the cases with bars; on cuda also compiled), sweep, "
+        "latency, coordinates (default: all, the headline's cases first)",
+    )
+    bench.add_argument("--deadline", type=float, metavar="S", help="begin no case later than S seconds after the start")
     bench.add_argument(
         "--json", type=Path, metavar="OUT", help="write OUT, and the table (.md) and figure (.png) beside it"
     )
@@ -39,38 +50,43 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Measure, print, write."""
+    began = time.monotonic()
     import torch
 
     from mue_check.bench import make_plan, run_bench
     from mue_check.bench.table import render
-    from mue_check.bench.ways import Disagreement
     from mue_check.execute.process import prepare_process
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecError("--device cuda: this machine has no CUDA device")
+    if options.deadline is not None and not options.deadline > 0:
+        raise SpecError(f"--deadline {options.deadline:g}: must be above 0")
     if options.json:
         _require_file(options.json)
-    precisions = _precisions(options.precision, device)
+    precisions, only = _precisions(options.precision, device), _parts(options.only)
     prepare_process()
-    plan = make_plan(device, precisions, quick=options.quick)
     command = f"mue_check bench --device {device}{' --quick' * options.quick}"
+    command += f" --only {options.only}" * bool(only)
     command += "".join(f" --precision {precision}" for precision in options.precision or ())
-    try:
-        result = run_bench(plan, command=command, say=_say)
-    except Disagreement as error:
-        _say("")
-        print(f"mue_check bench: {error}", file=sys.stderr)
-        return EXIT_FAIL
-    _say("")
+    result = run_bench(
+        make_plan(device, precisions, quick=options.quick, only=only),
+        command=command,
+        report=_reporter(options.json),
+        until=math.inf if options.deadline is None else began + options.deadline,
+    )
     print(render(result), end="")
     if options.json:
-        _write(result, options.json)
-    return EXIT_OK
+        figure = options.json.with_suffix(".png")
+        _draw(result, figure)
+        _write(result, options.json, figure.name)
+    for problem in result.problems:
+        print(f"mue_check bench: {problem}", file=sys.stderr)
+    return EXIT_FAIL if result.problems else EXIT_OK
 
 
 def _require_file(path: Path) -> None:
-    """SpecError where the result could not be written, before it is measured."""
+    """SpecError if the result could not be written, before anything is measured."""
     if path.suffix != ".json" or path.is_dir():
         raise SpecError(f"--json {str(path)!r}: must name a file that ends in .json")
     try:
@@ -80,25 +96,44 @@ def _require_file(path: Path) -> None:
 
 
 def _precisions(asked: list[Precision] | None, device: str) -> tuple[Precision, ...]:
-    """What to measure in; SpecError for what this device cannot do."""
+    """The precisions to measure in; SpecError for one that this device does not have."""
     usual: tuple[Precision, ...] = PRECISIONS if device == "cuda" else ("fp32",)
     return tuple(require_precision(precision, device) for precision in dict.fromkeys(asked or usual))
 
 
-def _write(result: "Result", path: Path) -> None:
-    from mue_check.bench.figure import plot
+def _parts(text: str | None) -> tuple[str, ...]:
+    """The names in ``--only``; SpecError for one that does not exist."""
+    from mue_check.bench.cases import PARTS
+
+    names = () if text is None else tuple(text.split(","))
+    for name in names:
+        if name not in PARTS:
+            raise SpecError(f"--only {text!r}: unknown part {name!r}, allowed are {', '.join(PARTS)}")
+    return names
+
+
+def _reporter(path: Path | None) -> "Callable[[BenchResult, str], None]":
+    """Prints a line for each case, and writes what has been measured so far."""
+
+    def report(result: "BenchResult", line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        if path:
+            _write(result, path)
+
+    return report
+
+
+def _write(result: "BenchResult", path: Path, figure: str = "") -> None:
     from mue_check.bench.table import render
     from mue_check.records.files import write_atomic
+
+    write_atomic(path, (json.dumps(result.as_json(), indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path.with_suffix(".md"), render(result, figure=figure).encode())
+
+
+def _draw(result: "BenchResult", path: Path) -> None:
+    from mue_check.bench.figure import plot
     from mue_check.report.palette import house_style
 
-    figure = path.with_suffix(".png")
-    write_atomic(path, (json.dumps(result.as_json(), indent=1, allow_nan=False) + "\n").encode())
-    write_atomic(path.with_suffix(".md"), render(result, figure=figure.name).encode())
     with house_style():
-        plot(result).savefig(figure)
-
-
-def _say(text: str) -> None:
-    """Progress in one line, on a terminal alone."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        plot(result).savefig(path)

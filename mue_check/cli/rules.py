@@ -1,4 +1,4 @@
-"""``mue_check rules``: the whole prescription for a target model."""
+"""``mue_check rules``: the hyperparameters that a transfer rule prescribes for a target model."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
 from mue_check.rules import RULES, HyperParameters, Prescription, Row, about_expansion, get_rule
 from mue_check.spec import parse_scenario
+from mue_check.terminal import text_table
 
 SPEC_HELP = "key=value pairs joined by commas, or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
 
@@ -17,14 +18,17 @@ def add(commands: "Commands[Parser]") -> None:
     """Declare the command."""
     rules = commands.add_parser(
         "rules",
-        help="print the whole prescription for a target model",
+        help="print the hyperparameters prescribed for a target model",
         description="Print what a transfer rule prescribes for a target, one row per role.",
         epilog="example: mue_check rules --reference d=128,L=32,H=128,B=65536,T=25000 "
         "--target d=1024,128e8a1s,h=1024,T=100000",
     )
     rules.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {SPEC_HELP}")
     rules.add_argument(
-        "--target", required=True, metavar="SPEC", help="likewise; what it leaves out is the reference's"
+        "--target",
+        required=True,
+        metavar="SPEC",
+        help="the target model, as above; missing keys are taken from the reference",
     )
     rules.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
     add_base_values(rules)
@@ -33,7 +37,7 @@ def add(commands: "Commands[Parser]") -> None:
 
 
 def add_base_values(parser: Parser) -> None:
-    """One option for each of the reference's tuned values."""
+    """Add an option for each of the reference's tuned values."""
     flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
     for f in fields(HyperParameters):
         parser.add_argument(
@@ -47,12 +51,12 @@ def add_base_values(parser: Parser) -> None:
 
 
 def base_values(options: Options) -> HyperParameters:
-    """What those options say."""
+    """The values of those options."""
     return HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
 
 
 def run(options: Options) -> int:
-    """Print it."""
+    """Print the prescription."""
     base = base_values(options)
     reference = parse_scenario(options.reference)
     target = parse_scenario(options.target, default=reference)
@@ -65,26 +69,24 @@ def run(options: Options) -> int:
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     else:
-        print(_table(prescription, rows, base))
+        print("\n".join(_text(prescription, rows, base)))
     return EXIT_OK
 
 
-def _table(prescription: Prescription, rows: Sequence[Row], base: HyperParameters) -> str:
+def _text(prescription: Prescription, rows: Sequence[Row], base: HyperParameters) -> list[str]:
     names = [f.name for f in fields(Row)]
-    cells = [names, *([v if isinstance(v, str) else f"{v:.4g}" for v in asdict(row).values()] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = [
+    cells = [[v if isinstance(v, str) else f"{v:.4g}" for v in asdict(row).values()] for row in rows]
+    about = about_expansion(prescription)
+    return [
         f"rule       {prescription.rule}",
         f"reference  {prescription.reference}",
         f"target     {prescription.target}",
         f"base       lr={base.lr:g} wd={base.weight_decay:g} init_std={base.init_std:g} "
         f"eps={base.eps:g} beta1={base.beta1:g} beta2={base.beta2:g}",
         "",
+        *text_table(names, cells, numeric=range(1, len(names))),
+        "",
+        "forward_multiplier scales the output of the role's matrix: on the down-projections A (and 1/m_L), on the",
+        "router R, which scales only the normalized routed sum, and on the unembedding the logits.",
+        *([about] if about else []),
     ]
-    for line in cells:
-        first, rest = line[0].ljust(widths[0]), (cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))
-        lines.append("  ".join([first, *rest]))
-    lines += ["", "forward_multiplier multiplies what the role's matrix gives: on the down-projections A (and 1/m_L),"]
-    lines += ["on the router R, which scales the normalized routed sum alone, on the unembedding the logits."]
-    about = about_expansion(prescription)
-    return "\n".join([*lines, *([about] if about else [])])

@@ -1,1 +1,1 @@
-"""What a study will cost before it is asked: FLOP, cells, predicted seconds, and what a budget leaves of it."""
+"""The cost of a study before it is run: cells, FLOP, predicted seconds, and what fits into a budget."""

@@ -1,4 +1,4 @@
-"""Collect the suites as pytest does, and ask every test's question of an imagined study."""
+"""Dry-run the suites: collect their tests with pytest, and ask every test's question of a simulated study."""
 
 import contextlib
 import inspect
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mue_check.cost.simulated import ImaginedStore, ImaginedStudy, Unforeseen, Wanted
+from mue_check.cost.simulated import NewCells, NotSimulated, SimulatedStore, SimulatedStudy
 from mue_check.cost.spreads import measured_spreads
 from mue_check.errors import MueCheckError, SpecError, StoreError
 from mue_check.pytest_plugin import settings_of
@@ -19,80 +19,80 @@ from mue_check.suite.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One test: its node id, the axis and the question that it belongs to, and what it wants beyond those before it.
-
-    ``drifts`` are the drifts that it would judge.
-    """
+class DryTest:
+    """One test: its node id, axis and question, the cells that no earlier test needs, and the drifts it would judge."""
 
     test: str
     axis: str
     question: str
-    wanted: Wanted
+    new: NewCells
     drifts: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Collected:
-    """A run of the suites: its options as checked, and its tests in their order."""
+class DryRun:
+    """A run of the suites: its checked options, and its tests in order."""
 
     settings: Settings
-    asked: tuple[Asked, ...]
+    tests: tuple[DryTest, ...]
 
 
-def collect(arguments: Sequence[str]) -> Collected:
-    """What ``pytest ARGUMENTS`` would ask. SpecError with pytest's own words where the arguments are wrong."""
-    asker, said, wrong = _Asker(), io.StringIO(), io.StringIO()
-    # no rewriting of asserts: modules that are loaded already would be warned of
+def dry_run(arguments: Sequence[str]) -> DryRun:
+    """Dry-run ``pytest ARGUMENTS``. SpecError with pytest's message if the arguments are wrong."""
+    plugin, output, errors = _DryRunPlugin(), io.StringIO(), io.StringIO()
+    # asserts are not rewritten: pytest would warn about modules that are imported already
     silent = ("--collect-only", "-qq", "-p", "no:cacheprovider", "--assert=plain")
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
-        code = pytest.main([*arguments, *silent], plugins=[asker])
-    if asker.error is not None:
-        raise asker.error
-    if asker.settings is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        lines = [*wrong.getvalue().splitlines(), *said.getvalue().splitlines()]
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = pytest.main([*arguments, *silent], plugins=[plugin])
+    if plugin.error is not None:
+        raise plugin.error
+    if plugin.settings is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        lines = [*errors.getvalue().splitlines(), *output.getvalue().splitlines()]
         raise SpecError(next((line.removeprefix("ERROR: ") for line in lines if line), f"pytest ended with {code}"))
-    return Collected(settings=asker.settings, asked=tuple(asker.asked))
+    return DryRun(settings=plugin.settings, tests=tuple(plugin.tests))
 
 
 @dataclass
-class _Asker:
+class _DryRunPlugin:
     """The pytest plugin of one collection."""
 
     settings: Settings | None = None
-    asked: list[Asked] = field(default_factory=list)
+    tests: list[DryTest] = field(default_factory=list)
     error: BaseException | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         settings = settings_of(session.config)
-        store = ImaginedStore(settings.root, measured_spreads())
+        store = SimulatedStore(settings.root, measured_spreads())
         try:
             for item in session.items:
                 assert isinstance(item, pytest.Function)
-                self.asked.append(_ask(item, settings, store))
-        except BaseException as error:  # pytest would bury it in its own words
+                self.tests.append(_dry_test(item, settings, store))
+        except BaseException as error:  # pytest would replace it with a message of its own
             self.error = error
         self.settings = settings
 
 
-def _ask(item: pytest.Function, settings: Settings, store: ImaginedStore) -> Asked:
+def _dry_test(item: pytest.Function, settings: Settings, store: SimulatedStore) -> DryTest:
     params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
     case = next((value for value in params.values() if isinstance(value, Case)), None)
     answers: list[Finding] = []
     if case is not None:
-        study = ImaginedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
-        given = {**params, "study": study, "expect": answers.append}
-        wanted = inspect.signature(item.function).parameters
+        study = SimulatedStudy.of(settings.study(case.corpus, case.rule, item.nodeid), store)
+        values = {**params, "study": study, "expect": answers.append}
         try:
-            item.function(**{name: given[name] for name in wanted})
+            item.function(**{name: values[name] for name in inspect.signature(item.function).parameters})
         except StoreError:
             raise
-        except (Unforeseen, pytest.skip.Exception, pytest.fail.Exception, MueCheckError):
-            pass  # how the question ends is no matter: its cells are known
+        except (NotSimulated, pytest.skip.Exception, pytest.fail.Exception, MueCheckError):
+            pass  # its cells are known, however the question ends
     marker = item.get_closest_marker("axis")
     axis = case.ladder.axis if case else marker.args[0] if marker else "router"
     name = item.originalname.removeprefix("test_")
     module = item.path.stem.removeprefix("test_")
-    question = name if module in (axis, "router") else f"{module}: {name}"
-    drifts = tuple(answer.comparison for answer in answers if answer.comparison.kind == "drift")
-    return Asked(test=item.nodeid, axis=axis, question=question, wanted=store.take(), drifts=drifts)
+    return DryTest(
+        test=item.nodeid,
+        axis=axis,
+        question=name if module in (axis, "router") else f"{module}: {name}",
+        new=store.take_new(),
+        drifts=tuple(answer.comparison for answer in answers if answer.comparison.kind == "drift"),
+    )

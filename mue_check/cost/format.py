@@ -1,9 +1,8 @@
-"""A plan in words: the table, what it rests on, and what a budget leaves of it."""
+"""A plan as text and as JSON: the table, its assumptions, and what a budget leaves of it."""
 
 import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from mue_check.cost.calibration import Calibration
 from mue_check.cost.plan import Plan, Row
@@ -12,18 +11,18 @@ from mue_check.cost.spreads import measured_spreads
 from mue_check.cost.trim import Trimmed
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.routing.variants import is_users
+from mue_check.terminal import text_table
 
-HEADS = ("axis", "question", "tests", "cells", "stored", "runs", "steps", "FLOP", "seconds")
 ASSUMED = (
-    "optima lie as far apart as measured in reports/, laws of scale and early curves are clear with their first "
-    "seeds; start-up and judging are not counted"
+    "optima vary as much as measured in reports/; laws of scale and early curves are clear with their first seeds; "
+    "start-up and judging are not counted"
 )
-FLOOR = f"{MIN_SEEDS} seeds a drift, below which no interval is worth a verdict, and one target of each ladder"
+FLOOR = f"{MIN_SEEDS} seeds per drift, the fewest that give a useful interval, and one target of each ladder"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What there is to tell: the full plan, the calibration behind it, and what a budget (seconds) has left of it."""
+class PlanReport:
+    """The full plan, its calibration, and what a budget (in seconds) left of it."""
 
     full: Plan
     calibration: Calibration | None
@@ -32,28 +31,28 @@ class Shown:
 
     @property
     def plan(self) -> Plan:
-        """The one that is left."""
+        """The trimmed plan, or the full one without a budget."""
         return self.trimmed.plan if self.trimmed else self.full
 
     @property
     def power(self) -> list[PowerLeft]:
-        """What its drifts can see."""
+        """What the drifts of the plan can detect."""
         return power_left(self.plan, measured_spreads(), before=self.full)
 
     def lines(self) -> list[str]:
         """Text for people."""
-        plan = self.plan
-        lines = _table([HEADS, *(_cells(row) for row in (*plan.rows, plan.total))], left=2)
-        lines += ["", f"time         {_time(plan)}", f"calibration  {self._calibrated()}", f"assumed      {ASSUMED}"]
-        lines += [f"notice       {notice}" for notice in plan.collected.settings.notices]
-        if is_users(plan.collected.settings.router):
-            lines.append("notice       your router is priced as if it were one matrix product")
-        if self.trimmed:
-            lines += ["", *self._budget_lines(self.trimmed)]
-        return lines
+        plan, settings = self.plan, self.plan.run.settings
+        heads = [field.name.replace("flop", "FLOP") for field in fields(Row)]
+        lines = text_table(heads, [_cells(row) for row in (*plan.rows, plan.total)], numeric=range(2, len(heads)))
+        calibration = self.calibration or "none: this machine has no such device; --calibration FILE reads one"
+        lines += ["", f"time         {_time(plan)}", f"calibration  {calibration}", f"assumed      {ASSUMED}"]
+        lines += [f"notice       {notice}" for notice in settings.notices]
+        if is_users(settings.router):
+            lines.append("notice       your router is priced as a single matrix product")
+        return [*lines, "", *self._budget_lines(self.trimmed)] if self.trimmed else lines
 
     def values(self) -> dict[str, object]:
-        """The same as plain JSON values."""
+        """Plain JSON values."""
         values: dict[str, object] = {
             "command": command(self.plan),
             "rows": [asdict(row) for row in self.plan.rows],
@@ -75,21 +74,15 @@ class Shown:
             }
         return values
 
-    def _calibrated(self) -> str:
-        if self.calibration is None:
-            return "none: this machine has no such device (--calibration FILE takes one from a machine that has)"
-        return str(self.calibration)
-
     def _budget_lines(self, trimmed: Trimmed) -> list[str]:
-        wanted, found = duration(self.budget), _time(self.plan)
         if not trimmed.options and trimmed.fits:
-            said = f"{wanted}: all of it fits"
+            result = "all of it fits"
         elif trimmed.fits:
-            said = f"{wanted}: fits with {' '.join(trimmed.options)}, from {_time(self.full)}"
+            result = f"fits with {' '.join(trimmed.options)}; without them {_time(self.full)}"
         else:
-            said = f"{wanted}: NOT met; the floor ({FLOOR}) takes {found}: ask fewer axes (--axes) or take more workers"
-        lines = [f"budget       {said}", f"run          {command(self.plan)}", ""]
-        heads = ("drift of", "targets", "left out", "seeds", "tolerance", "half-width", "95 % power from", "")
+            result = f"NOT met: the minimum ({FLOOR}) takes {_time(self.plan)}; run fewer --axes or use more workers"
+        lines = [f"budget       {duration(self.budget)}: {result}", f"run          {command(self.plan)}", ""]
+        heads = ("drift of", "targets", "left out", "seeds", "tolerance", "half-width", "detectable drift", "")
         rows = [
             (
                 f"{p.ladder}{'' if p.knob == 'lr' else f' ({p.knob})'} on {p.corpus}",
@@ -99,19 +92,19 @@ class Shown:
                 f"{p.tolerance:g}",
                 f"{p.half_width:.2f}",
                 f"{p.detectable:.2f}",
-                "" if p.decidable else "cannot be decided: even no drift at all would be INCONCLUSIVE",
+                "" if p.decidable else "undecidable: even a model without drift would be INCONCLUSIVE",
             )
             for p in self.power
         ]
-        lines += [line.rstrip() for line in _table([heads, *rows], left=3)] if rows else ["no drift is asked"]
+        lines += text_table(heads, rows, numeric=range(3, 7)) if rows else ["no drift is measured"]
         lost = controls_lost(self.plan, self.full)
-        return [*lines, *([f"controls that fall away: {', '.join(lost)}"] if lost else [])]
+        return [*lines, *([f"controls left out: {', '.join(lost)}"] if lost else [])]
 
 
 def command(plan: Plan) -> str:
-    """What runs a plan."""
-    cpu = plan.collected.settings.tier.device == "cpu"
-    return shlex.join(["pytest", *plan.arguments, *(["-n", str(plan.workers)] if cpu and plan.workers > 1 else [])])
+    """The command that runs a plan."""
+    workers = ["-n", str(plan.workers)] if plan.on_cpu and plan.workers > 1 else []
+    return shlex.join(["pytest", *plan.arguments, *workers])
 
 
 def duration(seconds: float) -> str:
@@ -126,22 +119,12 @@ def duration(seconds: float) -> str:
 def _time(plan: Plan) -> str:
     if plan.wall_seconds is None or plan.total.seconds is None:
         return "unknown"
-    cpu = plan.collected.settings.tier.device == "cpu"
-    shared = f"{plan.workers} {'process' if cpu else 'GPU'}{'' if plan.workers == 1 else 'es' if cpu else 's'}"
-    return f"{plan.total.seconds:.0f} {'core' if cpu else 'GPU'}-seconds, {duration(plan.wall_seconds)} on {shared}"
+    unit, worker, plural = ("core", "process", "es") if plan.on_cpu else ("GPU", "GPU", "s")
+    workers = f"{plan.workers} {worker}{'' if plan.workers == 1 else plural}"
+    return f"{plan.total.seconds:.0f} {unit}-seconds, {duration(plan.wall_seconds)} on {workers}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     counts = (row.tests, row.cells, row.stored, row.runs, row.steps)
     seconds = "-" if row.seconds is None else f"{row.seconds:.1f}"
     return (row.axis, row.question, *map(str, counts), f"{row.flop:.2e}", seconds)
-
-
-def _table(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Columns of equal width, the first ``left`` and words at the end to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells))
-    return lines

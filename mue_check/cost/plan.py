@@ -1,19 +1,19 @@
-"""The plan of a run of the suites: what each axis and question costs, and all of them together."""
+"""The plan of a run of the suites: the cost of each question of each axis, and the total."""
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mue_check.cost.calibration import Calibration
-from mue_check.cost.dry_run import Asked, Collected, collect
+from mue_check.cost.dry_run import DryRun, DryTest, dry_run
 from mue_check.cost.work import Work, batch_work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One question of one axis. A cell is counted where it is first asked for, and where it is stored it is free.
+    """One question of one axis. A cell counts where it is first needed, and costs nothing if it is stored.
 
-    ``steps`` are summed over runs. ``seconds`` of one core, or of a GPU; None where nothing is known of the device.
+    ``steps`` are summed over runs. ``seconds`` are those of one core or of a GPU; None without a calibration.
     """
 
     axis: str
@@ -29,10 +29,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a command would do: ``arguments`` are pytest's, ``by_test`` the predicted seconds of each test."""
+    """The plan of ``pytest ARGUMENTS``. ``by_test`` are the predicted seconds of each test."""
 
     arguments: tuple[str, ...]
-    collected: Collected
+    run: DryRun
     rows: tuple[Row, ...]
     by_test: tuple[float, ...] | None
     workers: int
@@ -43,8 +43,13 @@ class Plan:
         return _sum("total", "", self.rows)
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the work is that of cores rather than GPUs."""
+        return self.run.settings.tier.device == "cpu"
+
+    @property
     def wall_seconds(self) -> float | None:
-        """Predicted time on all workers, each of which takes the next longest test when it is free."""
+        """Predicted time on all workers, when each free worker takes the longest test left."""
         if self.by_test is None:
             return None
         busy = [0.0] * self.workers
@@ -54,37 +59,33 @@ class Plan:
 
 
 def make_plan(arguments: Sequence[str], calibration: Calibration | None, workers: int) -> Plan:
-    """The plan of ``pytest ARGUMENTS``; without a calibration its times stay open."""
-    return price(collect(arguments), arguments, calibration, workers)
+    """The plan of ``pytest ARGUMENTS``, without times if there is no calibration."""
+    return price(dry_run(arguments), arguments, calibration, workers)
 
 
-def price(collected: Collected, arguments: Sequence[str], calibration: Calibration | None, workers: int) -> Plan:
-    """The plan of what ``arguments`` have collected."""
-    rows: dict[tuple[str, str], list[Row]] = {}
-    by_test = []
-    axes = (*collected.settings.axes, "router")
-    for asked in collected.asked:
-        row = _row(asked, calibration)
-        rows.setdefault((row.axis, row.question), []).append(row)
-        by_test.append(row.seconds or 0.0)
+def price(run: DryRun, arguments: Sequence[str], calibration: Calibration | None, workers: int) -> Plan:
+    """The plan of a dry run with ``arguments``."""
+    rows = [_row(test, calibration) for test in run.tests]
+    axes = (*run.settings.axes, "router")
+    keys = sorted({(row.axis, row.question) for row in rows}, key=lambda key: (axes.index(key[0]), key[1]))
     return Plan(
         arguments=tuple(arguments),
-        collected=collected,
-        rows=tuple(_sum(*key, rows[key]) for key in sorted(rows, key=lambda key: (axes.index(key[0]), key[1]))),
-        by_test=tuple(by_test) if calibration else None,
+        run=run,
+        rows=tuple(_sum(*key, [row for row in rows if (row.axis, row.question) == key]) for key in keys),
+        by_test=tuple(row.seconds or 0.0 for row in rows) if calibration else None,
         workers=workers,
     )
 
 
-def _row(asked: Asked, calibration: Calibration | None) -> Row:
-    work = sum(map(batch_work, asked.wanted.batches), Work())
-    cells = [cell for batch in asked.wanted.batches for cell in batch]
+def _row(test: DryTest, calibration: Calibration | None) -> Row:
+    work = sum(map(batch_work, test.new.batches), Work())
+    cells = [cell for batch in test.new.batches for cell in batch]
     return Row(
-        axis=asked.axis,
-        question=asked.question,
+        axis=test.axis,
+        question=test.question,
         tests=1,
         cells=len(cells),
-        stored=asked.wanted.stored,
+        stored=test.new.stored,
         runs=sum(cell.runs for cell in cells),
         steps=round(work.run_steps),
         flop=work.flop,
@@ -93,15 +94,16 @@ def _row(asked: Asked, calibration: Calibration | None) -> Row:
 
 
 def _sum(axis: str, question: str, rows: Iterable[Row]) -> Row:
-    total = Row(axis=axis, question=question)
-    for row in rows:
-        seconds = None if row.seconds is None else (total.seconds or 0.0) + row.seconds
-        total = replace(
-            total,
-            **{name: getattr(total, name) + getattr(row, name) for name in _COUNTED},
-            seconds=seconds,
-        )
-    return total
-
-
-_COUNTED = ("tests", "cells", "stored", "runs", "steps", "flop")
+    rows = list(rows)
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    return Row(
+        axis=axis,
+        question=question,
+        tests=sum(row.tests for row in rows),
+        cells=sum(row.cells for row in rows),
+        stored=sum(row.stored for row in rows),
+        runs=sum(row.runs for row in rows),
+        steps=sum(row.steps for row in rows),
+        flop=sum(row.flop for row in rows),
+        seconds=sum(seconds) if seconds else None,
+    )

@@ -1,4 +1,4 @@
-"""What the drifts of a plan could still see: the interval and the power that its seeds leave each ladder."""
+"""What the drifts of a plan could still detect with its seeds: interval and power of each ladder."""
 
 import math
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from mue_check.questions.comparison import Comparison
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLeft:
-    """Of the drifts along one ladder, in octaves, at the most seeds that the plan allows.
+    """The drifts along one ladder, in octaves, with the most seeds that the plan allows.
 
-    ``spread`` is the measured standard deviation over seeds, ``half_width`` the half of the 95 % interval that it makes
-    expect, ``detectable`` the drift that would FAIL with 95 % power: beyond the tolerance, and the ``residual`` of an
-    approximate law. ``targets`` are asked, ``left_out`` were before.
+    ``spread`` is the measured standard deviation over seeds, ``half_width`` the expected half-width of the 95 %
+    interval, and ``detectable`` the drift that FAILs with 95 % power: it lies beyond the tolerance and beyond the
+    ``residual`` of an approximate law. ``left_out`` are the targets that the plan no longer has.
     """
 
     axis: str
@@ -35,19 +35,19 @@ class PowerLeft:
 
     @property
     def decidable(self) -> bool:
-        """Whether a model that does not drift at all would be called PASS, as a rule."""
+        """Whether a model without any drift would usually PASS."""
         return self.half_width < self.tolerance
 
 
 def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]:
-    """One row per ladder, knob and corpus on which the rule under test is asked for a drift in ``before``."""
-    asked, full = _targets(plan), _targets(before)
-    seeds = plan.collected.settings.tier.max_seeds
+    """One row for each ladder, knob and corpus that has a drift with an expected verdict in ``before``."""
+    kept, full = _by_ladder(plan), _by_ladder(before)
+    seeds = plan.run.settings.tier.max_seeds
     rows = []
     for key, drifts in full.items():
-        left = asked.get(key, [])
-        kept = tuple(map(_label, left))
-        c = (left or drifts)[-1]  # the farthest target: an approximate law leaves it the most
+        left = kept.get(key, [])
+        targets = tuple(map(_target, left))
+        c = (left or drifts)[-1]  # the farthest target, which has the largest residual under an approximate law
         spread = spreads.for_power(c.ladder, c.knob, c.corpus)
         rows.append(
             PowerLeft(
@@ -55,8 +55,8 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
                 ladder=c.ladder,
                 knob=c.knob,
                 corpus=c.corpus,
-                targets=kept,
-                left_out=tuple(label for label in map(_label, drifts) if label not in kept),
+                targets=targets,
+                left_out=tuple(target for target in map(_target, drifts) if target not in targets),
                 seeds=seeds,
                 tolerance=c.tolerance,
                 residual=c.residual,
@@ -69,17 +69,17 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
 
 
 def controls_lost(plan: Plan, before: Plan) -> list[str]:
-    """Controls that are no longer asked, by name."""
+    """Names of the controls of ``before`` that the plan no longer has."""
     kept = {c.name for c in _drifts(plan)}
     return [c.name for c in _drifts(before) if c.is_control and c.name not in kept]
 
 
 def _drifts(plan: Plan) -> Iterable[Comparison]:
-    return (c for asked in plan.collected.asked for c in asked.drifts)
+    return (c for test in plan.run.tests for c in test.drifts)
 
 
-def _targets(plan: Plan) -> dict[tuple[str, ...], list[Comparison]]:
-    """Drifts of which something is expected, controls apart, by ladder, knob and corpus, in ascending size."""
+def _by_ladder(plan: Plan) -> dict[tuple[str, ...], list[Comparison]]:
+    """Drifts with an expected verdict, without controls, by ladder, knob and corpus; targets in ascending size."""
     found: dict[tuple[str, ...], list[Comparison]] = {}
     for c in sorted(_drifts(plan), key=lambda c: c.sides[-1].size):
         if c.expected and not c.is_control:
@@ -87,5 +87,5 @@ def _targets(plan: Plan) -> dict[tuple[str, ...], list[Comparison]]:
     return found
 
 
-def _label(c: Comparison) -> str:
+def _target(c: Comparison) -> str:
     return c.sides[-1].label

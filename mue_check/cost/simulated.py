@@ -1,8 +1,8 @@
-"""A study whose losses are imagined: the suites' own questions, asked of it, say which cells they will want.
+"""A study with simulated losses: the suites' own questions, asked of it, show which cells they need.
 
-Search, seeds and judge are the real ones. Only a loss that no record holds is made up, from the measured spreads: a
-parabola around an optimum that is drawn per arm and seed. A question that reads anything else that is not recorded
-ends there, with the cells that it has asked for.
+The search, the added seeds and the judge are the real ones. A loss that is not stored is drawn from the measured
+spreads: a parabola around an optimum that is random per arm and seed. Other measurements cannot be simulated; a
+question that reads one ends there, after it has requested its cells.
 """
 
 import math
@@ -20,68 +20,69 @@ from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 
 CURVATURE = 0.05
-"""Of the imagined parabolas, in nats per octave squared; where it lies decides everything, how deep it is nothing."""
+"""Curvature of the simulated parabolas, in nats per octave squared. It does not affect where the optimum lies."""
 
 
-class Unforeseen(Exception):
-    """What a question wants to read next was never measured, and cannot be imagined."""
+class NotSimulated(Exception):
+    """The question reads a measurement that is not stored and cannot be simulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What one question wants beyond those before it: batches to train, and how many cells are recorded already."""
+class NewCells:
+    """The cells that a question needs and no earlier question did: batches to train, and how many are stored."""
 
     batches: tuple[Batch, ...]
     stored: int
 
 
-class ImaginedStore(Store):
-    """Has every cell. Those that the real store lacks are noted, in the batches in which they would be trained."""
+class SimulatedStore(Store):
+    """A store that has every cell. It notes those that are not stored, in the batches in which they would train."""
 
     def __init__(self, root: Path, spreads: Spreads) -> None:
         super().__init__(root)
         self.spreads = spreads
-        self._known: dict[str, Cell] = {}
-        self._real: set[str] = set()
+        self._cells: dict[str, Cell] = {}
+        self._stored_keys: set[str] = set()
         self._tables: dict[str, pd.DataFrame] = {}
-        self._open: list[Cell] = []
+        self._missing: list[Cell] = []
         self._batches: list[Batch] = []
         self._stored = 0
 
     def has(self, cell: Cell) -> bool:
-        """True, and the cell is noted."""
+        """Note the cell, and return True."""
         key = cell.key
-        if key not in self._known:
-            self._known[key] = cell
+        if key not in self._cells:
+            self._cells[key] = cell
             if super().has(cell):
-                self._real.add(key)
+                self._stored_keys.add(key)
                 self._stored += 1
             else:
-                self._open.append(cell)
+                self._missing.append(cell)
         return True
 
     def rows(self, key: str) -> pd.DataFrame:
-        """The recorded table, or an imagined one."""
-        self._close()
+        """The stored table, or a simulated one."""
+        self._close_batches()
         if key not in self._tables:
-            self._tables[key] = super().rows(key) if key in self._real else self._imagine(self._known[key])
+            stored = key in self._stored_keys
+            self._tables[key] = super().rows(key) if stored else self._simulate(self._cells[key])
         return self._tables[key]
 
-    def take(self) -> Wanted:
-        """What was wanted since the last call."""
-        self._close()
-        wanted = Wanted(batches=tuple(self._batches), stored=self._stored)
+    def take_new(self) -> NewCells:
+        """The cells that were requested since the last call."""
+        self._close_batches()
+        new = NewCells(batches=tuple(self._batches), stored=self._stored)
         self._batches, self._stored = [], 0
-        return wanted
+        return new
 
-    def _close(self) -> None:
-        """What was asked for in one go trains in one go."""
-        self._batches += make_batches(self._open)
-        self._open = []
+    def _close_batches(self) -> None:
+        """Cells that were requested together train together."""
+        self._batches += make_batches(self._missing)
+        self._missing = []
 
-    def _imagine(self, cell: Cell) -> pd.DataFrame:
+    def _simulate(self, cell: Cell) -> pd.DataFrame:
         if cell.measurement != "loss_grid":
-            raise Unforeseen(cell.measurement)
+            raise NotSimulated(cell.measurement)
         arm = cell.shape
         optimum = _reference_optimum(cell, self.spreads) + _drift(cell, arm, self.spreads)
         sds = self.spreads.of_corpus(cell.corpus)
@@ -95,7 +96,7 @@ class ImaginedStore(Store):
 
 
 def _reference_optimum(cell: Cell, spreads: Spreads) -> float:
-    """log2 of the optimum of the model whose values are carried: near the tuned one, where its search begins."""
+    """log2 of the reference's optimum: close to the tuned value, where its search starts."""
     base = getattr(cell.base, cell.knob)
     return math.log2(base) + spreads.offset_rms * _draw(str(cell.prescription.reference), cell.corpus, cell.knob, base)
 
@@ -109,25 +110,25 @@ def _drift(cell: Cell, arm: str, spreads: Spreads) -> float:
 
 
 def _draw(*of: object) -> float:
-    """A standard normal number, always the same for the same things."""
+    """A standard normal number, always the same for the same arguments."""
     return float(np.random.default_rng(stable_seed(*map(str, of))).standard_normal())
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImaginedStudy(Study):
-    """A study that asks an imagined store, and leaves nothing behind."""
+class SimulatedStudy(Study):
+    """A study that reads a simulated store and writes nothing."""
 
-    imagined: ImaginedStore
+    simulated: SimulatedStore
 
     @classmethod
-    def of(cls, study: Study, store: ImaginedStore) -> "ImaginedStudy":
-        """The same questions, asked of that store."""
-        return cls(**{f.name: getattr(study, f.name) for f in fields(Study)}, imagined=store)
+    def of(cls, study: Study, store: SimulatedStore) -> "SimulatedStudy":
+        """The study with that store in place of its own."""
+        return cls(**{f.name: getattr(study, f.name) for f in fields(Study)}, simulated=store)
 
     @property
     def store(self) -> Store:
-        """The imagined records."""
-        return self.imagined
+        """The simulated store."""
+        return self.simulated
 
     def keep(self, comparison: Comparison) -> None:
-        """Nothing was measured."""
+        """Keep nothing, since nothing was measured."""

@@ -13,7 +13,7 @@ import torch
 
 import mue_check
 from mue_check.cost.calibration import Calibration, Progress, Timing, fit_prices
-from mue_check.cost.work import making_work, product_of, step_work
+from mue_check.cost.work import product_of, step_work
 from mue_check.data import load_corpus
 from mue_check.errors import TimingError
 from mue_check.execute.machine import device_name
@@ -107,7 +107,7 @@ def calibrate(device: str, precision: Precision = "fp32", progress: Progress = l
         progress(at, len(samples))
         with contextlib.suppress(torch.OutOfMemoryError):  # the others say enough of a small GPU
             found, spread = _time(sample, torch.device(device), precision)
-            timings += found
+            timings.append(found)
             spreads.append(spread)
     progress(len(samples), len(samples))
     if (spread := statistics.median(spreads)) > STEADY:
@@ -131,34 +131,27 @@ def require_sound(calibration: Calibration, timings: Sequence[Timing]) -> None:
         )
 
 
-def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[list[Timing], float]:
-    """Making a stack, and a step of it (the median over ROUNDS); the slowest over the quickest round."""
+def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[Timing, float]:
+    """A step of a stack, as the median over ROUNDS, and the ratio of the slowest to the quickest round."""
     model, corpus = parse_scenario(sample.model).model, load_corpus(CORPUS)
     train = TrainSpec(steps=1000, batch=sample.batch, context=sample.context)
     scenario = Scenario.of(model, train)
     prescription = get_rule("complete_mue").prescribe(scenario, scenario)
     seeds = [run // VALUES for run in range(sample.runs)]
 
-    def make() -> Stack:
-        return Stack(
-            model,
-            prescription,
-            HyperParameters(lr=2.0**-8, init_std=0.05),
-            train,
-            corpus,
-            lrs=[2.0**-8] * sample.runs,
-            seeds=seeds,
-            device=device,
-            precision=precision,
-        )
-
-    make()
-    began = _now(device)
-    stack = make()
-    made = _now(device) - began
+    stack = Stack(
+        model,
+        prescription,
+        HyperParameters(lr=2.0**-8, init_std=0.05),
+        train,
+        corpus,
+        lrs=[2.0**-8] * sample.runs,
+        seeds=seeds,
+        device=device,
+        precision=precision,
+    )
     product = product_of(model, train.tokens_per_step, device.type)
-    work = step_work(model, train, vocab=corpus.vocab, runs=sample.runs, product=product)
-    making = Timing(label=f"making {sample}", work=making_work(work, seeds=len(set(seeds))), seconds=made)
+    work = step_work(model, train, corpus, runs=sample.runs, product=product)
     stack.advance(WARM_UP)
     began = _now(device)
     stack.advance(1)
@@ -168,7 +161,7 @@ def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[l
         began = _now(device)
         stack.advance(steps)
         rounds.append((_now(device) - began) / steps)
-    return [making, Timing(label=str(sample), work=work, seconds=statistics.median(rounds))], max(rounds) / min(rounds)
+    return Timing(label=str(sample), work=work, seconds=statistics.median(rounds)), max(rounds) / min(rounds)
 
 
 def _now(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Trim a plan to a budget: as many targets of each ladder as it has time for, then as many seeds."""
+"""Trim a plan to a budget: as many targets of each ladder as there is time for, then as many seeds."""
 
 import re
 from collections.abc import Callable
@@ -11,12 +11,10 @@ from mue_check.judge.drift import MIN_SEEDS
 Make = Callable[[list[str]], Plan]
 """Makes the plan with these options of pytest added."""
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trimmed:
-    """The plan that is left, the ``options`` that make it, and whether it ``fits``: the floor may be too much."""
+    """The plan that is left, the ``options`` that make it, and whether it ``fits``: even the smallest may not."""
 
     plan: Plan
     options: tuple[str, ...]
@@ -24,19 +22,19 @@ class Trimmed:
 
 
 def parse_budget(text: str) -> float:
-    """Seconds of 10m, 90s or 1h30m; SpecError for anything else."""
+    """The seconds in a time such as 10m, 90s or 1h30m. SpecError for anything else."""
     found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    seconds = sum(float(n) * unit for n, unit in zip(found.groups(), _UNITS.values(), strict=True) if n) if found else 0
+    seconds = sum(float(n) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0
     if not seconds:
         raise SpecError(f"--budget {text}: write a time above 0 such as 10m, 90s or 1h30m")
     return seconds
 
 
 def trim(full: Plan, budget: float, make: Make) -> Trimmed:
-    """Fewer targets, the last of each ladder first, where MIN_SEEDS do not bring it down; else fewer seeds alone.
+    """Fit a plan into ``budget`` seconds of wall clock on its workers.
 
-    One target of each ladder stays, and no drift has fewer than MIN_SEEDS seeds. ``budget`` is in seconds of wall
-    clock on the plan's workers.
+    Seeds are taken away first. If MIN_SEEDS per drift still take too long, the last targets of each ladder go, down to
+    one target each. With those targets the plan then gets as many seeds as fit.
     """
 
     def fits(plan: Plan) -> bool:
@@ -45,15 +43,16 @@ def trim(full: Plan, budget: float, make: Make) -> Trimmed:
 
     if fits(full):
         return Trimmed(plan=full, options=(), fits=True)
-    seeds, most = _seeds_of(full), _most_targets(full)
-    rungs: list[list[str]] = [[], *(["--rungs", str(n)] for n in range(most - 1, 0, -1))]
-    floor = next(((r, p) for r in rungs if fits(p := make([*r, *seeds[-1]]))), None)
-    if floor is None:
-        options = [*rungs[-1], *seeds[-1]]
-        return Trimmed(plan=make(options), options=tuple(options), fits=False)
-    kept, best = floor
+    seeds = _seeds_of(full)
+    rungs: list[list[str]] = [[], *(["--rungs", str(n)] for n in range(_most_targets(full) - 1, 0, -1))]
+    for kept in rungs:
+        best = make([*kept, *seeds[-1]])
+        if fits(best):
+            break
+    else:
+        return Trimmed(plan=best, options=(*rungs[-1], *seeds[-1]), fits=False)
     chosen, low, high = seeds[-1], 0, len(seeds) - 1
-    while low < high:  # the first that fits, of seeds in falling order
+    while low < high:  # seeds descend: find the first that fits
         middle = (low + high) // 2
         plan = make([*kept, *seeds[middle]])
         if fits(plan):
@@ -64,20 +63,21 @@ def trim(full: Plan, budget: float, make: Make) -> Trimmed:
 
 
 def _seeds_of(plan: Plan) -> list[list[str]]:
-    """From the plan's own seeds down to the floor."""
-    tier = plan.collected.settings.tier
+    """``--seeds`` from the plan's own down to the minimum."""
+    tier = plan.run.settings.tier
     pairs = [(tier.seeds, high) for high in range(tier.max_seeds, tier.seeds - 1, -1)]
     pairs += [(low, low) for low in range(tier.seeds - 1, MIN_SEEDS - 1, -1)]
     return [["--seeds", str(low) if low == high else f"{low}:{high}"] for low, high in pairs]
 
 
 def _most_targets(plan: Plan) -> int:
-    """Of the longest ladder that --rungs cuts."""
-    s = plan.collected.settings
-    asked = [
-        s.ladders(axis, corpus, question)
+    """The number of targets of the longest ladder."""
+    s = plan.run.settings
+    ladders = [
+        ladder
         for axis in s.axes
         for corpus in s.corpora
         for question in ("drift", "scales", "speed")
+        for ladder in s.ladders(axis, corpus, question)
     ]
-    return max((len(ladder.targets) for ladders in asked for ladder in ladders), default=1)
+    return max((len(ladder.targets) for ladder in ladders), default=1)

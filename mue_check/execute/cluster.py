@@ -1,21 +1,19 @@
-"""Cells as Ray tasks: the nodes share no disk, and one that dies loses nothing but its own time.
+"""Measure cells as Ray tasks, on nodes that share no disk and may die at any time.
 
-What a task needs travels with it: sources (mue_check's own, and those of a user's router) as Ray's working folder,
-corpora and results through the object store. A node needs Python, torch and mue_check's other dependencies.
+Everything a task needs is sent with it: the sources of mue_check and of a user's router as Ray's working folder, and
+corpora through the object store. A node needs Python, torch and mue_check's other dependencies.
 """
 
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from mue_check.data import Corpus, give_corpus, load_corpus
+from mue_check.data import Data, give_data, load_data
 from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
@@ -27,16 +25,16 @@ from mue_check.spec import Experts
 from mue_check.training.out_of_memory import is_out_of_memory
 
 RETRIES = 3
-"""How often a batch is begun again whose process or node dies."""
+"""How often a batch is retried after its process or node died."""
 
 Notices = dict[str, str]
 
 
 class Cluster:
-    """The executor of a Ray cluster, of which this process becomes a driver. One task per batch.
+    """The executor of a Ray cluster, with one task per batch. This process becomes a driver of the cluster.
 
-    ``address`` is HOST:PORT of the head; this machine must be a node of the cluster. ``gpu_share`` is what a task on a
-    GPU declares. Routers that are loaded by then travel along. ClusterError where the cluster cannot be joined.
+    ``address`` is HOST:PORT of the head, and this machine must be a node. ``gpu_share`` is the share of a GPU that a
+    task declares. Users' routers that are loaded already are sent along. ClusterError if it cannot be joined.
     """
 
     def __init__(self, address: str, *, gpu_share: float = 1.0) -> None:
@@ -45,7 +43,7 @@ class Cluster:
         except ClusterError as error:
             raise ClusterError(f"cluster {address}: {error}") from None
         self.gpu_share = gpu_share
-        self._corpora: dict[str, ray.ObjectRef[Corpus]] = {}
+        self._corpora: dict[str, ray.ObjectRef[Data]] = {}
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)  # of tasks without a GPU
             self._parcels = ship_sources(Path(folder))
@@ -60,13 +58,13 @@ class Cluster:
                 raise ClusterError(f"cluster {address}: {_first_line(error)}") from None
 
     def close(self) -> None:
-        """Leave the cluster; tasks that this process waits for end."""
+        """Leave the cluster. Tasks of this process end."""
         ray.shutdown()
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
-        """Give each batch back as it is done; raise what a measurement raises, out of memory at the second time."""
+        """Yield batches as they are done. Errors are raised, out of memory only after a second attempt."""
         waiting = {self._submit(batch): batch for batch in batches}
-        again: list[Batch] = []
+        retried: list[Batch] = []
         try:
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -76,13 +74,13 @@ class Cluster:
                 except RayTaskError as error:
                     if not isinstance(error.cause, Exception):
                         raise
-                    if is_out_of_memory(error.cause) and batch not in again:
-                        again.append(batch)
+                    if is_out_of_memory(error.cause) and batch not in retried:
+                        retried.append(batch)
                         waiting[self._submit(batch)] = batch
                         continue
                     raise error.cause from error
                 except RayError as error:
-                    lost = f"the cluster lost {batch[0]}, begun again up to {RETRIES} times"
+                    lost = f"the cluster lost {batch[0]}, after up to {RETRIES} retries"
                     raise ClusterError(f"{lost}: {_first_line(error)}") from None
                 for kind, words in notices.items():
                     loaded_router(_router(batch[0])).notices.setdefault(kind, words)
@@ -97,33 +95,28 @@ class Cluster:
         if router and router not in self._parcels:
             raise ClusterError(f"router {router!r} was not loaded from a module or a file when the cluster was joined")
         if cell.corpus not in self._corpora:
-            self._corpora[cell.corpus] = ray.put(_whole(load_corpus(cell.corpus)))
+            self._corpora[cell.corpus] = ray.put(load_data(cell.corpus).in_memory())
         task = _task.options(num_gpus=self.gpu_share if cell.device == "cuda" else 0)
         return task.remote(batch, self._corpora[cell.corpus], self._parcels.get(router))
 
 
-def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
-    """On a node: the numbers of a batch, and what people must know of their router."""
-    give_corpus(batch[0].corpus, corpus)
+def _measure(batch: Batch, data: Data, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
+    """On a node: measure a batch. Returns the numbers, and notices about the user's router."""
+    give_data(batch[0].corpus, data)
     if parcel is not None and parcel.name not in USER_ROUTERS:
         unpack(parcel)
     measured = measure(batch)
     return measured, loaded_router(parcel.name).notices if parcel is not None else {}
 
 
-# under another name than the function, which is then known on a node by its own instead of travelling itself
+# not under the function's name: Ray then pickles the function by reference, and the node imports its own
 _task = ray.remote(num_cpus=1, max_retries=RETRIES)(_measure)
 
 
 def _router(cell: Cell) -> str:
-    """The name of a cell's router where it is a user's, else nothing."""
+    """The name of a cell's router if it is a user's, else an empty string."""
     mixture = cell.model.feed_forward
     return mixture.router if isinstance(mixture, Experts) and is_users(mixture.router) else ""
-
-
-def _whole(corpus: Corpus) -> Corpus:
-    """The tokens themselves, where they were a file's."""
-    return replace(corpus, train=np.asarray(corpus.train), heldout=np.asarray(corpus.heldout))
 
 
 def _first_line(error: Exception) -> str:

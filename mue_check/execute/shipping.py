@@ -1,4 +1,4 @@
-"""The sources that nodes of a cluster need: mue_check's own, and those of the routers that users have loaded."""
+"""The sources that nodes of a cluster need: those of mue_check and of the loaded users' routers."""
 
 import shutil
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """A user's router on its way: its name here, and what is to be loaded from among the shipped files."""
+    """A user's router to load on a node: its name here, and MODULE:FACTORY or FILE.py:FACTORY among the sent files."""
 
     name: str
     text: str
@@ -25,10 +25,10 @@ class Parcel:
 
 
 def ship_sources(folder: Path) -> dict[str, Parcel]:
-    """Copy sources into ``folder``; a parcel for each router that was loaded from a module or a file, by its name.
+    """Copy sources into ``folder``. Returns a parcel for each router loaded from a module or a file, by name.
 
-    Of a router that is its file with the files of its author that it imports, packages whole. Installed libraries
-    must be on the nodes.
+    A router's sources are its file and the author's own files that it imports, packages as a whole. Installed
+    libraries are not copied; the nodes must have them.
     """
     shutil.copytree(Path(mue_check.__file__).parent, folder / "mue_check", ignore=_LEFT_OUT)
     parcels = {}
@@ -49,9 +49,9 @@ def ship_sources(folder: Path) -> dict[str, Parcel]:
 
 
 def _copy(file: Path, module: str, folder: Path) -> None:
-    """One file, or all of the package that it belongs to, to where an import finds it."""
+    """Copy a file, or the whole package that it belongs to, to a place where an import finds it."""
     parts = [] if module.endswith(".py") else module.split(".")
-    # from the folder where its import begins
+    # relative to the folder on the import path
     inside = Path(*(parts if file.name == "__init__.py" else parts[:-1]), file.name)
     package = file.parents[len(inside.parts) - 1] / inside.parts[0]
     if (package / "__init__.py").is_file():
@@ -62,13 +62,13 @@ def _copy(file: Path, module: str, folder: Path) -> None:
 
 
 def unpack(parcel: Parcel) -> None:
-    """On a node: load the router. ClaimError where it cannot be loaded there, or is not the one that was sent."""
+    """On a node: load the router. ClaimError if that fails, or if it is not the router that was sent."""
     try:
         found = load_router(parcel.text, Path(mue_check.__file__).parents[1], parcel.claim)
     except ClaimError as error:
         raise ClaimError(f"router {parcel.text}, on a node of the cluster: {error}") from None
     if found.name != parcel.name:
         raise ClaimError(
-            f"router {parcel.text}, on a node of the cluster: a library that it imports has other sources there "
+            f"router {parcel.text}, on a node of the cluster: a library that it imports differs there "
             f"({found.name}, here {parcel.name})"
         )

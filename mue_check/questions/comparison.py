@@ -9,6 +9,7 @@ import pandas as pd
 from mue_check.errors import StoreError
 from mue_check.records import Store
 from mue_check.records.files import read_json, write_json
+from mue_check.records.typed import from_json
 
 SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
@@ -104,13 +105,4 @@ def _read(path: Path) -> Comparison:
         raise StoreError(
             f"{str(path)!r} has schema {raw.get('schema')!r}, this version reads {SCHEMA}: use a new study"
         )
-    values = {key: value for key, value in raw.items() if key not in ("schema", "sides")}
-    sides = raw["sides"]
-    assert isinstance(sides, list)
-    try:
-        return Comparison(
-            sides=tuple(Side(**{**side, "cells": tuple(side["cells"])}) for side in sides),
-            **values,  # type: ignore[arg-type]  # checked by the dataclass' own field names
-        )
-    except (TypeError, KeyError) as error:
-        raise StoreError(f"{str(path)!r} is not a comparison ({error}): remove it and run again") from None
+    return from_json(Comparison, {key: value for key, value in raw.items() if key != "schema"}, f"comparison {path}")

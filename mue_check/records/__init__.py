@@ -1,4 +1,4 @@
-"""What was measured: cells, their content hash, and the store they are kept in."""
+"""Measured cells, their content hashes, and the store that keeps them."""
 
 from mue_check.records.cell import Cell
 from mue_check.records.store import Columns, Store

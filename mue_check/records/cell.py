@@ -1,4 +1,4 @@
-"""A cell: one measurement of one model under one prescription, and the hash of all that decides its result."""
+"""A cell: one measurement of one model under one prescription. Its key hashes everything that affects the result."""
 
 import hashlib
 import json
@@ -12,21 +12,21 @@ from mue_check.spec import ModelSpec, TrainSpec
 SCHEMA = 2
 """Version of the file format."""
 MEASURING = 3
-"""Version of the measuring code: raise it when the same cell would give other numbers."""
+"""Version of the measuring code: raise it when a change gives other numbers for the same cell."""
 
 Content = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What to measure. ``values`` and ``seeds`` are crossed: one run for each pair, all in one stack.
+    """What to measure: one run for each pair of ``values`` and ``seeds``, all in one stack.
 
-    ``values`` are base values of the swept ``knob``, which replace the one in ``base``. ``measurement`` is a
-    name in ``mue_check.measure``; ``steps`` the steps at which it looks (empty: at the end alone). ``flaw``
-    names a mistake that is made on purpose (``training.flaws``). ``loads`` are target loads under which the frozen
-    weights are looked at (empty: the one that they train under). ``load_scaling`` is the strength, 0 to 1, at which
-    each expert's update is scaled with its load (``training.load_scaling``). The rule's name is not part of the
-    content, its factors are: a rule that is mended asks for other cells.
+    ``values`` replace the base value of the swept ``knob`` in ``base``. ``measurement`` is a name in
+    ``mue_check.measure``, and ``steps`` are the steps at which it measures (empty: only at the end). ``flaw`` names a
+    deliberate mistake (``training.flaws``). ``loads`` are target loads for measurements of the frozen weights (empty:
+    the load of training). ``load_scaling``, from 0 to 1, is how strongly each expert's update is scaled with its load
+    (``training.load_scaling``). The content holds the rule's factors but not its name, so a corrected rule gets new
+    cells.
     """
 
     measurement: str
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def content(self) -> Content:
-        """Everything that decides the numbers, as plain JSON values."""
+        """Everything that affects the numbers, as plain JSON values."""
         return {
             "schema": SCHEMA,
             "measuring": MEASURING,
@@ -70,17 +70,17 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """20 hexadecimal digits: equal for equal content, on every machine."""
+        """20 hexadecimal digits, equal for equal content on every machine."""
         return content_key(self.content)
 
     @property
     def shape(self) -> str:
-        """The key of what cells share that differ in their runs alone: their values and seeds."""
+        """A key shared by all cells that differ only in values and seeds."""
         return replace(self, values=(), seeds=()).key
 
     @property
     def runs(self) -> int:
-        """How many runs it takes."""
+        """The number of runs."""
         return len(self.values) * len(self.seeds)
 
     def __str__(self) -> str:
@@ -91,6 +91,6 @@ class Cell:
 
 
 def content_key(content: Mapping[str, object]) -> str:
-    """Hash of plain JSON values, independent of the order of keys."""
+    """Hash of plain JSON values. The order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]

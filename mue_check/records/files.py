@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then moved into it."""
+"""Atomic writes: a file is written under a temporary name, then moved into place."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from mue_check.errors import StoreError
 
 
 def write_atomic(path: Path, data: bytes, *, alone: bool = False) -> None:
-    """Put ``data`` at ``path`` in one move; a reader, or a run killed at any moment, sees all of it or nothing.
+    """Write ``data`` to ``path`` atomically: after a kill at any moment the file is complete or absent.
 
-    ``alone``: nobody else writes there, so that what a killed writer has left is written over.
+    ``alone`` says that no other process writes this file; leftovers of a killed writer are then overwritten.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,12 +36,12 @@ def write_atomic(path: Path, data: bytes, *, alone: bool = False) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, object], *, alone: bool = False) -> None:
-    """``value`` as sorted, indented JSON, atomically."""
+    """Write sorted, indented JSON atomically."""
     write_atomic(path, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode(), alone=alone)
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """The object stored at ``path``; StoreError names a file that is not one."""
+    """The JSON object in a file. StoreError where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

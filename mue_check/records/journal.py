@@ -1,4 +1,4 @@
-"""What each process was at, in ``logs/<worker>.log`` of the study: a line at the beginning and one at the end."""
+"""Logs of what each process measured: ``logs/<worker>.log`` of the study has a line for each start and end."""
 
 import os
 import time
@@ -13,10 +13,10 @@ from mue_check.records.cell import Cell
 
 @contextmanager
 def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
-    """Note in the study ``root`` that this process measures these cells, and how that ended; no cells, no note.
+    """Log to the study ``root`` that this process measures these cells, and how that ended. No cells, no line.
 
-    Lines hold the time (UTC), what, how many cells and runs, wall seconds and CUDA_VISIBLE_DEVICES. A line is written
-    at once: of a process that is killed the last one says what it was at.
+    Lines hold the time (UTC), the measurement, the numbers of cells and runs, wall seconds and CUDA_VISIBLE_DEVICES.
+    They are written immediately, so the last line of a killed process shows what it was doing.
     """
     if not cells:
         yield

@@ -1,8 +1,8 @@
-"""An append-only store of measured cells: one file per cell, named by its content, written whole or not at all.
+"""An append-only store of measured cells: one file per cell, named by its key and written atomically.
 
-Folder layout: ``cells/<key>.json`` the numbers, ``costs/<key>.json`` what they cost (apart, since it
-differs from run to run and the numbers do not), ``comparisons/`` what was asked of them, ``locks/``,
-``logs/`` what each process was at (``records.journal``).
+Folders: ``cells/<key>.json`` holds the numbers, ``costs/<key>.json`` the time they took (kept separately because it
+varies between runs and the numbers do not), ``comparisons/`` the questions, ``locks/`` and ``logs/``
+(``records.journal``).
 """
 
 import math
@@ -27,7 +27,7 @@ class Store:
         self.root = root
 
     def prepare(self) -> None:
-        """Make the folders, and fail now, in one line, when they cannot be written."""
+        """Make the folders. StoreError if they cannot be written."""
         try:
             for name in ("cells", "costs", "comparisons", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -38,13 +38,13 @@ class Store:
         probe.unlink(missing_ok=True)
 
     def has(self, cell: Cell) -> bool:
-        """Whether the cell was measured."""
+        """Whether the cell is stored."""
         return self._path(cell.key).exists()
 
     def put(self, cell: Cell, columns: Columns, *, core_seconds: float, stacks: int = 1) -> None:
-        """Store a measured cell, under its lock; one that is there already stays as it is.
+        """Store a measured cell, unless it is stored already. The caller holds its lock.
 
-        ``stacks`` says how many it took: more than one where the memory did not hold all runs.
+        ``stacks`` is greater than 1 if memory did not hold all runs at once.
         """
         if self.has(cell):
             return
@@ -61,7 +61,7 @@ class Store:
         )
 
     def rows(self, key: str) -> pd.DataFrame:
-        """The cell's table; numbers that were not finite come back as NaN."""
+        """The cell's table. Numbers that were not finite are read as NaN."""
         record = read_json(self._path(key))
         cell, columns = record.get("cell"), record.get("columns")
         if not isinstance(cell, dict) or not isinstance(columns, dict):
@@ -74,13 +74,13 @@ class Store:
         return pd.DataFrame({name: [math.nan if v is None else v for v in values] for name, values in columns.items()})
 
     def cost(self, key: str) -> float:
-        """Core-seconds that the cell took; 0 when that was not written down."""
+        """Core-seconds that the cell took, or 0 if they were not stored."""
         path = self.root / "costs" / f"{key}.json"
         value = read_json(path).get("core_seconds") if path.exists() else 0.0
         return float(value) if isinstance(value, int | float) else 0.0
 
     def lock(self, cell: Cell) -> FileLock:
-        """The lock under which the cell is measured; the system frees it when its holder dies."""
+        """The lock to hold while measuring the cell. The system releases it if the holder dies."""
         return FileLock(self.root / "locks" / f"{cell.key}.lock")
 
     def _path(self, key: str) -> Path:
@@ -88,5 +88,5 @@ class Store:
 
 
 def _plain(value: float | int | str) -> float | int | str | None:
-    """JSON knows neither NaN nor infinity."""
+    """None for NaN and infinity, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

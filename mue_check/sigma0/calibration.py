@@ -1,16 +1,16 @@
 """The drift calibration: gamma and kappa as a study measured them, and the file that `mue_check budget` reads."""
 
 import importlib.resources
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
-
-from mue_check.errors import CalibrationError, JudgeError
+from mue_check.errors import CalibrationError, JudgeError, StoreError
 from mue_check.judge.interval import Interval, t_quantile
+from mue_check.records.typed import from_json, read_number, refuse
 from mue_check.sigma0.kappa import KappaFit, Pair
 from mue_check.spec import Experts
 
@@ -23,9 +23,13 @@ Range = Literal["shortfall_bits", "experts", "activated", "tokens_per_expert", "
 class Gamma:
     """An exponent with its standard error on ``df`` degrees of freedom, which are infinite where it is known."""
 
-    mean: FiniteFloat
-    se: Annotated[FiniteFloat, Field(ge=0)]
-    df: Annotated[float, Field(ge=1)]
+    mean: float
+    se: float
+    df: float
+
+    def __post_init__(self) -> None:
+        if not (self.se >= 0 and self.df >= 1):
+            raise JudgeError(f"gamma has se {self.se:g} and df {self.df:g}: at least 0 and at least 1 are needed")
 
     @classmethod
     def of(cls, interval: Interval) -> "Gamma":
@@ -50,29 +54,48 @@ class DriftCalibration:
     schema: Literal[1]
     made_by: str
     setting: str
-    gamma: Annotated[Mapping[Routing, Gamma], Field(min_length=2)]
+    gamma: Mapping[Routing, Gamma]
     kappa: KappaFit
-    range: Annotated[Mapping[Range, Pair], Field(min_length=5)]
+    range: Mapping[Range, Pair]
 
     def to_json(self) -> dict[str, object]:
-        """Plain JSON."""
-        plain: dict[str, object] = _ADAPTER.dump_python(self, mode="json", by_alias=True)
-        return plain
+        """Plain JSON of schema 1, which calls ``tau_predicted`` tau_doubted."""
+        kappa = {"tau_doubted" if name == "tau_predicted" else name: v for name, v in vars(self.kappa).items()}
+        plain = {**vars(self), "kappa": kappa}
+        stored: dict[str, object] = json.loads(json.dumps(plain, default=_plain))
+        return stored
 
     @classmethod
     def from_json(cls, text: str) -> "DriftCalibration":
         """Read what ``to_json`` wrote. CalibrationError names the first field that is wrong."""
         try:
-            return _ADAPTER.validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise CalibrationError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-        except JudgeError as error:
+            value = json.loads(text)
+        except ValueError:
+            raise CalibrationError("it is not JSON") from None
+        if isinstance(value, dict) and isinstance(kappa := value.get("kappa"), dict):
+            kappa.pop("reason", None)  # files of older versions have it
+            if "tau_doubted" in kappa:
+                kappa["tau_predicted"] = kappa.pop("tau_doubted")
+        try:
+            return from_json(cls, value, "calibration", {Interval: _read_interval})
+        except (StoreError, JudgeError) as error:
             raise CalibrationError(str(error)) from None
 
 
-_ADAPTER = TypeAdapter(DriftCalibration)
+def _plain(value: object) -> object:
+    """A dataclass as plain JSON. Null stands for an unbounded end of an interval, and for the mean of nothing."""
+    if isinstance(value, Interval):
+        ends = {"mean": value.mean, "low": value.low, "high": value.high}
+        return {name: end if math.isfinite(end) else None for name, end in ends.items()} | {"n": value.n}
+    return vars(value)
+
+
+def _read_interval(value: object, where: str) -> Interval:
+    if not isinstance(value, dict) or set(value) != {"mean", "low", "high", "n"} or type(value["n"]) is not int:
+        refuse(value, where, "an interval with mean, low, high and n")
+    absent = {"mean": math.nan, "low": -math.inf, "high": math.inf}
+    ends = {name: read_number(value[name], f"{where}.{name}") for name in absent if value[name] is not None}
+    return Interval(**(absent | ends), n=value["n"])
 
 
 def routing_of(experts: Experts) -> Routing:

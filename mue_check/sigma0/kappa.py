@@ -12,10 +12,8 @@ to 0.96 of the cases. Where the slopes of the ladders spread by 0.2, the interva
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field, FiniteFloat, PlainSerializer
 from scipy import stats
 
 from mue_check.errors import JudgeError
@@ -30,21 +28,7 @@ QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the confidence distribution of tau^2: the middles of five equal parts."""
 
 
-def _bounds(value: object) -> object:
-    """JSON has no infinity: null stands for an end without bound, and for the mean of nothing."""
-    if not isinstance(value, Mapping):
-        return value
-    absent = {"mean": math.nan, "low": -math.inf, "high": math.inf}
-    return {name: absent.get(name) if number is None else number for name, number in value.items()}
-
-
-def _interval_json(interval: Interval) -> dict[str, object]:
-    ends = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    return {name: value if math.isfinite(value) else None for name, value in ends.items()} | {"n": interval.n}
-
-
-StoredInterval = Annotated[Interval, BeforeValidator(_bounds), PlainSerializer(_interval_json)]
-Pair = tuple[FiniteFloat, FiniteFloat]
+Pair = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +77,24 @@ class KappaFit:
     ``shifts`` is the measured range of shifts. ``origin``: the line was forced through 0.
     """
 
-    kappa: StoredInterval
-    intercept: StoredInterval
-    tau: Annotated[FiniteFloat, Field(ge=0)]
-    tau_predicted: Annotated[FiniteFloat, Field(ge=0, alias="tau_doubted")]
+    kappa: Interval
+    intercept: Interval
+    tau: float
+    tau_predicted: float
     covariance: tuple[Pair, Pair]
-    df: Annotated[int, Field(ge=1)]
+    df: int
     ordinary: Pair
     robust: Pair
-    ladders: Mapping[str, StoredInterval]
-    same_slope: FiniteFloat
+    ladders: Mapping[str, Interval]
+    same_slope: float
     shifts: Pair
     points: tuple[KappaPoint, ...]
     origin: bool
+
+    def __post_init__(self) -> None:
+        for name, least in (("tau", 0), ("tau_predicted", 0), ("df", 1)):
+            if not getattr(self, name) >= least:
+                raise JudgeError(f"kappa has {name} {getattr(self, name):g}: at least {least} is needed")
 
     def predict(
         self,

@@ -1,1 +1,1 @@
-"""What ``pytest suites/`` is made of: its options, its cases, its voice. Nothing heavy is imported at the top."""
+"""The options, cases, workers and display of ``pytest suites/``. Imports nothing heavy at the top."""

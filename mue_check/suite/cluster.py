@@ -1,4 +1,4 @@
-"""``pytest suites/ --cluster ADDRESS|local``: light xdist workers ask the questions, and a Ray cluster measures."""
+"""``pytest suites/ --cluster ADDRESS|local``: xdist workers run the tests, and a Ray cluster measures the cells."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mue_check.errors import SpecError
 from mue_check.suite.workers import refuse_other_workers, start_workers
 
 START_SECONDS, REACH_SECONDS = 180.0, 60.0
-"""Without an answer after so long a local cluster does not start, and an address is none of a Ray head."""
+"""Time limits for starting a local cluster, and for an answer from a Ray head."""
 MOST_WORKERS = 16
-"""Of those that are started unasked: each holds a Python with torch on the machine of pytest."""
+"""Default limit on workers, since each is a process with torch on pytest's machine."""
 
 _ADDRESS = re.compile(r"local|([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}")
-_FOUND = pytest.StashKey["Found"]()
+_CLUSTER = pytest.StashKey["ClusterInfo"]()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A cluster that can be reached; ``environment`` is what a driver of it needs."""
+class ClusterInfo:
+    """A running cluster. ``environment`` are the variables that its drivers need."""
 
     address: str
     cpus: float
@@ -39,7 +39,7 @@ class Found:
     environment: Mapping[str, str]
 
     def slots(self, device: str, gpu_share: float) -> int:
-        """Batches that can train at once."""
+        """How many batches can train at once."""
         return int(self.gpus / gpu_share) if device == "cuda" else int(self.cpus)
 
     def __str__(self) -> str:
@@ -49,14 +49,16 @@ class Found:
 def add_options(group: pytest.OptionGroup) -> None:
     """The options of a run on a cluster."""
     group.addoption(
-        "--cluster", metavar="HOST:PORT|local", help="measure on this Ray cluster; local: one of this machine's own"
+        "--cluster", metavar="HOST:PORT|local", help="measure on this Ray cluster; local starts one on this machine"
     )
-    group.addoption("--cluster-workers", type=int, metavar="K", help="questions asked at once (default: its slots)")
-    group.addoption("--gpu-share", type=float, metavar="F", help="GPU share of a task on a cluster (default: 1)")
+    group.addoption(
+        "--cluster-workers", type=int, metavar="K", help="tests to run at once (default: the cluster's slots)"
+    )
+    group.addoption("--gpu-share", type=float, metavar="F", help="GPU share of each task on a cluster (default: 1)")
 
 
 def start(config: pytest.Config) -> None:
-    """Reach or start the cluster that the command line asks for, and have workers started that drive it. SpecError."""
+    """Connect to or start the cluster of the command line, and start workers that use it. SpecError if that fails."""
     option = config.option
     if hasattr(config, "workerinput"):
         return
@@ -71,12 +73,12 @@ def start(config: pytest.Config) -> None:
     if slots < 1:
         what = f"{share:g} GPU" if tier.device == "cuda" else "a CPU"
         raise SpecError(f"--cluster {option.cluster}: --tier {tier.name} needs {what} per task, and the {found}")
-    config.stash[_FOUND] = found
+    config.stash[_CLUSTER] = found
     start_workers(config, [found.environment] * (option.cluster_workers or min(slots, MOST_WORKERS)))
 
 
 def join(config: pytest.Config) -> None:
-    """In a worker: from now on this process measures on the cluster."""
+    """Measure on the cluster from now on, in a worker."""
     if config.option.cluster is None or not hasattr(config, "workerinput"):
         return
     from mue_check.execute import use
@@ -88,13 +90,13 @@ def join(config: pytest.Config) -> None:
         config.add_cleanup(cluster.close)
         return cluster
 
-    # at the first question: a worker that replaces another when the cluster is gone can then say so
+    # connect at the first question, so that a worker without a cluster fails its tests and not the run
     use(lambda batches: joined()(batches))
 
 
 def header(config: pytest.Config) -> list[str]:
-    """What the cluster has."""
-    found = config.stash.get(_FOUND, None)
+    """A line about the cluster."""
+    found = config.stash.get(_CLUSTER, None)
     return [f"mue_check: {found}"] if found else []
 
 
@@ -112,7 +114,7 @@ def _check(config: pytest.Config) -> None:
     if option.gpu_share is not None and not 0 < option.gpu_share <= 1:
         raise SpecError(f"--gpu-share {option.gpu_share:g}: must be above 0 and at most 1")
     if getattr(option, "gpus", None) is not None:
-        raise SpecError("--cluster: cannot go with --gpus: the cluster has the GPUs")
+        raise SpecError("--cluster: cannot be combined with --gpus: the GPUs are those of the cluster")
     refuse_other_workers(config, "--cluster")
     if not _has_ray():
         raise SpecError("--cluster needs Ray: pip install 'mue_check[cluster]'")
@@ -121,14 +123,14 @@ def _check(config: pytest.Config) -> None:
 def _has_ray() -> bool:
     try:
         return importlib.util.find_spec("ray") is not None
-    except ValueError:  # switched off by an entry of sys.modules
+    except ValueError:  # an entry of sys.modules disables it
         return False
 
 
-def reach(address: str, add_cleanup: Callable[[Callable[[], None]], None]) -> Found:
-    """Ask a process of its own, which also is the local cluster and ends with this one. SpecError."""
+def reach(address: str, add_cleanup: Callable[[Callable[[], None]], None]) -> ClusterInfo:
+    """Connect in a separate process, which also runs a local cluster and ends with this one. SpecError."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if address == "local":  # nobody else on the network may run code here
+    if address == "local":  # keep others on the network from running code here
         token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -138,7 +140,7 @@ def reach(address: str, add_cleanup: Callable[[Callable[[], None]], None]) -> Fo
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # Ctrl-C is for pytest, which ends the cluster last
+        start_new_session=True,  # Ctrl-C goes to pytest, which ends the cluster last
     )
     add_cleanup(lambda: _end(host))
     assert host.stdout is not None
@@ -150,16 +152,16 @@ def reach(address: str, add_cleanup: Callable[[Callable[[], None]], None]) -> Fo
         host.kill()
         raise SpecError(f"--cluster {address}: no answer from Ray in {limit:g} s")
     if not line:
-        raise SpecError(f"--cluster {address}: Ray gives up; this machine must be a node of the cluster (ray start)")
-    said = json.loads(line)
-    if "error" in said:
-        raise SpecError(f"--cluster {address}: {said['error']}")
-    environment["RAY_ADDRESS"] = said["address"]
-    return Found(address=said["address"], cpus=said["cpus"], gpus=said["gpus"], environment=environment)
+        raise SpecError(f"--cluster {address}: Ray cannot connect; this machine must be a node (ray start)")
+    result = json.loads(line)
+    if "error" in result:
+        raise SpecError(f"--cluster {address}: {result['error']}")
+    environment["RAY_ADDRESS"] = result["address"]
+    return ClusterInfo(address=result["address"], cpus=result["cpus"], gpus=result["gpus"], environment=environment)
 
 
 def _end(host: subprocess.Popen[bytes]) -> None:
-    """Let a local cluster go, and wait until it is gone."""
+    """End a local cluster, and wait for it."""
     assert host.stdin is not None
     assert host.stdout is not None
     host.stdin.close()

@@ -1,4 +1,4 @@
-"""The checks of the router that ``--router`` names, as cases of suites/test_router.py."""
+"""The conformance checks of the router of ``--router``, as cases of suites/test_router.py."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FIXTURE = "router_check"
 
 
 def router_checks(settings: Settings) -> Sequence[ParameterSet]:
-    """One case per check; an expected failure is a strict xfail.
+    """One case per check. An expected failure is a strict xfail.
 
-    None where --axes asks for some axes alone, and for content_blind, which sees no activations.
+    No cases if --axes selects axes, or for content_blind, which does not see activations.
     """
     from mue_check.catalog import AXES
     from mue_check.conformance.api import bound_checks

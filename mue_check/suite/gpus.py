@@ -1,4 +1,4 @@
-"""``--gpus N``: a worker for each GPU of this machine. nvidia-smi lists them; torch is not imported here."""
+"""``--gpus N``: one worker per GPU of this machine. nvidia-smi lists the GPUs; torch is not imported here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mue_check.errors import SpecError
 from mue_check.suite.workers import refuse_other_workers, start_workers
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_SECONDS = 60  # nvidia-smi waits for a GPU that hangs
+_SECONDS = 60  # nvidia-smi may wait for a GPU that hangs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU as ``nvidia-smi -L`` lists it, with the parts that it is cut into."""
+    """A GPU as ``nvidia-smi -L`` lists it, with its MIG devices."""
 
     index: str
     uuid: str
@@ -26,18 +26,18 @@ class Gpu:
 
     @property
     def device(self) -> str:
-        """The one device that a process sees of it."""
+        """The only device of it that a process can use."""
         return self.parts[0] if self.parts else self.uuid
 
 
 def add_gpu_options(group: pytest.OptionGroup) -> None:
     """``--gpus`` and ``--gpus-per-worker``."""
-    group.addoption("--gpus", type=int, metavar="N", help="one worker for each of N GPUs, which --tier gpu is for")
-    group.addoption("--gpus-per-worker", type=int, metavar="K", help="each worker sees K of the N GPUs (default: 1)")
+    group.addoption("--gpus", type=int, metavar="N", help="start one worker for each of N GPUs; implies --tier gpu")
+    group.addoption("--gpus-per-worker", type=int, metavar="K", help="GPUs that each worker can use (default: 1)")
 
 
 def give_gpus(config: pytest.Config) -> None:
-    """Start the workers that ``--gpus`` asks for, each with its own GPUs; SpecError where that cannot be."""
+    """Start the workers of ``--gpus``, each with GPUs of its own. SpecError if that is impossible."""
     count, each = config.getoption("gpus", None), config.getoption("gpus_per_worker", None)
     if hasattr(config, "workerinput") or (count is None and each is None):
         return
@@ -55,17 +55,17 @@ def give_gpus(config: pytest.Config) -> None:
             where = f"{_VISIBLE}={os.environ[_VISIBLE]!r} leaves" if _VISIBLE in os.environ else "this machine has"
             raise SpecError(f"{where} {len(ids)} GPUs ({', '.join(ids)})" if ids else f"{where} no GPU")
         if each > 1 and any(name.startswith("MIG-") for name in ids[:count]):
-            raise SpecError(f"--gpus-per-worker {each}: a process sees one MIG device at most")
+            raise SpecError(f"--gpus-per-worker {each}: a process can use only one MIG device")
     except SpecError as error:
         raise SpecError(f"--gpus {count}: {error}") from None
-    # numbers mean what nvidia-smi says, unless somebody has chosen some by the order of CUDA
+    # number GPUs as nvidia-smi does, unless CUDA_VISIBLE_DEVICES was set with CUDA's own order in mind
     order = {} if _VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     shares = [",".join(ids[at : at + each]) for at in range(0, count, each)]
     start_workers(config, [{_VISIBLE: share, **order, "OMP_NUM_THREADS": "1"} for share in shares])
 
 
 def list_gpus() -> list[Gpu]:
-    """The GPUs that nvidia-smi lists; SpecError where it cannot, or where there are none."""
+    """The GPUs that nvidia-smi lists. SpecError if it fails or lists none."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS
@@ -74,9 +74,9 @@ def list_gpus() -> list[Gpu]:
         raise SpecError(f"no GPU was found: nvidia-smi cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise SpecError(f"no GPU was found: nvidia-smi did not answer in {_SECONDS} s") from None
-    said = (done.stdout + done.stderr).strip().partition("\n")[0]
+    output = (done.stdout + done.stderr).strip().partition("\n")[0]
     if done.returncode != 0:
-        raise SpecError(f"no GPU was found: nvidia-smi ended with {done.returncode}: {said}")
+        raise SpecError(f"no GPU was found: nvidia-smi ended with {done.returncode}: {output}")
     gpus: list[Gpu] = []
     for line in done.stdout.splitlines():
         if whole := re.match(r"GPU (\d+): .*\(UUID: (GPU-[^)]+)\)", line):
@@ -84,25 +84,25 @@ def list_gpus() -> list[Gpu]:
         elif gpus and (part := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line)):
             gpus[-1] = Gpu(index=gpus[-1].index, uuid=gpus[-1].uuid, parts=(*gpus[-1].parts, part[1]))
     if not gpus:
-        raise SpecError(f"no GPU was found: nvidia-smi lists none: {said}")
+        raise SpecError(f"no GPU was found: nvidia-smi lists none: {output}")
     return gpus
 
 
 def visible_ids(gpus: list[Gpu], outer: str | None) -> list[str]:
-    """What may stand in CUDA_VISIBLE_DEVICES: all that there are, or of ``outer`` what is there, spelt as there.
+    """The ids for CUDA_VISIBLE_DEVICES: all GPUs, or those in ``outer``, spelled as there.
 
-    SpecError on an id that is unknown or names a device twice.
+    SpecError if an id is unknown or names a device twice.
     """
     if outer is None:
         return [name for gpu in gpus for name in gpu.parts or (gpu.index,)]
     found: dict[str, str] = {}
     for name in (part.strip() for part in outer.split(",") if outer.strip()):
-        if name == "-1":  # CUDA sees nothing from there on
+        if name == "-1":  # CUDA ignores everything after it
             break
         device = _device(gpus, name)
         if device is None:
-            there = ", ".join(name for gpu in gpus for name in (gpu.index, gpu.uuid, *gpu.parts))
-            raise SpecError(f"{_VISIBLE}={outer!r}: no GPU {name!r}, there are {there}")
+            known = ", ".join(name for gpu in gpus for name in (gpu.index, gpu.uuid, *gpu.parts))
+            raise SpecError(f"{_VISIBLE}={outer!r}: no GPU {name!r}, there are {known}")
         if device in found:
             raise SpecError(f"{_VISIBLE}={outer!r}: {name} is there twice")
         found[device] = name
@@ -110,7 +110,7 @@ def visible_ids(gpus: list[Gpu], outer: str | None) -> list[str]:
 
 
 def _device(gpus: list[Gpu], name: str) -> str | None:
-    """The device that an index, or the beginning of a UUID, names."""
+    """The device with that index, or whose UUID begins like that."""
     if name.isdecimal():
         return next((gpu.device for gpu in gpus if int(gpu.index) == int(name)), None)
     if not name.startswith(("GPU-", "MIG-")):

@@ -1,7 +1,7 @@
-"""A process that reaches a Ray cluster, or is one: what it finds it writes as a line of JSON.
+"""A process that connects to a Ray cluster, or runs one, and prints what it has as a line of JSON.
 
-``python -m mue_check.suite.ray_host ADDRESS|local``. A local cluster lives until standard input ends, and that ends
-when pytest does, however it dies. Ray stays out of pytest's controller: a connection that hangs can be given up.
+``python -m mue_check.suite.ray_host ADDRESS|local``. A local cluster runs until standard input closes, which happens
+however pytest ends. Ray is not imported into pytest's controller, so a connection that hangs can be abandoned.
 """
 
 import json
@@ -16,37 +16,37 @@ from typing import Any
 from mue_check.listener import require_listener
 
 OBJECT_STORE_BYTES = 512 * 2**20
-"""Of a local cluster: corpora and tables of numbers, no tensors. What does not fit goes to the disk."""
+"""Object store of a local cluster. It holds corpora and tables but no tensors, and spills to disk when it is full."""
 
 
 def main() -> None:
-    """Write {"address", "cpus", "gpus"} or {"error"}."""
+    """Print {"address", "cpus", "gpus"} or {"error"}."""
     address = sys.argv[1]
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what Ray prints is no answer
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # keep Ray's own output apart
     with tempfile.TemporaryDirectory(prefix="ray", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
         try:
-            found = _connect(address, folder)
-        except Exception as error:  # nobody listens, or whatever Ray raises
+            result = _connect(address, folder)
+        except Exception as error:  # nothing listens there, or Ray fails in one of its ways
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            found = {"error": lines[0][:300]}
-        answers.write(json.dumps(found) + "\n")
-        answers.flush()
-        if address == "local" and "error" not in found:
+            result = {"error": lines[0][:300]}
+        output.write(json.dumps(result) + "\n")
+        output.flush()
+        if address == "local" and "error" not in result:
             sys.stdin.read()
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
 
 
 def _short_folder() -> str | None:
-    """Ray puts sockets into its folder, and their paths must be short."""
+    """Ray's folder holds sockets, whose paths must be short."""
     return "/tmp" if Path("/tmp").is_dir() else None
 
 
 def _connect(address: str, folder: str) -> dict[str, Any]:
     if address != "local":
         require_listener(address)
-    ray: Any = import_module("ray")  # half of it is typed
+    ray: Any = import_module("ray")  # it is only partly typed
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         quiet |= {

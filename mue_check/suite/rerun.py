@@ -1,4 +1,8 @@
-"""Tests whose worker died, or that ran out of memory, run once more; whatever else fails has failed."""
+"""A test whose worker died, or that ran out of memory, runs a second time. Other failures are final.
+
+pytest-rerunfailures repeats such tests too, but a run that lost all its workers then exits with 0 or 5, and memory is
+not released before the second attempt.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +14,55 @@ from typing import TYPE_CHECKING
 import pytest
 from _pytest.junitxml import xml_key
 
+from mue_check.suite.workers import RERUNS_WITH
+
 if TYPE_CHECKING:
     from xdist.scheduler.protocol import Scheduling
     from xdist.workermanage import WorkerController
 
 MEMORY = "out of memory"
-"""The property of a test that ran again for want of memory."""
+"""The property of a test that ran a second time because memory ran out."""
 
 
 def register(config: pytest.Config) -> None:
-    """Watch over the tests of this process, and over its workers if it has any; once is enough."""
+    """Rerun tests of this process, and of its workers if it has any. Further calls do nothing."""
     if config.pluginmanager.has_plugin("mue_check-memory"):
         return
-    config.pluginmanager.register(OutOfMemory(), "mue_check-memory")
+    config.pluginmanager.register(RerunOutOfMemory(), "mue_check-memory")
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Again(config), "mue_check-again")
+        config.pluginmanager.register(RerunCrashed(config), "mue_check-rerun")
 
 
-class OutOfMemory:
-    """Calls a test once more when it ran out of memory, in the same process, after memory was given back."""
+class RerunOutOfMemory:
+    """Calls a test that ran out of memory once more, in the same process, after memory was released."""
 
     def __init__(self) -> None:
-        self.tried: set[str] = set()
+        self.rerun: set[str] = set()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        """The call, and the second one."""
+        """Call the test, and call it again if memory ran out."""
         try:
             return (yield)
         except Exception as error:
-            if pyfuncitem.nodeid in self.tried or not _is_out_of_memory(error):
+            if pyfuncitem.nodeid in self.rerun or not _is_out_of_memory(error):
                 raise
-            said = str(error).partition("\n")[0]
-            # its frames, and those of what it was raised from, still hold the tensors
-            held: BaseException | None = error
-            while held is not None:
-                traceback.clear_frames(held.__traceback__)
-                held = held.__context__
-        self.tried.add(pyfuncitem.nodeid)
-        from mue_check.measure.stacking import forget_stacks
+            message = str(error).partition("\n")[0]
+            # frames of the error, and of the errors that it was raised from, still hold tensors
+            cause: BaseException | None = error
+            while cause is not None:
+                traceback.clear_frames(cause.__traceback__)
+                cause = cause.__context__
+        self.rerun.add(pyfuncitem.nodeid)
+        from mue_check.measure.stacks import stacks
 
-        forget_stacks()
-        pyfuncitem.user_properties.append((MEMORY, f"run again after: {said}"))
+        stacks().forget()
+        pyfuncitem.user_properties.append((MEMORY, f"run again after: {message}"))
         return pyfuncitem.ihook.pytest_pyfunc_call(pyfuncitem=pyfuncitem)
 
 
-class Again:
-    """Gives a crashed worker's test back to the queue once, and says in the end what ran again or did not run."""
+class RerunCrashed:
+    """Puts the test of a crashed worker back into the queue once, and reports reruns and tests that never ran."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -67,8 +73,8 @@ class Again:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Scheduling) -> None:
-        """The first crash of a test puts it back; the second is its failure."""
-        if crashitem in self.reasons or self.config.option.dist not in ("load", "worksteal"):
+        """Queue the test again after its first crash. Its second crash is a failure."""
+        if crashitem in self.reasons or self.config.option.dist not in RERUNS_WITH:
             self.finished.add(crashitem)
             return
         self.reasons[crashitem] = f"its worker {report.node.gateway.id} died"
@@ -77,19 +83,19 @@ class Again:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
-        """Count the workers that died."""
+        """Note workers that died."""
         if error is not None:
             self.died.append(node.gateway.id)
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport | pytest.CollectReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """A letter of its own, which is no failure."""
+        """Display a rerun as R, not as a failure."""
         return ("rerun", "R", ("RERUN", {"yellow": True})) if str(report.outcome) == "rerun" else None
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which tests ran again for want of memory; a crash that is made good is no test case of JUnit's."""
+        """Note reruns for lack of memory, and drop the first attempt of a rerun test from the JUnit report."""
         if str(report.outcome) == "rerun" and (xml := self.config.stash.get(xml_key, None)):
             xml.node_reporters_ordered.remove(xml.node_reporter(report))
         for name, value in report.user_properties:
@@ -97,18 +103,18 @@ class Again:
                 self.reasons.setdefault(report.nodeid, f"{name}: {value}")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """Remember which tests came to an end."""
+        """Note tests that finished."""
         self.finished.add(nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Tests that nobody was left to run are a failure."""
+        """Fail the run if tests never ran because workers died."""
         self.missing = session.testscollected - len(self.finished)
         if self.died and (self.missing or not session.testscollected) and session.exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """What ran again, and what never ran."""
+        """List what ran again, and say what never ran."""
         if not self.reasons and not self.died:
             return
         terminalreporter.section("run again")
@@ -119,9 +125,9 @@ class Again:
         if self.died and not self.finished:
             terminalreporter.line("no test was run: every worker died")
         elif self.died and self.missing:
-            terminalreporter.line(f"{self.missing} tests were not run, since workers died")
+            terminalreporter.line(f"{self.missing} tests were not run because workers died")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # whoever has not imported it cannot have raised it
+    torch = sys.modules.get("torch")  # if it is not imported, the error is not torch's
     return torch is not None and isinstance(error, torch.OutOfMemoryError)

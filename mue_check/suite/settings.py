@@ -1,16 +1,17 @@
-"""The options of ``pytest suites/``, and the checked command line."""
+"""The options of ``pytest suites/``, and the checked settings of a run."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mue_check.errors import ClaimError, SpecError
 from mue_check.suite import cluster
 from mue_check.suite.gpus import add_gpu_options
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The command line of one run of the suites, checked."""
+    """The checked command line of a run of the suites."""
 
     tier: Tier
     axes: tuple[str, ...]
@@ -41,27 +42,27 @@ class Settings:
     beside: tuple[Rule, ...]
     options: tuple[str, ...]
     candidate: str = "builtin:sigmoid_norm"
-    """The router whose conformance is asked, as it was named in ``folder``."""
+    """The router whose conformance is checked, named relative to ``folder``."""
     folder: Path = Path()
     claim: RoutingSpec | None = None
     expected: Mapping[str, str] = field(default_factory=dict)
-    """Checks that are expected to fail, and why."""
+    """Checks that are expected to fail, with the reasons."""
     rungs: int | None = None
-    """How many targets of each ladder are asked; None for all."""
+    """How many targets of each ladder to measure; None for all."""
     notices: tuple[str, ...] = ()
-    """What people must know of their own router."""
+    """Notices about the user's router."""
 
     @property
     def routing(self) -> str:
-        """How the mixtures route, as ``--router`` spells it without ``builtin:``."""
+        """The routing of the mixtures, as in ``--router`` without ``builtin:``."""
         return self.router + (f"+{self.balance}" if self.balance != "none" else "")
 
     def command(self, test: str) -> str:
-        """What asks a test's question again; ``test`` is its node id."""
+        """The command that repeats a test, given its node id."""
         return shlex.join(["pytest", test, *self.options])
 
     def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
-        """The study that a test asks, under the rule of ``--rule`` unless it has another; ``test`` is its node id."""
+        """The study for the test with that node id, under ``rule`` or else the rule of ``--rule``."""
         from mue_check.questions.study import Study
 
         return Study(
@@ -75,7 +76,7 @@ class Settings:
         )
 
     def late_notices(self) -> tuple[str, ...]:
-        """What people must know of their own router and was found while it trained, each once in a process."""
+        """Notices about the user's router that came up during training, each once per process."""
         from mue_check.routing.variants import is_users
 
         if not is_users(self.router):
@@ -85,7 +86,7 @@ class Settings:
         return loaded_router(self.router).new_notices()
 
     def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
-        """The tier's ladders of an axis with the routing and the composite target that were asked for."""
+        """The tier's ladders of an axis, with the routing and composite target of the command line."""
         from mue_check.axes import heldout_ladder
         from mue_check.spec import Scenario, parse_scenario
 
@@ -102,10 +103,10 @@ def add_options(parser: pytest.Parser) -> None:
     """The options of ``pytest suites/``."""
     group = parser.getgroup("mue_check", "transfer suites of mue_check (pytest suites/)")
     group.addoption(
-        "--tier", help="how large and how long: smoke (default), cpu, lab (sigma_0), gpu (default with --gpus), full"
+        "--tier", help="size of the run: smoke (default), cpu, lab (sigma_0), gpu (default with --gpus), full"
     )
     add_gpu_options(group)
-    group.addoption("--axes", metavar="A,B", help="only these axes, e.g. width,activated_experts (default: all)")
+    group.addoption("--axes", metavar="A,B", help="run only these axes, e.g. width,activated_experts (default: all)")
     group.addoption(
         "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
     )
@@ -114,120 +115,136 @@ def add_options(parser: pytest.Parser) -> None:
         "--router",
         metavar="builtin:NAME[+BALANCE]|MODULE:FACTORY|FILE.py:FACTORY",
         help="routing in every mixture: a variant, e.g. builtin:deepseek_v3+selection_bias, or your own router, "
-        "made by factory(d_model, n_experts, top_k) (default: the rule's own)",
+        "built by factory(d_model, n_experts, top_k) (default: the rule's own)",
     )
     group.addoption("--claim", metavar="FILE.toml", help="what your router claims (default: its routing_spec)")
-    group.addoption("--expected", metavar="FILE.toml", help='checks of suites/test_router.py that fail: id = "reason"')
+    group.addoption("--expected", metavar="FILE.toml", help='expected failures of suites/test_router.py: id = "reason"')
     group.addoption("--heldout", metavar="SPEC", help="the composite target of suites/test_heldout.py")
     group.addoption(
-        "--beside", metavar="RULES", help="measure these rules too, e.g. standard,mup: nothing is expected of them"
+        "--beside", metavar="RULES", help="also measure these rules, e.g. standard,mup, without expecting a verdict"
     )
-    group.addoption("--seeds", metavar="LOW[:HIGH]", help="of each drift, and up to how many where it is open")
-    group.addoption("--rungs", metavar="N", help="only the first N targets of each ladder (default: all)")
-    group.addoption("--study", metavar="DIR", help="folder of records and report (default: reports/<tier>)")
-    group.addoption("--precision", metavar="fp32|tf32|bf16", help="of products, in every arm (default: the tier's)")
-    group.addoption("--tolerance", type=float, metavar="OCTAVES", help="drift that is harmless (default: the tier's)")
-    group.addoption(
-        "--allow-inconclusive", action="store_true", help="INCONCLUSIVE is an expected failure instead of a failure"
-    )
+    group.addoption("--seeds", metavar="LOW[:HIGH]", help="seeds per drift, and up to how many if it is inconclusive")
+    group.addoption("--rungs", metavar="N", help="measure only the first N targets of each ladder (default: all)")
+    group.addoption("--study", metavar="DIR", help="folder for records and report (default: reports/<tier>)")
+    group.addoption("--precision", metavar="fp32|tf32|bf16", help="precision of matrix products (default: the tier's)")
+    group.addoption("--tolerance", type=float, metavar="OCTAVES", help="largest harmless drift (default: the tier's)")
+    group.addoption("--allow-inconclusive", action="store_true", help="report INCONCLUSIVE as an expected failure")
     cluster.add_options(group)
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """Check every option, then make the study folder; MueCheckError on the first that is wrong."""
-    with ExitStack() as stack:
-        return _checked(config, stack)
+    """Check every option, then make the study folder. MueCheckError on the first option that is wrong."""
+    folder = Path(config.invocation_params.dir)
+    with _isolated(config, folder) as trial:
+        settings = _parse(config, folder)
+        if not trains_nothing(config.args):
+            settings = replace(settings, notices=_try_router(settings, config.getoption("router"), trial))
+    _require_prescriptions(settings)
+    if not config.option.collectonly:
+        from mue_check.records import Store
+
+        Store(settings.root).prepare()
+    return settings
 
 
-def _checked(config: pytest.Config, stack: ExitStack) -> Settings:
-    from mue_check.catalog import get_tier, parse_axes
+def trains_nothing(arguments: Sequence[str]) -> bool:
+    """Whether only conformance is checked. A router that cannot train then fails its checks rather than the run."""
+    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
+    return bool(named) and all(name.endswith("test_router.py") for name in named)
+
+
+def _parse(config: pytest.Config, folder: Path) -> Settings:
+    """The settings, without notices. Loads a user's router, and has no other side effect."""
+    from mue_check.catalog import parse_axes
     from mue_check.conformance.expected import read_expected
-    from mue_check.data import CORPORA, load_corpus
-    from mue_check.errors import SpecError
-    from mue_check.precision import require_precision
-    from mue_check.records import Store
-    from mue_check.routing.claim import read_claim
     from mue_check.rules import get_rule
-    from mue_check.spec import Scenario
-    from mue_check.tiers import require_device
 
     option = config.getoption
-    tier = get_tier(option("tier") or ("gpu" if option("gpus") else "smoke"))
-    rule, axes = get_rule(option("rule")), parse_axes(option("axes"))
-    tier, rungs = with_seeds(tier, option("seeds")), parse_rungs(option("rungs"))
-    if not config.option.collectonly and option("cluster") is None:  # a cluster has its own devices
-        require_device(tier)
-    if option("precision") is not None:
-        tier = replace(tier, precision=require_precision(option("precision"), tier.device))
-    corpora = tier.corpora
-    if (name := option("corpus")) is not None:
-        if name.endswith(".bin"):
-            name = str(Path(config.invocation_params.dir, name))
-            load_corpus(name).require_context(tier.task(name).train.context)
-        elif name not in CORPORA:
-            raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
-        corpora = (name,)
+    rule, tier, claim = get_rule(option("rule")), _tier(config), _claim(config, folder)
     tolerance = option("tolerance")
     if tolerance is not None and not 0 < tolerance < 100:
         raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
-    folder = Path(config.invocation_params.dir)
-    if option("claim") and (option("router") or "builtin:").startswith("builtin:"):
-        raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
-    claim = read_claim(folder / option("claim")) if option("claim") else None
-    trial = _apart(config, folder, claim, stack)
+    corpora = _corpora(option("corpus"), folder, tier)
     router, balance = _routing(option("router"), folder, claim)
-    given = option("study")
-    root = Path(config.invocation_params.dir, given) if given else config.rootpath / "reports" / tier.name
-    beside = tuple(dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip()))
-    if rule.name in beside:
+    others = dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip())
+    if rule.name in others:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
-    options = ["--tier", tier.name]
-    kept = ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs")
-    for key in (*kept, "study"):
-        options += [f"--{key}", str(option(key))] if option(key) else []
-    options += ["--rule", rule.name] if rule.name != "complete_mue" else []
-    settings = Settings(
+    return Settings(
         tier=tier,
-        axes=axes,
+        axes=parse_axes(option("axes")),
         corpora=corpora,
         rule=rule,
-        root=root,
+        root=folder / option("study") if option("study") else config.rootpath / "reports" / tier.name,
         tolerance=tier.tolerance if tolerance is None else tolerance,
         allow_inconclusive=option("allow_inconclusive"),
         router=router,
         balance=balance,
         heldout=option("heldout"),
-        beside=tuple(get_rule(name) for name in beside),
-        options=tuple(options),
+        beside=tuple(map(get_rule, others)),
+        options=_repeated_options(config, tier.name, rule.name),
         candidate=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,
-        rungs=rungs,
+        rungs=parse_rungs(option("rungs")),
         expected=read_expected(folder / option("expected")) if option("expected") else {},
     )
-    if not trains_nothing(config.args):
-        settings = replace(settings, notices=_try_router(settings, option("router"), trial))
-    # a routing, a composite, a batch or a beta that cannot be is a usage error
-    for corpus in corpora:
-        for ladder in (ladder for axis in axes for ladder in settings.ladders(axis, corpus)):
-            task = tier.task(corpus, ladder.regime)
-            reference = Scenario.of(ladder.reference.model, task.train)
-            for rung in ladder.targets:
-                rule.prescribe(reference, Scenario.of(rung.model, rung.train(task.train))).values(task.base)
-    if not config.option.collectonly:
-        Store(root).prepare()
-    return settings
 
 
-def trains_nothing(arguments: Sequence[str]) -> bool:
-    """Whether conformance alone is asked for: a router that could not even train shall hear why from its checks."""
-    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
-    return bool(named) and all(name.endswith("test_router.py") for name in named)
+def _tier(config: pytest.Config) -> Tier:
+    """The tier with the seeds and the precision of the command line."""
+    from mue_check.catalog import get_tier
+    from mue_check.precision import require_precision
+    from mue_check.tiers import require_device
+
+    option = config.getoption
+    tier = with_seeds(get_tier(option("tier") or ("gpu" if option("gpus") else "smoke")), option("seeds"))
+    if not config.option.collectonly and option("cluster") is None:  # a cluster has its own devices
+        require_device(tier)
+    if option("precision") is not None:
+        tier = replace(tier, precision=require_precision(option("precision"), tier.device))
+    return tier
+
+
+def _corpora(name: str | None, folder: Path, tier: Tier) -> tuple[str, ...]:
+    """The tier's corpora, or the one of ``--corpus``."""
+    from mue_check.data import CORPORA, load_data
+
+    if name is None:
+        return tier.corpora
+    if name.endswith(".bin"):
+        name = str(folder / name)
+        load_data(name).require_context(tier.task(name).train.context)
+    elif name not in CORPORA:
+        raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
+    return (name,)
+
+
+def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
+    from mue_check.routing.claim import read_claim
+
+    path = config.getoption("claim")
+    if path and not _users_router(config):
+        raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
+    return read_claim(folder / path) if path else None
+
+
+def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str, ...]:
+    """The options with which a question is asked again."""
+    kept = ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs")
+    given = {name: config.getoption(name) for name in (*kept, "study")}
+    options = ["--tier", tier]
+    options += [part for name, value in given.items() if value for part in (f"--{name}", str(value))]
+    return (*options, *(["--rule", rule] if rule != "complete_mue" else []))
+
+
+def _users_router(config: pytest.Config) -> str | None:
+    """The text of ``--router`` if it names a user's router."""
+    text = config.getoption("router")
+    return text if text and ":" in text and not text.startswith("builtin:") else None
 
 
 def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple[str, str]:
-    """Router and balance of ``builtin:NAME[+BALANCE]``; a user's router is loaded, and has no balance."""
-    from mue_check.errors import ClaimError, SpecError
+    """Router and balance of ``builtin:NAME[+BALANCE]``. A user's router is loaded, and has no balance."""
     from mue_check.routing.variants import BALANCES, VARIANTS, get_variant
 
     if text is None:
@@ -242,13 +259,35 @@ def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple
             raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
         return get_variant(name).name, balance or "none"
     if plus:
-        raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME alone; your router balances itself")
+        raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME only; your router balances itself")
     from mue_check.models.user_router.load import load_router
 
-    try:
+    with _named(text):
         return load_router(text, folder, claim).name, "none"
+
+
+@contextmanager
+def _named(router: str) -> Iterator[None]:
+    """Turn what is wrong with a user's router into a usage error that names it."""
+    try:
+        yield
     except ClaimError as error:
-        raise SpecError(f"--router {text!r}: {error}") from None
+        raise SpecError(f"--router {router!r}: {error}") from None
+
+
+@contextmanager
+def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
+    """A user's router in a separate process. None in workers, which start after it has been tried."""
+    router = _users_router(config)
+    if router is None or hasattr(config, "workerinput"):
+        yield None
+        return
+    from mue_check.models.user_router.trial import try_isolated
+
+    with ExitStack() as stack:
+        with _named(router):
+            trial = stack.enter_context(try_isolated(router, folder, _claim(config, folder)))
+        yield trial
 
 
 def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack: ExitStack) -> Trial | None:
@@ -266,11 +305,10 @@ def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack
 
 
 def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:
-    """Call a user's router at every size that it may meet, before anything trains; notices."""
-    from mue_check.errors import ClaimError, SpecError
+    """Call a user's router at every size that the run will use, before anything trains. Returns notices."""
     from mue_check.routing.variants import is_users
 
-    if not is_users(settings.router):
+    if text is None or not is_users(settings.router):
         return ()
     from mue_check.models.user_router.load import sizes_of, try_router
 
@@ -283,9 +321,20 @@ def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tu
         for ladder in settings.ladders(axis, corpus, question)
     ]
     sizes = sizes_of(settings.router, (rung.model for ladder in ladders for rung in ladder.rungs))
-    try:
+    with _named(text):
         if trial is not None:
             trial.at(sizes)
         return try_router(settings.router, sizes, settings.tier.device)
-    except ClaimError as error:
-        raise SpecError(f"--router {text!r}: {error}") from None
+
+
+def _require_prescriptions(settings: Settings) -> None:
+    """MueCheckError if a target has an impossible routing, batch size or beta under the rule."""
+    from mue_check.spec import Scenario
+
+    for corpus in settings.corpora:
+        for ladder in (ladder for axis in settings.axes for ladder in settings.ladders(axis, corpus)):
+            task = settings.tier.task(corpus, ladder.regime)
+            reference = Scenario.of(ladder.reference.model, task.train)
+            for rung in ladder.targets:
+                target = Scenario.of(rung.model, rung.train(task.train))
+                settings.rule.prescribe(reference, target).values(task.base)

@@ -1,4 +1,4 @@
-"""``--seeds`` and ``--rungs``: a tier with fewer or more seeds, and ladders without their last targets."""
+"""``--seeds`` and ``--rungs``: change a tier's numbers of seeds, and drop the last targets of ladders."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from mue_check.tiers import Tier
 
 MOST_SEEDS = 1000
-"""The null control takes the seeds from there on (``study.drift.NULL_SEED``)."""
+"""The null control uses the seeds from here on (``questions.drift.NULL_SEED``)."""
 
 
 def with_seeds(tier: Tier, text: str | None) -> Tier:
     """The tier with ``LOW[:HIGH]`` seeds in each drift, and no more than HIGH in any other question.
 
-    SpecError where an interval would mean nothing (``judge.drift.MIN_SEEDS``).
+    SpecError below ``judge.drift.MIN_SEEDS``, which give no useful interval.
     """
     if text is None:
         return tier
@@ -30,14 +30,14 @@ def with_seeds(tier: Tier, text: str | None) -> Tier:
         raise SpecError(f"--seeds {text}: write LOW or LOW:HIGH, for example 4:8")
     low, high = int(found[1]), int(found[2] or found[1])
     if low < MIN_SEEDS:
-        raise SpecError(f"--seeds {text}: at least {MIN_SEEDS} are needed, under which no interval is worth a verdict")
+        raise SpecError(f"--seeds {text}: at least {MIN_SEEDS} are needed for a useful interval")
     if not low <= high <= MOST_SEEDS:
         raise SpecError(f"--seeds {text}: HIGH must be at least LOW and at most {MOST_SEEDS}")
     return replace(tier, seeds=low, max_seeds=high, seed_limit=high)
 
 
 def parse_rungs(text: str | None) -> int | None:
-    """How many targets of each ladder; None for all. SpecError unless a whole number of at least 1."""
+    """The number of targets of each ladder, or None for all. SpecError unless it is a whole number of at least 1."""
     if text is None:
         return None
     if not text.strip().isdecimal() or int(text) < 1:
@@ -46,5 +46,5 @@ def parse_rungs(text: str | None) -> int | None:
 
 
 def cut(ladder: Ladder, rungs: int | None) -> Ladder:
-    """The ladder with its first ``rungs`` targets; one of gradient noise stays whole, for its loads make one slope."""
+    """The ladder's first ``rungs`` targets. A ladder of gradient noise stays whole, since its loads give one slope."""
     return ladder if rungs is None or "noise" in ladder.asks else replace(ladder, targets=ladder.targets[:rungs])

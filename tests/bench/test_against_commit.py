@@ -1,8 +1,7 @@
 """bench/against_commit.py: the sample, the comparison, and two processes that measure the same cells."""
 
-import importlib.util
+import importlib
 import math
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("against_commit", ROOT / "bench" / "against_commit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "bench")  # as for a script that is run from there
+        return importlib.import_module("against_commit")
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +49,9 @@ def test_difference_sees_values_forms_and_nan(script: ModuleType) -> None:
         assert script.difference(old, [{**old[0], **other}]) == math.inf
 
 
-def test_cost_is_carried_on_in_a_straight_line(script: ModuleType) -> None:
-    assert script.carried_on({"fixed": 3.0, "one": 1.0, "few": 2.0}, steps=11, all_steps=201) == pytest.approx(23.0)
-    assert script.carried_on({script.WHOLE: 5.0}, steps=200, all_steps=200) == 5.0
+def test_cost_is_extrapolated_linearly(script: ModuleType) -> None:
+    assert script.extrapolated({"fixed": 3.0, "one": 1.0, "few": 2.0}, steps=11, all_steps=201) == pytest.approx(23.0)
+    assert script.extrapolated({script.WHOLE: 5.0}, steps=200, all_steps=200) == 5.0
 
 
 def test_two_processes_measure_the_same_cells(script: ModuleType, groups: list) -> None:

@@ -1,4 +1,4 @@
-"""The coordinate check against microsoft/mup's own: the same numbers where it is there, a word where it is not."""
+"""The coordinate check against microsoft/mup's own: the same numbers where mup is installed, a note where it is not."""
 
 from dataclasses import replace
 
@@ -6,28 +6,23 @@ import pytest
 import torch
 
 from mue_check.bench import mup_coordinates as check
-from mue_check.bench.cases import Case, Plan
-from mue_check.bench.setup import Setup
+from mue_check.bench.cases import BenchCase
+from mue_check.bench.setup import BenchSetup
 from mue_check.bench.ways import Disagreement
 
-CASE = Case(model="d=32,H=32", batch=2, context=8, runs=2)
-PLAN = Plan(
-    device="cpu",
-    sweep=(),
-    latency=(),
-    coordinates=(CASE, replace(CASE, model="d=48,H=48")),
-    rounds=2,
-)
+CASE = BenchCase(model="d=32,H=32", batch=2, context=8, runs=2)
+CASES = (CASE, replace(CASE, model="d=48,H=48"))
+CPU = torch.device("cpu")
 
 
 def fused() -> check.Coordinates:
-    setups = [Setup(c, torch.device("cpu"), rule=check.RULE, base=check.ADAMW, constant=True) for c in PLAN.coordinates]
+    setups = [BenchSetup(c, CPU, rule=check.RULE, base=check.ADAMW, constant=True) for c in CASES]
     return check.fused_coordinates(setups)
 
 
-def test_absent_mup_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "mup_is_there", lambda: False)
-    ours, theirs = check.measure_coordinates(PLAN)
+def test_an_absent_mup_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "mup_is_installed", lambda: False)
+    ours, theirs = check.measure_coordinates(CASES, CPU, 2)
     assert ours.seconds is not None
     assert theirs.way == "mup"
     assert theirs.seconds is None
@@ -44,16 +39,16 @@ def test_coordinates_are_of_every_place() -> None:
 
 def test_mup_reads_the_same_numbers() -> None:
     pytest.importorskip("mup")
-    rows = list(check.measure_coordinates(PLAN))
+    rows = list(check.measure_coordinates(CASES, CPU, 2))
     assert [row.way for row in rows] == ["fused", "mup"]
     assert all(row.seconds is not None and len(row.models) == 2 for row in rows)
 
 
-def test_other_numbers_stop_the_bench() -> None:
+def test_other_numbers_are_a_disagreement() -> None:
     ours = fused()
     check.require_same(ours, dict(ours))
     key = next(iter(ours))
     with pytest.raises(Disagreement, match="differ by up to"):
         check.require_same({**ours, key: ours[key] * 1.01}, ours)
-    with pytest.raises(Disagreement, match="other places"):
+    with pytest.raises(Disagreement, match="different places"):
         check.require_same({k: v for k, v in ours.items() if k != key}, ours)

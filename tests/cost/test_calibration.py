@@ -1,7 +1,7 @@
 """Prices: fitted to timings, kept for the machine that they hold for, and measured on this one."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,8 @@ def timings(noise: float = 0.0) -> tuple[list[Timing], dict[str, float]]:
     prices = {name: float(10 ** rng.uniform(-6, -4)) if i % 3 else 0.0 for i, name in enumerate(PRICED)}
     found = []
     for i in range(30):
-        work = Work(**{name: float(10 ** rng.uniform(0, 3)) for name in PRICED})
-        seconds = sum(getattr(work, name) * price for name, price in prices.items())
+        work = Work(**{f.name: float(10 ** rng.uniform(0, 3)) for f in fields(Work)})
+        seconds = sum(amount * price for amount, price in zip(work.priced, prices.values(), strict=True))
         found.append(Timing(label=str(i), work=work, seconds=seconds * math.exp(noise * rng.standard_normal())))
     return found, prices
 
@@ -68,11 +68,11 @@ def test_a_calibration_is_kept_for_its_machine_alone(tmp_path: Path, monkeypatch
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     for path, value in ((tmp_path / "a.json", "no JSON"), (tmp_path / "b.json", '{"prices": {}}')):
         path.write_text(value)
-        with pytest.raises(SpecError, match=f"{path.name}.* is no calibration of this version"):
+        with pytest.raises(SpecError, match=f"{path.name}.* is not a calibration of this version"):
             read_calibration(path)
     older = replace(PAPER, prices={"flop": 1.0})
     save_calibration(older, tmp_path / "c.json")
-    with pytest.raises(SpecError, match="is no calibration of this version"):
+    with pytest.raises(SpecError, match="is not a calibration of this version"):
         read_calibration(tmp_path / "c.json")
 
 
@@ -87,17 +87,17 @@ def test_this_machine_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = calibrate("cpu", progress=lambda done, of: seen.append((done, of)))
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert found.machine == machine_of("cpu")
-    assert found.stacks == 4
+    assert found.stacks == 2
     assert found.machine["precision"] == "fp32"
-    assert found.seconds(Work(stacks=1, steps=1, layers=1, flop=1e6, moved=1e5, updated=1e4, drawn=1e4)) > 0
+    assert found.seconds(Work(calls=2, flop=1e6, activations=1e5, parameters=1e4)) > 0
 
 
 def test_a_calibration_is_made_in_the_precision_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen, left = [], timings()[0]
 
-    def time_nothing(sample: Sample, device: torch.device, precision: str) -> tuple[list[Timing], float]:
+    def time_nothing(sample: Sample, device: torch.device, precision: str) -> tuple[Timing, float]:
         seen.append(precision)
-        return timings()[0], 1.0
+        return left.pop(), 1.0
 
     monkeypatch.setattr(timing, "_time", time_nothing)
     found = calibrate("cpu", "bf16")
@@ -110,22 +110,22 @@ def test_a_busy_device_is_not_calibrated(
     monkeypatch: pytest.MonkeyPatch, spreads: tuple[float, ...], busy: bool
 ) -> None:
     """One stack that was disturbed does not matter; most of them do."""
-    left = list(spreads)
+    left, found = list(spreads), timings()[0]
     monkeypatch.setattr(timing, "CPU_SAMPLES", timing.CPU_SAMPLES[: len(left)])
-    monkeypatch.setattr(timing, "_time", lambda *which: (timings()[0], left.pop()))
+    monkeypatch.setattr(timing, "_time", lambda *which: (found.pop(), left.pop()))
     if busy:
         with pytest.raises(TimingError, match=r"cpu is busy: .* take 1.8 times as long"):
             calibrate("cpu")
     else:
-        assert calibrate("cpu").stacks == 90
+        assert calibrate("cpu").stacks == 3
 
 
 def test_the_spread_of_a_stack_is_that_of_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 1.0, 1.0, 2.0, *(moment for start in range(3, 8) for moment in (start, start + 0.1 * start))])
+    clock = iter([1.0, 2.0, *(moment for start in range(3, 8) for moment in (start, start + 0.1 * start))])
     monkeypatch.setattr(timing, "_now", lambda device: next(clock))
     found, spread = timing._time(Sample("d=32,L=1,H=32", 2, 16, 1), torch.device("cpu"), "fp32")
     assert spread == pytest.approx(7 / 3)
-    assert [each.seconds for each in found] == pytest.approx([1.0, 0.5])
+    assert found.seconds == pytest.approx(0.5)
 
 
 def test_a_fit_that_cannot_be_right_is_refused() -> None:

@@ -1,13 +1,13 @@
 """--seeds and --rungs of `pytest suites/`."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mue_check.catalog import get_tier
-from mue_check.cost.dry_run import collect
+from mue_check.cost.dry_run import dry_run
 from mue_check.errors import SpecError
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
@@ -60,17 +60,16 @@ def test_rungs_cut_the_last_targets_of_every_ladder_but_those_of_noise() -> None
     ("arguments", "says"),
     [(["--seeds", "2"], "--seeds 2: at least 4"), (["--rungs", "none"], "--rungs none: must be a whole number")],
 )
-def test_usage_errors_are_one_line(arguments: list[str], says: str) -> None:
-    result = pytest_suites(*arguments)
-    assert result.returncode == 4
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1
-    assert says in lines[0]
+def test_usage_errors_are_one_line(arguments: list[str], says: str, run_pytest_here: Callable[..., Any]) -> None:
+    result = run_pytest_here("suites", *arguments)
+    assert result.code == 4
+    (line,) = result.error_lines
+    assert says in line
 
 
 def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path) -> None:
     options = [str(ROOT / "suites"), "--tier=cpu", "--axes=depth", f"--study={tmp_path / 'study'}"]
-    both, first = (" ".join(a.test for a in collect([*options, *more]).asked) for more in ([], ["--rungs=1"]))
+    both, first = (" ".join(a.test for a in dry_run([*options, *more]).tests) for more in ([], ["--rungs=1"]))
     assert "L16" in both
     assert "L8" in first
     assert "L16" not in first
@@ -79,10 +78,5 @@ def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path
 
 def test_the_command_that_asks_again_has_them(tmp_path: Path) -> None:
     options = ["--tier=smoke", "--axes=depth", "--seeds=4:5", "--rungs=1", f"--study={tmp_path / 'study'}"]
-    settings = collect([str(ROOT / "suites"), *options]).settings
+    settings = dry_run([str(ROOT / "suites"), *options]).settings
     assert "--seeds 4:5 --rungs 1" in settings.command("suites/test_depth.py")
-
-
-def pytest_suites(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "suites", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)

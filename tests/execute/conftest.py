@@ -6,14 +6,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from mue_check.suite.cluster import Found, reach
+from mue_check.suite.cluster import ClusterInfo, reach
 
 TOKEN = secrets.token_hex(32)
 """One for all clusters of this process: Ray reads it once."""
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[Found]:
+def found() -> Iterator[ClusterInfo]:
     """A cluster of this machine alone, as ``--cluster local`` makes it."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)

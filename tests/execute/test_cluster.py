@@ -27,7 +27,7 @@ from mue_check.execute.batches import Batch
 from mue_check.models.user_router.load import load_router
 from mue_check.records import Cell, Store
 from mue_check.routing.variants import USER_ROUTERS
-from mue_check.suite.cluster import Found
+from mue_check.suite.cluster import ClusterInfo
 
 if TYPE_CHECKING:
     from mue_check.execute.cluster import Cluster
@@ -49,7 +49,7 @@ def records(store: Store) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def join(found: Found) -> Iterator[Callable[[], "Cluster"]]:
+def join(found: ClusterInfo) -> Iterator[Callable[[], "Cluster"]]:
     """Make this process a driver until the test ends. Ray is imported here: it reads the token when it is imported."""
     from mue_check.execute.cluster import Cluster
 
@@ -133,7 +133,7 @@ def runs_out(batch, corpus, parcel):
     [
         (raises, ValueError, "the words of a measurement", 1),
         (dies_once, None, "", 2),
-        (dies, ClusterError, r"the cluster lost loss_grid .*, begun again up to 1 times: ", 2),
+        (dies, ClusterError, r"the cluster lost loss_grid .*, after up to 1 retries: ", 2),
         (runs_out_once, None, "", 2),
         (runs_out, MemoryError, "of the node", 2),
     ],
@@ -230,7 +230,7 @@ cluster.close()
 """
 
 
-def test_a_killed_driver_loses_nothing_that_was_stored(found: Found, tmp_path: Path) -> None:
+def test_a_killed_driver_loses_nothing_that_was_stored(found: ClusterInfo, tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
     cells, steps = 40, 60  # five batches
     command = [sys.executable, "-c", DRIVER, str(HERE / "test_local.py"), str(rough.root), str(cells), str(steps)]

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mue_check.suite.cluster import Found
+from mue_check.suite.cluster import ClusterInfo
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 ROOT = Path(__file__).parents[2]
@@ -52,14 +54,14 @@ def is_open(address: str) -> bool:
     return True
 
 
-def test_the_suites_give_the_same_on_a_cluster(tmp_path: Path) -> None:
+def test_the_suites_give_the_same_on_a_cluster(tmp_path: Path, run_pytest_here: Callable[..., Any]) -> None:
     quiet, there = tmp_path / "quiet" / "study", tmp_path / "there" / "study"
-    result = run_pytest(*QUICK, "--study", there, "--cluster=local")
+    result = run_pytest(*QUICK, "--study", there, "--cluster=local", "--cluster-workers=1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 passed" in result.stdout
     (address,) = re.findall(r"mue_check: cluster (\S+): \d+ CPUs", result.stdout)
     assert not is_open(address)
-    assert run_pytest(*QUICK, "--study", quiet).returncode == 0
+    assert run_pytest_here(*QUICK, "--study", quiet).code == 0
     assert records(there) == records(quiet) != {}
 
 
@@ -88,23 +90,25 @@ def test_a_local_cluster_ends_with_pytest_however_it_dies(tmp_path: Path) -> Non
     [
         (["--cluster=here"], "--cluster 'here': write local, or HOST:PORT of a Ray head"),
         (["--cluster=127.0.0.1:9"], "--cluster 127.0.0.1:9: nothing answers there (Connection refused)"),
-        (["--cluster=local", "-n", "2"], "--cluster: cannot go with -n: it starts its own workers"),
-        (["--cluster=local", "--pdb"], "--cluster: cannot go with --pdb: it starts its own workers"),
+        (["--cluster=local", "-n", "2"], "--cluster: cannot be combined with -n: it starts its own workers"),
+        (["--cluster=local", "--pdb"], "--cluster: cannot be combined with --pdb: it starts its own workers"),
         (["--cluster=local", "--cluster-workers=0"], "--cluster-workers 0: must be at least 1"),
         (["--cluster=local", "--gpu-share=1.5"], "--gpu-share 1.5: must be above 0 and at most 1"),
         (["--gpu-share=0.5"], "--gpu-share goes with --cluster"),
         (["--cluster=local", "--tier=huge"], "unknown tier 'huge'"),
     ],
 )
-def test_bad_options_are_one_line_and_exit_4(tmp_path: Path, arguments: list[str], says: str) -> None:
-    result = run_pytest("suites/test_width.py", *arguments, "--study", tmp_path / "study")
-    assert result.returncode == 4, result.stdout + result.stderr
-    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+def test_bad_options_are_one_line_and_exit_4(
+    tmp_path: Path, arguments: list[str], says: str, run_pytest_here: Callable[..., Any]
+) -> None:
+    result = run_pytest_here("suites/test_width.py", *arguments, "--study", tmp_path / "study")
+    assert result.code == 4, result.out + result.errors
+    (error,) = result.error_lines
     assert says in error
     assert not (tmp_path / "study").exists()
 
 
-def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: Found, tmp_path: Path) -> None:
+def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: ClusterInfo, tmp_path: Path) -> None:
     if found.gpus:
         pytest.skip("this machine has a GPU")
     env = {key: value for key, value in found.environment.items() if key != "RAY_ADDRESS"}

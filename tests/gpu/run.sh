@@ -1,34 +1,73 @@
 #!/usr/bin/env bash
-# All that is worth doing on a GPU, in under 10 minutes: CUDA tests, benchmarks, the gpu tier.
+# Everything worth doing on a GPU, in under 9 minutes: CUDA tests, benchmarks, the gpu tier.
+#
 #     tests/gpu/run.sh OUT
-# Results go to the folder OUT. Every part runs even when one before it failed; the exit code says whether any did.
+#
+# At most 5 files go to the folder OUT, packed again after every part: summary.txt, results.tar.gz (logs, tables, JSON),
+# study.tar.gz (records of the gpu tier), bench.md and report.md. A part that fails, hangs or runs out of time does not
+# stop the others. The exit code is then 1, except for the gpu tier, which does as much as the time allows. docs/gpu_testing.md describes the parts.
+# Settings from the environment: PYTHON, DEADLINE (seconds for all, 530), GRACE (seconds from SIGINT to SIGKILL, 10),
+# REPORT (seconds kept for the report of the tier, 25), WORKERS (processes of the parallel tests, 8).
 set -uo pipefail
+SECONDS=0
+deadline=${DEADLINE:-530} grace=${GRACE:-10} workers=${WORKERS:-8} report=${REPORT:-25} python=${PYTHON:-python3}
 out=${1:?usage: tests/gpu/run.sh OUT}
-mkdir -p "$out"
+mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/results"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
-python=${PYTHON:-python3}
 failed=0
 
-part() { # part SECONDS NAME COMMAND...: run with a time limit and keep the log
-  local limit=$1 name=$2
-  shift 2
-  echo "== $name"
-  timeout "$limit" "$@" >"$out/$name.log" 2>&1
-  local code=$?
-  tail -n 15 "$out/$name.log"
-  [ $code -eq 0 ] || { echo "$name: exit $code"; failed=1; }
+left() { echo $((deadline - SECONDS - grace - 3)); } # seconds that a part may still take; packing takes the 3
+
+pack() { # each file appears in OUT whole
+  cp "$work/summary.txt" "$work/pack"; mv "$work/pack" "$out/summary.txt"
+  tar -C "$work" -czf "$work/pack" results && mv "$work/pack" "$out/results.tar.gz"
+  [ ! -d "$work/study" ] || { tar -C "$work" --exclude locks -czf "$work/pack" study && mv "$work/pack" "$out/study.tar.gz"; }
+  for file in "$work/results/bench.md" "$work/study/report.md"; do
+    [ ! -f "$file" ] || { cp "$file" "$work/pack"; mv "$work/pack" "$out/$(basename "$file")"; }
+  done
 }
 
-"$python" - >"$out/device.txt" <<'PY'
-import torch
-print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device")
-PY
-cat "$out/device.txt"
-part 120 tests "$python" -m pytest tests/gpu -p no:cacheprovider
-part 150 bench "$python" -m mue_check bench --device cuda --json "$out/bench_cuda.json"
-part 40 expert_product "$python" bench/expert_product.py --device cuda --json "$out/expert_product.json"
-part 280 gpu_tier "$python" -m pytest suites/ --gpus 1 --corpus markov --study "$out/gpu" -p no:cacheprovider
-tar -C "$out" --exclude locks -czf "$out/gpu.tar.gz" gpu 2>/dev/null
+part() { # part SECONDS NAME COMMAND...: run with a time limit, keep the log, pack everything so far
+  local limit=$1 name=$2 began=$SECONDS code=skipped
+  shift 2
+  ((limit <= $(left))) || limit=$(left)
+  if ((limit > 0)); then
+    echo "== $name (at $began s, limit $limit s)"
+    # a shell that was started in the background ignores SIGINT, and so would Python
+    timeout -s INT -k "$grace" "$limit" env --default-signal=INT "$@" >"$work/results/$name.log" 2>&1
+    code=$?
+    tail -n 12 "$work/results/$name.log"
+  fi
+  [ "$code" = 0 ] || [[ ${may_stop:-} && $code =~ ^(124|skipped)$ ]] || failed=1
+  echo "$name: exit $code after $((SECONDS - began)) s" | tee -a "$work/summary.txt"
+  pack
+}
+
+tests() { part "$1" "$2" "$python" -m pytest -p no:cacheprovider "${@:3}"; }
+tier() { # may be stopped, and a second call goes on from there
+  local limit=$(($(left) - report - grace))
+  may_stop=yes part $((limit < $1 ? limit : $1)) "$2" "$python" -m pytest -p no:cacheprovider \
+    suites/test_activated_experts.py suites/test_width.py --gpus 1 --corpus markov --rungs 1 --seeds 4:4 --study "$work/study"
+}
+report() { part "$report" "$1" "$python" -m mue_check report "$work/study"; }
+bench() { part "$1" bench "$python" -m mue_check bench --device cuda --deadline "$2" --json "$work/results/bench.json" "${@:3}"; }
+
+part 30 device "$python" -c \
+  'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device")'
+cat "$work/results/device.log" >>"$work/summary.txt"
+tests 120 test_cuda -v tests/gpu/test_cuda.py
+tests 30 test_memory -v tests/gpu/test_memory.py
+bench 130 110 --only headline
+tier 90 gpu_tier
+report report
+tests 60 test_others -v -n "$workers" --dist worksteal tests/gpu --ignore tests/gpu/test_cuda.py --ignore tests/gpu/test_memory.py
+part 45 expert_product "$python" bench/expert_product.py --device cuda --json "$work/results/expert_product.json"
+part 35 launches "$python" bench/launches.py --out "$work/results"
+tier "$deadline" gpu_tier_continued
+report report_of_all
 exit $failed

@@ -2,9 +2,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mue_check.models.blocked_experts import blocked_experts, make_blocks
-from mue_check.models.experts import all_experts, expert_product, grouped_experts, taken_tokens
+from mue_check.models.experts import (
+    MOST_GROUPS,
+    all_experts,
+    expert_product,
+    grouped_experts,
+    supports_grouped,
+    taken_tokens,
+)
 from mue_check.routing.choice import TokenChoice
 from mue_check.routing.variants import route
 from mue_check.spec import Experts
@@ -149,3 +157,14 @@ def test_every_assignment_has_a_row_of_its_own_among_the_blocks(tokens: int, not
     # an empty row shows a token of the same run
     owner = torch.cat([torch.arange(3 * experts.total), blocks.group_X]) // experts.total
     assert torch.equal(blocks.token_S // tokens, owner.repeat_interleave(blocks.size))
+
+
+@pytest.mark.parametrize(("runs", "total", "grouped"), [(32, 16, True), (MOST_GROUPS, 1, True), (64, 16, False)])
+def test_cuda_has_no_grouped_product_of_many_groups(
+    monkeypatch: pytest.MonkeyPatch, runs: int, total: int, grouped: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with FakeTensorMode():
+        rows = torch.empty(runs, 8, 32, dtype=torch.bfloat16, device="cuda")
+        weights = torch.empty(runs, 32, total, 16, dtype=torch.bfloat16, device="cuda")
+    assert supports_grouped(rows, weights) is grouped

@@ -1,16 +1,14 @@
 """Which worker gets which GPU, and what is refused. The tests inside are toys: only their environment counts."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mue_check.errors import SpecError
 from mue_check.suite.gpus import list_gpus, visible_ids
 
-ROOT = Path(__file__).parents[2]
 Gpus = Callable[..., None]
 CUT = """GPU 0: NVIDIA A100 (UUID: GPU-0aaaaaaa-bbbb)
   MIG 3g.20gb     Device  0: (UUID: MIG-11111111-cccc)
@@ -39,15 +37,15 @@ def environments(pytester: pytest.Pytester, *arguments: str) -> list[str]:
     return [path.read_text() for path in sorted(pytester.path.glob("env-*"))]
 
 
-def test_eight_workers_have_a_gpu_each(pytester: pytest.Pytester, gpus: Gpus) -> None:
-    gpus(8)
-    assert environments(pytester, "--gpus", "8") == [f"{at} PCI_BUS_ID 1" for at in range(8)]
+def test_every_worker_has_a_gpu(pytester: pytest.Pytester, gpus: Gpus) -> None:
+    gpus(4)
+    assert environments(pytester, "--gpus", "4") == [f"{at} PCI_BUS_ID 1" for at in range(4)]
 
 
 def test_workers_share_the_gpus_out(pytester: pytest.Pytester, gpus: Gpus) -> None:
-    gpus(9)
-    shown = environments(pytester, "--gpus", "8", "--gpus-per-worker", "2")
-    assert shown == [f"{pair} PCI_BUS_ID 1" for pair in ("0,1", "2,3", "4,5", "6,7")]
+    gpus(5)
+    shown = environments(pytester, "--gpus", "4", "--gpus-per-worker", "2")
+    assert shown == [f"{pair} PCI_BUS_ID 1" for pair in ("0,1", "2,3")]
 
 
 def test_gpus_that_were_chosen_outside_are_kept_as_they_were_named(
@@ -109,13 +107,13 @@ REFUSED = [
     (["--gpus-per-worker", "2"], "--gpus-per-worker 2: goes with --gpus N"),
     (["--gpus", "2", "--gpus-per-worker", "0"], "--gpus-per-worker 0: must be above 0 and divide --gpus 2"),
     (["--gpus", "3", "--gpus-per-worker", "2"], "--gpus-per-worker 2: must be above 0 and divide --gpus 3"),
-    (["--gpus", "2", "-n", "2"], "--gpus 2: cannot go with -n"),
-    (["--gpus", "2", "-n", "0"], "--gpus 2: cannot go with -n"),
-    (["--gpus", "2", "--numprocesses", "auto"], "--gpus 2: cannot go with -n"),
-    (["--gpus", "2", "--tx", "popen"], "--gpus 2: cannot go with --tx"),
-    (["--gpus", "2", "-d"], "--gpus 2: cannot go with -d"),
-    (["--gpus", "2", "--dist", "loadfile"], "--gpus 2: cannot go with --dist loadfile"),
-    (["--gpus", "2", "--pdb"], "--gpus 2: cannot go with --pdb"),
+    (["--gpus", "2", "-n", "2"], "--gpus 2: cannot be combined with -n"),
+    (["--gpus", "2", "-n", "0"], "--gpus 2: cannot be combined with -n"),
+    (["--gpus", "2", "--numprocesses", "auto"], "--gpus 2: cannot be combined with -n"),
+    (["--gpus", "2", "--tx", "popen"], "--gpus 2: cannot be combined with --tx"),
+    (["--gpus", "2", "-d"], "--gpus 2: cannot be combined with -d"),
+    (["--gpus", "2", "--dist", "loadfile"], "--gpus 2: cannot be combined with --dist loadfile"),
+    (["--gpus", "2", "--pdb"], "--gpus 2: cannot be combined with --pdb"),
     (["--gpus", "2", "-p", "no:xdist"], "--gpus 2: needs pytest-xdist, which is not installed or is disabled"),
 ]
 
@@ -123,7 +121,8 @@ REFUSED = [
 def refused(pytester: pytest.Pytester, *arguments: str) -> str:
     """The one line of a usage error, before the toy is looked at."""
     pytester.makepyfile("import pathlib\npathlib.Path('collected').touch()\ndef test_nothing(): pass")
-    result = run(pytester, *arguments)
+    plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")
+    result = pytester.runpytest_inprocess(*plain, *arguments)
     assert result.ret == 4, result.outlines + result.errlines
     (line,) = [line for line in result.errlines if line.strip()]
     assert not [line for line in result.outlines if line.strip()]
@@ -173,16 +172,15 @@ def test_there_is_no_nvidia_smi(pytester: pytest.Pytester, gpus: Gpus, monkeypat
 
 def test_a_part_of_a_gpu_comes_alone(pytester: pytest.Pytester, gpus: Gpus) -> None:
     gpus(CUT)
-    assert "2: a process sees one MIG device at most" in refused(pytester, "--gpus", "2", "--gpus-per-worker", "2")
+    assert "2: a process can use only one MIG device" in refused(pytester, "--gpus", "2", "--gpus-per-worker", "2")
 
 
 @pytest.mark.parametrize(("tier", "target"), [((), "d256"), (("--tier", "smoke"), "d64")])
-def test_the_suites_are_found_from_any_folder(gpus: Gpus, tmp_path: Path, tier: tuple[str, ...], target: str) -> None:
-    """Where --tier is not given it is gpu."""
+def test_the_tier_is_gpu_unless_it_is_given(
+    gpus: Gpus, tmp_path: Path, tier: tuple[str, ...], target: str, run_pytest_here: Callable[..., Any]
+) -> None:
     gpus(2)
-    command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--gpus", "2", *tier, "--collect-only", "-q"]
-    result = subprocess.run(
-        [*command, "--study", str(tmp_path / "study")], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert f"test_width.py::test_transfer[markov-width-{target}]" in result.stdout
+    study = ("--study", tmp_path / "study")
+    result = run_pytest_here("suites/test_width.py", "--gpus", "2", *tier, "--collect-only", "-q", *study)
+    assert result.code == 0, result.out + result.errors
+    assert f"test_width.py::test_transfer[markov-width-{target}]" in result.out

@@ -11,60 +11,58 @@ from types import SimpleNamespace
 import pytest
 from _pytest._io import TerminalWriter
 
-from mue_check.suite.progress import is_wanted
-from mue_check.suite.status_line import StatusLine
+from mue_check.suite.progress import ProgressLine, shows_progress
 
 ROOT = Path(__file__).parents[2]
 Gpus = Callable[..., None]
 
 
 def screen(written: str) -> list[str]:
-    """What a terminal shows; it knows return, newline, up, right, and erase to the end of the line."""
+    """What a terminal shows; it knows return, newline, up, and erase the line."""
     rows, row, column = [""], 0, 0
-    for part in re.findall(r"\x1b\[\d*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+    for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
         if part == "\r":
             column = 0
         elif part == "\n":
             row, column = row + 1, 0
             rows += [""] * (row == len(rows))
-        elif part == "\x1b[K":
-            rows[row] = rows[row][:column]
-        elif part == "\x1b[A":
+        elif part == "\x1b[2K":
+            rows[row] = ""
+        elif part == "\x1b[1A":
             row -= 1
-        elif part.startswith("\x1b") and part.endswith("C"):
-            column += int(part[2:-1])
         elif not part.startswith("\x1b"):
             rows[row] = rows[row].ljust(column)[:column] + part + rows[row][column + len(part) :]
             column += len(part)
     return rows
 
 
-def test_the_line_gives_way_to_all_that_is_written() -> None:
-    plain, shown = TerminalWriter(io.StringIO()), TerminalWriter(io.StringIO())
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_line_stays_below_everything_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "40"), ("CI", "")):
+        monkeypatch.setenv(name, value)
+    plain, shown = TerminalWriter(io.StringIO()), TerminalWriter(Terminal())
     stream = shown._file
-    line = StatusLine(shown)
-    for number, text in enumerate(
-        [".", ".", "F", "\n", "an answer\n", "x", "y\nz", "\n", "\rready: 1", "\rready: 12\n"]
-    ):
+    long = "12/30 tests  gw0 " + "x" * 50
+    line = ProgressLine(shown, long)
+    plain.line()
+    pieces = [".", ".", "F", "\n", "a result: " + "0.123456789 " * 9 + "\n", "x", "y\n[brackets]:smile:\nz", "\n"]
+    for number, text in enumerate(pieces):
         for writer in (plain, shown):
-            writer.write(text, green=number == 2)
-        for times in range(number % 3):
-            line.show(f"{number} tests {times}")
-            below = screen(stream.getvalue())
-            assert below[-1 if below[-1] else -2] == f"{number} tests {times}"
+            writer.write(text, green=number == 2, flush=True)
+        rows = [row for row in screen(stream.getvalue()) if row]
+        assert rows[-1] == long[:40]  # cropped to the terminal, as nothing else is
+        complete = plain._file.getvalue().rpartition("\n")[0]
+        assert rows[:-1] == [row for row in screen(complete) if row]
+    shown.write("the end")
     line.close()
-    shown.write("end")
-    plain.write("end")
     assert shown._file is stream
-    assert [row for row in screen(stream.getvalue()) if row] == [row for row in screen(plain._file.getvalue()) if row]
-
-
-def test_the_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    writer = TerminalWriter(io.StringIO())
-    stream = writer._file
-    StatusLine(writer).show("x" * 50)
-    assert stream.getvalue() == "x" * 19
+    rows = [row for row in screen(stream.getvalue()) if row]
+    assert rows[-1] == "the end"
+    assert long[:40] not in rows
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def test_the_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"TERM": "dumb"}, False),
     ],
 )
-def test_who_is_shown_a_line(monkeypatch: pytest.MonkeyPatch, change: dict[str, object], wanted: bool) -> None:
+def test_who_sees_the_progress(monkeypatch: pytest.MonkeyPatch, change: dict[str, object], wanted: bool) -> None:
     world = {"isatty": True, "verbosity": 0, "workers": True, "TERM": "xterm", **change}
     for name in ("CI", "BUILD_NUMBER", "TERM"):
         monkeypatch.setenv(name, str(world.get(name, "")))
@@ -91,7 +89,7 @@ def test_who_is_shown_a_line(monkeypatch: pytest.MonkeyPatch, change: dict[str, 
         ),
         get_verbosity=lambda: world["verbosity"],
     )
-    assert is_wanted(config) is wanted
+    assert shows_progress(config) is wanted
 
 
 def on_a_terminal(command: list[str]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""What happens to tests whose worker died, or that ran out of memory. Toys: none of them trains."""
+"""Reruns of tests whose worker died or that ran out of memory. The tests inside are toys: none of them trains."""
 
 from collections.abc import Callable
 
@@ -78,7 +78,7 @@ def test_a_replacement_keeps_the_gpu_and_its_test_runs_again_once(pytester: pyte
     assert junit.count("<testcase") == junit.count("<testcase classname=") == 9
 
 
-def test_a_crash_that_is_made_good_is_no_failure(pytester: pytest.Pytester, gpus: Gpus) -> None:
+def test_a_crash_whose_rerun_passes_is_no_failure(pytester: pytest.Pytester, gpus: Gpus) -> None:
     gpus(2)
     pytester.makepyfile(DYING)
     result = run(pytester, "--gpus", "2", "-k", "well or once", "-q")
@@ -97,16 +97,16 @@ def test_a_crash_at_collection_ends_and_is_a_failure(pytester: pytest.Pytester, 
     assert "no test was run: every worker died" in result.stdout.str()
 
 
-def test_tests_that_nobody_was_left_to_run_are_a_failure(pytester: pytest.Pytester, gpus: Gpus) -> None:
+def test_tests_that_never_ran_are_a_failure(pytester: pytest.Pytester, gpus: Gpus) -> None:
     gpus(1)
     pytester.makepyfile(DYING)
     result = run(pytester, "--gpus", "1", "--max-worker-restart", "0", "-k", "once or well")
     assert result.ret == 1
     result.assert_outcomes(passed=6)
-    assert "1 tests were not run, since workers died" in result.stdout.str()
+    assert "1 tests were not run because workers died" in result.stdout.str()
 
 
-def test_no_test_at_all_stays_what_it_is(pytester: pytest.Pytester, gpus: Gpus) -> None:
+def test_no_test_at_all_stays_exit_5(pytester: pytest.Pytester, gpus: Gpus) -> None:
     gpus(1)
     pytester.makepyfile(DYING)
     assert run(pytester, "--gpus", "1", "-k", "nothing").ret == 5
@@ -144,7 +144,7 @@ def test_other():
 def test_out_of_memory_is_tried_again_once(pytester: pytest.Pytester, gpus: Gpus, where: str) -> None:
     gpus(1)
     if where == "here":  # the suites switch it on wherever they run
-        pytester.makeconftest("from mue_check.suite import again\ndef pytest_configure(config): again.register(config)")
+        pytester.makeconftest("from mue_check.suite import rerun\ndef pytest_configure(config): rerun.register(config)")
     pytester.makepyfile(MEMORY)
     result = run(pytester, *(["--gpus", "1"] if where == "worker" else []))
     assert result.ret == 1

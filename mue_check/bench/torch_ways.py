@@ -1,4 +1,4 @@
-"""torch.nn, torch.optim.AdamW and a scheduler, run after run: a sweep as it is usually written."""
+"""A sweep in plain torch: one run after another as it is usually written, or all runs under torch.func.vmap."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mue_check.bench.plain import Norm, Plain, stored
-from mue_check.bench.setup import Setup
+from mue_check.bench.plain import ComposedRMSNorm, Norm, Plain, stored
+from mue_check.bench.setup import CORPUS, BenchSetup
+from mue_check.data import load_corpus
 from mue_check.precision import Precision
 from mue_check.rules import Role
 from mue_check.spec import TrainSpec
@@ -21,7 +23,7 @@ Optimizer = tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]
 class PlainLoop:
     """One model after another. ``batched`` chooses the second form of a mixture (``plain``)."""
 
-    def __init__(self, setup: Setup, runs: int, *, batched: bool) -> None:
+    def __init__(self, setup: BenchSetup, runs: int, *, batched: bool) -> None:
         self.runs, self._done = runs, 0
         self.batches = setup.batches(range(runs))
         self.cast = casting(setup.case.precision, setup.device)
@@ -44,11 +46,11 @@ class PlainLoop:
         self._done += steps
 
     def losses(self) -> Tensor:
-        """What each step's loss was."""
+        """[steps, runs]: training loss."""
         return torch.stack([torch.stack(losses) for losses in self.log], dim=1)
 
 
-def plain_models(setup: Setup, runs: int, *, batched: bool, norm: Norm = nn.RMSNorm) -> list[tuple[Plain, Roles]]:
+def plain_models(setup: BenchSetup, runs: int, *, batched: bool, norm: Norm = nn.RMSNorm) -> list[tuple[Plain, Roles]]:
     """The model of each run with the weights that a stack draws for its seed, and the role of each parameter."""
     stack = setup.stack(range(runs))
     role = {p.name: p.role for p in stack.state.declared}
@@ -57,8 +59,8 @@ def plain_models(setup: Setup, runs: int, *, batched: bool, norm: Norm = nn.RMSN
         model = Plain(
             setup.case.spec,
             setup.prescription,
-            vocab=stack.model.vocab,
-            context=stack.model.context,
+            vocab=load_corpus(CORPUS).vocab,
+            context=setup.case.context,
             batched=batched,
             norm=norm,
         ).to(setup.device)
@@ -72,8 +74,8 @@ def plain_models(setup: Setup, runs: int, *, batched: bool, norm: Norm = nn.RMSN
     return models
 
 
-def make_optimizer(setup: Setup, parameters: Iterable[tuple[Tensor, Role]]) -> Optimizer:
-    """One group for each set of values that the rule prescribes, and the schedule of every stack."""
+def make_optimizer(setup: BenchSetup, parameters: Iterable[tuple[Tensor, Role]]) -> Optimizer:
+    """A parameter group for each set of values that the rule prescribes, and the schedule that stacks use."""
     groups: defaultdict[tuple[float, float, float], list[Tensor]] = defaultdict(list)
     for parameter, role in parameters:
         row = setup.rows[role]
@@ -90,7 +92,7 @@ def make_optimizer(setup: Setup, parameters: Iterable[tuple[Tensor, Role]]) -> O
 
 
 def schedule(train: TrainSpec) -> Callable[[int], float]:
-    """The factor of each step: a linear rise, then a linear fall."""
+    """The learning rate's factor in each step: linear warmup, then linear decay."""
 
     def factor(step: int) -> float:
         if step < train.warmup:
@@ -101,7 +103,53 @@ def schedule(train: TrainSpec) -> Callable[[int], float]:
 
 
 def casting(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """What a forward pass runs under: bf16 is autocast, tf32 a setting (``training.products``)."""
+    """The context of a forward pass: autocast for bf16. tf32 is a global setting (``training.products``)."""
     if precision == "bf16":
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return nullcontext
+
+
+class Vmapped:
+    """All runs as one call.
+
+    torch.optim has no learning rate per run. Here all runs share one, which a real sweep could not do. A mixture takes
+    its batched form, because the shapes of the other depend on data.
+    """
+
+    def __init__(self, setup: BenchSetup) -> None:
+        self.runs, self._done = setup.case.runs, 0
+        self.batches = setup.batches(range(self.runs))
+        self.cast = casting(setup.case.precision, setup.device)
+        models = plain_models(setup, self.runs, batched=True, norm=ComposedRMSNorm)
+        template, roles = models[0]
+        role = {id(parameter): role for parameter, role in roles}
+        by_name = {name: role[id(parameter)] for name, parameter in template.named_parameters()}
+        stacked, _ = torch.func.stack_module_state([model for model, _ in models])
+        self.parameters: dict[str, Tensor] = {n: value.detach().requires_grad_() for n, value in stacked.items()}
+        roles = [(parameter, by_name[name]) for name, parameter in self.parameters.items()]
+        self.optimizer, self.scheduler = make_optimizer(setup, roles)
+
+        def loss(parameters: dict[str, Tensor], batch: Tensor) -> Tensor:
+            # vmap has no rule for the backward pass of fused attention and would call it once per run
+            with sdpa_kernel(SDPBackend.MATH):
+                logits = torch.func.functional_call(template, parameters, (batch[:, :-1],))
+            return F.cross_entropy(logits, batch[:, 1:].flatten())
+
+        self.gradients = torch.func.vmap(torch.func.grad_and_value(loss))
+        self.log: list[Tensor] = []
+
+    def advance(self, steps: int) -> None:
+        """Train."""
+        for step in range(self._done, self._done + steps):
+            with self.cast():
+                gradients, losses = self.gradients(self.parameters, self.batches.of(step))
+            for name, parameter in self.parameters.items():
+                parameter.grad = gradients[name]
+            self.optimizer.step()
+            self.scheduler.step()
+            self.log.append(losses.detach())
+        self._done += steps
+
+    def losses(self) -> Tensor:
+        """[steps, runs]: training loss."""
+        return torch.stack(self.log)

@@ -1,4 +1,4 @@
-"""Imagined studies: the cells that a plan foresees are those that the same questions train."""
+"""Simulated studies: the cells of a plan are those that the same questions train."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from mue_check.axes import Ladder
 from mue_check.catalog import get_tier
-from mue_check.cost.simulated import ImaginedStore, ImaginedStudy, Unforeseen
+from mue_check.cost.simulated import NotSimulated, SimulatedStore, SimulatedStudy
 from mue_check.cost.spreads import measured_spreads
 from mue_check.execute import local
 from mue_check.execute.batches import Batch, Measured
@@ -34,15 +34,15 @@ def ladder(name: str) -> Ladder:
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, list[Batch]]:
-    """A real study whose losses are the imagined ones, and the batches in which it trained."""
-    dream, batches = ImaginedStore(tmp_path / "nowhere", measured_spreads()), []
+    """A real study with simulated losses, and the batches in which it trained."""
+    simulated, batches = SimulatedStore(tmp_path / "nowhere", measured_spreads()), []
 
     def measure(batch: Batch) -> list[Measured]:
         batches.append(batch)
         found = []
         for cell in batch:
-            dream.has(cell)
-            rows = dream.rows(cell.key).assign(initial=9.0)
+            simulated.has(cell)
+            rows = simulated.rows(cell.key).assign(initial=9.0)
             columns = {str(name): values.tolist() for name, values in rows.items()}
             found.append(Measured(columns=columns, core_seconds=1.0))
         return found
@@ -55,37 +55,37 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, lis
     return study, batches
 
 
-def test_a_plan_foresees_the_batches_of_the_real_search(trained: tuple[Study, list[Batch]], tmp_path: Path) -> None:
-    store = ImaginedStore(tmp_path / "empty", measured_spreads())
-    study = ImaginedStudy.of(make_study(tmp_path / "empty"), store)
+def test_a_plan_has_the_batches_of_the_real_search(trained: tuple[Study, list[Batch]], tmp_path: Path) -> None:
+    store = SimulatedStore(tmp_path / "empty", measured_spreads())
+    study = SimulatedStudy.of(make_study(tmp_path / "empty"), store)
     for name in ("width", "capacity"):
         ask_drift(study, ladder(name), ladder(name).targets[0])
-    wanted = store.take()
-    assert [[c.key for c in batch] for batch in wanted.batches] == [[c.key for c in batch] for batch in trained[1]]
-    assert wanted.stored == 0
+    new = store.take_new()
+    assert [[c.key for c in batch] for batch in new.batches] == [[c.key for c in batch] for batch in trained[1]]
+    assert new.stored == 0
     assert not (tmp_path / "empty").exists()
 
 
-def test_what_is_stored_costs_nothing_and_what_is_not_is_wanted(trained: tuple[Study, list[Batch]]) -> None:
+def test_stored_cells_cost_nothing(trained: tuple[Study, list[Batch]]) -> None:
     real, batches = trained
     cells = [cell for batch in batches for cell in batch]
 
-    def wanted() -> tuple[set[str], int]:
-        store = ImaginedStore(real.root, measured_spreads())
+    def needed() -> tuple[set[str], int]:
+        store = SimulatedStore(real.root, measured_spreads())
         for name in ("width", "capacity"):
-            ask_drift(ImaginedStudy.of(real, store), ladder(name), ladder(name).targets[0])
-        found = store.take()
-        assert store.take().batches == ()
+            ask_drift(SimulatedStudy.of(real, store), ladder(name), ladder(name).targets[0])
+        found = store.take_new()
+        assert store.take_new().batches == ()
         return {cell.key for batch in found.batches for cell in batch}, found.stored
 
-    assert wanted() == (set(), len(cells))
+    assert needed() == (set(), len(cells))
     (real.root / "cells" / f"{cells[-1].key}.json").unlink()
-    assert wanted() == ({cells[-1].key}, len(cells) - 1)
+    assert needed() == ({cells[-1].key}, len(cells) - 1)
 
 
-def test_a_reference_is_wanted_once(tmp_path: Path) -> None:
-    store = ImaginedStore(tmp_path, measured_spreads())
-    study = ImaginedStudy.of(make_study(tmp_path), store)
+def test_a_reference_counts_once(tmp_path: Path) -> None:
+    store = SimulatedStore(tmp_path, measured_spreads())
+    study = SimulatedStudy.of(make_study(tmp_path), store)
     depth = get_tier("cpu").ladder("depth")
     assert depth is not None
     first, second = (ask_and_take(study, depth, i) for i in (0, 1))
@@ -94,39 +94,39 @@ def test_a_reference_is_wanted_once(tmp_path: Path) -> None:
     assert not first & second
 
 
-def ask_and_take(study: ImaginedStudy, ladder: Ladder, target: int) -> set[str]:
+def ask_and_take(study: SimulatedStudy, ladder: Ladder, target: int) -> set[str]:
     ask_drift(study, ladder, ladder.targets[target])
-    return {cell.key for batch in study.imagined.take().batches for cell in batch}
+    return {cell.key for batch in study.simulated.take_new().batches for cell in batch}
 
 
-def test_more_spread_wants_more_seeds(tmp_path: Path) -> None:
+def test_more_spread_needs_more_seeds(tmp_path: Path) -> None:
     def runs(sd: float) -> int:
         spreads = measured_spreads()
         spreads = type(spreads)(
             **{**vars(spreads), "drift_sd": {"width": sd}, "drifts": {"complete_mue": [0.0]}, "offset_rms": 0.0}
         )
-        store = ImaginedStore(tmp_path, spreads)
-        ask_drift(ImaginedStudy.of(make_study(tmp_path), store), ladder("width"), ladder("width").targets[0])
-        return sum(len(c.values) * len(c.seeds) for batch in store.take().batches for c in batch)
+        store = SimulatedStore(tmp_path, spreads)
+        ask_drift(SimulatedStudy.of(make_study(tmp_path), store), ladder("width"), ladder("width").targets[0])
+        return sum(len(c.values) * len(c.seeds) for batch in store.take_new().batches for c in batch)
 
     # reference: 5 coarse points of one seed, of which 3 lie on the fine grid of 5; 4 seeds a side
     assert runs(1e-6) == 5 + 2 + 3 * 5 + 4 * 5
     assert runs(0.3) > runs(1e-6)
 
 
-def test_a_question_that_reads_what_nobody_can_imagine_ends_with_its_cells(tmp_path: Path) -> None:
-    store = ImaginedStore(tmp_path, measured_spreads())
-    study = ImaginedStudy.of(make_study(tmp_path), store)
-    with pytest.raises(Unforeseen, match="routing"):
+def test_a_question_that_cannot_be_simulated_still_counts_its_cells(tmp_path: Path) -> None:
+    store = SimulatedStore(tmp_path, measured_spreads())
+    study = SimulatedStudy.of(make_study(tmp_path), store)
+    with pytest.raises(NotSimulated, match="routing"):
         ask_load(study, ladder("capacity"), ladder("capacity").targets[0])
-    (batch,) = store.take().batches
+    (batch,) = store.take_new().batches
     assert batch[0].measurement == "routing"
 
 
-def test_imagined_losses_are_the_same_every_time(tmp_path: Path) -> None:
+def test_simulated_losses_are_the_same_every_time(tmp_path: Path) -> None:
     tables: list[pd.DataFrame] = []
     for _ in range(2):
-        store = ImaginedStore(tmp_path, measured_spreads())
+        store = SimulatedStore(tmp_path, measured_spreads())
         width = ladder("width")
         arm = make_study(tmp_path).arm(width, width.targets[0])
         cell = arm.cell("loss_grid", [2.0**-7, 2.0**-6], [0, 1])

@@ -1,32 +1,31 @@
-"""What is concluded from rows: bars against the quickest way run after run, and the power of a growth."""
+"""Conclusions from rows: bars against the fastest way that trains run after run, and exponents of growth."""
 
 from dataclasses import replace
 
 import pytest
 
-from mue_check.bench.bars import compare_with_bars
-from mue_check.bench.cases import CUDA_CAPACITY, CUDA_MIXTURE, Case, make_plan
+from mue_check.bench.cases import CUDA_CAPACITY, CUDA_MIXTURE, BenchCase, make_plan
 from mue_check.bench.ceilings import needed_flops
-from mue_check.bench.growth import find_growth
+from mue_check.bench.conclusions import compare_with_bars, find_growth
 from mue_check.bench.results import BarRow, LatencyRow, StepRow
 from mue_check.bench.timing import Spread, ratios
 
 ONE = Spread.of([1.0])
 
 
-def rows(case: Case, **times: float) -> list[StepRow]:
+def rows(case: BenchCase, **times: float) -> list[StepRow]:
     return [
         StepRow(case=case, way=way.replace("_", " "), seconds=Spread.of([value]), times=Spread.of([value]))
         for way, value in times.items()
     ]
 
 
-def bar_of(case: Case, steps: list[StepRow], latency: list[LatencyRow]) -> BarRow:
+def bar_of(case: BenchCase, steps: list[StepRow], latency: list[LatencyRow]) -> BarRow:
     return next(bar for bar in compare_with_bars(steps, latency) if bar.shape == case.name)
 
 
 @pytest.mark.parametrize(("alone", "reached"), [(11.0, True), (9.0, False)])
-def test_the_quickest_way_run_after_run_decides(alone: float, reached: bool) -> None:
+def test_the_fastest_sequential_way_decides(alone: float, reached: bool) -> None:
     found = bar_of(CUDA_MIXTURE, rows(CUDA_MIXTURE, captured=1, alone=alone, plain=40, plain_batched=12, vmap=2), [])
     assert found.measured == Spread.of([alone])
     assert found.reached is reached
@@ -43,7 +42,7 @@ def test_latency_of_capacity(ratio: float, reached: bool) -> None:
 
 
 def test_growth_is_of_the_whole_step() -> None:
-    case = Case(model="d=32,H=32", batch=8, context=32, runs=1)
+    case = BenchCase(model="d=32,H=32", batch=8, context=32, runs=1)
     swept = [row for runs in (1, 4, 16) for row in rows(replace(case, runs=runs), eager=1 / runs**0.5, plain=7)]
     swept += rows(replace(case, model="d=64,H=64"), eager=8)  # two widths are no growth
     (growth,) = find_growth(swept, [])
@@ -70,6 +69,6 @@ def test_ratios_are_taken_round_by_round() -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_case_of_a_plan_is_a_model(device: str) -> None:
     plan = make_plan(device, ("fp32",))
-    for case in (*plan.sweep, *(mixture for _, mixture in plan.latency)):
+    for case in plan.cases("steps") + plan.cases("latency"):
         assert case.spec.expansion == case.dense.spec.expansion
         assert needed_flops(case) >= needed_flops(case.dense) > 6 * case.tokens * case.dense.spec.parameters
