@@ -164,7 +164,7 @@ def test_it_is_tried_at_every_size_before_anything_trains() -> None:
 
 
 def test_laws_of_what_it_does_not_show_are_left_out() -> None:
-    from mue_check.questions.stored import judge_coordinates
+    from mue_check.questions.scales import judge_coordinates
 
     shown = {law.coordinate for law in LAWS["width_of_mixture"]} - {"router_logits", "weight.router"}
     rows = [
