@@ -109,11 +109,12 @@ def jobs(*, quick: bool) -> list[LoadJob]:
 def measure(job: LoadJob) -> list[dict[str, object]]:
     """Distance of the load from its target, by window of training and on held-out text."""
     stack = build(job)
-    experts = stack.model.experts
-    assert experts is not None
+    assert stack.routers is not None
+    experts = stack.routers.experts
     if job.sign_step:
-        depth, runs = stack.model.spec.depth, stack.runs
-        stack.steering = SignRule(experts, depth=depth, runs=runs, device=stack.device, step=job.sign_step)
+        depth, runs = stack.routers.depth, stack.runs
+        rule = SignRule(experts, depth=depth, runs=runs, device=stack.device, step=job.sign_step)
+        stack.routers = replace(stack.routers, steering=rule)
     seen = watch(stack)
     stack.advance(job.steps)
     windows = {
@@ -173,10 +174,10 @@ def build(job: LoadJob) -> Stack:
 @torch.no_grad()
 def evaluate_carried_on(stack: Stack) -> None:
     """The held-out text again, each batch with the bias that the previous one left, as in training."""
-    assert stack.steering is not None
-    steering = stack.steering.copy()
-    for window_BT in torch.split(stack.heldout, stack.train.batch):
-        stack.model.losses(stack.tensors, window_BT.expand(stack.runs, -1, -1), steering=steering)
+    assert stack.routers is not None
+    routers = stack.routers.frozen()
+    for tokens_RBT, _ in stack.examples.heldout():
+        stack.model.losses(stack.state.leaves, tokens_RBT, routers=routers)
 
 
 def watch(stack: Stack) -> list[Tensor]:

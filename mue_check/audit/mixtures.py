@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mue_check.audit.assign import Assignment
-from mue_check.conformance.expert_function import ACTIVATIONS, Function, Half, Part
-from mue_check.conformance.experts import Weights
+from mue_check.conformance.expert_function import ACTIVATIONS, ExpertFunction, ExpertMatrix, Half
+from mue_check.conformance.expert_weights import ExpertTensor
 from mue_check.rules import Role
 from mue_check.rules.roles import DOWN
 
@@ -159,16 +159,16 @@ def expert_outputs(
     for form in [*forms.known, *_forms(wide, hidden, square)]:
         gate, up = (inner[-1], inner[0]) if form.swapped else (inner[0], inner[-1])
 
-        def part(a: Assignment, half: Half, across: bool = form.across) -> Part:
+        def part(a: Assignment, half: Half, across: bool = form.across) -> ExpertMatrix:
             biases = [b.name for b in mixture.tensors if b.beside == a.name]
-            return Part(
-                weights=Weights(name=a.name, dim=0),
+            return ExpertMatrix(
+                tensor=ExpertTensor(name=a.name, dim=0),
                 transposed=(a.axes == "in_out") != (across and _is_square(model, a)),
                 half=half,
-                bias=Weights(name=biases[0], dim=0) if biases else None,
+                bias=ExpertTensor(name=biases[0], dim=0) if biases else None,
             )
 
-        function = Function(
+        function = ExpertFunction(
             gate=part(gate, form.gate) if len(inner) == 2 or form.gate != "all" else None,
             up=part(up, form.up),
             down=part(down, "all"),

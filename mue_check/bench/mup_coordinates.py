@@ -53,8 +53,7 @@ def fused_coordinates(setups: Sequence[BenchSetup]) -> Coordinates:
                 if name == "logits" or name.endswith("_branch"):
                     rms[name] = value.flatten(1).square().mean(1).sqrt()
 
-            with torch.no_grad():
-                stack.model.logits(stack.tensors, tokens, tap)
+            stack.probe(tap, tokens)
             table = torch.stack(list(rms.values())).tolist()
             for name, row in zip(rms, table, strict=True):
                 for seed, value in enumerate(row):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mue_check.bench.cases import BenchCase
 from mue_check.data import load_corpus
+from mue_check.models.token_examples import batch_starts
 from mue_check.rules import HyperParameters, Prescription, Role, Row, get_rule
 from mue_check.spec import Scenario, TrainSpec, parse_scenario
 from mue_check.training import Stack
-from mue_check.training.run import batch_starts
 
 CORPUS, RULE, REFERENCE = "markov", "complete_mue", "d=32,L=2,H=32"
 BASE = HyperParameters(lr=2.0**-7, init_std=0.1, weight_decay=0.1)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mue_check.bench.plain import ComposedRMSNorm, Norm, Plain, stored
-from mue_check.bench.setup import BenchSetup
+from mue_check.bench.setup import CORPUS, BenchSetup
+from mue_check.data import load_corpus
 from mue_check.precision import Precision
 from mue_check.rules import Role
 from mue_check.spec import TrainSpec
@@ -58,8 +59,8 @@ def plain_models(setup: BenchSetup, runs: int, *, batched: bool, norm: Norm = nn
         model = Plain(
             setup.case.spec,
             setup.prescription,
-            vocab=stack.model.vocab,
-            context=stack.model.context,
+            vocab=load_corpus(CORPUS).vocab,
+            context=setup.case.context,
             batched=batched,
             norm=norm,
         ).to(setup.device)

@@ -50,8 +50,8 @@ def run(options: Options) -> int:
     """Run the checks in a process of their own, print each as it comes, and the verdicts."""
     from mue_check.conformance.expected import read_expected, with_expected
     from mue_check.conformance.isolate import Job, Session, run_isolated
-    from mue_check.conformance.output import as_json, as_junit, line_of, stories, verdict_lines
-    from mue_check.conformance.result import QUESTIONS, Question, Result, verdict_of
+    from mue_check.conformance.output import as_json, as_junit, explanations, line_of, verdict_lines
+    from mue_check.conformance.result import QUESTIONS, CheckResult, Question, verdict_of
     from mue_check.judge.verdict import Verdict
 
     if options.seeds < 1:
@@ -70,10 +70,10 @@ def run(options: Options) -> int:
         seeds=options.seeds,
         device=options.device,
         time_limit=options.time_limit,
-        again=_again(options),
+        rerun_flags=_rerun_flags(options),
     )
     speak = not options.quiet and options.json != "-"
-    session, results = Session(), list[Result]()
+    session, results = Session(), list[CheckResult]()
     for session, result in run_isolated(job):
         if speak and not results:
             print(
@@ -89,8 +89,8 @@ def run(options: Options) -> int:
     questions: list[Question] = [q for q in QUESTIONS if any(result.question == q for result in results)]
     verdicts = {question: verdict_of(results, question) for question in questions}
     if options.json != "-":
-        for story in stories(results):
-            print(f"\n{story}")
+        for explanation in explanations(results):
+            print(f"\n{explanation}")
         print("", *verdict_lines(results, verdicts), sep="\n")
     for id in unmatched:
         print(f"expected failure {id!r} matches no check that ran", file=sys.stderr)
@@ -104,7 +104,7 @@ def run(options: Options) -> int:
     return EXIT_INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts.values() else EXIT_OK
 
 
-def _again(options: Options) -> tuple[str, ...]:
+def _rerun_flags(options: Options) -> tuple[str, ...]:
     """The flags that change what is measured."""
     out: list[str] = []
     for flag, value, usual in (

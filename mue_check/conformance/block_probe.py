@@ -1,122 +1,124 @@
-"""Opening a block: its experts are found and what they compute is learned, once, at a shape where nothing is ambiguous.
+"""Probe a block: find its experts and what they compute, once, at a shape where nothing is ambiguous.
 
-The experts' weights are random ones of a size at which something is to be seen, in place of those at init: the laws
-hold for all of them, and zeros or memory that was never written then hide nothing. The routing does not depend on them.
+The experts' weights are replaced by random ones. The laws hold for any weights, and zeros or uninitialized memory could
+hide a bug. The routing does not depend on them.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mue_check.conformance.block import Block, Form, router_input, views_of
-from mue_check.conformance.case import Built, Case
-from mue_check.conformance.expert_function import Function, direction_error, forms
-from mue_check.conformance.experts import find_weights, parameters, stirred, tied, tolerance
+from mue_check.conformance.block import ProbedBlock, views_of
+from mue_check.conformance.case import BuiltCandidate, ConformanceCase
+from mue_check.conformance.expert_function import ExpertFunction, direction_error, possible_functions
+from mue_check.conformance.expert_weights import random_values
+from mue_check.conformance.find_experts import find_experts, shared_parameter, tolerance
+from mue_check.conformance.learned import ExpertForm
+from mue_check.conformance.router_probe import find_router, router_input
 from mue_check.errors import ClaimError, UnreadableError
-from mue_check.routing.canonical import Routing
+from mue_check.routing.claim import ExpertLayout
 
 _TOKENS = 96
 _VIEWS = 4
-"""Of the tokens that the experts may see: the block's, the router's, and what a norm or two make of them."""
+"""How many candidates for the experts' input are tried: the block's, the router's, and those after a norm or two."""
 
 
-def open_block(case: Case, *, stir: bool = True, train: bool = False, dtype: torch.dtype | None = None) -> Block:
-    """The block of a case, its experts' weights random ones or, without ``stir``, those at init."""
+def probe_block(
+    case: ConformanceCase, *, randomize: bool = True, train: bool = False, dtype: torch.dtype | None = None
+) -> ProbedBlock:
+    """The block of a case, with random weights in its experts or, without ``randomize``, those at init."""
     form = form_of(case)
-    return opened(case.build(dtype=dtype or form.dtype, train=train), stir=stir)
+    return probe_built(case.build(dtype=dtype or form.dtype, train=train), randomize=randomize)
 
 
-def opened(built: Built, *, stir: bool = True) -> Block:
-    """The same for a module that was built already, which stays as it is."""
-    form, values = form_of(built.case), parameters(built)
-    if stir:
-        values = values | stirred(form.weights, values, built.case.shape.experts, built.case.seed)
-    return Block(built=built, form=form, values=values)
+def probe_built(built: BuiltCandidate, *, randomize: bool = True) -> ProbedBlock:
+    """The same for a module that is already built; its own parameters stay as they are."""
+    form, values = form_of(built.case), built.parameters()
+    if randomize:
+        values = values | random_values(form.tensors, values, built.case.shape.experts, built.case.seed)
+    return ProbedBlock(built=built, form=form, values=values)
 
 
-def read_routing(built: Built, x: Tensor) -> Routing:
-    """The routing as a block's output shows it, with its gradient, for blocks without a router that could be asked."""
-    return opened(built).read(x)
-
-
-def form_of(case: Case) -> Form:
-    """What is known of the experts of a case's block, learned once; ClaimError where they were not found."""
-    found = case.found
-    if found.experts is None and not found.no_experts:
+def form_of(case: ConformanceCase) -> ExpertForm:
+    """The form of the block's experts, learned once; UnreadableError where they were not found."""
+    learned = case.learned
+    if learned.experts is None:
         try:
-            found.experts = _learn(case.first)
+            learned.experts = _learn(case.first)
         except ClaimError as error:
-            found.no_experts = str(error)
-    if found.experts is None:
-        raise UnreadableError(found.no_experts)
-    return found.experts
+            learned.experts = error
+    if isinstance(learned.experts, ClaimError):
+        raise UnreadableError(str(learned.experts))
+    return learned.experts
 
 
 @torch.no_grad()
-def _learn(case: Case) -> Form:
-    case.learn()
-    name = tied(case)
+def _learn(case: ConformanceCase) -> ExpertForm:
+    find_router(case)
+    name = shared_parameter(case)
     if name:
-        raise ClaimError(f"{name} is one parameter that all experts share")
+        raise ClaimError(f"all experts share the parameter {name}")
     x = case.tokens(901, count=_TOKENS)
-    built = _precise(case, x)
-    weights, routing = find_weights(case, built, x)
-    block = Block(
+    built = _build_precise(case, x)
+    tensors, routing = find_experts(case, built, x)
+    own = built.parameters()
+    block = ProbedBlock(
         built=built,
-        form=Form(weights=weights, routing=routing, function=None, dtype=built.dtype),
-        values=parameters(built) | stirred(weights, parameters(built), case.shape.experts, case.seed),
+        form=ExpertForm(tensors=tensors, router_tensors=routing, function=None, dtype=built.dtype),
+        values=own | random_values(tensors, own, case.shape.experts, case.seed),
     )
     return _with_function(block, x)
 
 
-def _precise(case: Case, x: Tensor) -> Built:
-    """In float64, where the block runs in it."""
+def _build_precise(case: ConformanceCase, x: Tensor) -> BuiltCandidate:
+    """Built in float64 if the block runs in it, else in float32."""
     try:
         built = case.build(dtype=torch.float64)
         if bool(built.output(x).isfinite().all()):
             return built
     except ClaimError:
         raise
-    except Exception:  # a type that is written into the code; what is wrong in float32 too is seen there
+    except Exception:  # a dtype is hard-coded; any other error shows in float32 too
         pass
     return case.build()
 
 
-def _with_function(block: Block, x: Tensor) -> Form:
-    """The form with f_e by what each expert adds to the output; the declared f_e, or None, where nothing fits."""
+def _with_function(block: ProbedBlock, x: Tensor) -> ExpertForm:
+    """The form with the f_e that explains what each expert adds; else with the declared f_e, or None."""
     case, module, experts = block.built.case, block.built.module, block.experts
     shared = block.shared(x)
     each = torch.eye(experts, dtype=torch.bool, device=x.device)
-    seen = torch.stack([block.output(x, keep) - shared for keep in each])
-    inputs = _inputs(block, x)
+    observed = torch.stack([block.output(x, keep) - shared for keep in each])
+    inputs = _expert_inputs(block, x)
 
-    def fitting(candidates: list[Function]) -> Form | None:
-        best, found = 10 * tolerance(block.built.dtype), None
+    def best_fit(functions: list[ExpertFunction]) -> ExpertForm | None:
+        best, form = 10 * tolerance(block.built.dtype), None
         for tokens, view in inputs:
-            for function in candidates:
-                error = direction_error(seen, function.outputs(module, block.values, tokens, experts))
+            for function in functions:
+                error = direction_error(observed, function.outputs(module, block.values, tokens, experts))
                 if error < best:
-                    best, found = error, replace(block.form, function=function, view=view)
-            if found is not None:
+                    best, form = error, replace(block.form, function=function, view=view)
+            if form is not None:
                 break
-        return found
+        return form
 
-    size = (module, block.values, block.form.weights, experts, case.shape.d)
-    declared = list(forms(*size, case.claim.experts)) if case.claim.experts else []
-    told = fitting(declared)
-    if told is not None:
-        return told
-    seen_form = fitting(list(forms(*size, None))) or fitting(_callable(block, x))
+    def functions(declared: ExpertLayout | None) -> list[ExpertFunction]:
+        return list(possible_functions(module, block.values, block.form.tensors, experts, case.shape.d, declared))
+
+    declared = functions(case.claim.experts) if case.claim.experts else []
+    fit = best_fit(declared)
+    if fit is not None:
+        return fit
+    fit = best_fit(functions(None)) or best_fit(_own_modules(block, x))
     if not declared:
-        return seen_form or block.form
-    if seen_form is None:
-        return replace(block.form, function=declared[0])
-    return replace(seen_form, against_claim=str(seen_form.function))
+        return fit or block.form
+    return replace(block.form, function=declared[0]) if fit is None else replace(fit, against_claim=str(fit.function))
 
 
-def _inputs(block: Block, x: Tensor) -> list[tuple[Tensor, str | None]]:
-    """What the experts may see, the claimed first: tokens or weighted tokens, and which view of them that is."""
+def _expert_inputs(block: ProbedBlock, x: Tensor) -> Iterable[tuple[Tensor, str | None]]:
+    """What the experts may receive, the claimed kind first: tokens or weighted tokens, and the view they come from."""
     views: list[tuple[Tensor, str | None]] = [(x.to(block.built.dtype), None)]
     others: list[tuple[str, Tensor]] = [("", router_input(block.built, x))] if block.reads_router else []
     for name, other in [*others, *views_of(block.built, x)]:
@@ -125,19 +127,19 @@ def _inputs(block: Block, x: Tensor) -> list[tuple[Tensor, str | None]]:
             views.append((other, name))
     if not block.reads_router:
         return views
-    weights = block.built.route(x).combine.T.unsqueeze(-1).to(block.built.dtype)
+    weights = block.routing(x).combine.T.unsqueeze(-1).to(block.built.dtype)
     weighted = [(weights * tokens, view) for tokens, view in views]
     return [*weighted, *views] if block.built.case.claim.apply_on == "input" else [*views, *weighted]
 
 
-def _callable(block: Block, x: Tensor) -> list[Function]:
+def _own_modules(block: ProbedBlock, x: Tensor) -> list[ExpertFunction]:
     """The experts' own modules, where they are a list of modules that take tokens [T, D]."""
-    names = {w.name.partition("{}")[0] + "{}" for w in block.form.weights if w.dim is None}
+    names = {t.name.partition("{}")[0] + "{}" for t in block.form.tensors if t.dim is None}
     if len(names) != 1:
         return []
-    function = Function(called=names.pop())
+    function = ExpertFunction(called=names.pop())
     try:
         function.outputs(block.built.module, block.values, x.to(block.built.dtype), 1)
-    except Exception:  # they are called with something else
+    except Exception:  # they take other arguments
         return []
     return [function]

@@ -1,15 +1,15 @@
-"""Expected failures: a user's file of check ids with the reason why each fails. Strict: what passes must leave it."""
+"""Expected failures: check ids with a reason. They are strict: a check that passes must leave the list."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mue_check.conformance.result import Result
+from mue_check.conformance.result import CheckResult
 from mue_check.errors import ClaimError
 
 
 def read_expected(path: Path) -> dict[str, str]:
-    """Expected failures from a TOML file, check id -> reason; ClaimError names what is wrong with it."""
+    """Expected failures from a TOML file, check id -> reason; ClaimError if the file is not that."""
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
@@ -22,7 +22,7 @@ def read_expected(path: Path) -> dict[str, str]:
     return values
 
 
-def with_expected(results: Iterable[Result], expected: Mapping[str, str]) -> tuple[list[Result], list[str]]:
-    """Results in the light of expected failures (check id -> reason), and the ids that match no result."""
+def with_expected(results: Iterable[CheckResult], expected: Mapping[str, str]) -> tuple[list[CheckResult], list[str]]:
+    """The results with expected failures (check id -> reason) applied, and the ids that match no result."""
     out = [r.expected_to_fail(expected[r.check]) if r.check in expected else r for r in results]
     return out, sorted(set(expected) - {r.check for r in out})

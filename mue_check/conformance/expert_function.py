@@ -1,6 +1,6 @@
-"""What one expert computes: the form that gives what each was seen to add, in direction; scale is for checks to judge.
+"""What one expert computes: every form that its weights allow, such as SwiGLU with gate and up in one tensor.
 
-Forms are tried one after the other: which matrix is gate, up and down, how they lie, and which activation bends them.
+A form is compared with what each expert was observed to add to the output, in direction only; checks judge the scale.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mue_check.conformance.experts import Values, Weights
+from mue_check.conformance.expert_weights import ExpertTensor, Values
 from mue_check.errors import ClaimError
 from mue_check.routing.claim import ExpertLayout
 
@@ -32,21 +32,21 @@ ACTIVATIONS: dict[str, Activation] = {
     "identity": lambda x: x,
 }
 _HALVES: tuple[tuple[Half, Half], ...] = (("first", "second"), ("second", "first"), ("even", "odd"), ("odd", "even"))
-"""Where gate and up lie in one tensor."""
+"""Which rows of a fused tensor are gate and which are up."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One matrix of every expert: ``half`` of the output rows of a tensor, ``transposed`` where it lies [in, out]."""
+class ExpertMatrix:
+    """One matrix of every expert: some output rows of a tensor, ``transposed`` if that is stored as [in, out]."""
 
-    weights: Weights
+    tensor: ExpertTensor
     transposed: bool = False
     half: Half = "all"
-    bias: Weights | None = None
+    bias: ExpertTensor | None = None
 
     def matrix(self, values: Values, experts: int) -> Tensor:
         """[E, out, in]."""
-        whole = self.weights.stack(values, experts)
+        whole = self.tensor.stack(values, experts)
         return self._rows(whole.transpose(1, 2) if self.transposed else whole)
 
     def __call__(self, values: Values, x: Tensor, experts: int) -> Tensor:
@@ -65,27 +65,27 @@ class Part:
         return whole[:, rows[self.half]] if self.half in rows else whole
 
     def __str__(self) -> str:
-        return self.weights.name + ("" if self.half == "all" else f" ({self.half} half)")
+        return self.tensor.name + ("" if self.half == "all" else f" ({self.half} half)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Function:
+class ExpertFunction:
     """down(activation(gate x) * up x), or down(activation(up x)) without a gate.
 
-    ``clamp`` is gpt-oss's (alpha, limit): gate * sigmoid(alpha * gate) * (up + 1) on values cut at the limit. Without
-    ``parts`` the experts' own modules are called, those of the list ``called``.
+    ``clamp`` is gpt-oss's (alpha, limit): gate * sigmoid(alpha * gate) * (up + 1) on values clamped at the limit.
+    Without ``parts`` the experts' own modules are called: ``called`` is their name, with {} for the expert.
     """
 
-    up: Part | None = None
-    gate: Part | None = None
-    down: Part | None = None
+    up: ExpertMatrix | None = None
+    gate: ExpertMatrix | None = None
+    down: ExpertMatrix | None = None
     activation: str = "silu"
     clamp: tuple[float, float] | None = None
     called: str = ""
 
     @property
-    def parts(self) -> dict[str, Part]:
-        """The matrices by what they do; empty where only the modules can be called."""
+    def parts(self) -> dict[str, ExpertMatrix]:
+        """The matrices by role; empty where only the modules can be called."""
         named = {"gate": self.gate, "up": self.up, "down": self.down}
         return {name: part for name, part in named.items() if part is not None}
 
@@ -95,16 +95,16 @@ class Function:
             return torch.stack([self._call(module, values, x[e] if x.dim() == 3 else x, e) for e in range(experts)])
         up = self.up(values, x, experts)
         if self.gate is None:
-            hidden = self._bend(up)
+            hidden = self._activate(up)
         elif self.clamp is None:
-            hidden = self._bend(self.gate(values, x, experts)) * up
+            hidden = self._activate(self.gate(values, x, experts)) * up
         else:
             alpha, limit = self.clamp
             gate = self.gate(values, x, experts).clamp(max=limit)
             hidden = gate * torch.sigmoid(alpha * gate) * (up.clamp(-limit, limit) + 1)
         return self.down(values, hidden, experts)
 
-    def _bend(self, x: Tensor) -> Tensor:
+    def _activate(self, x: Tensor) -> Tensor:
         known = ACTIVATIONS.get(self.activation)
         return (getattr(F, self.activation) if known is None else known)(x)
 
@@ -113,66 +113,72 @@ class Function:
         own = {n.removeprefix(name + "."): v for n, v in values.items() if n.startswith(name + ".")}
         y = functional_call(module.get_submodule(name), own, (x,))
         if not isinstance(y, Tensor) or y.shape != x.shape:
-            raise ClaimError(f"{name} does not take tokens [T, D] to [T, D]")
+            raise ClaimError(f"{name} does not map tokens [T, D] to [T, D]")
         return y
 
     def __str__(self) -> str:
         if not self.parts:
             return f"the modules {self.called}"
-        bent = "clamped swiglu" if self.clamp else self.activation
-        return f"{bent}, {', '.join(f'{name} in {part}' for name, part in self.parts.items())}"
+        activation = "clamped swiglu" if self.clamp else self.activation
+        return f"{activation}, {', '.join(f'{name} in {part}' for name, part in self.parts.items())}"
 
 
-def direction_error(seen: Tensor, made: Tensor) -> float:
-    """Largest part of what an expert was seen to add to a token, [E, T, D], that is no multiple of ``made``."""
-    size = seen.norm(dim=-1)
+_Roles = tuple[ExpertMatrix | None, ExpertMatrix, ExpertMatrix]
+"""Gate, up and down."""
+
+
+def direction_error(observed: Tensor, computed: Tensor) -> float:
+    """Largest relative part of an expert's observed output [E, T, D] that is not parallel to the computed one."""
+    size = observed.norm(dim=-1)
     met = size > 1e-4 * size.max()
-    seen, made, size = seen[met], made[met], size[met]
-    along = (seen * made).sum(-1) / (made * made).sum(-1).clamp_min(1e-30)
-    left = ((seen - along.unsqueeze(-1) * made).norm(dim=-1) / size).nan_to_num(nan=1.0)
-    return float(left.max()) if len(left) else 1.0
+    observed, computed, size = observed[met], computed[met], size[met]
+    scale = (observed * computed).sum(-1) / (computed * computed).sum(-1).clamp_min(1e-30)
+    rest = ((observed - scale.unsqueeze(-1) * computed).norm(dim=-1) / size).nan_to_num(nan=1.0)
+    return float(rest.max()) if len(rest) else 1.0
 
 
-def forms(
+def possible_functions(
     module: nn.Module,
     values: Values,
-    weights: Sequence[Weights],
+    tensors: Sequence[ExpertTensor],
     experts: int,
     width: int,
     declared: ExpertLayout | None,
-) -> Iterator[Function]:
-    """Every form that the shapes of the experts' tensors allow; with a declaration, what it leaves open."""
-    stacks = {w: w.stack(values, experts) for w in weights}
-    vectors = [w for w, stack in stacks.items() if stack.dim() == 2]
-    matrices = {w: stack for w, stack in stacks.items() if stack.dim() == 3}
-    for gate, up, down in _declared(weights, declared) if declared else _assigned(matrices, width):
-        inner = [up] if gate is None or gate.weights == up.weights else [gate, up]
-        for *b_inner, b_down in product([None, *vectors], repeat=len(inner) + 1):
-            used = [b for b in (*b_inner, b_down) if b is not None]
+) -> Iterator[ExpertFunction]:
+    """Every function that the shapes of the experts' tensors allow, or that a declaration leaves open."""
+    stacks = {t: t.stack(values, experts) for t in tensors}
+    vectors = [t for t, stack in stacks.items() if stack.dim() == 2]
+    matrices = {t: stack for t, stack in stacks.items() if stack.dim() == 3}
+    for gate, up, down in _declared_roles(tensors, declared) if declared else _possible_roles(matrices, width):
+        inner = [up] if gate is None or gate.tensor == up.tensor else [gate, up]
+        for *inner_biases, down_bias in product([None, *vectors], repeat=len(inner) + 1):
+            used = [b for b in (*inner_biases, down_bias) if b is not None]
             if len(used) != len(vectors) or set(used) != set(vectors):
-                continue  # each takes part, once
-            biased = [(part, b) for part, b in zip((*inner, down), (*b_inner, b_down), strict=True) if b is not None]
-            if any(stacks[b].shape[1] != _sizes(part, stacks)[0] for part, b in biased):
+                continue  # every bias is used exactly once
+            pairs = zip((*inner, down), (*inner_biases, down_bias), strict=True)
+            if any(b is not None and stacks[b].shape[1] != _sizes(matrix, stacks)[0] for matrix, b in pairs):
                 continue
-            new_up, new_down = replace(up, bias=b_inner[-1]), replace(down, bias=b_down)
-            new_gate = None if gate is None else replace(gate, bias=b_inner[0])
+            up_b, down_b = replace(up, bias=inner_biases[-1]), replace(down, bias=down_bias)
+            gate_b = None if gate is None else replace(gate, bias=inner_biases[0])
             for name in [declared.activation] if declared else ACTIVATIONS:
-                yield Function(up=new_up, gate=new_gate, down=new_down, activation=name)
+                yield ExpertFunction(up=up_b, gate=gate_b, down=down_b, activation=name)
             if gate is not None and not declared:
-                yield Function(up=new_up, gate=new_gate, down=new_down, clamp=_clamp(module))
+                yield ExpertFunction(up=up_b, gate=gate_b, down=down_b, clamp=_clamp_constants(module))
 
 
-def _assigned(matrices: Mapping[Weights, Tensor], width: int) -> Iterator[tuple[Part | None, Part, Part]]:
-    """(gate, up, down) in every way in which the sizes meet."""
+def _possible_roles(matrices: Mapping[ExpertTensor, Tensor], width: int) -> Iterator[_Roles]:
+    """(gate, up, down) in every order and orientation in which the sizes match."""
     if len(matrices) not in (2, 3):
         return
     for order in permutations(matrices):
-        for across in product((False, True), repeat=len(order)):
-            *inner, down = (Part(weights=w, transposed=t) for w, t in zip(order, across, strict=True))
+        for orientations in product((False, True), repeat=len(order)):
+            *inner, down = (
+                ExpertMatrix(tensor=t, transposed=transposed) for t, transposed in zip(order, orientations, strict=True)
+            )
             out, hidden = _sizes(down, matrices)
-            if out != width or any(_sizes(part, matrices)[1] != width for part in inner):
+            if out != width or any(_sizes(matrix, matrices)[1] != width for matrix in inner):
                 continue
-            outs = [_sizes(part, matrices)[0] for part in inner]
+            outs = [_sizes(matrix, matrices)[0] for matrix in inner]
             if outs == [hidden, hidden]:
                 yield inner[0], inner[1], down
             elif outs == [hidden]:
@@ -182,35 +188,36 @@ def _assigned(matrices: Mapping[Weights, Tensor], width: int) -> Iterator[tuple[
                     yield replace(inner[0], half=gate), replace(inner[0], half=up), down
 
 
-def _declared(weights: Sequence[Weights], experts: ExpertLayout) -> Iterator[tuple[Part | None, Part, Part]]:
-    by_name = {w.name: w for w in weights}
+def _declared_roles(tensors: Sequence[ExpertTensor], experts: ExpertLayout) -> Iterator[_Roles]:
+    by_name = {t.name: t for t in tensors}
     for name in (experts.up, experts.down, experts.gate):
         if name is not None and name not in by_name:
-            raise ClaimError(
-                f"the claim names {name!r}, which holds no experts' weights; those are {', '.join(by_name)}"
-            )
+            raise ClaimError(f"the claim names {name!r} as experts' weights; found were {', '.join(by_name)}")
     if experts.activation not in ACTIVATIONS and not hasattr(F, experts.activation):
         raise ClaimError(f"torch.nn.functional has no {experts.activation!r}, which the claim names as activation")
-    across = experts.axes == "in_out"
-    up = Part(weights=by_name[experts.up], transposed=across)
-    down = Part(weights=by_name[experts.down], transposed=across)
+
+    def matrix(name: str) -> ExpertMatrix:
+        return ExpertMatrix(tensor=by_name[name], transposed=experts.axes == "in_out")
+
+    up, down = matrix(experts.up), matrix(experts.down)
     if experts.fused == "none":
-        yield None if experts.gate is None else Part(weights=by_name[experts.gate], transposed=across), up, down
+        yield None if experts.gate is None else matrix(experts.gate), up, down
     else:
         gate_half, up_half = _HALVES[0 if experts.fused == "concatenated" else 2]
         yield replace(up, half=gate_half), replace(up, half=up_half), down
 
 
-def _sizes(part: Part, stacks: Mapping[Weights, Tensor]) -> tuple[int, int]:
-    """(out, in) of the whole tensor that a part is of."""
-    _, first, second = stacks[part.weights].shape
-    return (second, first) if part.transposed else (first, second)
+def _sizes(matrix: ExpertMatrix, stacks: Mapping[ExpertTensor, Tensor]) -> tuple[int, int]:
+    """(out, in) of the whole tensor that holds a matrix."""
+    _, first, second = stacks[matrix.tensor].shape
+    return (second, first) if matrix.transposed else (first, second)
 
 
-def _clamp(module: nn.Module) -> tuple[float, float]:
-    """gpt-oss's constants, where a part of the block carries them, else as published."""
-    found = {}
-    for name, published in (("alpha", 1.702), ("limit", 7.0)):
-        carried = [getattr(m, key, None) for m in module.modules() for key in (name, f"swiglu_{name}")]
-        found[name] = next((float(v) for v in carried if isinstance(v, int | float)), published)
-    return found["alpha"], found["limit"]
+def _clamp_constants(module: nn.Module) -> tuple[float, float]:
+    """gpt-oss's alpha and limit: those that some part of the block has as attributes, or the published ones."""
+
+    def constant(name: str, published: float) -> float:
+        own = (getattr(m, key, None) for m in module.modules() for key in (name, f"swiglu_{name}"))
+        return next((float(value) for value in own if isinstance(value, int | float)), published)
+
+    return constant("alpha", 1.702), constant("limit", 7.0)

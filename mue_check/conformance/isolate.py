@@ -1,4 +1,4 @@
-"""Run checks in a child process: a candidate that hangs in C, exits or floods stdout spoils one check only."""
+"""Run checks in a child process: a candidate that hangs in C, exits or floods stdout affects one check only."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mue_check.conformance.result import NO_ANSWER, Result
+from mue_check.conformance.result import TIMED_OUT, CheckResult
 from mue_check.errors import ClaimError
 from mue_check.isolation import ChildError, isolated
 
@@ -36,7 +36,7 @@ class Job:
     device: str = "cpu"
     time_limit: float = 20.0
     look: bool = True
-    again: tuple[str, ...] = ()
+    rerun_flags: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -47,9 +47,9 @@ class Session:
     device: str = "cpu"
 
 
-def run_isolated(job: Job) -> Iterator[tuple[Session, Result]]:
+def run_isolated(job: Job) -> Iterator[tuple[Session, CheckResult]]:
     """Each result as it comes, with the session so far; ClaimError where the candidate cannot even be loaded."""
-    session, todo, started = Session(), dict[str, Result](), False
+    session, todo, started = Session(), dict[str, CheckResult](), False
     while todo or not started:
         try:
             with isolated(_Checker, job, limit=_IMPORT_LIMIT, doing=" while it is imported") as child:
@@ -72,7 +72,7 @@ def run_isolated(job: Job) -> Iterator[tuple[Session, Result]]:
                     except ChildError as error:
                         result, died = replace(next(iter(todo.values())), measured=str(error)), True
                     del todo[result.check]
-                    if died or result.measured.startswith(NO_ANSWER):
+                    if died or result.measured.startswith(TIMED_OUT):
                         job = replace(job, time_limit=min(job.time_limit, _AFTER_A_DEATH))
                     yield session, result
                     if died:
@@ -112,36 +112,36 @@ class _Checker:
             seeds=job.seeds,
             device=device,
             time_limit=job.time_limit,
-            again=job.again,
+            rerun_flags=job.rerun_flags,
         )
         self.results = run_checks(self.candidate, self.checks, self.options)
 
-    def plan(self) -> tuple[str, str, dict[str, Result]]:
+    def plan(self) -> tuple[str, str, dict[str, CheckResult]]:
         """The device, a line about the claim, and by check the result that it has if the process dies."""
-        from mue_check.conformance.registry import Finding
-        from mue_check.conformance.runner import blank
+        from mue_check.conformance.check import CheckOutcome
+        from mue_check.conformance.runner import result_of_case
 
-        died = Finding(status="failed", measured="")
-        results = {c.id: blank(c, self.candidate, "error", died, self.options) for c in self.checks}
+        died = CheckOutcome(status="error", measured="")
+        results = {c.id: result_of_case(c, self.candidate, died, self.options) for c in self.checks}
         return self.options.device, f"claim:   {self.candidate.claim} ({self.candidate.claimed})", results
 
     def look(self) -> list[str]:
         """Lines about the routing that was found."""
         import torch
 
-        from mue_check.conformance.case import Case
-        from mue_check.conformance.infer import describe
-        from mue_check.conformance.runner import sheltered, within
+        from mue_check.conformance.case import ConformanceCase
+        from mue_check.conformance.describe import describe
+        from mue_check.conformance.runner import preserve_global_state, time_limit
         from mue_check.routing.factory import SHAPES
 
         shape = self.candidate.shapes(self.options.shapes or SHAPES)[0]
-        case = Case(candidate=self.candidate, shape=shape, seed=0, device=torch.device(self.options.device))
+        case = ConformanceCase(candidate=self.candidate, shape=shape, seed=0, device=torch.device(self.options.device))
         try:
-            with sheltered(), within(self.options.time_limit):
+            with preserve_global_state(), time_limit(self.options.time_limit):
                 return describe(case)
         except BaseException as error:  # a check will report it in detail
             return [f"routing: could not be looked at: {type(error).__name__}"]
 
-    def next(self) -> Result:
+    def next(self) -> CheckResult:
         """The result of the next check."""
         return next(self.results)

@@ -1,35 +1,34 @@
-"""Results: one per check, and the two verdicts that they add up to."""
+"""The result of one check over all its cases, and the two verdicts that the results add up to."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mue_check.conformance.causes import CAUSES
 from mue_check.judge.verdict import Verdict
 
 Severity = Literal["must", "should"]
 Question = Literal["claim", "fit"]
-"""Two verdicts apart: is it what it claims to be; do tuned values carry over to it under Complete-muE."""
+"""Two verdicts: does the candidate match its claim, and do tuned values transfer to it under Complete-muE?"""
 QUESTIONS: tuple[Question, ...] = ("claim", "fit")
-Outcome = Literal["passed", "failed", "error", "skipped", "unknown", "xfailed", "xpassed"]
-"""``error``: the candidate raised, hung or died. ``xfailed``, ``xpassed``: its user expects the failure."""
-NO_ANSWER = "no answer within"
-BROKEN = ("failed", "error", "xpassed")
+ResultStatus = Literal["passed", "failed", "error", "skipped", "unknown", "xfailed", "xpassed"]
+"""``error``: the candidate raised, hung or died. ``xfailed``, ``xpassed``: the user expects the failure."""
+TIMED_OUT = "no answer within"
+_BROKEN = ("failed", "error", "xpassed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """What one check found over all shapes and seeds; of several failures the first.
+class CheckResult:
+    """What one check found over all shapes and seeds; if several cases fail, the first failure.
 
     ``measured`` holds value and tolerance in words, ``worst`` the token, expert or parameter, ``where`` the shape and
-    seed, ``broken_at`` how many of ``cases`` fail, ``cause`` likely mistakes, ``again`` the command that asks again.
+    seed, ``broken_at`` how many of ``cases`` fail, ``cause`` likely bugs, ``again`` the command that reruns the check.
     """
 
     check: str
     candidate: str
     question: Question
     severity: Severity
-    outcome: Outcome
+    outcome: ResultStatus
     law: str
     source: str
     since: str
@@ -45,25 +44,31 @@ class Result:
     @property
     def broken(self) -> bool:
         """Whether it counts against the candidate."""
-        return self.outcome in BROKEN
+        return self.outcome in _BROKEN
 
     @property
     def warning(self) -> bool:
-        """Whether it is broken, and only a should."""
+        """Whether it is a broken should."""
         return self.broken and self.severity == "should" and self.outcome != "xpassed"
+
+    @property
+    def against(self) -> bool:
+        """Whether it keeps a verdict from PASS: a must that is broken or unknown, or an unexpected pass."""
+        decides = self.severity == "must" or self.outcome == "xpassed"
+        return decides and (self.broken or self.outcome == "unknown")
 
     @property
     def hung(self) -> bool:
         """Whether the check ran out of time."""
-        return self.outcome == "error" and self.measured.startswith(NO_ANSWER)
+        return self.outcome == "error" and self.measured.startswith(TIMED_OUT)
 
     @property
     def page(self) -> str:
-        """Where the law is explained."""
+        """The page that explains the law."""
         return f"docs/checks/{self.check}.md"
 
-    def expected_to_fail(self, reason: str) -> "Result":
-        """The same in the eyes of a user who expects the failure; a pass is then a failure of its own."""
+    def expected_to_fail(self, reason: str) -> "CheckResult":
+        """The result for a user who expects a failure: a pass then counts as a failure."""
         if self.outcome in ("failed", "error", "unknown"):
             return replace(self, outcome="xfailed", measured=f"{self.measured} [expected: {reason}]")
         if self.outcome in ("passed", "skipped"):
@@ -75,7 +80,7 @@ class Result:
         return {**asdict(self), "cause": list(self.cause), "page": self.page}
 
     def explain(self) -> str:
-        """The whole story of a failure, some lines long."""
+        """A failure in full, over several lines."""
         lines = [
             f"{self.check}: {'warning' if self.warning else self.outcome}",
             f"  law:      {self.law}",
@@ -88,18 +93,13 @@ class Result:
         lines += [f"  {'likely:  ' if i == 0 else '         '} {cause}" for i, cause in enumerate(self.cause)]
         lines.append(f"  source:   {self.source}; {self.page}")
         if self.again:
-            lines.append(f"  again:    {self.again}")
+            lines.append(f"  rerun:    {self.again}")
         return "\n".join(lines)
 
 
-def cause_words(rows: Iterable[int]) -> tuple[str, ...]:
-    """The mistakes of these rows, with where they were met."""
-    return tuple(f"{CAUSES[row].what} ({CAUSES[row].seen}; row {row})" for row in rows)
-
-
-def verdict_of(results: Iterable[Result], question: Question) -> Verdict:
-    """FAIL with any broken must, INCONCLUSIVE with any that could not be found out, else PASS."""
-    asked = [r for r in results if r.question == question and (r.severity == "must" or r.outcome == "xpassed")]
-    if any(r.broken for r in asked):
+def verdict_of(results: Iterable[CheckResult], question: Question) -> Verdict:
+    """FAIL with any broken must, INCONCLUSIVE with any unknown one, else PASS."""
+    against = [r for r in results if r.question == question and r.against]
+    if any(r.broken for r in against):
         return Verdict.FAIL
-    return Verdict.INCONCLUSIVE if any(r.outcome == "unknown" for r in asked) else Verdict.PASS
+    return Verdict.INCONCLUSIVE if against else Verdict.PASS

@@ -1,4 +1,4 @@
-"""The runner: every check over shapes and seeds, whatever the candidate does in the meantime."""
+"""Run checks over shapes and seeds, whatever the candidate raises, prints, changes or waits for."""
 
 import contextlib
 import io
@@ -15,105 +15,100 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mue_check.conformance.case import Case, Found
-from mue_check.conformance.registry import Check, Finding
-from mue_check.conformance.result import NO_ANSWER, Outcome, Result, cause_words
+from mue_check.conformance.case import ConformanceCase
+from mue_check.conformance.check import Check, CheckOutcome
+from mue_check.conformance.known_bugs import likely_bugs
+from mue_check.conformance.learned import Learned
+from mue_check.conformance.result import TIMED_OUT, CheckResult
 from mue_check.errors import ClaimError, UnreadableError, first_line
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""
-AFTER_A_HANG = 1.0
-"""What the other checks of a candidate that hangs are given."""
+AFTER_TIMEOUT = 1.0
+"""Seconds for the other checks of a candidate after one timed out."""
 
 
 class TimeLimit(BaseException):
-    """A check took too long. Not an Exception, so that a candidate's ``except Exception`` does not swallow it."""
+    """A check took too long. Not an Exception, so a candidate's ``except Exception`` does not swallow it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How the checks are run."""
+    """How checks run; ``shapes`` are the user's own, if any, ``rerun_flags`` into the command that repeats a check."""
 
     shapes: tuple[Shape, ...] = ()
-    """The user's own; without any, the usual ones."""
     seeds: int = 2
     device: str = "cpu"
     time_limit: float = TIME_LIMIT
-    again: tuple[str, ...] = ()
-    """Flags with which the command line asks again."""
+    rerun_flags: tuple[str, ...] = ()
 
 
-def run_checks(candidate: Candidate, checks: Sequence[Check], options: Options) -> Iterator[Result]:
-    """One result per check, as they come. Nothing that the candidate raises, prints or warns gets out."""
-    found, limit = Found(), options.time_limit
+def run_checks(candidate: Candidate, checks: Sequence[Check], options: Options) -> Iterator[CheckResult]:
+    """Yield one result per check. Nothing that the candidate raises, prints or warns escapes."""
+    learned, limit = Learned(), options.time_limit
     for check in checks:
         start = time.perf_counter()
-        said, result = "", None
+        result = None
+        message = f"{TIMED_OUT} {limit:g} s"
         try:
-            with sheltered(), within(limit):
-                result = _ask(check, candidate, options, found)
+            with preserve_global_state(), time_limit(limit):
+                result = _run_check(check, candidate, options, learned)
         except TimeLimit:
-            said = f"{NO_ANSWER} {limit:g} s"
-            limit = min(limit, AFTER_A_HANG)
+            limit = min(limit, AFTER_TIMEOUT)
         if result is None:
-            result = blank(check, candidate, "error", Finding(status="failed", measured=said), options)
-        yield _timed(result, time.perf_counter() - start)
+            result = result_of_case(check, candidate, CheckOutcome(status="error", measured=message), options)
+        yield replace(result, seconds=round(time.perf_counter() - start, 3))
 
 
-def _ask(check: Check, candidate: Candidate, options: Options, found: Found) -> Result:
+def _run_check(check: Check, candidate: Candidate, options: Options, learned: Learned) -> CheckResult:
     shapes = candidate.shapes(options.shapes or (*SHAPES, ONE_TOKEN))
     cases = [
-        Case(
+        ConformanceCase(
             candidate=candidate,
             shape=shape,
             seed=seed,
             device=torch.device(options.device),
             chosen=bool(options.shapes),
-            found=found,
+            learned=learned,
         )
         for shape in (shapes[:1] if check.once else shapes)
         for seed in range(options.seeds)
     ]
-    seen = [(case, *_one(check, case)) for case in cases]
-    broken = [(case, outcome, finding) for case, outcome, finding in seen if outcome in ("failed", "error")]
+    outcomes = [(case, _run_case(check, case)) for case in cases]
+    broken = [(case, outcome) for case, outcome in outcomes if outcome.status in ("failed", "error")]
     if broken:
-        case, outcome, finding = broken[0]
-        where = f"{case.shape} seed={case.seed}"
-        return blank(check, candidate, outcome, finding, options, where=where, cases=len(cases), broken=len(broken))
-    passes = [(case, finding) for case, outcome, finding in seen if outcome == "passed"]
-    # one seed that shows nothing is no open question where another has answered it at that shape
-    answered = {case.shape for case, _ in passes}
-    opened = [finding for case, outcome, finding in seen if outcome == "unknown" and case.shape not in answered]
-    if opened:
-        return blank(check, candidate, "unknown", opened[0], options, cases=len(cases))
-    if passes:
-        return blank(check, candidate, "passed", passes[0][1], options, cases=len(cases))
-    return blank(check, candidate, "skipped", seen[0][2], options, cases=len(cases))
+        case, outcome = broken[0]
+        result = result_of_case(check, candidate, outcome, options)
+        return replace(result, where=f"{case.shape} seed={case.seed}", cases=len(cases), broken_at=len(broken))
+    # an unknown at one seed does not matter if another seed passed at that shape
+    answered = {case.shape for case, outcome in outcomes if outcome.status == "passed"}
+    unknown = [o for case, o in outcomes if o.status == "unknown" and case.shape not in answered]
+    passes = [o for _, o in outcomes if o.status == "passed"]
+    outcome = next(iter([*unknown, *passes]), outcomes[0][1])
+    return replace(result_of_case(check, candidate, outcome, options), cases=len(cases))
 
 
-def _one(check: Check, case: Case) -> tuple[Outcome, Finding]:
+def _run_case(check: Check, case: ConformanceCase) -> CheckOutcome:
     try:
-        finding = check.run(case)
+        return check.run(case)
     except (TimeLimit, KeyboardInterrupt):
         raise
     except UnreadableError as error:
-        return "unknown", Finding(status="unknown", measured=str(error))
+        return CheckOutcome(status="unknown", measured=str(error))
     except ClaimError as error:
-        return "error", Finding(status="failed", measured=str(error))
+        return CheckOutcome(status="error", measured=str(error))
     except BaseException as error:  # the candidate's own code may raise anything
-        return "error", Finding(
-            status="failed", measured=f"raises {type(error).__name__}: {first_line(error)}{_line(error)}"
-        )
-    return finding.status, finding
+        measured = f"raises {type(error).__name__}: {first_line(error)}{_own_line(error)}"
+        return CheckOutcome(status="error", measured=measured)
 
 
 _HERE = Path(__file__).parent
 _OURS = (_HERE, _HERE / "checks", _HERE.parent / "routing")
 
 
-def _line(error: BaseException) -> str:
-    """The candidate's own line that raised, which is the last one outside of libraries."""
+def _own_line(error: BaseException) -> str:
+    """The candidate's own line that raised: the last one outside of libraries."""
     where = ""
     trace = error.__traceback__
     while trace is not None:
@@ -124,46 +119,28 @@ def _line(error: BaseException) -> str:
     return where
 
 
-def blank(
-    check: Check,
-    candidate: Candidate,
-    outcome: Outcome,
-    finding: Finding,
-    options: Options,
-    *,
-    where: str = "",
-    cases: int = 0,
-    broken: int = 0,
-) -> Result:
-    """The result of a check, from what one of its cases found."""
-    return Result(
+def result_of_case(check: Check, candidate: Candidate, outcome: CheckOutcome, options: Options) -> CheckResult:
+    """The result of a check whose outcome at one case stands for all."""
+    rerun = ["mue_check", candidate.kind, candidate.name, "--check", check.id, *options.rerun_flags]
+    return CheckResult(
         check=check.id,
         candidate=candidate.name,
         question=check.question,
         severity=check.severity_for(candidate.claim),
-        outcome=outcome,
+        outcome=outcome.status,
         law=check.law,
         source=check.source,
         since=check.since,
-        measured=finding.measured,
-        worst=finding.worst,
-        where=where,
-        cases=cases,
-        broken_at=broken,
-        cause=cause_words(finding.causes) if outcome == "failed" else (),
-        again=shlex.join(["mue_check", candidate.kind, candidate.name, "--check", check.id, *options.again])
-        if ":" in candidate.name
-        else "",
+        measured=outcome.measured,
+        worst=outcome.worst,
+        cause=likely_bugs(outcome.causes) if outcome.status == "failed" else (),
+        again=shlex.join(rerun) if ":" in candidate.name else "",
     )
 
 
-def _timed(result: Result, seconds: float) -> Result:
-    return replace(result, seconds=round(seconds, 3))
-
-
 @contextlib.contextmanager
-def sheltered() -> Iterator[None]:
-    """Random states, printing and warnings stay inside."""
+def preserve_global_state() -> Iterator[None]:
+    """Keep random states and the default dtype; swallow prints and warnings."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global one is what a candidate may touch)
     dtype = torch.get_default_dtype()
     quiet = contextlib.redirect_stdout(io.StringIO())
@@ -178,8 +155,8 @@ def sheltered() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Raise TimeLimit after so many seconds; only the main thread can be interrupted, elsewhere there is no limit."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeLimit after ``seconds``; only the main thread can be interrupted, others have no limit."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -188,7 +165,7 @@ def within(seconds: float) -> Iterator[None]:
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, stop)
-    # again and again: a candidate may catch the first one
+    # repeated, because a candidate may catch the first one
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Inside a forward pass: the logits that the gate's function is given, others in their place, and all of it in float64.
+"""Intercept the torch calls of a forward pass, to see the logits or to replace them, and run it in float64.
 
-What a router returns says little of how it came about. Its own calls of torch do: the first softmax, sigmoid or choice
-is given the logits, whatever made them (a norm before the gate, two layers, a temperature) and whether or not they are
+What a router returns says little about how it was computed, but its calls of torch do: the first softmax, sigmoid or
+top-k receives the logits, whether they come from a norm, two layers or a temperature, and whether or not they are
 returned.
 """
 
@@ -17,36 +17,42 @@ from torch.overrides import TorchFunctionMode
 _CHOICES = ("topk", "sort", "argsort", "argmax", "max", "kthvalue")
 _FUNCTIONS = ("softmax", "log_softmax", "gumbel_softmax", "sigmoid", "sigmoid_", "special_expit", "logsigmoid")
 _GATES = frozenset((*_CHOICES, *_FUNCTIONS, "softplus", "exp", "exp_"))
-"""What logits are first given to: a gate's function, or the choice itself."""
+"""The functions that receive logits first: a gate function, or the choice itself."""
 _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
 _SHORT = frozenset({torch.float32, torch.float16, torch.bfloat16})
-Meet = Callable[[int, Tensor], None]
-"""Is given the number of a call of a gate's function and its first argument."""
-Made = Callable[[int, Any], Any]
-"""Is given the number of a call of torch, of any, and its result, and gives the result that the code shall see."""
+OnGate = Callable[[int, Tensor], None]
+"""Receives the number of a call of a gate function and the call's first argument."""
+OnResult = Callable[[int, Any], Any]
+"""Receives the number of a torch call and its result; returns the result that the code will see."""
 
 
-class _Calls(TorchFunctionMode):
-    """Numbers the calls of torch, and those of a gate's function, while ``open``: the latter depend on no size."""
+class _Interceptor(TorchFunctionMode):
+    """Numbers all torch calls while ``active``, and separately those of gate functions, whose count fits any size."""
 
-    def __init__(self, meet: Meet, made: Made) -> None:
+    def __init__(self, on_gate: OnGate, on_result: OnResult) -> None:
         super().__init__()
-        self.meet, self.made, self.open, self.gates, self.calls = meet, made, False, 0, 0
+        self.on_gate, self.on_result, self.active, self.gates, self.calls = on_gate, on_result, False, 0, 0
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if not self.open:
+        if not self.active:
             return func(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") in _GATES and args and isinstance(args[0], Tensor):
-            self.meet(self.gates, args[0])
+            self.on_gate(self.gates, args[0])
             self.gates += 1
         self.calls += 1
-        return self.made(self.calls, func(*args, **(kwargs or {})))
+        return self.on_result(self.calls, func(*args, **(kwargs or {})))
+
+    def start(self, *_: object) -> None:
+        self.active, self.gates, self.calls = True, 0, 0
+
+    def stop(self, *_: object) -> None:
+        self.active = False
 
 
 class _Float64(TorchFunctionMode):
-    """Reads every shorter floating type that is written into the code as float64."""
+    """Replaces every shorter floating dtype in the code by float64."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -60,10 +66,10 @@ def _widened(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def exactly(dtype: torch.dtype) -> Iterator[None]:
-    """In a float64 module everything is float64: casts by hand would else meet weights of another type.
+def computing_in(dtype: torch.dtype) -> Iterator[None]:
+    """In a float64 module, do everything in float64: explicit casts would mix with weights of another dtype.
 
-    What is compiled runs as it is written: each check makes a module of its own, and each would be compiled.
+    Compiled code runs eagerly: each check builds its own module, and each would be compiled.
     """
     before = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
@@ -77,23 +83,15 @@ def exactly(dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def calls_of(module: nn.Module, *, meet: Meet | None = None, made: Made | None = None) -> Iterator[None]:
-    """Meet each call of a gate's function, and what each call of torch made, in every forward pass of ``module``.
-
-    Inside a TorchScript module there is nothing to meet.
-    """
+def intercept_calls(
+    module: nn.Module, *, on_gate: OnGate | None = None, on_result: OnResult | None = None
+) -> Iterator[None]:
+    """Call ``on_gate`` and ``on_result`` in every forward pass of ``module``; nothing shows inside TorchScript."""
     if isinstance(module, torch.jit.ScriptModule):
         yield
         return
-    mode = _Calls(meet or (lambda number, given: None), made or (lambda number, result: result))
-
-    def opened(*_: object) -> None:
-        mode.open, mode.gates, mode.calls = True, 0, 0
-
-    def closed(*_: object) -> None:
-        mode.open = False
-
-    handles = [module.register_forward_pre_hook(opened), module.register_forward_hook(closed)]
+    mode = _Interceptor(on_gate or (lambda number, given: None), on_result or (lambda number, result: result))
+    handles = [module.register_forward_pre_hook(mode.start), module.register_forward_hook(mode.stop)]
     try:
         with mode:
             yield

@@ -1,19 +1,18 @@
 """The work of a batch of cells, as a few amounts. A calibration gives each a price in seconds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal
 
 import torch
 
-from mue_check.data import Corpus, load_corpus
-from mue_check.data.corpus import HELDOUT_WINDOWS
-from mue_check.flops import activation_numbers, parameter_numbers, training_flop
-from mue_check.measure.coordinates import PROBE_SEQUENCES
-from mue_check.measure.gradient_noise import TOKENS
+from mue_check.data import Data, load_data
+from mue_check.measure import MEASUREMENTS
+from mue_check.measure.coordinates import PROBE_EXAMPLES
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
 from mue_check.models.experts import all_experts, choose_product
+from mue_check.models.families import family_of
 from mue_check.models.load_steering import ROUNDS
 from mue_check.records import Cell
 from mue_check.routing.choice import TokenChoice
@@ -88,7 +87,7 @@ def met_experts(model: ModelSpec, product: Product, *, tokens: int, runs: int) -
     return (runs * ffn.total + runs * tokens * ffn.activated // size) * size / (runs * tokens)
 
 
-def step_work(model: ModelSpec, train: TrainSpec, *, vocab: int, runs: int, product: Product) -> Work:
+def step_work(model: ModelSpec, train: TrainSpec, data: Data, *, runs: int, product: Product) -> Work:
     """One training step of a stack of ``runs``."""
     tokens, ffn = runs * train.tokens_per_step, model.feed_forward
     met = met_experts(model, product, tokens=train.tokens_per_step, runs=runs)
@@ -96,71 +95,29 @@ def step_work(model: ModelSpec, train: TrainSpec, *, vocab: int, runs: int, prod
     # a steered load takes more rounds of ranking
     rounds = 1 + (ROUNDS + 1 if isinstance(ffn, Experts) and ffn.load and ffn.router != "content_blind" else 0)
     sorting = model.depth if experts and product != "all" else 0
-    ranked = model.depth * experts * rounds
+    amounts = family_of(model).amounts(model, train, data, met)
     return Work(
         calls=1 + model.depth + SORT_CALLS * sorting,
-        flop=tokens * training_flop(model, context=train.context, vocab=vocab, met=met),
-        activations=tokens * (activation_numbers(model, context=train.context, vocab=vocab, met=met) + WEIGHT * ranked),
-        parameters=runs * parameter_numbers(model, context=train.context, vocab=vocab),
+        flop=tokens * amounts.flop,
+        activations=tokens * (amounts.activations + WEIGHT * model.depth * experts * rounds),
+        parameters=runs * amounts.parameters,
         run_steps=runs,
     )
 
 
 def batch_work(cells: Sequence[Cell]) -> Work:
     """The work of measuring a batch: cells that differ only in their seeds (``execute.batches``)."""
-    cell = cells[0]
-    runs = sum(c.runs for c in cells)
-    corpus = load_corpus(cell.corpus)
-    product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
-    step = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=runs, product=product)
-    return _MEASURED[cell.measurement](cell, step, corpus)
-
-
-def _forward(step: Work, train: TrainSpec, windows: int) -> Work:
-    """A forward pass over ``windows`` sequences, which updates nothing."""
-    return replace(step * (FORWARD * windows / train.batch), parameters=0.0, run_steps=0.0)
-
-
-def _loss_grid(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return step * cell.train.steps + _forward(step, cell.train, _windows(corpus, cell))
-
-
-def _early_curve(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return step * cell.steps[-1]
-
-
-def _learning_curve(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return step * cell.steps[-1] + _forward(step, cell.train, _windows(corpus, cell)) * len(cell.steps)
-
-
-def _coordinates(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    looked = Work(parameters=step.parameters)  # every weight is read to measure its scale
-    return step * cell.steps[-1] + (_forward(step, cell.train, PROBE_SEQUENCES) + looked) * len(cell.steps)
-
-
-def _optimizer(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    return Work(parameters=3 * step.parameters)
-
-
-def _gradient_noise(cell: Cell, step: Work, corpus: Corpus) -> Work:
-    """Gradients of many batches at frozen weights, CLONES at a time, for each run, step and load."""
-    runs, steps = step.run_steps, cell.steps or (cell.train.steps,)
-    passes = max(2, TOKENS // (cell.train.tokens_per_step * CLONES)) * len(steps) * max(1, len(cell.loads)) * runs
-    product = product_of(cell.model, cell.train.tokens_per_step, cell.device)
-    side_by_side = step_work(cell.model, cell.train, vocab=corpus.vocab, runs=CLONES, product=product)
-    return step * steps[-1] + replace(side_by_side * passes, run_steps=0.0)
-
-
-def _windows(corpus: Corpus, cell: Cell) -> int:
-    return min(HELDOUT_WINDOWS, len(corpus.heldout) // (cell.train.context + 1))
-
-
-_MEASURED: Mapping[str, Callable[[Cell, Work, Corpus], Work]] = {
-    "loss_grid": _loss_grid,
-    "coordinates": _coordinates,
-    "early_curve": _early_curve,
-    "learning_curve": _learning_curve,
-    "routing": _loss_grid,
-    "optimizer": _optimizer,
-    "gradient_noise": _gradient_noise,
-}
+    cell, runs = cells[0], sum(c.runs for c in cells)
+    model, train, data = cell.model, cell.train, load_data(cell.corpus)
+    product = product_of(model, train.tokens_per_step, cell.device)
+    step = step_work(model, train, data, runs=runs, product=product)
+    passes = MEASUREMENTS[cell.measurement].passes(cell)
+    examples = passes.evaluations * family_of(model).heldout(train, data) + passes.probes * PROBE_EXAMPLES
+    forward = step * (FORWARD * examples / train.batch)
+    noise = step_work(model, train, data, runs=CLONES, product=product) * (passes.noise * runs)
+    return (
+        step * passes.steps
+        + replace(forward, parameters=0.0, run_steps=0.0)
+        + Work(parameters=passes.updates * step.parameters)
+        + replace(noise, run_steps=0.0)
+    )

@@ -1,4 +1,4 @@
-"""Corpora by name: what the reference models are trained on, always with a held-out part."""
+"""Data by name: what the reference models are trained on, always with a held-out part."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,25 +7,38 @@ from pathlib import Path
 from mue_check.data.corpus import Corpus
 from mue_check.data.docstrings import docstring_corpus
 from mue_check.data.markov import markov_corpus
+from mue_check.data.protocol import Data
 from mue_check.data.token_file import token_file_corpus
 from mue_check.errors import DataError
 
-CORPORA: dict[str, Callable[[], Corpus]] = {"markov": markov_corpus, "docstrings": docstring_corpus}
-_GIVEN: dict[str, Corpus] = {}
+CORPORA: dict[str, Callable[[], Data]] = {"markov": markov_corpus, "docstrings": docstring_corpus}
+_GIVEN: dict[str, Data] = {}
 
 
-def give_corpus(name: str, corpus: Corpus) -> None:
-    """Have ``load_corpus(name)`` return this one, in a process that lacks its file (a node of a cluster)."""
-    _GIVEN[name] = corpus
+def give_data(name: str, data: Data) -> None:
+    """Have ``load_data(name)`` return this, in a process that lacks its file (a node of a cluster)."""
+    _GIVEN[name] = data
 
 
-def load_corpus(name: str) -> Corpus:
-    """The built-in corpus of that name, or the token file at that path (``.bin``). Raises DataError."""
+def load_data(name: str) -> Data:
+    """The built-in data of that name, or the token file at that path (``.bin``). Raises DataError."""
     return _GIVEN[name] if name in _GIVEN else _load(name)
 
 
+def load_corpus(name: str) -> Corpus:
+    """The same where it must be tokens."""
+    return require_tokens(load_data(name))
+
+
+def require_tokens(data: Data) -> Corpus:
+    """DataError for data that are not tokens."""
+    if not isinstance(data, Corpus):
+        raise DataError(f"{data.name!r} holds no tokens, which a language model needs")
+    return data
+
+
 @cache
-def _load(name: str) -> Corpus:
+def _load(name: str) -> Data:
     if name in CORPORA:
         return CORPORA[name]()
     if name.endswith(".bin"):
@@ -33,4 +46,4 @@ def _load(name: str) -> Corpus:
     raise DataError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
 
 
-__all__ = ["CORPORA", "Corpus", "give_corpus", "load_corpus"]
+__all__ = ["CORPORA", "Corpus", "Data", "give_data", "load_corpus", "load_data", "require_tokens"]

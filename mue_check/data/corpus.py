@@ -1,7 +1,7 @@
-"""A corpus: tokens to train on, tokens held out, and how many kinds there are."""
+"""A corpus: tokens to train on, tokens held out, and the size of the vocabulary."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from mue_check.errors import DataError
 
 HELDOUT_WINDOWS = 128
-"""Held-out sequences that every loss is measured on: the same for every run, so their noise cancels in pairs."""
+"""Held-out sequences of every loss: the same for every run, so their noise cancels between paired runs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Token streams as 1-D integer arrays; ``entropy`` is the source's own in nats per token, where known."""
+    """Token streams as 1-D integer arrays. ``entropy`` is that of the source in nats per token, if known."""
 
     name: str
     train: NDArray[np.uint16 | np.uint32] = field(repr=False)
@@ -25,7 +25,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of every token: two corpora with one fingerprint are the same data."""
+        """Hash of all tokens: equal for equal data."""
         digest = hashlib.sha256(f"{self.vocab}".encode())
         for part in (self.train, self.heldout):
             digest.update(np.ascontiguousarray(part, dtype=np.uint32).tobytes())
@@ -33,14 +33,14 @@ class Corpus:
 
     @property
     def bigram_entropy(self) -> float:
-        """Nats per token for one who knows the last token alone: above it a model's blocks have done nothing."""
+        """Loss in nats per token of the best model that sees only the last token: blocks must get below it."""
         pairs = np.zeros((self.vocab, self.vocab))
         np.add.at(pairs, (self.train[:-1].astype(np.int64), self.train[1:].astype(np.int64)), 1)
         following = pairs / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
         return float(-(pairs / pairs.sum() * np.log(np.where(following > 0, following, 1.0))).sum())
 
     def require_context(self, context: int) -> None:
-        """Refuse a corpus that cannot fill one batch's context and the held-out windows."""
+        """DataError if the corpus is too short for sequences of that context."""
         for part, tokens, windows in (("train", self.train, 64), ("held-out", self.heldout, 8)):
             needed = windows * (context + 1)
             if len(tokens) < needed:
@@ -48,6 +48,10 @@ class Corpus:
                     f"corpus {self.name!r}: its {part} part has {len(tokens)} tokens, "
                     f"and a context of {context} needs at least {needed}"
                 )
+
+    def in_memory(self) -> "Corpus":
+        """The tokens themselves, if they are a mapped file."""
+        return replace(self, train=np.asarray(self.train), heldout=np.asarray(self.heldout))
 
     def heldout_windows(self, context: int) -> NDArray[np.int64]:
         """[W, context + 1] held-out sequences, evenly spaced and without overlap, at most HELDOUT_WINDOWS."""

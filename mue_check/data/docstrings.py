@@ -17,28 +17,28 @@ from mue_check.errors import DataError
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 BLOCK = 512
 LETTERS = 600_000
-"""Enough for thousands of steps; reading the whole library takes three times as long."""
+"""Enough for thousands of steps; the whole library would take three times as long to read."""
 HELDOUT_SHARE = 0.08
 _SKIP = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "pydoc_data", "lib2to3"}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def standard_library() -> Path:
-    """Where the standard library's sources lie."""
+    """The folder of the standard library's sources."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def docstrings(root: Path) -> Iterator[str]:
-    """Every documentation string below ``root``, in the order of sorted paths and of lines; tests left out."""
+    """Every documentation string below ``root`` except in tests, by sorted path and line."""
     for path in sorted(root.rglob("*.py")):
         if _SKIP.intersection(path.relative_to(root).parts):
             continue
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of how others write: the text must not depend on -W
+                warnings.simplefilter("ignore")  # of other people's code: the text must not depend on -W
                 tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError):
-            continue  # a template or a file for another version: no documentation to be had from it
+            continue  # a template, or a file for another version of Python
         for node in ast.walk(tree):
             if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
                 yield text
@@ -57,13 +57,13 @@ def _first(texts: Iterator[str], enough: int) -> str:
     for text in texts:
         parts.append(text)
         total += len(text)
-        if total >= enough * 1.2:  # punctuation and runs of space fall away
+        if total >= enough * 1.2:  # punctuation and repeated spaces are removed
             break
     return " ".join(parts)
 
 
 def docstring_corpus(root: Path | None = None) -> Corpus:
-    """27 letters, cut into blocks of 512 that are shuffled before the split, so both parts are one kind of text."""
+    """27 letters in blocks of 512, shuffled before the split so that both parts are the same kind of text."""
     root = standard_library() if root is None else root
     tokens = letters(_first(docstrings(root), LETTERS))
     blocks = tokens[: len(tokens) // BLOCK * BLOCK].reshape(-1, BLOCK)

@@ -1,4 +1,4 @@
-"""An order-2 Markov source: sharp optima within 200 steps, and a loss floor that is known exactly."""
+"""An order-2 Markov source: sharp optima within 200 steps, and an exactly known loss floor."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ TRAIN_TOKENS, HELDOUT_TOKENS = 400_000, 40_000
 def transition_table(
     vocab: int = VOCAB, classes: int = CLASSES, sharpness: float = SHARPNESS, seed: int = 0
 ) -> NDArray[np.float64]:
-    """P[a, b, next]: token k belongs to class k mod ``classes``, and the two last classes decide what follows.
+    """P[a, b, next]: token k has class k mod ``classes``, and the classes of the last two tokens determine the next.
 
-    The logits add a term per class of b, one per class of a, and one that needs both. With all pairs
-    apart the models sat on the bigram plateau and the curve was flat (docs/choices.md).
+    The logits add a term per class of b, one per class of a, and one per pair of classes. With a table for all pairs of
+    tokens the models stayed on the bigram plateau and the curve was flat (docs/choices.md).
     """
     rng = np.random.default_rng(seed)
     previous, before = (rng.normal(size=(classes, vocab)) for _ in range(2))
@@ -53,7 +53,7 @@ def markov_corpus() -> Corpus:
 
 
 def sample(table: NDArray[np.float64], tokens: int, *, seed: int) -> NDArray[np.uint16]:
-    """One long walk, [tokens] uint16: many chains side by side, laid end to end."""
+    """One long sequence, [tokens] uint16: many independent chains, concatenated."""
     chains, burn_in = 400, 50
     length = -(-tokens // chains)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""A user's own tokens: a flat binary file of uint16 (or uint32, by a .u32.bin name), as nanoGPT writes them."""
+"""A user's tokens: a flat binary file of uint16 (or uint32 if its name ends in .u32.bin), as nanoGPT writes them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mue_check.errors import DataError
 
 HELDOUT_SHARE = 0.1
 MAX_VOCAB = 4096
-"""A reference model of width 32 has no use for more: larger ids are an error that says so."""
+"""A reference model of width 32 cannot use more: larger ids are an error."""
 MAX_TOKENS = 20_000_000
 
 

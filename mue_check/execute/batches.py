@@ -1,26 +1,26 @@
-"""Cells that train as one stack: which belong together, and how the numbers of each are told apart again."""
+"""Batches of cells that train as one stack: which cells go together, and the numbers of each."""
 
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mue_check.data import load_corpus
+from mue_check.data import load_data
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
-from mue_check.measure import MEASUREMENTS, OF_ONE_RUN
-from mue_check.measure.stacking import forget_stacks, is_kept
+from mue_check.measure import MEASUREMENTS
+from mue_check.measure.stacks import stacks
 from mue_check.records import Cell, Columns
 from mue_check.training.out_of_memory import is_out_of_memory
 
 Batch = tuple[Cell, ...]
-"""Cells that are alike in all but their seeds."""
+"""Cells that differ only in their seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The numbers of one cell, its share of what its batch cost, and how many stacks the batch took.
+    """The numbers of one cell, its share of its batch's cost, and how many stacks the batch took.
 
-    Core-seconds are those of this process, or seconds of the GPU that it had to itself.
+    ``core_seconds`` are CPU seconds of this process, or elapsed seconds on a GPU.
     """
 
     columns: Columns
@@ -29,18 +29,19 @@ class Measured:
 
 
 def make_batches(cells: Iterable[Cell]) -> list[Batch]:
-    """Cells that differ in nothing but seeds side by side, as many as make a good stack."""
+    """Put cells that differ only in their seeds together, up to the best size of a stack."""
     batches: dict[str, list[list[Cell]]] = {}
     for cell in cells:
         alike = batches.setdefault(replace(cell, seeds=()).key, [[]])
-        if alike[-1] and (cell.measurement in OF_ONE_RUN or _runs([*alike[-1], cell]) > runs_of_a_stack(cell)):
+        by_run = MEASUREMENTS[cell.measurement].by_run
+        if alike[-1] and not (by_run and _runs([*alike[-1], cell]) <= runs_of_a_stack(cell)):
             alike.append([])
         alike[-1].append(cell)
     return [tuple(batch) for alike in batches.values() for batch in alike]
 
 
 def measure(batch: Batch) -> list[Measured]:
-    """Train the cells of a batch as one stack: a run's numbers do not depend on its neighbours (a test)."""
+    """Train the cells of a batch as one stack. The numbers of a run do not depend on the others (tested)."""
     prepare_process()
     whole = replace(batch[0], seeds=tuple(seed for cell in batch for seed in cell.seeds))
     clock = time.process_time if whole.device == "cpu" else time.perf_counter
@@ -59,28 +60,28 @@ def measure(batch: Batch) -> list[Measured]:
 
 
 def _stack_by_stack(cell: Cell) -> list[Columns]:
-    """The columns of each stack that it took: one, unless the memory did not hold all runs."""
-    divisible = cell.measurement not in OF_ONE_RUN and cell.runs > 1
+    """The columns of each stack: one, unless memory does not hold all runs."""
+    divisible = MEASUREMENTS[cell.measurement].by_run and cell.runs > 1
     if not divisible or _fits(cell):
         try:
-            return [MEASUREMENTS[cell.measurement](cell, load_corpus(cell.corpus))]
+            return [MEASUREMENTS[cell.measurement](cell, load_data(cell.corpus))]
         except (RuntimeError, MemoryError) as error:
             if not divisible or not is_out_of_memory(error):
                 raise
-    forget_stacks()  # here the error is gone, and with it the frames that held the memory
+    stacks().forget()  # outside the except block: the error's frames would hold the memory
     return [columns for half in _halves(cell) for columns in _stack_by_stack(half)]
 
 
 def _fits(cell: Cell) -> bool:
-    """Whether the memory plan has room for all runs; captured stacks of other shapes give way to them."""
-    if cell.device == "cpu" or is_kept(cell) or cell.runs <= runs_of_a_stack(cell):
+    """Whether memory holds all runs, if need be after captured stacks of other shapes are dropped."""
+    if cell.device == "cpu" or stacks().holds(cell) or cell.runs <= runs_of_a_stack(cell):
         return True
-    forget_stacks()
+    stacks().forget()
     return cell.runs <= runs_of_a_stack(cell)
 
 
 def _halves(cell: Cell) -> tuple[Cell, Cell]:
-    """Two cells with half of the seeds each, or of the values where there is one seed."""
+    """Two cells with half of the seeds each, or half of the values if there is one seed."""
     if len(cell.seeds) > 1:
         middle = len(cell.seeds) // 2
         return replace(cell, seeds=cell.seeds[:middle]), replace(cell, seeds=cell.seeds[middle:])
@@ -93,6 +94,6 @@ def _runs(cells: Sequence[Cell]) -> int:
 
 
 def _part(columns: Columns, cell: Cell) -> Columns:
-    """The rows of a cell's own seeds."""
+    """The rows of a cell's seeds."""
     own = [row for row, seed in enumerate(columns["seed"]) if seed in cell.seeds]
     return {name: [values[row] for row in own] for name, values in columns.items()}

@@ -8,14 +8,12 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from mue_check.data import Corpus, give_corpus, load_corpus
+from mue_check.data import Data, give_data, load_data
 from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
@@ -45,7 +43,7 @@ class Cluster:
         except ClusterError as error:
             raise ClusterError(f"cluster {address}: {error}") from None
         self.gpu_share = gpu_share
-        self._corpora: dict[str, ray.ObjectRef[Corpus]] = {}
+        self._corpora: dict[str, ray.ObjectRef[Data]] = {}
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)  # of tasks without a GPU
             self._parcels = ship_sources(Path(folder))
@@ -97,14 +95,14 @@ class Cluster:
         if router and router not in self._parcels:
             raise ClusterError(f"router {router!r} was not loaded from a module or a file when the cluster was joined")
         if cell.corpus not in self._corpora:
-            self._corpora[cell.corpus] = ray.put(_whole(load_corpus(cell.corpus)))
+            self._corpora[cell.corpus] = ray.put(load_data(cell.corpus).in_memory())
         task = _task.options(num_gpus=self.gpu_share if cell.device == "cuda" else 0)
         return task.remote(batch, self._corpora[cell.corpus], self._parcels.get(router))
 
 
-def _measure(batch: Batch, corpus: Corpus, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
+def _measure(batch: Batch, data: Data, parcel: Parcel | None) -> tuple[list[Measured], Notices]:
     """On a node: measure a batch. Returns the numbers, and notices about the user's router."""
-    give_corpus(batch[0].corpus, corpus)
+    give_data(batch[0].corpus, data)
     if parcel is not None and parcel.name not in USER_ROUTERS:
         unpack(parcel)
     measured = measure(batch)
@@ -119,11 +117,6 @@ def _router(cell: Cell) -> str:
     """The name of a cell's router if it is a user's, else an empty string."""
     mixture = cell.model.feed_forward
     return mixture.router if isinstance(mixture, Experts) and is_users(mixture.router) else ""
-
-
-def _whole(corpus: Corpus) -> Corpus:
-    """The corpus with its tokens in memory rather than in a mapped file."""
-    return replace(corpus, train=np.asarray(corpus.train), heldout=np.asarray(corpus.heldout))
 
 
 def _first_line(error: Exception) -> str:

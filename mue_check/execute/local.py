@@ -1,4 +1,4 @@
-"""Measure what is not stored yet, beside other processes that do the same on the same study."""
+"""Measure the cells that are not stored yet, while other processes may do the same in the same study."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from mue_check.records.journal import at_work
 _POLL_SECONDS = 0.2
 
 Executor = Callable[[Sequence[Batch]], Iterable[tuple[Batch, list[Measured]]]]
-"""Measures batches, in any order and wherever it likes, and gives each back as it is done."""
+"""Measures batches in any order and place, and yields each when it is done."""
 
 
 def here(batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Measured]]]:
@@ -26,24 +26,23 @@ _in_use: Executor = here
 
 
 def use(executor: Executor) -> None:
-    """Measure with that executor in this process from now on, where none is named."""
+    """Make this the default executor of this process."""
     global _in_use
     _in_use = executor
 
 
 def ensure(cells: Sequence[Cell], store: Store, executor: Executor | None = None) -> None:
-    """Return when every cell is stored; measure those that no other process is measuring.
+    """Measure cells until all are stored, skipping those that another process is measuring.
 
-    A cell that another process holds is left to it while there is other work. Should that process die,
-    its lock is free again and the cell is measured here.
+    If that process dies, its locks are free again and the cells are measured here.
     """
     executor = executor or _in_use
     pending = _missing({cell.key: cell for cell in cells}.values(), store)
     while pending:
         measured = 0
-        # this process can do one at a time, and leaves the rest to others that want the same
-        for wanted in make_batches(pending) if executor is here else [pending]:
-            with _claimed(wanted, store) as mine, at_work(store.root, mine):
+        # this process does one batch at a time, and leaves the rest to other processes
+        for cells_now in make_batches(pending) if executor is here else [pending]:
+            with _claimed(cells_now, store) as mine, at_work(store.root, mine):
                 for batch, found in executor(make_batches(mine)):
                     for cell, each in zip(batch, found, strict=True):
                         store.put(cell, each.columns, core_seconds=each.core_seconds, stacks=each.stacks)
@@ -59,7 +58,7 @@ def _missing(cells: Iterable[Cell], store: Store) -> list[Cell]:
 
 @contextmanager
 def _claimed(cells: Iterable[Cell], store: Store) -> Iterator[list[Cell]]:
-    """Those of the cells that are missing and that no other process holds, held here."""
+    """Lock the cells that are missing and that no other process has locked."""
     with ExitStack() as locks:
         mine = []
         for cell in cells:

@@ -10,11 +10,11 @@ _KEEP = 1 << 30
 
 
 def prepare_process() -> None:
-    """Set this process up; call once before training.
+    """Set up this process; call it once before training.
 
-    One torch thread: two beside a busy neighbour are many times slower. glibc gives big blocks back
-    after every use and faults them in again, a third of a step's time: keep them. Second moments
-    of idle experts are denormal, and those are slow on x86.
+    One torch thread: with a busy neighbor, two are many times slower. glibc returns large blocks to the
+    system after every use, and page faults then take a third of a step: keep them. Second moments
+    of idle experts are denormal numbers, which are slow on x86.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -1,13 +1,14 @@
-"""Held-out loss along a training: how many steps each model needs for a loss."""
+"""Held-out loss during training: how many steps each model needs to reach a loss."""
 
-from mue_check.data import Corpus
-from mue_check.measure.stacking import stack_of
+from mue_check.data import Data
+from mue_check.measure.measurement import Measurement, Passes
+from mue_check.measure.stacks import stack_of
 from mue_check.records import Cell, Columns
 
 
-def measure_learning_curve(cell: Cell, corpus: Corpus) -> Columns:
-    """Columns seed, value, step, loss: held-out cross-entropy after each of ``cell.steps``, in nats per token."""
-    stack, values, seeds = stack_of(cell, corpus)
+def measure_learning_curve(cell: Cell, data: Data) -> Columns:
+    """Columns seed, value, step, loss: loss on the held-out part after each of ``cell.steps``."""
+    stack, values, seeds = stack_of(cell, data)
     losses: list[list[float]] = []
     done = 0
     for step in cell.steps:
@@ -20,3 +21,9 @@ def measure_learning_curve(cell: Cell, corpus: Corpus) -> Columns:
         "step": [step for step in cell.steps for _ in seeds],
         "loss": [loss for row in losses for loss in row],
     }
+
+
+LEARNING_CURVE = Measurement(
+    measure=measure_learning_curve,
+    passes=lambda cell: Passes(steps=cell.steps[-1], evaluations=len(cell.steps)),
+)

@@ -1,16 +1,17 @@
-"""What the optimizer does to each parameter, found by probing: the values that a rule prescribes, as they arrive.
+"""What the optimizer does to each parameter, found by probing: do the values that a rule prescribes arrive?
 
-Sharp where activations are blind: weight decay, eps and betas. The probes run at a step after the first, so a
-scheduler that overwrites a group has had its turn.
+It is exact where activations show nothing: weight decay, eps and betas. The probes run at a step after the first,
+when a scheduler that overwrites a group has done so.
 """
 
-from collections import defaultdict
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from mue_check.data import Corpus
-from mue_check.measure.stacking import stack_of
+from mue_check.data import Data
+from mue_check.measure.measurement import Measurement, Passes, Row, by_columns
+from mue_check.measure.stacks import stack_of
 from mue_check.records import Cell, Columns
 from mue_check.training import Stack
 
@@ -19,12 +20,15 @@ _TINY_GRADIENT = 1e-7
 """Near the usual eps, so that eps shows in the update."""
 
 
-def measure_optimizer(cell: Cell, corpus: Corpus) -> Columns:
+def measure_optimizer(cell: Cell, data: Data) -> Columns:
     """Columns role, parameter, numbers, init_std, lr, weight_decay, eps, beta1, beta2: one row per parameter of run 0.
 
     ``init_std`` is the RMS of ``numbers`` drawn entries; 0 where the parameter starts as a constant.
     """
-    stack, _, _ = stack_of(cell, corpus)
+    return by_columns(_rows(stack_of(cell, data)[0]))
+
+
+def _rows(stack: Stack) -> Iterator[Row]:
     stack.counter.fill_(PROBED_STEP)
     multiplier, bias1, bias2 = (float(v) for v in stack.optimizer.table[PROBED_STEP])
     drawn = {
@@ -39,13 +43,12 @@ def measure_optimizer(cell: Cell, corpus: Corpus) -> Columns:
     decayed = _update(stack, weights=1.0, gradient=0.0)
     starved = _update(stack, weights=0.0, gradient=_TINY_GRADIENT)
 
-    out: defaultdict[str, list[float | int | str]] = defaultdict(list)
     for p in stack.state.declared:
         # update = lr * multiplier * m bias1 / (sqrt(v) bias2 + eps), with m and v after one gradient g
         m, root_v = (1 - beta1) * bias1, (1 - beta2) ** 0.5 * bias2
-        lr = stepped[p.name] * root_v / (m * multiplier)  # eps is nothing beside a gradient of 1
+        lr = stepped[p.name] * root_v / (m * multiplier)  # eps is negligible against a gradient of 1
         eps = lr * multiplier * m * _TINY_GRADIENT / starved[p.name] - root_v * _TINY_GRADIENT
-        row: dict[str, float | int | str] = {
+        yield {
             "role": str(p.role),
             "parameter": p.name,
             "numbers": stack.state.parameters[p.name][0].numel(),
@@ -56,9 +59,6 @@ def measure_optimizer(cell: Cell, corpus: Corpus) -> Columns:
             "beta1": beta1,
             "beta2": beta2,
         }
-        for name, value in row.items():
-            out[name].append(value)
-    return out
 
 
 @torch.no_grad()
@@ -74,5 +74,8 @@ def _update(stack: Stack, *, weights: float, gradient: float) -> dict[str, float
 
 
 def _first(stack: Stack, moment: Tensor) -> float:
-    """A moment's entry after a gradient of 1; all are alike."""
+    """A moment after a gradient of 1, which is the same everywhere."""
     return float(moment[0])
+
+
+OPTIMIZER = Measurement(measure=measure_optimizer, passes=lambda cell: Passes(updates=3), by_run=False)

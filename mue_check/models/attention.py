@@ -14,7 +14,7 @@ KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 """Without cuDNN, which torch prefers for bfloat16 on Hopper: it makes a plan for every shape, which is untested in a
 graph capture."""
 SHORT = 64
-"""Context up to which whole matrices of scores are quicker on a CPU than the fused kernel (docs/engine.md)."""
+"""Up to this context, whole matrices of scores are faster on a CPU than the fused kernel (docs/engine.md)."""
 
 
 def causal_attention(qkv: Tensor, scale: float) -> Tensor:

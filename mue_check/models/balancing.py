@@ -1,4 +1,4 @@
-"""Load: who sees how many tokens, what evens it out, and what a router's weights look like."""
+"""Load balancing, and statistics of how a layer routes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ BIAS_STEP = 0.001
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """What the router of one layer said and did in one forward pass: logits [R, M, E] and the choice.
+    """How one layer routed in one forward pass: logits [R, M, E] and the choice.
 
-    A user's router may keep its logits to itself, so that ``sizes`` says M and E; ``auxiliary_R`` is a loss of its own.
+    A user's router may not return its logits: then ``sizes`` gives M and E. ``auxiliary_R`` is the loss it returns.
     """
 
     logits_RME: Tensor | None
@@ -41,7 +41,7 @@ class RoutingStatistics:
 
     ``load_RE``: share of all assignments, sums to 1. Per token with a active weights w, then averaged over the
     tokens that have an expert at all: ``weight_sum_R`` is sum w; ``variance_factor_R`` is a sum w^2 / (sum w)^2,
-    by which the routed sum's variance exceeds that of equal weights (1 when they are equal).
+    the variance of the routed sum relative to that of equal weights.
     """
 
     load_RE: Tensor
@@ -52,14 +52,14 @@ class RoutingStatistics:
 def auxiliary_loss(layers: Sequence[LayerRouting], router: str) -> Tensor:
     """N sum_i f_i P_i of each layer, averaged over layers: [R]; 1 at uniform load (arXiv 2101.03961, equation 4).
 
-    f_i is expert i's share of the assignments (no gradient), P_i its mean probability. Layer by layer before
-    the mean: pooled layers could each collapse and look even together (huggingface/transformers #28255).
+    f_i is expert i's share of the assignments (no gradient), P_i its mean probability. Each layer has its own loss:
+    pooled layers could each collapse and look balanced together (huggingface/transformers #28255).
     """
     losses = []
     for layer in layers:
         load_RE = layer.assignments().sum(1)
         share_RE = load_RE / load_RE.sum(-1, keepdim=True)
-        assert layer.logits_RME is not None  # only what is built in is balanced
+        assert layer.logits_RME is not None  # only built-in routers are balanced
         mean_RE = probabilities(layer.logits_RME, router).mean(1)
         losses.append((share_RE * mean_RE).sum(-1) * share_RE.shape[-1])
     return torch.stack(losses).mean(0)

@@ -1,7 +1,7 @@
-"""The routed tokens alone, in blocks of one size: a grouped product made of batched ones, for any precision and device.
+"""A grouped product of the routed tokens, made of batched products over blocks of one size: any precision and device.
 
-Every expert has one block, and those whose tokens do not fit into it get further ones. How many blocks there are
-together follows from shapes, so nothing is read on the host and nothing is dropped.
+Every expert has one block, and an expert whose tokens do not fit gets more. The total number of blocks follows from
+shapes alone, so the host reads nothing and no token is dropped.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from mue_check.models.pointwise import apply
 from mue_check.routing.choice import TokenChoice
 
 SMALLEST = 8
-"""Rows of a block: below that a product is no quicker."""
+"""Rows of the smallest block: a product with fewer is no faster."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Where each assignment is among the blocks: G = R*E first ones, one a group (an expert of a run), then others.
+    """Where each assignment is: first one block for each of G = R*E groups (an expert of a run), then extra blocks.
 
-    ``size`` rows each; ``group_X`` the groups of the others; ``token_S`` the token in each row, in rows that are empty
-    one of the same run, so that a run which is NaN stays alone; ``row_NK`` the row of each token's k-th expert.
+    Each block has ``size`` rows. ``group_X`` are the groups of the extra blocks. ``token_S`` is the token in each row;
+    an empty row holds a token of the same run, so that a NaN run does not affect others. ``row_NK`` is the row of each
+    token's k-th expert.
     """
 
     size: int
@@ -49,7 +50,7 @@ def blocked_experts(
 
 
 def size_of_blocks(tokens: int, active: int, total: int) -> int:
-    """About half the mean load of an expert: two thirds of all rows are then used."""
+    """About half the mean load of an expert, so that two thirds of all rows are used."""
     return max(SMALLEST, (1 << (tokens * active // total).bit_length()) // 4)
 
 
@@ -66,10 +67,10 @@ def make_blocks(indices_RMK: Tensor, total: int) -> Blocks:
     end_G = further_G.cumsum(0)
     place_N = torch.arange(len(order_N), device=device) - start_G1[sorted_N]
     block_N = place_N // size
-    # the first block of a group has its number, the others come after all of those
+    # the first block of a group has the group's number; extra blocks follow
     later_N = groups + (end_G - further_G)[sorted_N] + block_N - 1
     row_N = torch.where(block_N == 0, sorted_N, later_N) * size + place_N % size
-    # no more than so many others can be needed; those that are not belong to the last group and hold nothing
+    # upper bound of the extra blocks; unused ones belong to the last group and are empty
     others = torch.arange(len(order_N) // size, device=device)
     group_X = torch.searchsorted(end_G, others, right=True).clamp(max=groups - 1)
     owner = torch.cat([torch.arange(groups, device=device), group_X])

@@ -33,11 +33,11 @@ def capture_guard() -> Iterator[None]:
     Enter it inside FakeTensorMode. A tensor made from Python numbers, and any other tensor that is not fake, counts as
     host data. One number without a device is allowed: torch passes it to a kernel as an argument.
     """
-    with _Functions(), _Operations():
+    with _Functions(), _Operations():  # type: ignore[no-untyped-call]
         yield
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: object, args: Arguments = (), kwargs: Options | None = None
     ) -> Any:

@@ -1,6 +1,6 @@
-"""Tokens to their experts and back, and what grouped products have in common.
+"""Move tokens to their experts and back, and the parts that grouped products share.
 
-Both ways are gathers, whose sums have one order every time; index_add has none on CUDA.
+Both directions are gathers, whose sums always have the same order. index_add has no fixed order on CUDA.
 """
 
 from typing import Any
@@ -14,23 +14,23 @@ from mue_check.models.pointwise import apply
 
 
 def spread(x_ND: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
-    """[S, D]: in each row the token ``token_S``; ``row_NK`` are the K rows in which a token is to count."""
+    """[S, D]: row s holds token ``token_S[s]``. ``row_NK`` are the K rows through which a token gets its gradient."""
     return apply(_Spread, x_ND, token_S, row_NK)
 
 
 def collect(rows_SD: Tensor, token_S: Tensor, row_NK: Tensor) -> Tensor:
-    """[N, D]: sums over each token's K rows. Rows that no token counts must have no weight: their gradient is wrong."""
+    """[N, D]: sum over each token's K rows. Rows of no token must have weight 0: their gradient is wrong."""
     return apply(_Collect, rows_SD, token_S, row_NK)
 
 
 def side_by_side(gate_RDEF: Tensor, up_RDEF: Tensor) -> Tensor:
-    """[R*E, D, 2F]: one product in place of two."""
+    """[R*E, D, 2F]: for one product instead of two."""
     return torch.cat([gate_RDEF.transpose(1, 2), up_RDEF.transpose(1, 2)], dim=-1).flatten(0, 1)
 
 
 def swiglu(both: Tensor) -> Tensor:
-    """silu(gate) * up of what a product with ``side_by_side`` gives."""
-    # one copy: what is pointwise takes ten times as long on the short rows of a view
+    """silu(gate) * up of a product with ``side_by_side``."""
+    # copy first: pointwise operations take ten times as long on the short rows of a view
     halves: Tensor = both.view(*both.shape[:-1], 2, -1).movedim(-2, 0).contiguous()
     gate, up = halves.unbind(0)
     return F.silu(gate) * up

@@ -1,6 +1,6 @@
-"""Experts on the run axis: products that agree, and the choice between them by shape.
+"""Expert products on the run axis, which all give the same result, and the choice between them by shape.
 
-Up and gate are stored [R, D, E, F] and down [R, E, F, D], so that all experts of a run are one
+Up and gate are stored as [R, D, E, F] and down as [R, E, F, D], so that all experts of a run are one
 wide matrix product.
 """
 
@@ -17,7 +17,7 @@ from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenCho
 
 
 def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
-    """Every expert on every token, weights 0 where a token is not routed: [R, M, D]. Exact, and quickest when small."""
+    """Every expert on every token, with weight 0 if not routed: [R, M, D]. Exact, and fastest at small sizes."""
     runs, tokens, _ = x_RMD.shape
     total, width = up_RDEF.shape[2:]
     h = F.silu(torch.bmm(x_RMD, gate_RDEF.flatten(2))) * torch.bmm(x_RMD, up_RDEF.flatten(2))
@@ -28,7 +28,7 @@ def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Te
 def grouped_experts(
     x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: TokenChoice
 ) -> Tensor:
-    """Only the routed tokens, sorted by expert, torch's grouped product over R*E groups: [R, M, D]. Dropless."""
+    """Only the routed tokens, sorted by expert, with torch's grouped product over R*E groups: [R, M, D]. Dropless."""
     runs, _, width = x_RMD.shape
     total, active = up_RDEF.shape[2], routing.indices.shape[-1]
     run = torch.arange(runs, device=x_RMD.device).view(-1, 1, 1)
@@ -51,7 +51,7 @@ MOST_GROUPS = 1023
 
 
 def supports_grouped(rows: Tensor, weights: Tensor) -> bool:
-    """Whether torch has a grouped kernel here: fp32 and bf16 on CPU, bf16 on CUDA since Hopper, rows of 16 bytes."""
+    """Whether torch has a grouped kernel: fp32 and bf16 on CPU, bf16 on CUDA from Hopper on, rows of 16 bytes."""
     if any(operand.shape[-1] * operand.element_size() % 16 for operand in (rows, weights)):
         return False
     if rows.is_cuda:
@@ -72,7 +72,7 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
 
 
 def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
-    """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], in the way that is quickest for the shape."""
+    """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the product that is fastest for the shape."""
     if routing.weights.dtype is not x_RMD.dtype:
         routing = replace(routing, weights=routing.weights.to(x_RMD.dtype))
     if isinstance(routing, ExpertChoice):
@@ -84,12 +84,13 @@ def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD:
 
 Product = Callable[[Tensor, Tensor, Tensor, Tensor, TokenChoice], Tensor]
 FEW_NUMBERS, FEW_ROWS = 2**15, 16
-"""On a CPU: hidden numbers of a run up to which nothing beats one plain product; tokens of an expert up to which blocks
-beat torch's grouped product, which takes its experts one by one there (bench/expert_product.py)."""
+"""On a CPU: up to that many hidden activations of a run one plain product is fastest; up to that many tokens of an
+expert blocks are faster than torch's grouped product, which computes one expert after the other
+(bench/expert_product.py)."""
 
 
 def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Product:
-    """By shape and device, as measured in bench/expert_product.py; on CUDA as it would follow from there."""
+    """By shape and device, as measured in bench/expert_product.py; on CUDA extrapolated from the CPU."""
     tokens, active = routing.indices.shape[1:]
     total, hidden = up_RDEF.shape[2:]
     if total < 2 * active:

@@ -1,8 +1,8 @@
-"""Steer the load of scored routing to a target: the sign rule, played out within each batch.
+"""Steer the load of scored routing to a target: the sign rule, iterated within each batch.
 
-The published rule moves the bias once a step, by what the step before has seen (arXiv 2408.15664). At the learning
-rates of a sweep the scores move further between two steps than such a rule can follow (docs/choices.md), so here its
-rounds are many and look at the batch that they route. The bias never enters the weights.
+The published rule moves the bias once a step, by the load of the step before (arXiv 2408.15664). At the learning
+rates of a sweep the scores move further between two steps than that rule can follow (docs/choices.md), so here it runs
+many rounds on the batch that it routes. The bias never enters the weights.
 """
 
 import torch
@@ -13,14 +13,14 @@ from mue_check.routing.variants import route, scores
 from mue_check.spec import Experts
 
 ROUNDS, FIRST_STEP, SHRINK = 20, 0.5, 0.75
-"""Rounds a batch; the first moves the bias by so many standard deviations of the scores, each next one by less."""
+"""Rounds per batch. The first moves the bias by that many standard deviations of the scores, each later one by less."""
 
 
 class LoadSteering:
     """A selection bias per layer, run and expert, [L, R, E], that gives each expert its share of every batch.
 
-    It begins each batch where the last one ended. ``owed`` [L, R, E] are assignments still to come, because a share is
-    no whole number of tokens: the next batch is asked for them, so that the mean load is exact.
+    Each batch begins where the last one ended. A share need not be a whole number of tokens: ``owed`` [L, R, E] are the
+    assignments that a batch could not give, which the next one adds to its target, so that the mean load is exact.
     """
 
     def __init__(self, experts: Experts, *, depth: int, runs: int, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class LoadSteering:
         return [self.bias_LRE, self.owed_LRE]
 
     def copy(self) -> "LoadSteering":
-        """The same with buffers of its own: for a forward pass that shall leave no trace."""
+        """A copy with its own buffers: for a forward pass that leaves no trace."""
         depth, runs, _ = self.bias_LRE.shape
         other = LoadSteering(self.experts, depth=depth, runs=runs, device=self.bias_LRE.device)
         for mine, theirs in zip(self.buffers(), other.buffers(), strict=True):
@@ -51,14 +51,14 @@ class LoadSteering:
         logits_RME = logits_RME.detach()
         tokens, total = logits_RME.shape[1:]
         bias_RE, owed_RE = self.bias_LRE[layer], self.owed_LRE[layer]
-        wanted_RE = self.target_E * (tokens * self.experts.activated) + owed_RE
+        target_RE = self.target_E * (tokens * self.experts.activated) + owed_RE
         step_R1 = scores(logits_RME, self.experts.router).std(dim=(1, 2)).unsqueeze(-1) * FIRST_STEP
         for round_ in range(ROUNDS):
-            met_RE = self._met(logits_RME, bias_RE, tokens, total)
-            bias_RE.add_(torch.sign(wanted_RE - met_RE) * (step_R1 * SHRINK**round_))
-        missed_RE = wanted_RE - self._met(logits_RME, bias_RE, tokens, total)
-        owed_RE.copy_(missed_RE.clamp(-1, 1))
+            load_RE = self._load(logits_RME, bias_RE, tokens, total)
+            bias_RE.add_(torch.sign(target_RE - load_RE) * (step_R1 * SHRINK**round_))
+        missing_RE = target_RE - self._load(logits_RME, bias_RE, tokens, total)
+        owed_RE.copy_(missing_RE.clamp(-1, 1))
         return bias_RE.clone()
 
-    def _met(self, logits_RME: Tensor, bias_RE: Tensor, tokens: int, total: int) -> Tensor:
+    def _load(self, logits_RME: Tensor, bias_RE: Tensor, tokens: int, total: int) -> Tensor:
         return assignments(route(logits_RME, self.experts, bias_RE=bias_RE), tokens, total).sum(1)

@@ -1,4 +1,4 @@
-"""Declared parameters: name, role, shape; and their seeded init, the same for every learning rate of a seed."""
+"""Declared parameters (name, role, shape) and their seeded init, which is the same for every learning rate."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ Parameters = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One tensor of a model, without its run axis. ``constant`` is set for what is not drawn: gains, which start equal,
-    and vectors that a user's router begins with."""
+    """One tensor of a model, without its run axis. ``constant`` is the initial value of a tensor that is not drawn:
+    gains, and the vectors of a user's router."""
 
     name: str
     role: Role
@@ -27,7 +27,7 @@ class Parameter:
 
 
 def stable_seed(*parts: object) -> int:
-    """A 63-bit seed from the parts' text: the same on every machine and in every process."""
+    """A 63-bit seed from the text of the parts: the same on every machine and in every process."""
     digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

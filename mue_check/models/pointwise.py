@@ -1,4 +1,4 @@
-"""Pointwise parts of the model whose backward pass is written out, because autograd's own takes twice the time."""
+"""Pointwise operations. The norm has its own backward pass, because autograd's takes twice the time."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ EPS = 1e-6
 
 
 def apply(function: type[torch.autograd.Function], *arguments: Tensor | float) -> Tensor:
-    """``function.apply``, which torch leaves without types."""
+    """``function.apply`` with types."""
     out: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
     return out
 
 
 def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
     """x / rms(x) * gain, per token (arXiv 1910.07467)."""
-    if x_RMD.is_cuda or x_RMD.dtype is torch.bfloat16:  # one kernel there, and sums in float32
+    if x_RMD.is_cuda or x_RMD.dtype is torch.bfloat16:  # one kernel, which sums in float32
         return F.rms_norm(x_RMD, x_RMD.shape[-1:], eps=EPS) * gain_RD.unsqueeze(1)
     return apply(_RMSNorm, x_RMD, gain_RD)
 
@@ -39,7 +39,17 @@ class _RMSNorm(torch.autograd.Function):
         gain = gain_RD.unsqueeze(1)
         along = gradient * unit
         gain_gradient = along.sum(1)
-        # what the norm takes away: the part of the gradient along the token itself
+        # the norm removes the part of the gradient that is parallel to the token
         along = along.mul_(gain).sum(-1, keepdim=True).div_(-unit.shape[-1])
         of_x: Tensor = (gradient * gain).addcmul_(unit, along).mul_(scale)
         return of_x, gain_gradient
+
+
+def scaled(x: Tensor, multiplier: float) -> Tensor:
+    """x * multiplier, without a pass over memory if the multiplier is 1."""
+    return x if multiplier == 1 else x * multiplier
+
+
+def wide(x: Tensor) -> Tensor:
+    """bfloat16 as float32: for scores and losses, where rounding would decide."""
+    return x.float() if x.dtype is torch.bfloat16 else x

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mue_check.data import load_corpus
+from mue_check.data import load_data
 from mue_check.precision import Precision
 from mue_check.records import Cell, Store
 from mue_check.rules import HyperParameters, Knob, Prescription
@@ -46,7 +46,7 @@ class Arm:
             base=self.base,
             train=self.train,
             corpus=self.corpus,
-            corpus_fingerprint=load_corpus(self.corpus).fingerprint,
+            corpus_fingerprint=load_data(self.corpus).fingerprint,
             values=tuple(values),
             seeds=tuple(self.first_seed + i for i in replicates),
             steps=tuple(steps),

@@ -54,9 +54,9 @@ class RerunOutOfMemory:
                 traceback.clear_frames(cause.__traceback__)
                 cause = cause.__context__
         self.rerun.add(pyfuncitem.nodeid)
-        from mue_check.measure.stacking import forget_stacks
+        from mue_check.measure.stacks import stacks
 
-        forget_stacks()
+        stacks().forget()
         pyfuncitem.user_properties.append((MEMORY, f"run again after: {message}"))
         return pyfuncitem.ihook.pytest_pyfunc_call(pyfuncitem=pyfuncitem)
 

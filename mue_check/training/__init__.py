@@ -1,4 +1,4 @@
-"""Many short trainings as one: flat state over the run axis, one step function, captured on CUDA."""
+"""Many short training runs as one: flat state over the run axis, and one step, captured on CUDA."""
 
 from mue_check.training.run import Stack, training_step
 from mue_check.training.state import RunState

@@ -1,7 +1,7 @@
 """AdamW over the flat buffers, with a learning rate per run and factors per role.
 
-torch.optim cannot serve: it takes one-element learning-rate tensors only. The update is its own
-(decoupled decay, arXiv 1711.05101; epsilon outside the corrected root), and a test holds the two together.
+torch.optim cannot do this: its learning-rate tensors have one element. The update is the same (decoupled decay,
+arXiv 1711.05101; epsilon outside the corrected root), and a test compares the two.
 """
 
 import torch
@@ -57,7 +57,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, counter: Tensor) -> None:
-        """Update in place from the gradient buffer; ``counter`` [1] int64 on the device says which step this is."""
+        """Update in place from the gradient buffer. ``counter`` [1] int64 on the device is the number of the step."""
         s = self.state
         multiplier, bias1, bias2 = self.table.index_select(0, counter)[0].unbind()
         s.first.lerp_(s.gradient, 1 - self.beta1)

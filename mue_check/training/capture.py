@@ -1,4 +1,4 @@
-"""Run a step many times: replayed CUDA graphs on a GPU, the same function called plainly on a CPU."""
+"""Repeat a step: replay CUDA graphs on a GPU, or call the function on a CPU."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -11,28 +11,28 @@ from torch import Tensor
 from mue_check.training.out_of_memory import is_out_of_memory
 
 WARMUP_STEPS = 3
-"""Steps on a side stream before capture, so that lazy initialization stays out of the graph (torch.cuda.graphs)."""
+"""Steps on a side stream before the capture, so that no lazy initialization happens inside it (torch.cuda.graphs)."""
 STEPS_PER_GRAPH = 8
-"""Steps of the larger of two graphs: a replay costs the host the same whatever is in it."""
+"""Steps in the larger of two graphs: the host's cost of a replay does not depend on the graph."""
 
 
 class Stepper:
-    """A step and how it is repeated. Here: called, as on a CPU, or where it cannot be captured."""
+    """Repeats a step by calling it: on a CPU, or if it cannot be captured."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         self.step = step
 
     def advance(self, steps: int) -> None:
-        """Do the step so many times."""
+        """Do that many steps."""
         for _ in range(steps):
             self.step()
 
 
 class Captured(Stepper):
-    """The step as two CUDA graphs, of one step and of several, in one memory pool.
+    """Repeats a step by two CUDA graphs, of one step and of several, in one memory pool.
 
-    ``state`` must hold every tensor that the step changes in place: it is restored after the warm-up. A capture itself
-    runs nothing. The graph of several steps is captured when it is first needed.
+    ``state`` must hold every tensor that the step changes in place: it is restored after the warm-up. The capture
+    itself runs nothing. The graph of several steps is captured when it is first needed.
     """
 
     def __init__(self, step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Captured(Stepper):
         self._one = self._graph(1)
 
     def advance(self, steps: int) -> None:
-        """Replay graphs for so many steps."""
+        """Replay graphs for that many steps."""
         many, rest = divmod(steps, STEPS_PER_GRAPH)
         for _ in range(many):
             self.graph_of_many.replay()
@@ -62,7 +62,7 @@ class Captured(Stepper):
         with torch.cuda.stream(side):
             for _ in range(WARMUP_STEPS):
                 self.step()
-                restore(state, saved)  # every time: a short schedule has no fourth step
+                restore(state, saved)  # after each: a short schedule has no fourth step
         torch.cuda.current_stream(self.device).wait_stream(side)
 
     def _graph(self, steps: int) -> torch.cuda.CUDAGraph:
@@ -107,13 +107,13 @@ def _recovery(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def restore(state: Sequence[Tensor], saved: Sequence[Tensor]) -> None:
-    """Put back what was there."""
+    """Copy saved values back."""
     for tensor, value in zip(state, saved, strict=True):
         tensor.copy_(value)
 
 
 def capture(step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> Stepper:
-    """The step captured whole on CUDA; called plainly elsewhere."""
+    """The step captured on CUDA, or called elsewhere."""
     return Captured(step, state, device) if device.type == "cuda" else Stepper(step)
 
 

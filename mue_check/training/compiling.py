@@ -1,6 +1,7 @@
-"""torch.compile inside the step, where it is asked for: ``MUE_CHECK_COMPILE=inductor`` (or another of its backends).
+"""torch.compile inside the step, if ``MUE_CHECK_COMPILE=inductor`` (or another backend) is set.
 
-It fuses what is pointwise, the optimizer's pass too, and takes up to a minute for each shape: worth it for long runs.
+It fuses pointwise operations, also those of the optimizer, and takes up to a minute for each shape: worth it for long
+runs.
 """
 
 import os
@@ -15,6 +16,6 @@ VARIABLE = "MUE_CHECK_COMPILE"
 
 
 def compiled_if_asked(function: Callable[P, T]) -> Callable[P, T]:
-    """The function compiled for one shape, or itself."""
+    """The function, compiled for one shape if the variable is set."""
     backend = os.environ.get(VARIABLE, "")
     return torch.compile(function, backend=backend, dynamic=False) if backend else function

@@ -1,4 +1,4 @@
-"""Mistakes of a training loop, made on purpose: what no prescription can express, because it happens in time."""
+"""Deliberate mistakes of a training loop which no prescription can express, because they happen during training."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from mue_check.training.adamw import AdamW
 
 
 class OverwrittenGroups(AdamW):
-    """AdamW whose scheduler gives every group the base learning rate from the second step on (seen in gpt-neox)."""
+    """A scheduler that gives every group the base learning rate from the second step on (seen in gpt-neox)."""
 
     @torch.no_grad()
     def step(self, counter: Tensor) -> None:
-        """The first step as prescribed; then one learning rate for all."""
+        """The first step as prescribed, then one learning rate for all."""
         own, decay = self.lr, self.lr_times_decay
         one_for_all = self.state.spread({p.role: 1.0 for p in self.state.declared}, self.base_lr_R)
         self.lr = torch.lerp(own, one_for_all, (counter > 0).to(own.dtype))
@@ -21,4 +21,4 @@ class OverwrittenGroups(AdamW):
 
 
 FLAWS: dict[str, type[AdamW]] = {"": AdamW, "scheduler_overwrites_groups": OverwrittenGroups}
-"""Optimizer by the name of its flaw; the empty name is the right one."""
+"""Optimizers by the name of their flaw; the empty name is the correct one."""

@@ -1,7 +1,7 @@
-"""The causal probe of sigma_0: scale each expert's update with its load, and see whether the optimum follows.
+"""A causal probe of sigma_0: scale each expert's update with its load, and see whether the optimum follows.
 
-An expert of share p takes (p N)^(strength / 2) of the step: at strength 1, were its noise to fall as n^-1/2, its
-sigma_0 = eta sigma_exp would be that of an even load again.
+The update of an expert with share p of the load is multiplied by (p N)^(strength / 2). If its gradient noise falls as
+n^-1/2, strength 1 gives it the sigma_0 = eta sigma_exp that it has under an even load.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from mue_check.rules import Role
 from mue_check.training.state import RunState
 
 EXPERT_AXIS: Mapping[Role, int] = {Role.EXPERT_UP: 1, Role.EXPERT_GATE: 1, Role.EXPERT_DOWN: 0}
-"""Where a parameter of that role has its experts, the run axis not counted."""
+"""The axis of the experts in a parameter of that role, without the run axis."""
 
 
 def update_factors(state: RunState, load: Load, strength: float) -> Tensor:

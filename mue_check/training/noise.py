@@ -1,4 +1,4 @@
-"""Gradients of many independent batches at the weights of one run: their mean, and how far they scatter around it."""
+"""Gradients of many independent batches at the weights of one run: their mean, and their scatter around it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.parameters import Parameter, stable_seed
+from mue_check.models.routers import clone
 from mue_check.training.load_scaling import EXPERT_AXIS
 from mue_check.training.run import Stack
 
 CLONES = 16
-"""Batches side by side on the run axis, each with its own copy of the weights and so its own gradient."""
+"""Batches computed together on the run axis, each with its own copy of the weights and so its own gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,53 +46,38 @@ def estimate(mean: Tensor, square: Tensor, batches: int) -> tuple[Tensor, Tensor
 
 
 def gradient_noise(stack: Stack, run: int, batches: int, *, seed: int, load: str = "") -> GradientNoise:
-    """The noise at the present weights of one run, from ``batches`` batches as large as those it trains on.
+    """The noise at the present weights of one run, from ``batches`` batches of the size that it trains on.
 
-    Drawn with replacement from the training part by ``seed`` alone. The stack stays as it is. ``batches`` is a multiple
-    of CLONES. ``load`` steers the routing of these batches elsewhere than that of training.
+    ``seed`` alone determines the batches, which are drawn from the training part with replacement. The stack does not
+    change. ``batches`` is a multiple of CLONES. ``load`` steers these batches to another load than that of training.
     """
     if batches < 2 or batches % CLONES:
         raise ValueError(f"{batches} batches: must be a multiple of {CLONES}")
-    model, train = stack.model.with_load(load) if load else stack.model, stack.train
-    # in float32 whatever the training computes in: rounding is no noise of the data
-    clones = {name: _clones(value, run) for name, value in {**stack.held, **stack.state.parameters}.items()}
-    clones |= model.tables(stack.device)
-    leaves = {p.name: clones[p.name].requires_grad_(True) for p in stack.state.declared}
-    bias = None if stack.selection_bias is None else stack.selection_bias[:, run : run + 1].repeat(1, CLONES, 1)
-    steering = model.steering(CLONES, stack.device)
-    if steering is not None:
-        bias = None
-        if stack.steering is not None:
-            steering.begin_at(stack.steering, run)
+    routers = None if stack.routers is None else stack.routers.clones(run, CLONES, stack.device, load)
+    # in float32 even if training computes in bfloat16: rounding is not noise of the data
+    leaves = {name: clone(value, run, CLONES).requires_grad_(True) for name, value in stack.state.parameters.items()}
     generator = torch.Generator().manual_seed(stable_seed(seed, "noise"))
     weights = _preconditioner(stack, run)
     sums = {p.name: _Sums.zeros(p, stack.device) for p in stack.state.declared}
-    met: list[Tensor] = []
+    loads: list[Tensor] = []
     for _ in range(batches // CLONES):
-        starts = torch.randint(0, len(stack.tokens) - train.context, (CLONES, train.batch), generator=generator)
-        tokens_RBT = stack.tokens[starts.to(stack.device).unsqueeze(-1) + stack.offsets]
-        layers: list[LayerRouting] = []
-        losses_R = model.losses(
-            clones, tokens_RBT, bias_LRE=bias, steering=steering, layers=layers if model.experts else None
-        )
+        layers: list[LayerRouting] | None = None if routers is None else []
+        inputs = stack.examples.drawn(CLONES, generator)
+        losses_R = stack.model.losses(leaves, inputs, routers=routers, layers=layers)
         gradients = torch.autograd.grad(losses_R.sum(), list(leaves.values()), allow_unused=True)
         for p, gradient in zip(stack.state.declared, gradients, strict=True):
             if gradient is not None:
                 sums[p.name].add(gradient, weights[p.name])
         if layers:
-            met.append(torch.stack([layer.assignments().sum(1).mean(0) for layer in layers]))
+            loads.append(torch.stack([layer.assignments().sum(1).mean(0) for layer in layers]))
     return GradientNoise(
         scatter={name: value.scatter(weights[name], batches) for name, value in sums.items()},
-        tokens_LE=torch.stack(met).mean(0) if met else None,
+        tokens_LE=torch.stack(loads).mean(0) if loads else None,
     )
 
 
-def _clones(value: Tensor, run: int) -> Tensor:
-    return value.detach()[run : run + 1].repeat(CLONES, *[1] * (value.dim() - 1))
-
-
 def _preconditioner(stack: Stack, run: int) -> dict[str, Tensor]:
-    """1 / (sqrt(v) + eps) of each entry, as Adam's next step would divide; ones before the first step."""
+    """1 / (sqrt(v) + eps) of each entry, as in Adam's next step; ones before the first step."""
     done = int(stack.counter)
     if not done:
         return {p.name: torch.ones(p.shape, device=stack.device) for p in stack.state.declared}
@@ -102,7 +88,7 @@ def _preconditioner(stack: Stack, run: int) -> dict[str, Tensor]:
 
 @dataclass(kw_only=True)
 class _Sums:
-    """Of one parameter: the summed gradient, and the summed squares by expert, plain and preconditioned."""
+    """Sums over the batches for one parameter: gradients, and squares by expert, plain and preconditioned."""
 
     axis: int | None
     total: Tensor

@@ -1,12 +1,12 @@
-"""Which errors mean that the memory did not suffice."""
+"""Which errors mean that memory ran out."""
 
 import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on a GPU or a CPU, or Python could not get the memory that it asked for.
+    """Whether torch, on a GPU or a CPU, or Python ran out of memory.
 
-    Also where that broke a capture off, which then ends with an error of its own.
+    That may also be the cause of another error: a graph capture that it interrupts raises one of its own.
     """
     cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     own = cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

@@ -1,4 +1,4 @@
-"""What this process multiplies float32 matrices in on a GPU."""
+"""The precision in which this process multiplies float32 matrices on a GPU."""
 
 import torch
 
@@ -6,6 +6,6 @@ from mue_check.precision import Precision
 
 
 def set_products(precision: Precision, device: torch.device) -> None:
-    """Let CUDA use TF32, or not, from now on; a captured graph keeps what it was captured with."""
+    """Switch TF32 on or off. A captured graph keeps the setting of its capture."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")

@@ -1,4 +1,4 @@
-"""Flat state of a stack of runs: parameters, gradients and both moments, one buffer each."""
+"""The state of a stack of runs: one flat buffer each for parameters, gradients and both moments."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from mue_check.rules import Role
 
 
 class RunState:
-    """Four flat float32 buffers of R*P numbers, tensor by tensor, each tensor [R, *shape] contiguous.
+    """Four flat float32 buffers of R*P numbers. Each tensor [R, *shape] is contiguous in them.
 
-    ``parameters`` maps names to views of the parameter buffer, and their ``.grad`` are views of the gradient
-    buffer, so that one pass over the flat buffers is one optimizer step for all runs. ``leaves`` are what a pass
-    computes with: the parameters themselves, or their copies in ``dtype``. ``restart`` fills the buffers.
+    ``parameters`` are views of the parameter buffer by name, and their ``.grad`` are views of the gradient buffer, so
+    that one pass over the flat buffers is one optimizer step for all runs. ``leaves`` are the tensors that a pass
+    computes with: the parameters, or their copies in ``dtype``. ``restart`` fills the buffers.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RunState:
             buffer.zero_()
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views [R, *shape] of a buffer that is laid out like these, by parameter name."""
+        """Views [R, *shape] of a buffer with this layout, by parameter name."""
         return dict(zip((p.name for p in self.declared), self._views(flat), strict=True))
 
     def _views(self, flat: Tensor) -> list[Tensor]:
@@ -59,18 +59,18 @@ class RunState:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Round the parameters anew, where passes compute with copies of them."""
+        """Round the parameters to ``leaves`` again, if those are copies."""
         if self._rounded is not None:
             self._rounded.copy_(self.flat)
 
     def differentiate(self, objective: Tensor) -> None:
-        """Write the gradient of a number over the gradient buffer; 0 where it does not depend on a parameter."""
+        """Overwrite the gradient buffer with the gradient of a number; 0 for parameters that it does not depend on."""
         leaves = list(self.leaves.values())
         gradients = torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
         torch._foreach_copy_(self._gradients, gradients)
 
     def spread(self, by_role: Mapping[Role, float], per_run: Tensor | None = None) -> Tensor:
-        """[R*P]: each role's number (times each run's, [R]) laid out over the flat buffer."""
+        """[R*P]: the number of each parameter's role, times that of its run [R]."""
         device = self.flat.device
         per_run = torch.ones(self.runs, device=device) if per_run is None else per_run.to(device)
         return torch.cat(
@@ -82,7 +82,7 @@ class RunState:
 
     @torch.no_grad()
     def scale_init(self, per_run: Tensor) -> None:
-        """Multiply what was drawn by a number per run, [R]; constants stay."""
+        """Multiply the drawn parameters by a number per run, [R]; constants stay."""
         for p in self.declared:
             if p.constant is None:
                 self.parameters[p.name].mul_(per_run.to(self.flat.device).view(-1, *[1] * len(p.shape)))

@@ -1,4 +1,4 @@
-"""Every check has a page that says its law as registered; the index, the bugs and the examples agree with the code."""
+"""Every check has a page with its law; the index, the table of bugs and the examples agree with the code."""
 
 import ast
 import re
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.conformance.causes import CAUSES
-from mue_check.conformance.registry import Check, all_checks
+from mue_check.conformance.check import Check
+from mue_check.conformance.known_bugs import KNOWN_BUGS
+from mue_check.conformance.registry import CHECKS
 from mue_check.mutants.routing import MUTANTS as BUGS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec, claim_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "checks"
 INDEX = (PAGES / "README.md").read_text()
-CHECKS = all_checks()
 TEXTS = {path.stem: path.read_text() for path in sorted(PAGES.glob("*.md"))}
 
 
@@ -38,44 +38,44 @@ def blocks_of(text: str, language: str) -> list[str]:
 
 
 def test_every_page_belongs_to_a_check() -> None:
-    assert set(TEXTS) - {"README"} == set(CHECKS)
+    assert set(TEXTS) - {"README"} == {check.id for check in CHECKS}
 
 
-@pytest.mark.parametrize("check", CHECKS.values(), ids=lambda check: check.id)
-def test_a_page_says_what_is_registered(check: Check) -> None:
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_a_page_agrees_with_its_check(check: Check) -> None:
     title, law, facts, *_ = TEXTS[check.id].split("\n\n")
     assert title == f"# {check.id}"
     assert check.law in law
     candidates = ", ".join(sorted(check.candidates, reverse=True))
     assert facts == " · ".join((severity_of(check), check.question, candidates, f"since {check.since}", check.source))
     parts = re.findall(r"^## (.*)$", TEXTS[check.id], re.MULTILINE)
-    assert parts == ["Why it matters", "What is measured", "How to mend"]
+    assert parts == ["Why it matters", "What is measured", "How to fix"]
     assert 15 <= TEXTS[check.id].count("\n") <= 40
 
 
-def test_the_index_lists_every_check_in_the_order_in_which_they_are_asked() -> None:
-    expected = [[f"[{c.id}]({c.id}.md)", severity_of(c), c.question, c.law] for c in CHECKS.values()]
+def test_the_index_lists_every_check_in_order() -> None:
+    expected = [[f"[{c.id}]({c.id}.md)", severity_of(c), c.question, c.law] for c in CHECKS]
     assert rows_of("# The checks") == expected
 
 
-def test_the_bugs_are_those_that_are_kept() -> None:
+def test_the_table_of_bugs_is_the_one_in_the_code() -> None:
     expected = []
-    for row, cause in CAUSES.items():
+    for row, known in KNOWN_BUGS.items():
         by = dict.fromkeys(f"[{bug.caught_by}]({bug.caught_by}.md)" for bug in BUGS if bug.row == row)
-        expected.append([str(row), cause.what, cause.seen, ", ".join(by) or "`mue_check audit`"])
-    assert rows_of("## Mistakes that happened") == expected
+        expected.append([str(row), known.what, known.seen, ", ".join(by) or "`mue_check audit`"])
+    assert rows_of("## Known bugs") == expected
 
 
 @pytest.mark.parametrize("row", sorted({bug.row for bug in BUGS}))
-def test_who_catches_a_mistake_says_where_it_was_met(row: int) -> None:
+def test_the_page_of_the_check_that_catches_a_bug_cites_it(row: int) -> None:
     pages = " ".join(TEXTS[bug.caught_by] for bug in BUGS if bug.row == row)
-    missing = [number for number in re.findall(r"#\d+", CAUSES[row].seen) if number not in pages]
+    missing = [number for number in re.findall(r"#\d+", KNOWN_BUGS[row].seen) if number not in pages]
     assert not missing
 
 
 def test_every_field_of_a_claim_is_explained() -> None:
-    said = [row[0] for row in rows_of("## Claims")]
-    assert said == [f"`{f.name}`" for f in fields(RoutingSpec)]
+    fields_listed = [row[0] for row in rows_of("## Claims")]
+    assert fields_listed == [f"`{f.name}`" for f in fields(RoutingSpec)]
     assert all(f"`{f.name}`" in INDEX for f in fields(ExpertLayout))
 
 
@@ -83,7 +83,7 @@ def test_examples_are_claims_or_expected_failures() -> None:
     for name, text in TEXTS.items():
         for block in blocks_of(text, "toml"):
             values = tomllib.loads(block)
-            if not set(values) <= set(CHECKS):
+            if not set(values) <= {check.id for check in CHECKS}:
                 claim_of(values, name)
 
 

@@ -1,4 +1,4 @@
-"""The routers and blocks of transformers get the verdicts they deserve: no false alarm, true defects by name."""
+"""The routers and blocks of transformers get the right verdicts: no false alarms, and real defects are named."""
 
 import importlib.util
 import sys
@@ -32,8 +32,8 @@ FREE = {"fit-scale": "a sum of sigmoids grows with a"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deserved:
-    """What a candidate must be told: which checks fail and why, which warn, and the factor R where one carries over."""
+class Expected:
+    """The expected results: which checks fail and why, which warn, and the factor R if one transfers."""
 
     expected: Mapping[str, str] = field(default_factory=dict)
     warned: frozenset[str] = frozenset({TOP1, GATE})
@@ -43,13 +43,13 @@ class Deserved:
         assert ("fit-scale" in self.expected) == (self.factor == "no constant")
 
 
-NORMALIZED = Deserved()
-UNNORMALIZED = Deserved(expected=FALLS, warned=frozenset({GATE}), factor="no constant")
-DEEPSEEK = Deserved(expected=INFEASIBLE, warned=frozenset({TOP1}), factor="fits with R = a / 2.5")
-LLAMA4 = Deserved(expected=FREE, warned=frozenset(), factor="no constant")
+NORMALIZED = Expected()
+UNNORMALIZED = Expected(expected=FALLS, warned=frozenset({GATE}), factor="no constant")
+DEEPSEEK = Expected(expected=INFEASIBLE, warned=frozenset({TOP1}), factor="fits with R = a / 2.5")
+LLAMA4 = Expected(expected=FREE, warned=frozenset(), factor="no constant")
 ROUTERS = {
     "mixtral_router": NORMALIZED,
-    "mixtral_loss_router": Deserved(expected=POOLED),
+    "mixtral_loss_router": Expected(expected=POOLED),
     "qwen3_router": NORMALIZED,
     "qwen3_unnormalized_router": UNNORMALIZED,
     "qwen2_router": UNNORMALIZED,
@@ -60,17 +60,17 @@ ROUTERS = {
     "granite_router": NORMALIZED,
     "llama4_router": LLAMA4,
 }
-BLOCKS = {name.replace("router", "block"): deserved for name, deserved in ROUTERS.items() if "loss" not in name} | {
+BLOCKS = {name.replace("router", "block"): expected for name, expected in ROUTERS.items() if "loss" not in name} | {
     "mixtral_grouped_block": NORMALIZED,
-    "mixtral_jitter_block": Deserved(expected=JITTER, warned=frozenset({TOP1, GATE, "train-eval"})),
-    "llama4_block": Deserved(
+    "mixtral_jitter_block": Expected(expected=JITTER, warned=frozenset({TOP1, GATE, "train-eval"})),
+    "llama4_block": Expected(
         expected=FREE | {"fit-output": "weights multiply the experts' input"}, warned=frozenset(), factor="no constant"
     ),
 }
 FIXED_SIZES = {"llama4_block", "mixtral_grouped_block"}
 """Blocks that call each expert on as many tokens as there are, or need no values: they can be captured."""
 SAME_BLOCKS = {"qwen3_unnormalized_block", "olmoe_normalized_block"}
-"""Apart from the other of their family by the router alone, which is asked by itself."""
+"""They differ from another block of their family only in the router, which is checked by itself."""
 
 
 def test_every_factory_has_its_verdict() -> None:
@@ -80,29 +80,29 @@ def test_every_factory_has_its_verdict() -> None:
 
 @needs_transformers
 @pytest.mark.parametrize("name", ROUTERS)
-def test_routers_get_what_they_deserve(name: str) -> None:
+def test_routers(name: str) -> None:
     judge("router", name, ROUTERS[name], ())
 
 
 @needs_transformers
 @pytest.mark.parametrize("name", sorted(set(BLOCKS) - SAME_BLOCKS))
-def test_blocks_get_what_they_deserve(name: str) -> None:
-    deserved = BLOCKS[name]
+def test_blocks(name: str) -> None:
+    expected = BLOCKS[name]
     loops = frozenset() if name in FIXED_SIZES else {"capture"}  # over the experts that take tokens
-    # a = 1 is asked of the routers
-    judge("block", name, deserved, WIDE if "grouped" in name else SHORT, deserved.warned - {TOP1} | loops)
+    # a = 1 is checked on the routers
+    judge("block", name, expected, WIDE if "grouped" in name else SHORT, expected.warned - {TOP1} | loops)
 
 
-def judge(kind, name, deserved, shapes, warned=None) -> None:  # type: ignore[no-untyped-def]
+def judge(kind, name, expected, shapes, warned=None) -> None:  # type: ignore[no-untyped-def]
     results = check_candidate(
-        kind, f"{MODULE}:{name}", seeds=SEEDS, shapes=shapes, expected=deserved.expected, time_limit=120.0
+        kind, f"{MODULE}:{name}", seeds=SEEDS, shapes=shapes, expected=expected.expected, time_limit=120.0
     )
     broken = [r for r in results if r.broken or r.outcome == "unknown"]
     alarms = [r for r in broken if not r.warning]
     assert not alarms, "\n".join(r.explain() for r in alarms)
-    assert {r.check for r in broken} == (deserved.warned if warned is None else warned)
+    assert {r.check for r in broken} == (expected.warned if warned is None else warned)
     (scale,) = (r for r in results if r.check == "fit-scale")
-    assert deserved.factor in scale.measured
+    assert expected.factor in scale.measured
 
 
 @needs_transformers
@@ -121,13 +121,17 @@ def test_a_wrong_claim_of_a_right_router_is_seen() -> None:
     for wrong, check in (({"gate": "sigmoid"}, "gate"), ({"gate": "softmax", "weight_sum": 2.5}, "weight-sum")):
         results = check_router(f"{MODULE}:mixtral_router", claim=wrong, only=[check], seeds=1)
         assert [r.outcome for r in results] == ["failed"]
-    (found,) = check_block(f"{MODULE}:llama4_block", claim={"weight_sum": "free"}, only=["recomposition"], seeds=1)
-    assert found.outcome == "failed"
-    assert "input" in found.measured
+    for block, claim, measured in (
+        ("llama4_block", {"weight_sum": "free"}, "input"),
+        ("deepseek_v3_block", {"shared": True, "weight_sum": 2.5, "route_scale": 2.5}, "the scale 2.5 is not applied"),
+    ):
+        (found,) = check_block(f"{MODULE}:{block}", claim=claim, only=["recomposition"], seeds=1)
+        assert found.outcome == "failed"
+        assert measured in found.measured
 
 
 @needs_transformers
-def test_who_asks_for_one_expert_is_told_that_normalized_weights_do_not_train() -> None:
+def test_at_one_activated_expert_a_router_with_normalized_weights_does_not_train() -> None:
     for factory, outcome in (("mixtral_router", "failed"), ("olmoe_router", "passed")):
         (found,) = check_router(f"{MODULE}:{factory}", only=["router-gradient"], shapes=[SHAPES[2]], seeds=1)
         assert found.outcome == outcome

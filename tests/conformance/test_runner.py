@@ -1,4 +1,4 @@
-"""Whatever a candidate does, each check has an answer, and nothing gets out."""
+"""Whatever a candidate does, each check has a result, and there are no side effects."""
 
 import json
 import random
@@ -26,7 +26,7 @@ FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
 
 
 @pytest.mark.parametrize(
-    ("factory", "says"),
+    ("factory", "message"),
     [
         ("Raises", "raises RuntimeError: router was not initialised (misbehaving.py:"),
         ("RaisesAtOddSizes", "raises RuntimeError: n_experts=12 must be a power of 2"),
@@ -37,16 +37,16 @@ FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
         ("ReturnsNone", "the router returns None, no tensors"),
         ("WrongType", "declare it: RoutingSpec(returns="),
         ("Doubles", "the weights are torch.float64 for float32 tokens"),
-        ("WrongDevice", "it returns tensors on meta, the tokens lie on cpu"),
+        ("WrongDevice", "it returns tensors on meta, the tokens are on cpu"),
         ("WantsMoreInForward", "raises TypeError"),
         ("WantsMoreInFactory", "raises TypeError"),
         ("not_a_module", "not a torch.nn.Module"),
     ],
 )
-def test_a_candidate_that_misbehaves_fails_with_its_own_words(factory: str, says: str) -> None:
+def test_a_misbehaving_candidate_fails_with_its_own_error(factory: str, message: str) -> None:
     results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1)
     assert [r.check for r in results] == FEW, "the others still run"
-    assert says in results[0].measured
+    assert message in results[0].measured
     assert verdict_of(results, "claim") == Verdict.FAIL
 
 
@@ -59,7 +59,7 @@ def test_a_candidate_that_hangs_is_stopped(factory: str) -> None:
     assert results[0].measured == "no answer within 0.5 s"
 
 
-def test_what_is_not_wrong_is_not_said_to_be() -> None:
+def test_only_the_check_of_the_bug_fails() -> None:
     (result,) = check_router(misbehaving.MutatesInput, only=["input-mutation"])
     assert result.outcome == "failed"
     assert "evaluation mode" in result.measured
@@ -68,7 +68,7 @@ def test_what_is_not_wrong_is_not_said_to_be() -> None:
     assert quiet.warning, "printing is a should"
 
 
-def test_nothing_gets_out(capfd: pytest.CaptureFixture[str]) -> None:
+def test_there_are_no_side_effects(capfd: pytest.CaptureFixture[str]) -> None:
     class Loud(CompleteMueRouter):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             print("here")
@@ -115,11 +115,11 @@ def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) 
     assert wrong.returncode == 1
     for part in ("law:", "measured: sums", "worst:    token", "(pytorch/torchtitan #1448; row 3)", "d=24 f=16 E=8"):
         assert part in wrong.stdout
-    again = next(line for line in wrong.stdout.splitlines() if "again:" in line)
-    assert again.split("again:")[1].strip() == f"mue_check router {broken} --check weight-sum"
+    rerun = next(line for line in wrong.stdout.splitlines() if "rerun:" in line)
+    assert rerun.split("rerun:")[1].strip() == f"mue_check router {broken} --check weight-sum"
 
 
-def test_a_candidate_that_ends_its_process_spoils_no_other_check() -> None:
+def test_a_candidate_that_ends_its_process_does_not_affect_other_checks() -> None:
     result = run("router", f"{MODULE}:ExitsAtOnce", *(f"--check={check}" for check in FEW[:2]), "--json", "-")
     told = json.loads(result.stdout)
     assert result.returncode == 1

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,21 @@ import pytest
 import torch
 
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
-from mue_check.data import load_corpus
+from mue_check.data import Data, load_corpus
 from mue_check.execute import ensure, memory
 from mue_check.execute.batches import _fits, make_batches, measure
 from mue_check.execute.memory import runs_of_a_stack
-from mue_check.measure import MEASUREMENTS, stacking
-from mue_check.records import Cell, Store
+from mue_check.measure import MEASUREMENTS, Measurement, stacks
+from mue_check.records import Cell, Columns, Store
 from mue_check.training import Stack
 
 MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
 TRAIN = TrainSpec(steps=20, batch=16, context=16)
+
+
+def instead(measure: Callable[[Cell, Data], Columns]) -> Measurement:
+    """The loss grid with another function."""
+    return replace(MEASUREMENTS["loss_grid"], measure=measure)
 
 
 def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
@@ -61,7 +67,7 @@ def test_a_stored_cell_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPat
     def refuse(cell, corpus):
         raise AssertionError("trained again")
 
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", refuse)
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(refuse))
     ensure(cells, store)
 
 
@@ -70,7 +76,7 @@ def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.Monkey
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setitem(MEASUREMENTS, "loss_grid", fail)
+        patch.setitem(MEASUREMENTS, "loss_grid", instead(fail))
         with pytest.raises(RuntimeError):
             ensure(make_cells(1), store)
     assert records(store) == {}
@@ -130,7 +136,9 @@ def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch
     together.prepare()
     asked: list[Cell] = []
     whole = MEASUREMENTS["loss_grid"]
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", lambda cell, corpus: (asked.append(cell), whole(cell, corpus))[1])
+    monkeypatch.setitem(
+        MEASUREMENTS, "loss_grid", instead(lambda cell, corpus: (asked.append(cell), whole(cell, corpus))[1])
+    )
     ensure(cells, together)
     assert [cell.seeds for cell in asked] == [(0, 1, 2)]
     assert records(together) == records(store)
@@ -165,7 +173,7 @@ def test_a_stack_that_does_not_fit_is_split_and_says_so(
 ) -> None:
     batch = tuple(make_cells(3))
     whole = measure(batch)
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", crowded(most))
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(crowded(most)))
     split = measure(batch)
     assert [each.columns for each in split] == [each.columns for each in whole]
     assert [each.stacks for each in split] == [stacks] * 3
@@ -175,7 +183,7 @@ def test_a_stack_that_does_not_fit_is_split_and_says_so(
 
 
 def test_a_run_that_does_not_fit_and_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", crowded(0))
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(crowded(0)))
     with pytest.raises(torch.OutOfMemoryError):
         measure(tuple(make_cells(2)))
     asked = []
@@ -184,7 +192,7 @@ def test_a_run_that_does_not_fit_and_other_errors_are_not_tried_again(monkeypatc
         asked.append(cell)
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", fail)
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(fail))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         measure(tuple(make_cells(2)))
     assert len(asked) == 1
@@ -210,8 +218,8 @@ def test_a_kept_stack_restarts_with_the_runs_of_the_next_cell(monkeypatch: pytes
         made.append(Stack(*arguments, device=torch.device("cpu"), **options))
         return made[-1]
 
-    monkeypatch.setattr(stacking, "Stack", on_cpu)
-    monkeypatch.setattr(stacking, "_captured", {})
+    monkeypatch.setattr(stacks, "Stack", on_cpu)
+    stacks.stacks.cache_clear()
     cells = [replace(cell, device="cuda") for cell in make_cells(3, steps=5)]
     corpus = load_corpus("markov")
     for cell in cells:
@@ -220,6 +228,7 @@ def test_a_kept_stack_restarts_with_the_runs_of_the_next_cell(monkeypatch: pytes
     assert len(made) == 1 + len(cells)
     monkeypatch.setattr(memory, "free_bytes", lambda: 0)
     assert _fits(cells[0])
+    stacks.stacks.cache_clear()
 
 
 def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +245,7 @@ def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatc
         trained.append(len(cell.values) * len(cell.seeds))
         return {"seed": [seed for seed in cell.seeds for _ in cell.values]}
 
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", count)
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(count))
     (large,) = measure((replace(cells[0], seeds=tuple(range(9))),))
     assert sum(trained) == 18
     assert max(trained) <= 8

@@ -61,9 +61,9 @@ def test_captured_and_eager_logs_agree(text: str) -> None:
     assert int(captured.counter) == int(eager.counter) == TRAIN.steps
     torch.testing.assert_close(captured.log, eager.log, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(captured.evaluate(), eager.evaluate(), rtol=1e-4, atol=1e-5)
-    if captured.selection_bias is not None:
-        assert captured.selection_bias.abs().max() > 0
-        torch.testing.assert_close(captured.selection_bias, eager.selection_bias, rtol=0, atol=2.5e-3)
+    if captured.routers is not None and captured.routers.bias_LRE is not None:
+        assert captured.routers.bias_LRE.abs().max() > 0
+        torch.testing.assert_close(captured.routers.bias_LRE, eager.routers.bias_LRE, rtol=0, atol=2.5e-3)
 
 
 @pytest.mark.parametrize("text", ["d=32", "16e2a"])
@@ -93,14 +93,14 @@ def test_captured_steering_is_the_eager_one(text: str) -> None:
     # steering chooses in whole tokens: a last bit may move one to another expert, and training goes on from there
     torch.testing.assert_close(captured.log[:5], eager.log[:5], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(captured.log, eager.log, rtol=2e-2, atol=1e-2)
-    experts = captured.model.experts
+    experts = captured.routers.experts
     assert experts is not None
     target = torch.tensor(experts.target_load, device="cuda")
-    tokens = captured.heldout[:256, :-1]
+    tokens = captured.examples.observed(256)
     for layer in captured.routing(tokens):
         assert ((layer.load_RE - target).abs() < 0.2 * target + 0.01).all()
-    if captured.steering is not None:
-        assert captured.steering.bias_LRE.abs().max() > 0
+    if captured.routers.steering is not None:
+        assert captured.routers.steering.bias_LRE.abs().max() > 0
 
 
 def test_blind_routing_draws_the_same_experts_as_on_the_cpu() -> None:

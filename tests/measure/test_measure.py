@@ -18,7 +18,7 @@ from mue_check.measure.learning_curve import measure_learning_curve
 from mue_check.measure.loss_grid import measure_loss_grid
 from mue_check.measure.optimizer import measure_optimizer
 from mue_check.measure.routing import measure_routing
-from mue_check.measure.stacking import stack_of
+from mue_check.measure.stacks import stack_of
 from mue_check.records import Cell
 
 MODEL = ModelSpec(width=32, depth=2, feed_forward=Experts(total=8, activated=2, hidden=16))
@@ -76,7 +76,7 @@ def test_coordinates_are_the_models_own(cell: Cell, corpus: Corpus) -> None:
     stack, _, _ = stack_of(cell, corpus)
     tokens = torch.from_numpy(corpus.heldout_windows(16)[:16, :-1])
     with torch.no_grad():
-        logits = stack.model.logits(stack.state.parameters, tokens.expand(4, -1, -1))
+        logits = stack.model.forward(stack.state.parameters, tokens.expand(4, -1, -1))
     expected = logits.double().square().mean((1, 2)).sqrt()
     assert rows[rows["coordinate"] == "logits"]["rms"].tolist() == pytest.approx(expected.tolist())
 

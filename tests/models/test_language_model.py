@@ -33,10 +33,10 @@ def tokens(batch: int = 3, length: int = CONTEXT, runs: int = 2) -> torch.Tensor
 def test_shapes_and_causality(text: str) -> None:
     model, p = build(text)
     x = tokens()
-    logits = model.logits(p, x).view(2, 3, CONTEXT, VOCAB)
+    logits = model.forward(p, x).view(2, 3, CONTEXT, VOCAB)
     changed = x.clone()
     changed[..., 5:] = (changed[..., 5:] + 1) % VOCAB
-    other = model.logits(p, changed).view_as(logits)
+    other = model.forward(p, changed).view_as(logits)
     torch.testing.assert_close(other[:, :, :5], logits[:, :, :5])
     assert not torch.allclose(other[:, :, 5:], logits[:, :, 5:])
 
@@ -47,14 +47,14 @@ def test_blind_routing_alone_sees_later_tokens() -> None:
     x = tokens()
     changed = x.clone()
     changed[..., 5:] = (changed[..., 5:] + 1) % VOCAB
-    whole, other = (model.logits(p, each).view(2, 3, CONTEXT, VOCAB) for each in (x, changed))
+    whole, other = (model.forward(p, each).view(2, 3, CONTEXT, VOCAB) for each in (x, changed))
     assert not torch.allclose(other[:, :, :5], whole[:, :, :5])
     for name, value in p.items():
         if name.endswith(("expert_up", "expert_gate")):
             value.copy_(value[:, :, :1].expand_as(value))
         if name.endswith("expert_down"):
             value.copy_(value[:, :1].expand_as(value))
-    whole, other = (model.logits(p, each).view(2, 3, CONTEXT, VOCAB) for each in (x, changed))
+    whole, other = (model.forward(p, each).view(2, 3, CONTEXT, VOCAB) for each in (x, changed))
     torch.testing.assert_close(other[:, :, :5], whole[:, :, :5])
     assert not torch.allclose(other[:, :, 5:], whole[:, :, 5:])
 
@@ -78,13 +78,13 @@ def test_against_a_plain_single_run_model() -> None:
             hidden = F.silu(y @ p[b + "ffn_gate"]) * (y @ p[b + "ffn_up"])
             x = x + hidden @ p[b + "ffn_down"] * (48 / 40)
         logits = F.rms_norm(x, (48,), p["final_norm"], eps=1e-6) @ p["unembedding"] * (32 / 48)
-        torch.testing.assert_close(model.logits(stacked, ids)[run].view_as(logits), logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.forward(stacked, ids)[run].view_as(logits), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_is_cross_entropy_of_the_next_token() -> None:
     model, p = build("8e2a")
     x = tokens(length=CONTEXT + 1)
-    logits = model.logits(p, x[..., :-1])
+    logits = model.forward(p, x[..., :-1])
     expected = [F.cross_entropy(logits[r], x[r, :, 1:].flatten()) for r in range(2)]
     torch.testing.assert_close(model.losses(p, x), torch.stack(expected))
 
@@ -121,8 +121,8 @@ def test_shared_experts_have_a_multiplier_of_their_own() -> None:
         model, p = build(text, edit=edit)
         whole = layer_of(p, *MIXTURE, *SHARED)
         silent = {**whole, "b.expert_down": torch.zeros_like(whole["b.expert_down"])}
-        shared = model._mixture(silent, "b.", x, routing)
-        parts[name] = (model._mixture(whole, "b.", x, routing) - shared, shared)
+        shared = model.feed_forward.mixture(silent, "b.", x, routing)
+        parts[name] = (model.feed_forward.mixture(whole, "b.", x, routing) - shared, shared)
     routed, shared = parts["prescribed"]
     up, gate, down = (whole["b." + name] for name in SHARED)
     expansion = 3 * 16 / 32
@@ -144,7 +144,7 @@ def test_a_dense_moe_with_equal_experts_is_the_dense_layer() -> None:
     for name in ("expert_up", "expert_gate"):
         part["b." + name][:] = part["b." + name][:, :, :1]
     part["b.expert_down"][:] = part["b.expert_down"][:, :1]
-    out = model._mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.experts))
+    out = model.feed_forward.mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.routers.experts))
     up, gate, down = part["b.expert_up"][:, :, 0], part["b.expert_gate"][:, :, 0], part["b.expert_down"][:, 0]
     torch.testing.assert_close(out, (F.silu(x @ gate) * (x @ up)) @ down, rtol=1e-4, atol=1e-5)
 
@@ -161,7 +161,7 @@ def test_init_depends_on_seed_and_name_alone() -> None:
 
 def seen_by_tap(model: LanguageModel, p) -> dict[str, torch.Tensor]:
     seen: dict[str, torch.Tensor] = {}
-    model.logits(p, tokens(), seen.__setitem__)
+    model.forward(p, tokens(), seen.__setitem__)
     return seen
 
 
@@ -214,7 +214,7 @@ def test_without_a_tap_no_attention_logits_are_formed(monkeypatch: pytest.Monkey
     formed = []
     tril = torch.Tensor.tril
     monkeypatch.setattr(torch.Tensor, "tril", lambda x, *rest: formed.append(1) or tril(x, *rest))
-    model.logits(p, tokens())
+    model.forward(p, tokens())
     assert not formed
     seen_by_tap(model, p)
     assert len(formed) == 2
@@ -227,7 +227,7 @@ def test_hidden_values_choose_the_experts_unless_the_router_is_blind(router: str
     indices = []
     for parameters in (p, other):
         layers: list[LayerRouting] = []
-        model.logits(parameters, tokens(), layers=layers)
+        model.forward(parameters, tokens(), layers=layers)
         indices.append(torch.stack([layer.routing.indices.sort(-1).values for layer in layers]))
     assert torch.equal(*indices) == (router == "content_blind")
     assert not torch.equal(indices[0][0], indices[0][1])  # layers differ
@@ -235,15 +235,16 @@ def test_hidden_values_choose_the_experts_unless_the_router_is_blind(router: str
 
 def test_a_selection_bias_reaches_its_own_layer() -> None:
     model, p = build("8e2a,balance=selection_bias")
-    bias = model.zero_bias(2, torch.device("cpu"))
+    routers = model.routers.start([0, 1], torch.device("cpu"))
+    bias = routers.bias_LRE
     assert bias is not None
     bias[1, 0, 3] = 10
     layers: list[LayerRouting] = []
-    model.logits(p, tokens(), bias_LRE=bias, layers=layers)
+    model.forward(p, tokens(), routers=routers, layers=layers)
     share = [[(layer.routing.indices[r] == 3).any(-1).double().mean().item() for r in range(2)] for layer in layers]
     assert share[1][0] == 1
     assert max(share[0][0], share[0][1], share[1][1]) < 0.9
-    assert build("8e2a")[0].zero_bias(2, torch.device("cpu")) is None
+    assert build("8e2a")[0].routers.start([0, 1], torch.device("cpu")).bias_LRE is None
 
 
 @pytest.mark.parametrize("context", [8, 2 * SHORT])

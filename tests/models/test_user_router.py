@@ -75,7 +75,7 @@ def test_a_copy_of_a_built_in_router_trains_as_it_does(corpus: Corpus, factory: 
         s.advance(TRAIN.steps)
     torch.testing.assert_close(theirs.log, ours.log, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(theirs.evaluate(), ours.evaluate(), rtol=1e-6, atol=1e-6)
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:8, :-1].astype("int64"))
+    tokens = ours.examples.observed(8)
     for mine, built_in in zip(theirs.routing(tokens), ours.routing(tokens), strict=True):
         torch.testing.assert_close(mine.load_RE, built_in.load_RE)
         torch.testing.assert_close(mine.weight_sum_R, built_in.weight_sum_R)
@@ -92,8 +92,9 @@ def test_a_dense_return_trains_as_its_slots_would(corpus: Corpus) -> None:
 def test_stacked_one_by_one_and_alone_are_the_same(corpus: Corpus, factory: Factory) -> None:
     name = added(factory)
     together = stack(corpus, name)
-    assert together.model.router is not None
-    assert together.model.router.profile.slow == ""
+    assert together.routers is not None
+    assert together.routers.user is not None
+    assert together.routers.user.profile.slow == ""
     together.advance(TRAIN.steps)
     assert torch.isfinite(together.log).all()
     assert (together.log[0] - together.log[-1]).max() > 0.01
@@ -107,8 +108,9 @@ def test_stacked_one_by_one_and_alone_are_the_same(corpus: Corpus, factory: Fact
     looped = stack(corpus, name)
     looped.advance(TRAIN.steps)
     same_until_rounding_shows(looped, together)
-    for key in together.tensors.keys() - together.state.parameters.keys():
-        torch.testing.assert_close(looped.tensors[key], together.tensors[key])
+    assert looped.routers is not None
+    for key, value in together.routers.buffers.items():
+        torch.testing.assert_close(looped.routers.buffers[key], value)
 
 
 def test_what_vmap_refuses_runs_one_by_one_with_a_notice(corpus: Corpus) -> None:
@@ -182,11 +184,15 @@ def test_buffers_are_each_runs_own_and_a_look_moves_nothing(corpus: Corpus) -> N
     assert len(s.buffers()) == 4 + 4 + 2  # moments and such, two buffers of two layers, counter and log
     s.advance(3)
     s.evaluate()
-    assert s.tensors["block1.router.steps"].tolist() == [3, 3, 3]
-    bias = s.tensors["block0.router.bias"]
+    assert s.routers is not None
+    assert s.routers.buffers["block1.router.steps"].tolist() == [3, 3, 3]
+    bias = s.routers.buffers["block0.router.bias"]
     assert 0 < bias.abs().max() <= 0.0301
     assert not torch.equal(bias[0], bias[2])
-    drawn = stack(corpus, added(users.Hashed)).tensors["block0.router.projection"]
+    hashed = stack(corpus, added(users.Hashed)).routers
+    assert hashed is not None
+    assert hashed.moving() == []
+    drawn = hashed.buffers["block0.router.projection"]
     assert torch.equal(drawn[0], drawn[1])  # one seed
     assert not torch.equal(drawn[0], drawn[2])
 
@@ -225,7 +231,7 @@ def stack_log(corpus: Corpus, name: str) -> torch.Tensor:
 
 def test_dropped_tokens_are_no_load(corpus: Corpus) -> None:
     s = stack(corpus, added(users.Capacity))
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:8, :-1].astype("int64"))
+    tokens = s.examples.observed(8)
     for layer in s.routing(tokens):
         assert (layer.weight_sum_R < 1).all()
     slots = stack(corpus, added(users.DroppedSlots))
@@ -233,7 +239,6 @@ def test_dropped_tokens_are_no_load(corpus: Corpus) -> None:
 
 
 def test_logits_are_shown_where_there_are_any(corpus: Corpus) -> None:
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:4, :-1].astype("int64"))
     shown: dict[str, list[torch.Tensor]] = {}
     for factory in (users.Sigmoid, users.Softmax, users.Mlp):
         seen = shown[factory.__name__] = []
@@ -242,7 +247,8 @@ def test_logits_are_shown_where_there_are_any(corpus: Corpus) -> None:
             if name == "block0.router_logits":
                 seen.append(value)
 
-        stack(corpus, added(factory)).probe(tokens, tap)
+        s = stack(corpus, added(factory))
+        s.probe(tap, s.examples.observed(4))
     assert not shown["Mlp"]
     torch.testing.assert_close(shown["Sigmoid"], shown["Softmax"])
 
@@ -347,11 +353,11 @@ class Syncing(users.Sigmoid):
 
 def test_what_cannot_be_captured_is_found_without_a_gpu(corpus: Corpus) -> None:
     for factory in users.ROUTERS:
-        router = stack(corpus, added(factory)).model.router
+        router = stack(corpus, added(factory)).routers.user
         assert router is not None
         assert router.capture_trouble == "", factory
     name = added(Syncing)
-    router = stack(corpus, name).model.router
+    router = stack(corpus, name).routers.user
     assert router is not None
     assert "DataDependentOutputException" in router.capture_trouble
     assert ["cannot be captured" in notice for notice in loaded_router(name).new_notices()] == [False, True]

@@ -58,7 +58,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
-    monkeypatch.setitem(MEASUREMENTS, "loss_grid", bowl)
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", replace(MEASUREMENTS["loss_grid"], measure=bowl))
     return bowl
 
 

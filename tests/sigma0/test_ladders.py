@@ -7,13 +7,13 @@ import pytest
 
 from mue_check.axes import Ladder
 from mue_check.catalog import get_tier
-from mue_check.routing.variants import BALANCES, ROUTERS
+from mue_check.routing.variants import BALANCES, VARIANTS
 from mue_check.sigma0.ladders import load_label, load_use
 from mue_check.spec import Dense, Experts
 
 ROUTINGS = [
     (name, balance)
-    for name, router in ROUTERS.items()
+    for name, router in VARIANTS.items()
     for balance in BALANCES
     if (router.scored or balance == "none") and (name, balance) != ("sigmoid_norm", "none")
 ]

@@ -44,7 +44,7 @@ def nothing_may_train(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail(f"{cell} is measured again")
 
     for name in ("gradient_noise", "loss_grid"):
-        monkeypatch.setitem(MEASUREMENTS, name, refuse)
+        monkeypatch.setitem(MEASUREMENTS, name, replace(MEASUREMENTS[name], measure=refuse))
 
 
 def is_judged_again(study: Study, finding: Finding, ask: Callable[[], Finding]) -> bool:
@@ -65,6 +65,7 @@ def test_gamma_is_measured_once_and_judged_again(
     nothing_may_train(monkeypatch)
     assert is_judged_again(tiny, found, lambda: ask_gamma(tiny, ladder, switched=switched))
     assert len(found.matrices) == 3
+    assert {noise.kind for noise in found.noise} >= {"expert_up", "router", "attention_qkv"}
     assert set(found.noise_scale) == ({"uniform", "zipf:1"} if switched else {"uniform", "zipf-1"})
     control = switched and router == "content_blind"
     assert found.comparison.is_control == control

@@ -116,8 +116,8 @@ def level_of_even() -> float:
 
 def fill(patch: pytest.MonkeyPatch) -> None:
     """Measure this world in place of trainings."""
-    patch.setitem(MEASUREMENTS, "gradient_noise", gradient_noise)
-    patch.setitem(MEASUREMENTS, "loss_grid", loss_grid)
+    patch.setitem(MEASUREMENTS, "gradient_noise", replace(MEASUREMENTS["gradient_noise"], measure=gradient_noise))
+    patch.setitem(MEASUREMENTS, "loss_grid", replace(MEASUREMENTS["loss_grid"], measure=loss_grid))
 
 
 def study_at(root: Path, tier: Tier) -> Study:

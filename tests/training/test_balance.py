@@ -5,10 +5,9 @@ import torch
 
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
-from mue_check.models import balancing
+from mue_check.models import balancing, routers
 from mue_check.routing.variants import VARIANTS
 from mue_check.training import Stack
-from mue_check.training import run as run_module
 
 TRAIN = TrainSpec(steps=6, batch=4, context=16, warmup=2)
 BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
@@ -45,9 +44,9 @@ def test_a_run_in_a_stack_is_the_run_alone(corpus: Corpus, router: str, balance:
         alone.advance(TRAIN.steps)
         assert torch.equal(alone.log[:, 0], together.log[:, i])
         assert alone.evaluate()[0] == together.evaluate()[i]
-        if together.selection_bias is not None:
-            assert alone.selection_bias is not None
-            assert torch.equal(alone.selection_bias[:, 0], together.selection_bias[:, i])
+        if together.routers.bias_LRE is not None:
+            assert alone.routers.bias_LRE is not None
+            assert torch.equal(alone.routers.bias_LRE[:, 0], together.routers.bias_LRE[:, i])
 
 
 @pytest.mark.parametrize(("router", "balance"), EVERY)
@@ -98,7 +97,7 @@ def test_the_auxiliary_loss_reaches_the_router_and_not_the_log(corpus: Corpus, r
 def skewed(corpus: Corpus, balance: str, train: TrainSpec) -> tuple[Stack, float, float]:
     """A stack whose routers begin with two favourites: the largest load over the mean, before and after training."""
     s = stack(corpus, f"16e4a,h=8,balance={balance}", train=train)
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:, :-1].astype("int64"))
+    tokens = s.examples.observed()
     with torch.no_grad():
         for layer in range(2):
             s.state.parameters[f"block{layer}.router"][..., 2] += 0.3 * s.state.parameters["token_embedding"].mean(1)
@@ -114,7 +113,7 @@ def skewed(corpus: Corpus, balance: str, train: TrainSpec) -> tuple[Stack, float
 def test_balancing_lowers_the_highest_load_in_training(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """With coefficients that show within a short training."""
     monkeypatch.setattr(balancing, "BIAS_STEP", 0.01)
-    monkeypatch.setattr(run_module, "AUXILIARY_COEFFICIENT", 1.0)
+    monkeypatch.setattr(routers, "AUXILIARY_COEFFICIENT", 1.0)
     train = TrainSpec(steps=60, batch=4, context=16)
     after = {balance: skewed(corpus, balance, train)[2] for balance in ("none", "auxiliary_loss", "selection_bias")}
     assert after["selection_bias"] < 0.8 * after["none"], after
@@ -123,7 +122,7 @@ def test_balancing_lowers_the_highest_load_in_training(corpus: Corpus, monkeypat
 
 def test_the_selection_bias_moves_by_its_step_and_is_used_everywhere(corpus: Corpus) -> None:
     s = stack(corpus, text_of("deepseek_v3", "selection_bias"))
-    bias = s.selection_bias
+    bias = s.routers.bias_LRE
     assert bias is not None
     assert bias.shape == (2, 2, 16)
     assert any(buffer is bias for buffer in s.buffers())
@@ -132,12 +131,12 @@ def test_the_selection_bias_moves_by_its_step_and_is_used_everywhere(corpus: Cor
     s.advance(4)
     assert bias.abs().max() <= 5.001 * balancing.BIAS_STEP
     before = s.evaluate()
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:4, :-1].astype("int64"))
+    tokens = s.examples.observed()
     seen: list[torch.Tensor] = []
-    s.probe(tokens, lambda name, value: seen.append(value.clone()) if name == "logits" else None)
+    s.probe(lambda name, value: seen.append(value.clone()) if name == "logits" else None, tokens[:, :4])
     loads = [layer.load_RE for layer in s.routing(tokens)]
     bias[:, 0, 5] = 50
-    s.probe(tokens, lambda name, value: seen.append(value.clone()) if name == "logits" else None)
+    s.probe(lambda name, value: seen.append(value.clone()) if name == "logits" else None, tokens[:, :4])
     assert s.evaluate()[0] != before[0]
     assert s.evaluate()[1] == before[1]
     assert not torch.equal(seen[0][0], seen[1][0])
@@ -151,7 +150,7 @@ def test_the_selection_bias_moves_by_its_step_and_is_used_everywhere(corpus: Cor
 def test_statistics_of_a_trained_stack(corpus: Corpus, router: str) -> None:
     s = stack(corpus, text_of(router))
     s.advance(2)
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:8, :-1].astype("int64"))
+    tokens = s.examples.observed()
     layers = s.routing(tokens)
     assert len(layers) == 2
     activated = 1 if router == "switch" else 4
@@ -171,5 +170,5 @@ def test_statistics_of_a_trained_stack(corpus: Corpus, router: str) -> None:
 
 def test_a_dense_stack_routes_nothing(corpus: Corpus) -> None:
     s = stack(corpus, "d=32")
-    assert s.routing(torch.zeros(2, 16, dtype=torch.int64)) == []
-    assert s.selection_bias is None
+    assert s.routing(s.examples.observed()) == []
+    assert s.routers is None

@@ -12,16 +12,16 @@ from torch._subclasses.fake_tensor import (
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import experts as experts_module
-from mue_check.models import language_model
+from mue_check.models import routers
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.capture_guard import HostDataError, capture_guard
 from mue_check.models.experts import grouped_experts
+from mue_check.models.language_model import LanguageModel
 from mue_check.precision import Precision
 from mue_check.routing.content_blind import expected_draws
 from mue_check.routing.variants import BALANCES, VARIANTS, route
 from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
-from mue_check.training import run as run_module
 
 SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 TRAIN = TrainSpec(steps=4, batch=2, context=16)
@@ -91,8 +91,8 @@ def test_the_step_in_bfloat16_is_safe_to_capture(monkeypatch: pytest.MonkeyPatch
 def test_steering_is_safe_to_capture(router: str, precision: Precision) -> None:
     notation = {"switch": "16e1a1s", "deepseek_v3": "16e2a1s"}.get(router, "16e2a2g")
     stack = fake_step(f"{notation},h=8,router={router},load=zipf:0.5", precision)
-    assert stack.steering is not None
-    assert stack.selection_bias is None
+    assert stack.routers.steering is not None
+    assert stack.routers.bias_LRE is None
 
 
 BLIND = "16e4a2g1s,h=8,router=content_blind,load=zipf:0.5"
@@ -101,17 +101,17 @@ BLIND = "16e4a2g1s,h=8,router=content_blind,load=zipf:0.5"
 @pytest.mark.parametrize("precision", BOTH)
 @pytest.mark.parametrize("text", [BLIND, "16e2a,h=8,router=content_blind,load=zipf:0.5"])
 def test_a_blind_draw_with_a_load_is_safe_to_capture(text: str, precision: Precision) -> None:
-    assert fake_step(text, precision).steering is None
+    assert fake_step(text, precision).routers.steering is None
 
 
 def test_the_guard_finds_a_table_that_is_made_in_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """As content_blind made its own once, which a GPU refused."""
-    given = language_model.route
+    given = routers.route
 
     def route_with_a_new_table(logits, experts, **rest):
         return given(logits, experts, **rest | {"expected_E": expected_draws(experts, logits.device)})
 
-    monkeypatch.setattr(language_model, "route", route_with_a_new_table)
+    monkeypatch.setattr(routers, "route", route_with_a_new_table)
     with pytest.raises(HostDataError, match="before the step"):
         fake_step(BLIND)
 
@@ -127,9 +127,9 @@ def test_the_guard_finds_a_table_that_is_made_in_the_step(monkeypatch: pytest.Mo
     ids=["item", "mask", "branch", "nonzero"],
 )
 def test_the_guard_sees_what_must_not_be(monkeypatch: pytest.MonkeyPatch, unsafe) -> None:
-    whole = run_module.LanguageModel.losses
+    whole = LanguageModel.losses
     monkeypatch.setattr(
-        run_module.LanguageModel,
+        LanguageModel,
         "losses",
         lambda self, p, tokens, **rest: whole(self, p, tokens, **rest) + unsafe(p["unembedding"]).sum(),
     )

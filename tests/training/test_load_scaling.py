@@ -47,7 +47,7 @@ def test_an_experts_update_is_scaled_with_its_load(corpus: Corpus, text: str, st
     before = {name: value.detach().double().clone() for name, value in plain.state.parameters.items()}
     for stack in (plain, scaled):
         stack.advance(1)
-    experts = plain.model.experts
+    experts = plain.routers.experts
     assert experts is not None
     factors = (torch.tensor(experts.target_load, dtype=torch.float64) * experts.total) ** (strength / 2)
     assert factors.max() > 1.1

@@ -81,29 +81,23 @@ def test_both_are_unbiased_where_noise_drowns_the_signal(signal: float) -> None:
 
 def starts(stack: Stack, batches: int, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(stable_seed(seed, "noise"))
-    last = len(stack.tokens) - stack.train.context
+    last = len(stack.examples.tokens) - stack.train.context
     drawn = [torch.randint(0, last, (CLONES, stack.train.batch), generator=generator) for _ in range(batches // CLONES)]
     return list(torch.cat(drawn))
 
 
 def by_hand(stack: Stack, run: int, batches: int, seed: int) -> tuple[dict[str, Scatter], Tensor | None]:
     """One batch after the other, one model at a time, each expert's block cut out by its index."""
-    held = {**stack.state.parameters, **stack.held}
-    weights = {name: value.detach()[run : run + 1].clone() for name, value in held.items()}
+    weights = {name: value.detach()[run : run + 1].clone() for name, value in stack.state.parameters.items()}
     done = int(stack.counter)
     found: dict[str, list[Tensor]] = {p.name: [] for p in stack.state.declared}
     met = []
     for start in starts(stack, batches, seed):
-        tokens = torch.stack([stack.tokens[s : s + stack.train.context + 1] for s in start.tolist()])[None]
+        tokens = torch.stack([stack.examples.tokens[s : s + stack.train.context + 1] for s in start.tolist()])[None]
         leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
         layers: list[LayerRouting] = []
-        bias = None if stack.selection_bias is None else stack.selection_bias[:, run : run + 1]
-        stack.model.losses(
-            leaves | stack.model.tables(stack.device),
-            tokens,
-            bias_LRE=bias,
-            layers=layers if stack.model.experts else None,
-        ).sum().backward()
+        routers = None if stack.routers is None else stack.routers.clones(run, 1, stack.device)
+        stack.model.losses(leaves, tokens, routers=routers, layers=layers).sum().backward()
         for name, gradients in found.items():
             gradient = leaves[name].grad
             gradients.append((torch.zeros_like(weights[name]) if gradient is None else gradient)[0].double())
@@ -186,11 +180,11 @@ def test_the_stack_stays_as_it_is(corpus: Corpus, text: str) -> None:
     stack = build(corpus, f"{text},dh=8")
     stack.advance(3)
     before = [buffer.clone() for buffer in stack.buffers()]
-    flags = {name: value.requires_grad for name, value in stack.tensors.items()}
+    flags = {name: value.requires_grad for name, value in stack.state.leaves.items()}
     gradient_noise(stack, 0, CLONES, seed=1, load="zipf:0.25" if "e" in text else "")
     for buffer, value in zip(stack.buffers(), before, strict=True):
         assert torch.equal(buffer.nan_to_num(7), value.nan_to_num(7))
-    assert {name: value.requires_grad for name, value in stack.tensors.items()} == flags
+    assert {name: value.requires_grad for name, value in stack.state.leaves.items()} == flags
     # and it trains on as if nobody had looked
     undisturbed = build(corpus, f"{text},dh=8")
     undisturbed.advance(TRAIN.steps)
@@ -217,7 +211,7 @@ def test_a_load_switches_the_routing_of_the_batches_alone(corpus: Corpus, text: 
     assert plain.tokens_LE is not None
     assert switched.tokens_LE is not None
     share = switched.tokens_LE / switched.tokens_LE.sum(-1, keepdim=True)
-    wanted = stack.model.with_load("zipf:1").experts
+    wanted = stack.routers.clones(0, 1, stack.device, "zipf:1").experts
     assert wanted is not None
     torch.testing.assert_close(share, torch.tensor(wanted.target_load).expand(2, -1), rtol=0.1, atol=0.005)
     assert not torch.allclose(plain.tokens_LE, switched.tokens_LE, rtol=0.1)

@@ -47,9 +47,9 @@ def test_a_run_in_a_stack_is_the_run_alone(corpus: Corpus, text: str) -> None:
         assert alone.evaluate()[0] == together.evaluate()[run]
         for name, value in alone.state.parameters.items():
             assert torch.equal(value[0], together.state.parameters[name][run]), name
-        if together.steering is not None:
-            assert alone.steering is not None
-            for ours, theirs in zip(alone.steering.buffers(), together.steering.buffers(), strict=True):
+        if together.routers.steering is not None:
+            assert alone.routers.steering is not None
+            for ours, theirs in zip(alone.routers.steering.buffers(), together.routers.steering.buffers(), strict=True):
                 assert torch.equal(ours[:, 0], theirs[:, run])
 
 
@@ -85,7 +85,7 @@ def test_it_trains_under_the_target_load(corpus: Corpus, text: str, monkeypatch:
     stack = build(corpus, text)
     seen = watch(stack, monkeypatch)
     stack.advance(TRAIN.steps)
-    experts = stack.model.experts
+    experts = stack.routers.experts
     assert experts is not None
     wanted = torch.tensor(experts.target_load) * TRAIN.tokens_per_step * experts.activated
     mean = torch.stack(seen[3:]).mean(0)  # the first batches come from no load at all
@@ -98,14 +98,14 @@ def test_a_pass_that_only_looks_leaves_no_trace(corpus: Corpus, text: str) -> No
     stack = build(corpus, text)
     stack.advance(3)
     before = state(stack)
-    tokens = torch.from_numpy(corpus.heldout_windows(16)[:, :-1].astype("int64"))
+    tokens = stack.examples.observed()
     loss = stack.evaluate()
-    stack.probe(tokens[:4], lambda name, value: None)
+    stack.probe(lambda name, value: None, tokens[:, :4])
     loads = [layer.load_RE for layer in stack.routing(tokens)]
     assert torch.equal(stack.evaluate(), loss)
     for buffer, value in zip(stack.buffers(), before, strict=True):
         assert torch.equal(buffer.nan_to_num(7), value.nan_to_num(7))
-    experts = stack.model.experts
+    experts = stack.routers.experts
     assert experts is not None
     for load_RE in loads:  # a batch that it has not trained on is steered too
         assert (load_RE / torch.tensor(experts.target_load) - 1).abs().max() < 0.2
@@ -113,23 +113,24 @@ def test_a_pass_that_only_looks_leaves_no_trace(corpus: Corpus, text: str) -> No
 
 def test_what_steers_is_part_of_the_state(corpus: Corpus) -> None:
     stack = build(corpus, STEERED[0])
-    assert stack.steering is not None
-    for buffer in stack.steering.buffers():
+    assert stack.routers.steering is not None
+    for buffer in stack.routers.steering.buffers():
         assert any(each is buffer for each in stack.buffers())
-    assert stack.selection_bias is None  # the published rule does not move it too
-    assert build(corpus, BLIND).steering is None
-    assert build(corpus, "16e2a,h=8,balance=selection_bias").steering is None
-    assert build(corpus, "16e2a,h=8").steering is None
-    assert build(corpus, "d=32").steering is None
+    assert stack.routers.bias_LRE is None  # the published rule does not move it too
+    assert build(corpus, BLIND).routers.steering is None
+    assert build(corpus, "16e2a,h=8,balance=selection_bias").routers.steering is None
+    assert build(corpus, "16e2a,h=8").routers.steering is None
+    assert build(corpus, "d=32").routers is None
 
 
-def test_the_same_parameters_fit_another_load(corpus: Corpus) -> None:
+def test_clones_may_be_steered_to_another_load(corpus: Corpus) -> None:
     for text in ("16e2a,h=8", STEERED[0], BLIND):
-        model = build(corpus, text).model
-        other = model.with_load("zipf:0.5")
-        assert other.parameters == model.parameters
-        assert other.experts is not None
+        routers = build(corpus, text).routers
+        assert routers is not None
+        other = routers.clones(1, 3, torch.device("cpu"), "zipf:0.5")
         assert other.experts.load == "zipf:0.5"
-        assert model.experts is not None
-        assert model.experts.load != "zipf:0.5"
-        assert (other.steering(2, torch.device("cpu")) is None) == (text == BLIND)
+        assert routers.experts.load != "zipf:0.5"
+        assert (other.steering is None) == (other.expected_E is not None) == (text == BLIND)
+        if routers.steering is not None:
+            assert other.steering is not None
+            assert torch.equal(other.steering.bias_LRE[:, 2], routers.steering.bias_LRE[:, 1])

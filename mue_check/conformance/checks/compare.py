@@ -1,20 +1,21 @@
-"""What checks share: what a candidate does with tokens, and how two doings differ."""
+"""Compare two results token by token, for checks of routers and blocks."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mue_check.conformance.case import Built
+from mue_check.conformance.case import ConformanceCase
+from mue_check.conformance.check import CheckOutcome, failed, passed
 
-NO_LOGITS = "what the router computes logits from is not to be seen: claim returns = {logits = ...}, and return them"
+NO_LOGITS = "the router's logits are not visible: return them, and claim returns = {logits = ...}"
 TOLERANCE = 1e-4
-"""Of the largest entry: float32 with another order of sums stays far below."""
+"""Relative to the largest entry; float32 sums in another order differ by far less."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far two [T, ...] tensors lie apart: tokens that differ, the largest difference and where."""
+    """The difference of two [T, ...] tensors: how many tokens differ, the largest difference and its token."""
 
     tokens: int
     differing: int
@@ -22,8 +23,8 @@ class Difference:
     worst: int
 
     @property
-    def real(self) -> bool:
-        """More than a tie that rounding broke the other way: that is one token among many."""
+    def significant(self) -> bool:
+        """More than one tie among many tokens that rounding broke the other way."""
         return self.differing > (1 if self.tokens >= 16 else 0)
 
     def __str__(self) -> str:
@@ -31,30 +32,35 @@ class Difference:
 
 
 def difference(first: Tensor, second: Tensor, *, tolerance: float = TOLERANCE) -> Difference:
-    """Token by token; NaN differs from everything."""
+    """Compare token by token; NaN differs from everything."""
     if first.shape != second.shape:
         return Difference(tokens=len(first), differing=len(first), largest=float("inf"), worst=0)
     if not len(first):
         return Difference(tokens=0, differing=0, largest=0.0, worst=0)
-    apart = (first - second).detach().double().flatten(1).abs().amax(1)
+    error = (first - second).detach().double().flatten(1).abs().amax(1)
     scale = max(float(first.detach().abs().max()), float(second.detach().abs().max()), 1e-12)
-    wrong = ~(apart <= tolerance * scale)
+    wrong = ~(error <= tolerance * scale)
     return Difference(
-        tokens=len(first), differing=int(wrong.sum()), largest=float(apart.max()), worst=int(apart.argmax())
+        tokens=len(first), differing=int(wrong.sum()), largest=float(error.max()), worst=int(error.argmax())
     )
 
 
-def observed(built: Built, x: Tensor) -> Tensor:
-    """[T, ...]: a router's weights of each token at each expert, a block's output."""
-    return built.route(x).combine if built.case.candidate.kind == "router" else built.output(x)
+def compare(
+    first: Tensor, second: Tensor, when: str, *, causes: tuple[int, ...] = (), exact: bool = False
+) -> CheckOutcome:
+    """Passed if two results agree up to one tie, or with ``exact`` in every bit."""
+    found = difference(first, second, tolerance=0.0 if exact else TOLERANCE)
+    if found.differing if exact else found.significant:
+        return failed(f"{when}: {found}", worst=f"token {found.worst}", causes=causes)
+    return passed(f"{when}: {found}")
 
 
-def fresh(count: int, built: Built, draw: int) -> Tensor:
-    """[count, D] other tokens."""
-    return built.case.tokens(draw, count=count)
+def first_token(mask: Tensor) -> str:
+    """The first token in a mask [T, ...], in words."""
+    return f"token {int(mask.nonzero()[0, 0])}"
 
 
-def alike_tokens(built: Built) -> Tensor:
-    """[T, D] tokens that nearly agree, so that they want the same experts."""
-    x = built.case.tokens(11)
+def similar_tokens(case: ConformanceCase) -> Tensor:
+    """[T, D] tokens that are nearly equal, so they want the same experts."""
+    x = case.tokens(11)
     return x[:1] + 1e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).to(x.device)

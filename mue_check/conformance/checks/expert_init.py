@@ -1,4 +1,4 @@
-"""How the experts start: all alike, none equal, and with a size that follows one expert's own fan-in."""
+"""The experts' init: equal in distribution, not in value, with a std that follows one expert's fan-in."""
 
 import math
 from collections.abc import Callable
@@ -7,65 +7,56 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mue_check.conformance.block import Block
-from mue_check.conformance.block_probe import open_block
-from mue_check.conformance.case import Case
-from mue_check.conformance.checks.blockwise import BLOCKS, blockwise, matrices_of
-from mue_check.conformance.registry import Finding, check, failed, passed
+from mue_check.conformance.block import ProbedBlock
+from mue_check.conformance.block_probe import probe_block
+from mue_check.conformance.check import BLOCKS, Check, CheckOutcome, failed, passed
+from mue_check.conformance.checks.blockwise import blockwise, matrices_of
 from mue_check.routing.factory import Shape
 
 _SIGMAS = 6.0
-"""Standard errors: with some thousand comparisons in a run, chance stays below 1e-5."""
+"""Standard errors: with some thousand comparisons in a run, a false alarm stays below 1e-5."""
 _SLACK = 0.01
-_CENTRED = 0.1
-Law = Callable[[int, int], float]
+_CENTERED = 0.1
+ScalingLaw = Callable[[int, int], float]
 Fans = Callable[[Shape], tuple[int, int]]
-LAWS: dict[str, Law] = {
+SCALING_LAWS: dict[str, ScalingLaw] = {
     "constant": lambda fan_in, fan_out: 1.0,
     "fan_in^-1/2": lambda fan_in, fan_out: float(fan_in**-0.5),
     "(fan_in + fan_out)^-1/2": lambda fan_in, fan_out: float((fan_in + fan_out) ** -0.5),
 }
 """What a standard deviation may follow: normal(0, sigma); Kaiming and LeCun; Xavier (Glorot and Bengio 2010)."""
-_READS: tuple[Fans, ...] = (lambda s: (s.d, s.f), lambda s: (s.d, 2 * s.f))  # the second where gate and up are one
+_READS: tuple[Fans, ...] = (lambda s: (s.d, s.f), lambda s: (s.d, 2 * s.f))  # the second if gate and up are fused
 _WRITES: tuple[Fans, ...] = (lambda s: (s.f, s.d),)
 _FANS: dict[str, tuple[Fans, ...]] = {"gate": _READS, "up": _READS, "down": _WRITES}
 _EITHER = _READS + _WRITES
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Size:
-    """Standard deviation of one matrix over all experts; ``error`` is that of its logarithm."""
+class _Std:
+    """Standard deviation of one matrix over all experts; ``error`` is the standard error of its logarithm."""
 
-    std: float
+    value: float
     error: float
-    zero: bool
 
 
-@check(
-    "expert-init",
-    law="experts start alike and not equal, with a standard deviation that follows one expert's fan-in or is constant",
-    source="huggingface/transformers PR#42306",
-    candidates=BLOCKS,
-)
-def expert_init(case: Case) -> Finding:
-    """Measure every expert here, and all of them with each size doubled."""
-    return blockwise(lambda _: _at_init(case))(case)
-
-
+@blockwise
 @torch.no_grad()
-def _at_init(case: Case) -> Finding:
-    block = open_block(case, stir=False)
+def expert_init(block: ProbedBlock) -> CheckOutcome:
+    """Experts are drawn from one distribution, not equal, with a std that is constant or follows one expert's fan-in.
+
+    Measured here, and with each of d, f and E doubled.
+    """
+    block = probe_block(block.built.case, randomize=False)
     matrices = matrices_of(block, dict(block.values))
     for name, matrix in matrices.items():
         bad = ~matrix.isfinite().flatten(1).all(1)
         if bool(bad.any()):
-            return failed(
-                f"{name} is not finite: was it ever written?", worst=f"{name} of expert {int(bad.nonzero()[0])}"
-            )
-    sizes = {name: _size(matrix) for name, matrix in matrices.items()}
-    zero = [name for name, size in sizes.items() if size.zero]
-    if "gate" in zero or "up" in zero or len(zero) == len(sizes):
-        return failed(f"{' and '.join(zero)} start at 0: nothing tells the experts apart", worst=zero[0])
+            worst = f"{name} of expert {int(bad.nonzero()[0])}"
+            return failed(f"{name} is not finite: is it uninitialized?", worst=worst)
+    stds = {name: _std(matrix) for name, matrix in matrices.items()}
+    zero = [name for name, std in stds.items() if not std.value]
+    if "gate" in zero or "up" in zero or len(zero) == len(stds):
+        return failed(f"{' and '.join(zero)} start at 0, so all experts are equal", worst=zero[0])
     whole = torch.cat([matrix.flatten(1) for matrix in matrices.values()], dim=1)
     different = len({tuple(row) for row in whole.tolist()})
     if different < block.experts:
@@ -73,74 +64,83 @@ def _at_init(case: Case) -> Finding:
             f"only {different} of {block.experts} experts differ: equal ones get equal gradients and stay equal"
         )
     for name, matrix in matrices.items():
-        if not sizes[name].zero:
-            found = _unlike(name, matrix) or _drawn(name, matrix)
-            if found is not None:
-                return found
-    return _follows(block, sizes)
+        if stds[name].value:
+            failure = _unequal_stds(name, matrix) or _not_random(name, matrix)
+            if failure is not None:
+                return failure
+    return _follows_a_law(block, stds)
 
 
-def _unlike(name: str, matrix: Tensor) -> Finding | None:
-    """A failure where one expert's standard deviation is not that of the others."""
-    each = [_size(expert) for expert in matrix]
-    typical = float(torch.tensor([size.std for size in each]).median())
-    apart = [abs(math.log(max(s.std, 1e-30) / typical)) - _SIGMAS * s.error - _SLACK for s in each]
-    worst = max(range(len(each)), key=lambda e: apart[e])
-    if apart[worst] <= 0:
+def _unequal_stds(name: str, matrix: Tensor) -> CheckOutcome | None:
+    """A failure if one expert's standard deviation differs from the others'."""
+    each = [_std(expert) for expert in matrix]
+    median = float(torch.tensor([std.value for std in each]).median())
+    excess = [abs(math.log(max(s.value, 1e-30) / median)) - _SIGMAS * s.error - _SLACK for s in each]
+    worst = max(range(len(each)), key=lambda e: excess[e])
+    if excess[worst] <= 0:
         return None
-    words = f"{name} has standard deviation {each[worst].std:.3g} in expert {worst} and {typical:.3g} in most"
-    return failed(words, worst=f"{name} of expert {worst}")
+    measured = f"{name} has standard deviation {each[worst].value:.3g} in expert {worst} and {median:.3g} in most"
+    return failed(measured, worst=f"{name} of expert {worst}")
 
 
-def _drawn(name: str, matrix: Tensor) -> Finding | None:
-    """A failure where a matrix is the same in all experts, or its entries are not spread around 0."""
+def _not_random(name: str, matrix: Tensor) -> CheckOutcome | None:
+    """A failure if a matrix is equal in all experts, or its entries do not have mean 0."""
     if torch.equal(matrix, matrix[:1].expand_as(matrix)):
         return failed(f"{name} is the same in every expert, and not 0", worst=name)
     flat = matrix.double().flatten()
     mean, size = float(flat.mean()), float(flat.square().mean().sqrt())
-    if abs(mean) > _CENTRED * size + _SIGMAS * size * flat.numel() ** -0.5:
-        return failed(
-            f"the entries of {name} have mean {mean:.3g} at a size of {size:.3g}: drawn around 0?", worst=name
-        )
+    if abs(mean) > _CENTERED * size + _SIGMAS * size * flat.numel() ** -0.5:
+        return failed(f"the entries of {name} have mean {mean:.3g} at a size of {size:.3g}, expected 0", worst=name)
     return None
 
 
-def _follows(block: Block, sizes: dict[str, _Size]) -> Finding:
-    """Which law the sizes follow, by doubling d, f and E one after the other."""
+def _follows_a_law(block: ProbedBlock, stds: dict[str, _Std]) -> CheckOutcome:
+    """Which scaling law the standard deviations follow, by doubling d, f and E in turn."""
     case, shape = block.built.case, block.built.case.shape
     doubled = {"d": case.at(d=2 * shape.d), "f": case.at(f=2 * shape.f), "E": case.at(experts=2 * shape.experts)}
-    other = {}
-    for what, larger in doubled.items():
-        built = open_block(larger, stir=False)
-        other[what] = {name: _size(m) for name, m in matrices_of(built, dict(built.values)).items()}
-    words = []
-    for name, size in sizes.items():
-        if size.zero:
-            words.append(f"{name} starts at 0")
+    larger = {}
+    for size, at in doubled.items():
+        probed = probe_block(at, randomize=False)
+        larger[size] = {name: _std(m) for name, m in matrices_of(probed, dict(probed.values)).items()}
+    measured = []
+    for name, std in stds.items():
+        if not std.value:
+            measured.append(f"{name} starts at 0")
             continue
-        grown = {what: math.log(max(other[what][name].std, 1e-30) / size.std) for what in doubled}
-        error = {what: _SIGMAS * math.hypot(size.error, other[what][name].error) + _SLACK for what in doubled}
+        grown = {size: math.log(max(larger[size][name].value, 1e-30) / std.value) for size in doubled}
+        error = {size: _SIGMAS * math.hypot(std.error, larger[size][name].error) + _SLACK for size in doubled}
 
-        def holds(law: Law, fans: Fans, grown: dict[str, float] = grown, error: dict[str, float] = error) -> bool:
-            said = {what: math.log(law(*fans(of.shape)) / law(*fans(shape))) for what, of in doubled.items()}
-            return all(abs(grown[what] - said[what]) <= error[what] for what in doubled)
+        def holds(
+            law: ScalingLaw, fans: Fans, grown: dict[str, float] = grown, error: dict[str, float] = error
+        ) -> bool:
+            expected = {size: math.log(law(*fans(at.shape)) / law(*fans(shape))) for size, at in doubled.items()}
+            return all(abs(grown[size] - expected[size]) <= error[size] for size in doubled)
 
-        found = [(law, fans) for law in LAWS for fans in _FANS.get(name, _EITHER) if holds(LAWS[law], fans)]
-        if not found:
-            powers = " ".join(f"{what}^{grown[what] / math.log(2):.2f}" for what in doubled)
-            said = f"the standard deviation of {name}, {size.std:.3g}, goes as {powers}"
-            return failed(f"{said}: neither constant nor by one expert's fan-in", worst=name, causes=(25,))
-        law, fans = found[0]
-        times = "constant" if law == "constant" else f"{size.std / LAWS[law](*fans(shape)):.2g} * {law}"
-        words.append(f"{name} {size.std:.3g}, {times}")
-    return passed("; ".join(words))
+        pairs = ((law_name, fans) for law_name in SCALING_LAWS for fans in _FANS.get(name, _EITHER))
+        laws = [(law_name, fans) for law_name, fans in pairs if holds(SCALING_LAWS[law_name], fans)]
+        if not laws:
+            powers = " ".join(f"{size}^{grown[size] / math.log(2):.2f}" for size in doubled)
+            return failed(
+                f"the standard deviation of {name}, {std.value:.3g}, scales as {powers}: neither constant nor by one "
+                "expert's fan-in",
+                worst=name,
+                causes=(25,),
+            )
+        law_name, fans = laws[0]
+        factor = std.value / SCALING_LAWS[law_name](*fans(shape))
+        scaling = "constant" if law_name == "constant" else f"{factor:.2g} * {law_name}"
+        measured.append(f"{name} {std.value:.3g}, {scaling}")
+    return passed("; ".join(measured))
 
 
-def _size(matrix: Tensor) -> _Size:
-    """The error from the fourth moment: uniform weights say more than normal ones."""
+def _std(matrix: Tensor) -> _Std:
+    """With the error from the fourth moment, which is smaller for uniform weights than for normal ones."""
     flat = matrix.double().flatten()
     square = float(flat.square().mean())
     if square == 0:
-        return _Size(std=0.0, error=0.0, zero=True)
+        return _Std(value=0.0, error=0.0)
     kurtosis = float(flat.pow(4).mean()) / square**2
-    return _Size(std=square**0.5, error=(max(kurtosis - 1, 0.1) / (4 * flat.numel())) ** 0.5, zero=False)
+    return _Std(value=square**0.5, error=(max(kurtosis - 1, 0.1) / (4 * flat.numel())) ** 0.5)
+
+
+CHECKS = (Check(run=expert_init, source="huggingface/transformers PR#42306", candidates=BLOCKS),)

@@ -1,164 +1,134 @@
-"""Precision, extremes and repetition."""
+"""Precision, extreme values and repeated calls."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mue_check.conformance.case import Built, Case
-from mue_check.conformance.checks.compare import difference, fresh, observed
-from mue_check.conformance.checks.selection import selection_bias, top
-from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
+from mue_check.conformance.case import BuiltCandidate, ConformanceCase
+from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped, unknown
+from mue_check.conformance.checks.compare import compare, first_token
+from mue_check.conformance.expected_routing import top_experts
+from mue_check.conformance.logits import linear_logits, logit_source
+from mue_check.conformance.reading import read_logits, result_of, route
+from mue_check.conformance.router_probe import layout_of, router_output, selection_bias
 
 _MANY = 1024
 _CROWDED = {"d": 64, "experts": 128, "activated": 8}
-"""Many experts lie close together, as in the models whose choices flipped."""
+"""Many experts have close logits, as in the models in which selections flipped."""
 _FLIPS = 0.005
-"""Share of tokens with another choice: float32 gates stay at one in ten thousand, bfloat16 ones flip some percent."""
+"""Share of tokens with another selection: float32 gates flip one in ten thousand, bfloat16 gates some percent."""
 _LARGE_LOGITS = 60.0
-"""With this spread some exponential overflows and some probability underflows, if only by a gate that lets them."""
+"""At this standard deviation some exponentials overflow and some probabilities underflow, unless the gate is stable."""
 
 
-@check(
-    "gate-precision",
-    law="with float32 tokens the choice is that of float64",
-    source="arXiv 2101.03961 (selective precision)",
-    once=True,
-)
-def gate_precision(case: Case) -> Finding:
-    """Choices in float32 against float64, over many tokens."""
+def gate_precision(case: ConformanceCase) -> CheckOutcome:
+    """With float32 tokens the selection is that of float64."""
+    return _flips(case, torch.float32, draw=21)
+
+
+def gate_bf16(case: ConformanceCase) -> CheckOutcome:
+    """In a bfloat16 model the gate selects as in exact arithmetic on the rounded weights and tokens."""
+    if case.claim.independent and case.claim.fp32_gate is False:
+        return skipped("claimed to compute in the model's dtype")
+    return _flips(case, torch.bfloat16, draw=22)
+
+
+def _flips(case: ConformanceCase, dtype: torch.dtype, *, draw: int) -> CheckOutcome:
     if not case.claim.independent:
-        return skipped("asked of token choice")
+        return skipped("applies to token choice")
     case = case.at(**_CROWDED)
-    built, x = case.build(), case.tokens(21, count=_MANY)
-    chosen, exact = built.route(x).mask, _exact(built, x)
+    built, x = case.build(dtype=dtype), case.tokens(draw, count=_MANY).to(dtype)
+    selected, exact = route(built, x).mask, _exact_selection(built, x)
     if exact is None:
         return unknown("the router does not run in float64, and its logits are not known")
-    return _flips(chosen, exact, "float32")
+    flipped = (selected != exact).any(-1)
+    share, name = float(flipped.double().mean()), str(dtype).removeprefix("torch.")
+    measured = f"{share:.2%} of {len(selected)} tokens select other experts in {name} than in float64"
+    if share > _FLIPS:
+        return failed(f"{measured}, at most {_FLIPS:.1%} allowed", worst=first_token(flipped), causes=(20,))
+    return passed(measured)
 
 
-@check(
-    "gate-bf16",
-    law="in a bfloat16 model the gate still chooses as in float32",
-    source="sgl-project/sglang PR#33764",
-    severity="should",
-    must_if="fp32_gate",
-    once=True,
-)
-def gate_bf16(case: Case) -> Finding:
-    """Choices of a bfloat16 model against the same rounded weights and tokens in float64."""
-    if not case.claim.independent:
-        return skipped("asked of token choice")
-    if case.claim.fp32_gate is False:
-        return skipped("claimed to compute in the model's type")
-    case = case.at(**_CROWDED)
-    built = case.build(dtype=torch.bfloat16)
-    x = case.tokens(22, count=_MANY).bfloat16()
-    chosen, exact = built.route(x).mask, _exact(built, x)
-    if exact is None:
-        return unknown("the router does not run in float64, and its logits are not known")
-    return _flips(chosen, exact, "bfloat16")
+def _exact_selection(built: BuiltCandidate, x: Tensor) -> Tensor | None:
+    """[T, E] bool: the selection in float64 with the same weights and tokens, by our own arithmetic where possible."""
+    claim, bias = built.case.claim, selection_bias(built)
+    plain = claim.group_limit is None and (bias is None or not bool((bias != 0).any()))
+    if logit_source(built.case).linear and claim.kind == "token_choice" and plain:
+        logits = linear_logits(built, x.double(), dtype=torch.float64)
+        if logits is not None:
+            groups = claim.groups if claim.per_group_k is not None else 1
+            return top_experts(logits, built.case.shape.activated, groups)
+    copy = built.case.build(dtype=torch.float64)
+    copy.module.load_state_dict(built.module.state_dict())
+    try:
+        return route(copy, x.double()).mask
+    except Exception:  # explicit casts make it mix dtypes
+        return None
 
 
-@check(
-    "extreme-logits",
-    law="large logits give finite weights and gradients",
-    source="arXiv 2202.08906 (router z-loss: logits grow)",
-)
-def extreme_logits(case: Case) -> Finding:
-    """Scale the tokens until logits have a spread of 20."""
+def extreme_logits(case: ConformanceCase) -> CheckOutcome:
+    """Large logits give finite weights and gradients."""
     built, x = case.build(), case.tokens()
-    logits = built.logits(x)
+    logits = read_logits(built, x)
     spread = 1.0 if logits is None else float(logits.detach().double().std()) or 1.0
     x = (x * (_LARGE_LOGITS / spread)).requires_grad_()
-    out = observed(built, x)
+    out, at = result_of(built, x), f"logits with a standard deviation of {_LARGE_LOGITS:g}"
     if not bool(out.isfinite().all()):
-        token = int((~out.isfinite()).flatten(1).any(1).nonzero()[0])
-        return failed(f"not finite at logits of spread {_LARGE_LOGITS:g}", worst=f"token {token}")
+        return failed(f"not finite at {at}", worst=first_token(~out.isfinite()))
     if out.requires_grad:
         torch.autograd.backward(out.sum())
         gradients = [p.grad for p in built.module.parameters() if p.grad is not None]
         if not all(bool(g.isfinite().all()) for g in gradients):
-            return failed(f"gradients are not finite at logits of spread {_LARGE_LOGITS:g}")
-    return passed(f"finite at logits of spread {_LARGE_LOGITS:g}")
+            return failed(f"gradients are not finite at {at}")
+    return passed(f"finite at {at}")
 
 
-@check(
-    "deterministic",
-    law="the same tokens give the same result again, and when recomputed for the backward pass",
-    source="activation checkpointing",
-)
-def deterministic(case: Case) -> Finding:
-    """Call twice, with other tokens in between, and in training mode twice from one state of the generator."""
+def deterministic(case: ConformanceCase) -> CheckOutcome:
+    """The same tokens give the same result in every call, and when recomputed for the backward pass."""
     built, x = case.build(), case.tokens()
-    with torch.no_grad():  # where memory is used again
-        kept = _kept(built, x)
-        before = kept().clone()
-        observed(built, fresh(len(x), built, 7))
-        after = kept()
-    apart = difference(before, after, tolerance=0.0)
-    if apart.differing:
-        return failed(f"a later call writes over the result of this one: {apart}", worst=f"token {apart.worst}")
-    apart = difference(observed(built, x), observed(built, x), tolerance=0.0)
-    if apart.differing:
-        return failed(f"a second call: {apart}", worst=f"token {apart.worst}")
-    training, results = case.build(train=True), []
-    for _ in range(2):
+    with torch.no_grad():  # where buffers are reused
+        result = _live_result(built, x)
+        before = result().clone()
+        result_of(built, case.tokens(7, count=len(x)))
+        after = result()
+    outcome = compare(before, after, "a later call overwrites the result of this one", exact=True)
+    if outcome.status == "failed":
+        return outcome
+    outcome = compare(result_of(built, x), result_of(built, x), "a second call", exact=True)
+    if outcome.status == "failed":
+        return outcome
+    training = case.build(train=True)
+
+    def recompute() -> Tensor:
         torch.manual_seed(case.seed)  # as checkpointing restores the generator
-        results.append(observed(training, x.clone()))
-    apart = difference(*results, tolerance=0.0)
-    if apart.differing:
-        return failed(f"recomputed in training mode: {apart}", worst=f"token {apart.worst}", causes=(19,))
-    return passed("the same again, and recomputed")
+        return result_of(training, x.clone())
+
+    outcome = compare(recompute(), recompute(), "recomputed in training mode", causes=(19,), exact=True)
+    return outcome if outcome.status == "failed" else passed("equal in a second call and when recomputed")
 
 
-@check(
-    "train-eval",
-    law="without noise, training mode routes as evaluation mode does",
-    source="arXiv 2101.03961 (jitter is a setting)",
-    severity="should",
-)
-def train_eval(case: Case) -> Finding:
-    """The same weights in both modes."""
-    x = case.tokens()
-    apart = difference(observed(case.build(), x), observed(case.build(train=True), x.clone()))
-    if apart.real:
-        return failed(f"training mode against evaluation mode: {apart}", worst=f"token {apart.worst}")
-    return passed("both modes agree")
-
-
-def _kept(built: Built, x: Tensor) -> Callable[[], Tensor]:
-    """What one call gave, as it reads whenever it is looked at."""
-    built.case.learn()
-    layout = built.case.found.layout
-    if built.case.candidate.kind == "router" and layout is not None:
-        returned, size = built.routed(x)
+def _live_result(built: BuiltCandidate, x: Tensor) -> Callable[[], Tensor]:
+    """The result of one call, read from the returned tensors each time it is asked for."""
+    layout = layout_of(built.case)
+    if built.case.is_router and layout is not None:
+        returned, size = router_output(built, x)
         return lambda: layout.read(returned, size).combine
-    result = observed(built, x)
+    result = result_of(built, x)
     return lambda: result
 
 
-def _exact(built: Built, x: Tensor) -> Tensor | None:
-    """[T, E] bool: the choice in float64 of the same weights and tokens; by our own arithmetic where that is known."""
-    claim, bias = built.case.claim, selection_bias(built)
-    built.case.learn()
-    plain = claim.group_limit is None and (bias is None or not bool((bias != 0).any()))
-    if built.case.found.linear and claim.kind == "token_choice" and plain:
-        logits = built.linear_logits(x.double(), dtype=torch.float64)
-        if logits is not None:
-            return top(logits, built.case.shape.activated, claim.groups if claim.per_group_k is not None else 1)
-    copy = built.case.build(dtype=torch.float64)
-    copy.module.load_state_dict(built.module.state_dict())
-    try:
-        return copy.route(x.double()).mask
-    except Exception:  # types that are cast by hand do not meet in float64
-        return None
+def train_eval(case: ConformanceCase) -> CheckOutcome:
+    """Without noise, training mode and evaluation mode give the same result."""
+    x = case.tokens()
+    evaluation, training = result_of(case.build(), x), result_of(case.build(train=True), x.clone())
+    return compare(evaluation, training, "training mode against evaluation mode")
 
 
-def _flips(chosen: Tensor, exact: Tensor, dtype: str) -> Finding:
-    flipped = (chosen != exact).any(-1)
-    share = float(flipped.double().mean())
-    said = f"{share:.2%} of {len(chosen)} tokens choose other experts in {dtype} than in float64"
-    if share > _FLIPS:
-        return failed(f"{said}, at most {_FLIPS:.1%}", worst=f"token {int(flipped.nonzero()[0])}", causes=(20,))
-    return passed(said)
+CHECKS = (
+    Check(run=gate_precision, source="arXiv 2101.03961 (selective precision)", once=True),
+    Check(run=gate_bf16, source="sgl-project/sglang PR#33764", severity="should", must_if="fp32_gate", once=True),
+    Check(run=extreme_logits, source="arXiv 2202.08906 (router z-loss: logits grow)"),
+    Check(run=deterministic, source="activation checkpointing"),
+    Check(run=train_eval, source="arXiv 2101.03961 (jitter is a setting)", severity="should"),
+)

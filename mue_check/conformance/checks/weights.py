@@ -1,202 +1,167 @@
-"""What the weights sum to, their sign, and the gate that they come from."""
+"""The sum of a token's weights, their sign, and the gate that they come from."""
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from mue_check.conformance.case import Case
-from mue_check.conformance.checks.compare import NO_LOGITS
-from mue_check.conformance.registry import Finding, check, failed, passed, skipped, unknown
+from mue_check.conformance.case import ConformanceCase
+from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped, unknown
+from mue_check.conformance.checks.compare import NO_LOGITS, first_token
+from mue_check.conformance.expected_routing import TOLERANCE, expected_weights, usual_weights
+from mue_check.conformance.reading import effective_routing, read_logits, route
 from mue_check.errors import UnreadableError
 from mue_check.routing.canonical import Routing
-from mue_check.routing.claim import RoutingSpec
-
-_TOLERANCE = 1e-3
-_USUAL: dict[str, RoutingSpec] = {
-    "a normalized sigmoid": RoutingSpec(gate="sigmoid"),
-    "a sigmoid that is not normalized": RoutingSpec(gate="sigmoid", weight_sum="free"),
-    "a normalized softmax": RoutingSpec(gate="softmax"),
-    "a softmax that is not normalized": RoutingSpec(gate="softmax", weight_sum="free"),
-}
 
 
-@check(
-    "weight-sum",
-    law="a token's active weights sum to what is claimed (1 for Complete-muE, so that R = a is their scale)",
-    source="arXiv 2605.23893",
-)
-def weight_sum(case: Case) -> Finding:
-    """Sum over the experts of each token, a router's in training mode too."""
-    finding = _summed(case, case.build().acting(case.tokens()))
-    if finding.status == "passed" and case.candidate.kind == "router":
-        training = _summed(case, case.build(train=True).route(case.tokens()))
+def weight_sum(case: ConformanceCase) -> CheckOutcome:
+    """The weights of a token's active experts sum to the claimed value (1 under Complete-muE, where R = a)."""
+    outcome = _sum_as_claimed(case, effective_routing(case.build(), case.tokens()))
+    if outcome.status == "passed" and case.is_router:
+        training = _sum_as_claimed(case, route(case.build(train=True), case.tokens()))
         if training.status == "failed":
-            return replace(training, measured=f"in training mode alone: {training.measured}")
-    return finding
+            return replace(training, measured=f"in training mode only: {training.measured}")
+    return outcome
 
 
-def _summed(case: Case, routing: Routing) -> Finding:
-    claim = case.claim
-    full = kept(routing, case)
-    if claim.kind == "expert_choice" or claim.weight_sum == "free":
-        return skipped(f"any sum is claimed; measured {_range(routing.sums)}")
+def _sum_as_claimed(case: ConformanceCase, routing: Routing) -> CheckOutcome:
+    claim, full = case.claim, complete_tokens(routing, case)
+    expected = claim.expected_sum()
+    if claim.kind == "expert_choice" or expected is None:
+        return skipped(f"the claim allows any sum; measured {_range(routing.sums)}")
     if not bool(full.any()):
         return skipped("no token kept all its experts")
-    expected = claim.expected_sum()
-    assert expected is not None
     sums = routing.sums[full].detach()
     if claim.weight_sum == "groups":
         each = routing.combine.detach()[full].view(len(sums), claim.groups, -1).sum(-1)
-        apart = (each - 1).abs().amax(-1)
+        error = (each - 1).abs().amax(-1)
     else:
-        apart = (sums - expected).abs()
-    worst = int(apart.argmax())
-    if float(apart[worst]) <= _TOLERANCE * expected:
+        error = (sums - expected).abs()
+    worst = int(error.argmax())
+    if float(error[worst]) <= TOLERANCE * expected:
         return passed(f"sums {_range(sums)}, claimed {expected:g}")
-    if _bare(case, sums):
-        return skipped(f"not normalized at a = 1, which leaves the router its gradient; sums {_range(sums)}")
-    mean = float(sums.mean())
-    constant = _constant(sums)
+    if _is_unnormalized_top1(case, sums):
+        return skipped(f"not normalized at a = 1, so the router keeps its gradient; sums {_range(sums)}")
+    mean, constant = float(sums.mean()), _is_constant(sums)
     hint = f": a constant {mean:.4g}" if constant else f", mean {mean:.4g}"
-    token = int(full.nonzero()[worst])
     return failed(
-        f"sums {_range(sums)}{hint}, claimed {expected:g} +- {_TOLERANCE * expected:g}",
-        worst=f"token {token}: {float(sums[worst]):.4g}",
+        f"sums {_range(sums)}{hint}, claimed {expected:g} +- {TOLERANCE * expected:g}",
+        worst=f"token {int(full.nonzero()[worst])}: {float(sums[worst]):.4g}",
         causes=(10, 7) if constant else (3, 4, 5),
     )
 
 
-@check(
-    "weight-sign",
-    law="weights are finite, at least 0, and 0 for experts that were not chosen",
-    source="arXiv 1701.06538",
-)
-def weight_sign(case: Case) -> Finding:
-    """The least weight, and any weight outside the choice."""
-    routing = case.build().route(case.tokens())
+def weight_sign(case: ConformanceCase) -> CheckOutcome:
+    """Weights are finite, never negative, and 0 for experts that were not selected."""
+    routing = route(case.build(), case.tokens())
     weights = routing.combine.detach()
     if not bool(weights.isfinite().all()):
-        token = int((~weights.isfinite()).any(-1).nonzero()[0])
-        return failed("a weight is not finite", worst=f"token {token}")
+        return failed("a weight is not finite", worst=first_token(~weights.isfinite()))
     least = weights.min()
     if not float(least) >= -1e-6:
         token, expert = divmod(int(weights.argmin()), weights.shape[1])
-        return failed(f"the least weight is {float(least):.4g}", worst=f"token {token} at expert {expert}", causes=(5,))
+        return failed(
+            f"the smallest weight is {float(least):.4g}", worst=f"token {token}, expert {expert}", causes=(5,)
+        )
     outside = weights.masked_fill(routing.mask, 0).abs()
     if float(outside.max()) > 0:
         token, expert = divmod(int(outside.argmax()), weights.shape[1])
         return failed(
-            f"an expert that was not chosen has weight {float(outside.max()):.4g}",
-            worst=f"token {token} at expert {expert}",
+            f"an expert that was not selected has weight {float(outside.max()):.4g}",
+            worst=f"token {token}, expert {expert}",
         )
-    given = weights[routing.mask]
-    low = float(given.min()) if given.numel() else 0.0  # whether anything was given is for load to say
+    selected = weights[routing.mask]
+    low = float(selected.min()) if selected.numel() else 0.0  # the check load reports an empty selection
     return passed(f"weights in [{low:.3g}, {float(weights.max()):.3g}]")
 
 
-@check(
-    "gate",
-    law="weights are the claimed function of the logits, normalized as claimed",
-    source="arXiv 2605.23893 (sigmoid), 2401.04088 (softmax)",
-)
-def gate(case: Case) -> Finding:
-    """Recompute the weights of the chosen experts from the logits."""
+def gate(case: ConformanceCase) -> CheckOutcome:
+    """Weights are the claimed function of the logits, normalized as claimed."""
     claim = case.claim
     built, x = case.build(), case.tokens()
     try:
-        routing, logits = built.route(x), built.logits(x)
+        routing, logits = route(built, x), read_logits(built, x)
     except UnreadableError:
         if claim.gate == "any":
             return skipped("no gate is claimed")
         raise
-    misplaced = "" if logits is None else _misplaced(logits.detach().double(), routing)
-    if misplaced:
-        return failed(f"weights and experts are in different orders: {misplaced}, each at another expert than its own")
+    logits = None if logits is None else logits.detach().double()
+    measured = routing.combine.detach().double()
+    reordered = "" if logits is None else _reordered(logits, routing, measured)
+    if reordered:
+        return failed(f"weights and experts are in different orders: as a set the weights are {reordered}")
     if claim.gate == "any":
         return skipped("no gate is claimed")
     if logits is None:
         return unknown(NO_LOGITS)
-    found, rows = routing.combine.detach().double(), kept(routing, case)
-    if claim.weight_sum != "free" and bool(rows.any()) and _bare(case, routing.sums[rows].detach()):
+    full = complete_tokens(routing, case)
+    if claim.weight_sum != "free" and bool(full.any()) and _is_unnormalized_top1(case, routing.sums[full].detach()):
         claim = replace(claim, weight_sum="free")
-    expected = gated(logits.detach().double(), routing, claim)
-    rows = torch.ones_like(rows) if claim.kind == "expert_choice" or claim.weight_sum == "free" else rows
-    found, expected = found[rows], expected[rows]
+    expected = expected_weights(logits, routing, claim)
+    if claim.kind != "expert_choice" and claim.weight_sum != "free":
+        measured, expected = measured[full], expected[full]
     if claim.weight_sum == "free":
-        # any constant factor is claimed with it
-        expected = expected * (found.sum() / expected.sum())
-    apart = (found - expected).abs()
-    if not apart.numel() or float(apart.max()) <= _TOLERANCE * float(expected.max()):
-        return passed(f"{claim.gate} of the logits, to {float(apart.max()) if apart.numel() else 0.0:.1g}")
-    token, expert = divmod(int(apart.argmax()), apart.shape[1])
-    is_, should = float(found[token, expert]), float(expected[token, expert])
+        # a free sum allows any constant factor
+        expected = expected * (measured.sum() / expected.sum())
+    error = (measured - expected).abs()
+    if not error.numel() or float(error.max()) <= TOLERANCE * float(expected.max()):
+        return passed(f"{claim.gate} of the logits, to {float(error.max()) if error.numel() else 0.0:.1g}")
+    token, expert = divmod(int(error.argmax()), error.shape[1])
     return failed(
-        f"weights differ from {claim.gate} of the logits by up to {float(apart.max()):.3g} (largest weight "
-        f"{float(expected.max()):.3g}){_resembles(logits.detach().double(), routing, claim)}",
-        worst=f"token {token} at expert {expert}: {is_:.4g}, not {should:.4g}",
+        f"weights differ from {claim.gate} of the logits by up to {float(error.max()):.3g} (largest weight "
+        f"{float(expected.max()):.3g}){_resembles(logits, routing)}",
+        worst=f"token {token}, expert {expert}: {float(measured[token, expert]):.4g}, "
+        f"expected {float(expected[token, expert]):.4g}",
         causes=(4, 7, 5),
     )
 
 
-def kept(routing: Routing, case: Case) -> Tensor:
-    """[T] bool: tokens that none of their experts has dropped."""
+def complete_tokens(routing: Routing, case: ConformanceCase) -> Tensor:
+    """[T] bool: the tokens that no expert dropped."""
     taken = routing.times.sum(-1)
     return taken > 0 if case.claim.kind == "variable" else taken == case.shape.activated
 
 
-def _constant(sums: Tensor) -> bool:
-    return float(sums.max() - sums.min()) <= _TOLERANCE * abs(float(sums.mean()))
+def _is_constant(sums: Tensor) -> bool:
+    return float(sums.max() - sums.min()) <= TOLERANCE * abs(float(sums.mean()))
 
 
-def _bare(case: Case, sums: Tensor) -> bool:
-    """Whether a router that normalizes gives the score as it is at a = 1, a size that was not asked of it."""
-    asked = case.chosen or case.claim.top_k is not None or case.claim.weight_sum == "groups"
-    return case.shape.activated == 1 and not asked and len(sums) > 1 and not _constant(sums)
+def _is_unnormalized_top1(case: ConformanceCase, sums: Tensor) -> bool:
+    """Whether a router that normalizes returns the plain score at a = 1, a size that nobody asked it to support."""
+    required = case.chosen or case.claim.top_k is not None or case.claim.weight_sum == "groups"
+    return case.shape.activated == 1 and not required and len(sums) > 1 and not _is_constant(sums)
 
 
-def gated(logits: Tensor, routing: Routing, claim: RoutingSpec) -> Tensor:
-    """[T, E] weights of the experts that were chosen, by the claim's gate, order and sum."""
-    mask = routing.mask
-    over = logits.masked_fill(~mask, -torch.inf) if claim.order == "select_first" else logits
-    scores = over.softmax(-1) if claim.gate == "softmax" else torch.sigmoid(over)
-    scores = scores.masked_fill(~mask, 0)
-    if claim.weight_sum == "free":
-        return scores
-    if claim.weight_sum == "groups":
-        grouped = scores.view(len(scores), claim.groups, -1)
-        return (grouped / grouped.sum(-1, keepdim=True).clamp_min(1e-300)).view_as(scores)
-    expected = claim.expected_sum()
-    assert expected is not None
-    return expected * scores / scores.sum(-1, keepdim=True).clamp_min(1e-300)
-
-
-def _resembles(logits: Tensor, routing: Routing, claim: RoutingSpec) -> str:
-    """Which other gate the weights agree with, in words."""
-    found = routing.combine.detach().double()
+def _resembles(logits: Tensor, routing: Routing) -> str:
+    """Another usual gate that the weights agree with, in words."""
+    measured = routing.combine.detach().double()
     raw = logits.masked_fill(~routing.mask, 0)
-    if float((found - raw).abs().max()) <= _TOLERANCE * float(raw.abs().max()):
+    if float((measured - raw).abs().max()) <= TOLERANCE * float(raw.abs().max()):
         return "; they are the logits themselves"
-    for said, other in _USUAL.items():
-        weights = gated(logits, routing, other)
-        if float((found - weights).abs().max()) <= _TOLERANCE * float(weights.max()):
-            return f"; they are {said}"
+    for _, name, weights in usual_weights(logits, routing):
+        if float((measured - weights).abs().max()) <= TOLERANCE * float(weights.max()):
+            return f"; they are {name}"
     return ""
 
 
-def _misplaced(logits: Tensor, routing: Routing) -> str:
-    """The usual gate whose weights these are but for their order within each token, in words."""
-    found = routing.combine.detach().double()
-    for said, other in _USUAL.items():
-        weights = gated(logits, routing, other)
-        weights = weights * (found.sum() / weights.sum())
-        size = _TOLERANCE * float(weights.abs().max())
-        apart = [(found - weights).abs(), (found.sort(-1).values - weights.sort(-1).values).abs()]
-        if float(apart[1].max()) <= size < float(apart[0].max()):
-            return f"as a set they are {said}"
+def _reordered(logits: Tensor, routing: Routing, measured: Tensor) -> str:
+    """The usual gate whose weights these are except for their order within each token, in words."""
+    for _, name, weights in usual_weights(logits, routing):
+        scaled = weights * (measured.sum() / weights.sum())
+        tolerance = TOLERANCE * float(scaled.abs().max())
+        in_place = float((measured - scaled).abs().max())
+        as_set = float((measured.sort(-1).values - scaled.sort(-1).values).abs().max())
+        if as_set <= tolerance < in_place:
+            return name
     return ""
 
 
 def _range(sums: Tensor) -> str:
     low, high = float(sums.min()), float(sums.max())
     return f"{low:.4g}" if high - low < 1e-4 else f"{low:.4g} to {high:.4g}"
+
+
+CHECKS = (
+    Check(run=weight_sum, source="arXiv 2605.23893"),
+    Check(run=weight_sign, source="arXiv 1701.06538"),
+    Check(run=gate, source="arXiv 2605.23893 (sigmoid), 2401.04088 (softmax)"),
+)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mue_check.conformance.registry import checks_for
-from mue_check.conformance.result import Result, verdict_of
+from mue_check.conformance.result import CheckResult, verdict_of
 from mue_check.conformance.runner import TIME_LIMIT, Options, run_checks
 from mue_check.judge.verdict import Verdict
 from mue_check.mutants.mutant import CheckOutcome, Mutant
@@ -83,7 +83,7 @@ def candidate(mutant: Mutant) -> Candidate:
     return candidate_of("block" if mutant.kind == "block" else "router", mutant.build, name=mutant.name)
 
 
-def results_of(candidate: Candidate, options: Options) -> list[Result]:
+def results_of(candidate: Candidate, options: Options) -> list[CheckResult]:
     """Every check of a candidate."""
     return list(run_checks(candidate, checks_for(candidate.kind), options))
 

@@ -1,0 +1,115 @@
+"""Find the router of a candidate and what it returns, once, and read its routing."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mue_check.conformance.case import BuiltCandidate, ConformanceCase
+from mue_check.conformance.hooks import record_calls
+from mue_check.conformance.learned import RouterReading
+from mue_check.errors import ClaimError, UnreadableError
+from mue_check.routing.adapter import Layout, Size, learn_layout
+from mue_check.routing.canonical import Routing
+
+
+def find_router(case: ConformanceCase) -> RouterReading | ClaimError:
+    """Which module routes and how its return is read, or why that is unknown."""
+    if case.learned.router is None:
+        try:
+            case.learned.router = _search(case.first)
+        except ClaimError as error:
+            case.learned.router = error
+    return case.learned.router
+
+
+def layout_of(case: ConformanceCase) -> Layout | None:
+    """The layout of the router's return; None where it cannot be read."""
+    found = find_router(case)
+    return found.layout if isinstance(found, RouterReading) else None
+
+
+def router_name(case: ConformanceCase) -> str:
+    """The dotted name of the router inside a block, "" without one."""
+    found = find_router(case)
+    return found.name if isinstance(found, RouterReading) else ""
+
+
+def router_of(built: BuiltCandidate) -> nn.Module | None:
+    """The module that routes: the candidate itself, or the block's router; None in a block without one."""
+    if built.case.is_router:
+        return built.module
+    found = find_router(built.case)
+    return built.module.get_submodule(found.name) if isinstance(found, RouterReading) else None
+
+
+def router_output(built: BuiltCandidate, x: Tensor) -> tuple[Any, Size]:
+    """What the router itself returns for tokens [T, D]."""
+    if built.case.is_router:
+        return built.call(x), built.size(x)
+    found, router = find_router(built.case), router_of(built)
+    if isinstance(found, ClaimError):
+        raise found
+    with record_calls(built.module, lambda m: m is router) as calls:
+        built.call(x)
+    if not calls:
+        raise ClaimError(f"the block's {found.name} was not called")
+    return calls[0].output, built.size(x)
+
+
+def router_routing(built: BuiltCandidate, x: Tensor) -> Routing:
+    """The routing that the router returns for tokens [T, D]; ClaimError where it cannot be read."""
+    found = find_router(built.case)
+    if isinstance(found, ClaimError):
+        raise found
+    return found.layout.read(*router_output(built, x))
+
+
+def router_input(built: BuiltCandidate, x: Tensor) -> Tensor:
+    """[T, D]: what the router receives."""
+    router = router_of(built)
+    with record_calls(built.module, lambda m: m is router) as calls:
+        built.call(x)
+    given = [t for t in calls[0].inputs if isinstance(t, Tensor) and t.is_floating_point()] if calls else []
+    return given[0].reshape(-1, given[0].shape[-1]) if given else x.to(built.dtype)
+
+
+def selection_bias(built: BuiltCandidate) -> Tensor | None:
+    """The bias that the claim names, or the one buffer [E] of the candidate with "bias" in its name."""
+    name, size = built.case.claim.selection_bias, (built.case.shape.experts,)
+    everything = dict(built.module.named_buffers()) | dict(built.module.named_parameters())
+    if name is not None:
+        named = [t for n, t in everything.items() if n == name or n.endswith(f".{name}")]
+        if not named:
+            raise LookupError(f"the claim names the selection bias {name!r}; there are {', '.join(everything)}")
+        return named[0]
+    # a linear layer's bias is trained; a selection bias is not, or has DeepSeek's name
+    biases = [
+        t
+        for n, t in everything.items()
+        if "bias" in n and t.shape == size and t.is_floating_point() and (not t.requires_grad or "correction" in n)
+    ]
+    return biases[0] if len(biases) == 1 else None
+
+
+def _search(case: ConformanceCase) -> RouterReading:
+    built, x = case.build(), case.tokens()
+    size = built.size(x)
+    if case.is_router:
+        return RouterReading(name="", layout=learn_layout(built.call(x), size, case.claim))
+    declared, wanted = case.claim.router, None
+    if declared is not None:
+        try:
+            wanted = built.module.get_submodule(declared)
+        except AttributeError:
+            raise ClaimError(f"the block has no submodule {declared!r}, which the claim names as its router") from None
+    with record_calls(built.module, lambda m: m is not built.module and wanted in (None, m)) as calls:
+        built.call(x)
+    trouble: ClaimError = UnreadableError("no part of the block returns a routing: name its router in the claim")
+    # inner calls end first, so the last readable one is the outermost
+    for call in reversed(calls):
+        try:
+            return RouterReading(name=call.name, layout=learn_layout(call.output, size, case.claim))
+        except ClaimError as error:
+            if declared is not None:
+                trouble = error
+    raise trouble

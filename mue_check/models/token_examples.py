@@ -1,0 +1,55 @@
+"""A corpus on a device: sequences of tokens for a stack of language models."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mue_check.data import Corpus
+from mue_check.models.parameters import stable_seed
+from mue_check.spec import TrainSpec
+
+
+def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
+    """[steps, B] int64: where each training sequence of this seed begins, the same for every model."""
+    generator = torch.Generator().manual_seed(stable_seed(seed, "batches"))
+    return torch.randint(0, len(corpus.train) - train.context, (train.steps, train.batch), generator=generator)
+
+
+class TokenExamples:
+    """Sequences of context + 1 tokens: [R, B, T+1] for losses, [R, B, T] for a forward pass."""
+
+    def __init__(self, train: TrainSpec, corpus: Corpus, runs: int, device: torch.device) -> None:
+        corpus.require_context(train.context)
+        self.train, self.corpus, self.runs = train, corpus, runs
+        self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
+        self.heldout_BT = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
+        self.starts = torch.empty(train.steps, runs, train.batch, dtype=torch.int64, device=device)
+        self.offsets = torch.arange(train.context + 1, device=device)
+
+    def restart(self, seeds: Sequence[int]) -> None:
+        """Order the sequences of each run by its seed, in place."""
+        starts = {seed: batch_starts(self.corpus, self.train, seed) for seed in set(seeds)}
+        self.starts.copy_(torch.stack([starts[seed] for seed in seeds], dim=1))
+
+    def at(self, step: Tensor) -> Tensor:
+        """[R, B, T+1] tokens of a step, looked up by a device counter."""
+        return self._sequences(self.starts.index_select(0, step)[0])
+
+    def drawn(self, runs: int, generator: torch.Generator) -> Tensor:
+        """[runs, B, T+1] tokens of random sequences."""
+        last = len(self.tokens) - self.train.context
+        starts = torch.randint(0, last, (runs, self.train.batch), generator=generator)
+        return self._sequences(starts.to(self.tokens.device))
+
+    def heldout(self) -> Iterator[tuple[Tensor, int]]:
+        """The held-out sequences by batches of the training's size."""
+        for window_BT in torch.split(self.heldout_BT, self.train.batch):
+            yield window_BT.expand(self.runs, -1, -1), len(window_BT)
+
+    def observed(self, count: int | None = None) -> Tensor:
+        """[R, B, T] held-out tokens."""
+        return self.heldout_BT[:count, :-1].expand(self.runs, -1, -1)
+
+    def _sequences(self, starts_RB: Tensor) -> Tensor:
+        return self.tokens[starts_RB.unsqueeze(-1) + self.offsets]
