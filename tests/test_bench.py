@@ -94,7 +94,7 @@ def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     spec.loader.exec_module(script)
     machine = {"kind": "cpu", "device": "a paper machine", "torch": "0"}
     paper = Calibration(machine=machine, prices=dict.fromkeys(PRICED, 0.0) | {"calls": 1e-3}, error=1.0, stacks=0)
-    with tarfile.open(ROOT / "reports/example/records.tar.gz") as packed:
+    with tarfile.open(ROOT / "reports/example/records.tar.xz") as packed:
         packed.extractall(tmp_path / "study", filter="data")
     monkeypatch.setattr(script, "calibrate", lambda device: paper)
     out = tmp_path / "out"
