@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mue_check.cost.flops import parameter_numbers
+from mue_check.flops import parameter_numbers
 
 from mue_check import HyperParameters, Scenario, get_rule, parse_scenario
 from mue_check.data import load_corpus
