@@ -11,7 +11,7 @@ from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
 
 
 def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """The dense model, then N experts of full width with a of them active: Bridge I and Bridge II at once."""
+    """From the dense model to N experts of full width with a of them active: Bridges I and II in one step."""
     reference = Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
     targets = [
         mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
@@ -42,7 +42,7 @@ def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def small(
     sizes: Sizes, *, groups: int = 1, shared: int = 0, router: str = "sigmoid_norm", activated: int = 4
 ) -> Experts:
-    """16 experts of a quarter of the width, so that four of them are as wide as the model."""
+    """16 experts of a quarter of the model's width, so that four active experts are as wide as the model."""
     return Experts(total=16, activated=activated, hidden=sizes.width // 4, groups=groups, shared=shared, router=router)
 
 
@@ -53,7 +53,7 @@ def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Groups with global and with per-group normalization, and groups with a shared expert."""
+    """Groups with global normalization, with per-group normalization, and with a shared expert."""
     rungs = [mixture(sizes, small(sizes), size=1)]
     for g in sizes.groups:
         rungs.append(mixture(sizes, small(sizes, groups=g), size=len(rungs) + 1))
@@ -64,7 +64,7 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Bridge I, Bridge II, and their composition against the direct route.
+    """Bridge I, Bridge II, and their composition compared with the direct route.
 
     The chain goes from a dense model with H = 4 d through the Dense MoE 16e16a of the same active width to 16e4a. The
     direct route to 16e4a starts at the dense model with H = d. Both end in the same cells, so the routes agree if the
@@ -88,10 +88,10 @@ def heldout_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) -> Ladder:
-    """From one scenario to any other.
+    """A ladder from one scenario to any other.
 
-    Where batch or duration differ, the rates of the first steps differ too, and scales cannot be compared. A user's
-    ``own`` composite has the hash of its scenario in its label, so that two of them have different names.
+    If batch or duration differ, so do the learning rates of the first steps, and activation scales cannot be compared.
+    The label of a user's ``own`` target contains a hash of its scenario, so that different targets have different names.
     """
     if target == reference:
         raise SpecError(f"the composite target {target} is the reference itself: name what differs")
@@ -104,7 +104,7 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Dense models against mixtures of at least the same active width, and capacity against granularity.
+    """A dense model against mixtures of at least its active width, and capacity against granularity.
 
     Capacity and granularity start from one mixture, and both multiply its experts by four at the same active compute.
     """
@@ -126,6 +126,6 @@ def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def mixture(sizes: Sizes, experts: Experts, *, size: int, label: str | None = None) -> Rung:
-    """A mixture of the reference's width and depth."""
+    """A rung with these experts at the reference's width and depth."""
     model = ModelSpec(width=sizes.width, depth=sizes.depth, feed_forward=experts)
     return Rung(label=label or experts.notation, size=size, model=model)
