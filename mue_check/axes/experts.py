@@ -91,7 +91,7 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
     """A ladder from one scenario to any other.
 
     If batch or duration differ, so do the learning rates of the first steps, and activation scales cannot be compared.
-    The label of a user's ``own`` target contains a hash of its scenario, so that different targets have different names.
+    The label of a user's ``own`` target has a hash of its scenario, so that different targets have different names.
     """
     if target == reference:
         raise SpecError(f"the composite target {target} is the reference itself: name what differs")

@@ -15,7 +15,7 @@ HELDOUT_WINDOWS = 128
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Token streams as 1-D integer arrays. ``entropy`` is the entropy rate of the source in nats per token, if known."""
+    """Token streams as 1-D integer arrays. ``entropy`` is that of the source in nats per token, if known."""
 
     name: str
     train: NDArray[np.uint16 | np.uint32] = field(repr=False)

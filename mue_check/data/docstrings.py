@@ -63,7 +63,7 @@ def _joined(texts: Iterator[str], enough: int) -> str:
 
 
 def docstring_corpus(root: Path | None = None) -> Corpus:
-    """Docstrings in 27 letters. Blocks of 512 are shuffled before the split, so both parts are the same kind of text."""
+    """Docstrings in 27 letters. Blocks of 512 are shuffled before the split, so both parts are equal in kind."""
     root = standard_library() if root is None else root
     tokens = letters(_joined(docstrings(root), LETTERS))
     blocks = tokens[: len(tokens) // BLOCK * BLOCK].reshape(-1, BLOCK)

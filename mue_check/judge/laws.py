@@ -57,7 +57,7 @@ def _at_init(coordinate: str) -> Law:
 
 
 def _weights(roles: Iterable[str], *, init: float, step: float) -> tuple[Law, ...]:
-    """Exponents of a role's weights at initialization, and of their first update, which in Adam is the learning rate."""
+    """Exponents of a role's weights at initialization, and of their first update, which in Adam is the LR."""
     return tuple(
         law
         for role in roles
@@ -124,4 +124,4 @@ LAWS: Mapping[str, Sequence[Law]] = {
         *_moves_as_the_reference("logits", "residual"),
     ),
 }
-"""By ladder. Batch and duration have none: activations do not show betas, eps or weight decay (``judge.audit`` does)."""
+"""By ladder. Batch and duration have none: activations do not show betas, eps or weight decay; ``judge.audit`` does."""

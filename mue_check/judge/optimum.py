@@ -112,7 +112,8 @@ def fit_optimum(curve: Curve) -> Optimum:
         if vertex is None:
             low, high = x[shared][[0, -1]]
             return Optimum(
-                reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, nor around its lowest loss"
+                reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, "
+                "nor around its lowest loss"
             )
         vertices[seed] = vertex
     square = sum(v.residual for v in vertices.values())

@@ -37,7 +37,7 @@ def vertex_sd(optimum: Optimum) -> float:
 
 
 def _noncentrality(n: int) -> float:
-    """How many standard errors beyond the tolerance the true mean must lie for the interval of ``n`` values to clear it."""
+    """How many standard errors beyond the tolerance a true mean must lie for its interval to clear it."""
     critical = t_quantile(n - 1)
     root = optimize.brentq(lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, 0.0, 20.0 + 4 * critical)
     return float(root)

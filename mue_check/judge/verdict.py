@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """The result of comparing an interval with a law. RESIDUAL: it drifts no further than its approximate law states."""
+    """The result of comparing an interval with a law. RESIDUAL: a drift no larger than an approximate law states."""
 
     PASS = "PASS"
     RESIDUAL = "RESIDUAL"

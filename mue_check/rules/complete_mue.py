@@ -81,8 +81,8 @@ def about_expansion(prescription: Prescription) -> str:
     if not prescription.rule.startswith("complete_mue") or expansion == 1:
         return ""
     return (
-        f"The rule is relative to unit expansion (H = d): the reference must have been tuned with A = {1 / expansion:.4g} "
-        f"and with its down-projection at {expansion**0.5:.4g} x init_std."
+        f"The rule is relative to unit expansion (H = d): the reference must have been tuned with A = "
+        f"{1 / expansion:.4g} and with its down-projection at {expansion**0.5:.4g} x init_std."
     )
 
 

@@ -118,8 +118,8 @@ COMPLETED_P = FanInRule(
     embedding_eps_by_width=True,
 )
 """arXiv 2512.22382, Table 1, without its eps for gains of a query-key norm (m_L^-1): the models here have no such norm.
-Where eps is negligible, the unembedding trains as in ``completep``. Where it is not, it would need a factor rho_d on eps
-(as in ``complete_mue_cdp``), but Table 1 has 1."""
+Where eps is negligible, the unembedding trains as in ``completep``. Where it is not, eps would need a factor rho_d, as
+in ``complete_mue_cdp``, but Table 1 has 1."""
 
 MOE_MUP = FanInRule(
     name="moe_mup",
@@ -137,6 +137,7 @@ DMFT_MOE = FanInRule(
     router="output",
 )
 """After arXiv 2601.20205, from a SECONDARY source: router std d^-gamma (gamma = 1) and LR d^-1; expert up and gate std
-d^-1/2, LR d^-1; expert down std (h/d)^-1 d^-1/2, LR h^-1. It does not mention shared experts; here they scale like routed
-ones. It divides the routed sum by a, which the router variant ``sigmoid_mean`` does, so R = 1 here. It holds at a fixed
-density a/N, which is not checked. Everything else is CompleteP, which that work extends. The router's eps is our own."""
+d^-1/2, LR d^-1; expert down std (h/d)^-1 d^-1/2, LR h^-1. It does not mention shared experts, which scale like routed
+ones here. It divides the routed sum by a; the router variant ``sigmoid_mean`` does that, so R = 1 here. It holds at a
+fixed density a/N, which is not checked. Everything else is CompleteP, which that work extends. The router's eps is our
+own."""
