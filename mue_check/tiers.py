@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mue_check.axes import AXES, Ladder, Question, Regime, Sizes
+from mue_check.axes import AXES, Ladder, LadderUse, Regime, Sizes
 from mue_check.errors import SpecError
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob
@@ -59,14 +59,14 @@ class Tier:
     axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
     """The ladders of each axis at given sizes."""
 
-    def ladders(self, axis: str, question: Question = "drift") -> tuple[Ladder, ...]:
+    def ladders(self, axis: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The ladders of one axis for a question, at this tier's sizes."""
         if axis not in self.axes:
             raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(self.axes)}")
         ladders = self.axes[axis](self.scale_sizes if question == "scales" else self.sizes)
-        return tuple(ladder for ladder in ladders if question in ladder.asks)
+        return tuple(ladder for ladder in ladders if question in ladder.uses)
 
-    def ladder(self, name: str, question: Question = "drift") -> Ladder | None:
+    def ladder(self, name: str, question: LadderUse = "drift") -> Ladder | None:
         """The ladder of that name for a question; None if this tier has none."""
         found = (ladder for axis in self.axes for ladder in self.ladders(axis, question))
         return next((ladder for ladder in found if ladder.name == name), None)

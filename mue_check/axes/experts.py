@@ -100,7 +100,7 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
     label = f"composite-{hashlib.sha256(str(target).encode()).hexdigest()[:6]}" if own else "composite"
     rung = Rung(label=label, size=2, model=target.model, batch=batch, steps=steps)
     first = Rung(label=f"d{reference.model.width}", size=1, model=reference.model)
-    return Ladder.of([first, rung], axis="heldout", asks=USUAL if batch == steps == 1 else ["drift"])
+    return Ladder.of([first, rung], axis="heldout", uses=USUAL if batch == steps == 1 else ["drift"])
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -119,9 +119,9 @@ def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     more = rung(Experts(total=32, activated=2, hidden=d // 2), 2)
     finer = rung(Experts(total=32, activated=8, hidden=d // 8), 2)
     return (
-        Ladder.of([reference, *mixtures], axis="speed", name="speed_of_mixture", asks=["speed"]),
-        Ladder.of([first, more], axis="speed", name="speed_of_capacity", asks=["speed"]),
-        Ladder.of([first, finer], axis="speed", name="speed_of_granularity", asks=["speed"]),
+        Ladder.of([reference, *mixtures], axis="speed", name="speed_of_mixture", uses=["speed"]),
+        Ladder.of([first, more], axis="speed", name="speed_of_capacity", uses=["speed"]),
+        Ladder.of([first, finer], axis="speed", name="speed_of_granularity", uses=["speed"]),
     )
 
 

@@ -10,9 +10,9 @@ from mue_check.flops import relative_work
 from mue_check.routing.variants import Variant, get_variant
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
-Question = Literal["drift", "scales", "speed", "noise"]
+LadderUse = Literal["drift", "scales", "speed", "noise"]
 """What can be measured along a ladder: optima, activation scales, steps to a loss, gradient noise."""
-USUAL: frozenset[Question] = frozenset({"drift", "scales"})
+USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise"]
 """Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
 dominated by gradient noise, so that batch and duration matter."""
@@ -65,7 +65,7 @@ class Ladder:
     reference: Rung
     targets: tuple[Rung, ...]
     regime: Regime = "sharp"
-    asks: frozenset[Question] = USUAL
+    uses: frozenset[LadderUse] = USUAL
 
     @classmethod
     def of(
@@ -75,12 +75,12 @@ class Ladder:
         axis: str,
         name: str = "",
         regime: Regime = "sharp",
-        asks: Iterable[Question] = USUAL,
+        uses: Iterable[LadderUse] = USUAL,
     ) -> "Ladder":
         """Make a ladder of ``rungs``, the reference first. Its name is that of the axis unless ``name`` is given."""
         first, *targets = rungs
         return cls(
-            axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, asks=frozenset(asks)
+            axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, uses=frozenset(uses)
         )
 
     @property
@@ -104,7 +104,7 @@ class Ladder:
         """
         if (router, balance) == ("sigmoid_norm", "none"):
             return self  # the rule's own routing; a hybrid keeps its normalization
-        if self.steered_router or self.asks == {"noise"}:
+        if self.steered_router or self.uses == {"noise"}:
             return None
         variant = get_variant(router)
         pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, variant, balance))]

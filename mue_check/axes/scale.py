@@ -25,7 +25,7 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     ladders = (
         Ladder.of(dense_rungs, axis="width"),
         Ladder.of(mixtures, axis="width", name="width_of_mixture"),
-        Ladder.of(heads, axis="width", name="width_of_heads", asks=["scales"]),
+        Ladder.of(heads, axis="width", name="width_of_heads", uses=["scales"]),
     )
     return tuple(ladder for ladder in ladders if ladder.targets)
 
@@ -66,4 +66,4 @@ def sigma_shift(k: float) -> float:
 
 
 def _noisy(rungs: list[Rung], axis: str, name: str) -> Ladder:
-    return Ladder.of(rungs, axis=axis, name=name, regime="noise", asks=["drift"])
+    return Ladder.of(rungs, axis=axis, name=name, regime="noise", uses=["drift"])

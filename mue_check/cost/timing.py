@@ -165,7 +165,7 @@ def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[T
 
 
 def _now(device: torch.device) -> float:
-    """Of a CPU the seconds that it worked for us, whatever else it did; of a GPU those that passed."""
+    """CPU seconds of this process on a CPU, so that other processes do not count; elapsed seconds on a GPU."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)

@@ -74,11 +74,11 @@ class QuestionKind(ABC):
     label: str
     """Its name in the counts of a report."""
     cases: ClassVar[Mapping[str, CaseMaker]] = {}
-    """By the name of a pytest fixture, the cases that the suites ask about; for fixtures of its own."""
+    """By the name of a pytest fixture, the cases of the suites' tests, for fixtures that this kind adds."""
     terms: ClassVar[Mapping[str, str]] = {}
     """Words of its tables that a reader may not know, and what they mean."""
     axes: tuple[str, ...] = ()
-    """Axes that it reports in a section of its own: their drifts stay out of the main table of drifts."""
+    """Axes with a separate section in its report. Their drifts are not in the main table of drifts."""
 
     @abstractmethod
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
@@ -141,7 +141,7 @@ class Summary:
 
     @property
     def own_axes(self) -> frozenset[str]:
-        """Axes that a kind of question reports in a section of its own."""
+        """Axes that a kind of question reports in a separate section."""
         return frozenset(axis for kind, _ in self.answers for axis in kind.axes)
 
     @property
