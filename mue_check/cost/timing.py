@@ -81,7 +81,7 @@ GPU_SAMPLES = (
 
 
 def machine_of(device: str, precision: Precision = "fp32") -> Mapping[str, str]:
-    """What a calibration holds for: the device, the precision of products, torch and the code that is timed."""
+    """What a calibration is valid for: the device, the precision of products, torch, and the timed code."""
     package = Path(mue_check.__file__).parent
     sources = [path for room in TIMED_ROOMS for path in sorted((package / room).glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]

@@ -73,7 +73,7 @@ def _stack_by_stack(cell: Cell) -> list[Columns]:
 
 
 def _fits(cell: Cell) -> bool:
-    """Whether memory holds all runs, if need be after captured stacks of other shapes are dropped."""
+    """Whether all runs fit the memory, if necessary after dropping captured stacks of other shapes."""
     if cell.device == "cpu" or stacks().holds(cell) or cell.runs <= runs_of_a_stack(cell):
         return True
     stacks().forget()

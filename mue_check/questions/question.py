@@ -1,8 +1,8 @@
 """The protocol of a kind of question: how it judges the records, and what it adds to a report.
 
-A kind of question is one file of this package (or of a room above it), listed in ``mue_check.catalog``. It holds
+A kind of question is one file of this package (or of a package above it), listed in ``mue_check.catalog``. It has
 * a function ``ask_...(study, ...)`` that measures the cells it needs, saves a ``Comparison`` and returns its finding,
-* a ``Finding``, which is what the judge says of one comparison,
+* a ``Finding``, the result of judging one comparison,
 * a ``JudgedKind``, whose ``judge`` makes that finding from the store. Suites and ``mue_check report`` both call it.
 """
 
@@ -107,7 +107,7 @@ class JudgedKind(QuestionKind, Generic[F_co]):
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
         """Judge one comparison from the records alone: no training, no torch.
 
-        A suite, which asks one question, knows no other findings.
+        A suite judges a single question, so ``known`` is empty there.
         """
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[F_co, ...]:

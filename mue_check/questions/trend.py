@@ -121,7 +121,8 @@ def plot_trends(found: Sequence[TrendFinding], palette: Palette) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
         head = (
             f"Trend of the drift along {in_words(found[0].comparison.ladder)}\n"
-            "The interval of the extrapolation holds the seeds' spread only, not the doubt whether the line goes on."
+            "The interval of the extrapolation contains only the spread over seeds, not the doubt whether the "
+            "line continues."
         )
         figure.suptitle(head, x=0.01, ha="left", fontsize=10.5)
     return figure

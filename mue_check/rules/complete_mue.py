@@ -58,7 +58,7 @@ class CompleteMuE:
         if role is Role.ATTENTION_OUT:
             multiplier = 1 / m_depth
         if role is Role.ROUTER and isinstance(model.feed_forward, Experts):
-            # R = a for weights that sum to 1; a / G where each of G groups sums to 1 by itself
+            # R = a for weights that sum to 1; a / G if each of G groups sums to 1
             multiplier = model.feed_forward.activated / (model.feed_forward.weight_sum or 1.0)
         if role is Role.UNEMBEDDING:
             match self.final_projection:

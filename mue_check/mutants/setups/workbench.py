@@ -89,7 +89,7 @@ class Workbench:
             self.model.get_parameter(name).mul_(by)
 
     def multiplier(self, role: Role) -> float:
-        """What the rule wants on this role; on expert_down it is A/m_L without R."""
+        """The multiplier that the rule prescribes for this role; for expert_down it is A/m_L without R."""
         return self.prescription[role].forward_multiplier
 
     def loss(self) -> Tensor:
