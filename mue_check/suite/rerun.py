@@ -1,7 +1,7 @@
 """A test whose worker died, or that ran out of memory, runs a second time. Other failures are final.
 
-pytest-rerunfailures repeats such tests too, but a run that lost all its workers then exits with 0 or 5, and memory is
-not released before the second attempt.
+pytest-rerunfailures 16 repeats such tests too, but a run that lost all its workers then exits with 0 or 5, and it does
+not release the stacks that this process keeps before the second attempt.
 """
 
 from __future__ import annotations

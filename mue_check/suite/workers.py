@@ -51,8 +51,7 @@ def start_workers(config: pytest.Config, environments: Sequence[Mapping[str, str
 def hand_out_one_by_one(config: pytest.Config) -> None:
     """With ``--dist load``, which -n implies, let each worker take one test after another, unless told otherwise.
 
-    Tests run longest first. In a simulation with predicted times this comes within 10 % of the ideal on average, as
-    dealing even blocks does, and needs no code (reports/bench/plan.md).
+    Tests run longest first, so that no worker begins a long one when the others are done.
     """
     if getattr(config.option, "dist", None) == "load" and config.option.maxschedchunk is None:
         config.option.maxschedchunk = 1
