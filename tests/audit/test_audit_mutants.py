@@ -2,7 +2,7 @@
 
 import pytest
 
-from mue_check.audit import Report, audit_model
+from mue_check.audit import AuditReport, audit_model
 from mue_check.mutants.mutant import Mutant
 from mue_check.mutants.setups import broken
 from mue_check.mutants.setups.broken import MUTANTS, right
@@ -15,7 +15,7 @@ OTHER = ExampleConfig(hidden_size=96, num_hidden_layers=3, num_experts=4, moe_in
 CONFIGS = {"small": SMALL, "usual": ExampleConfig(), "large": LARGE}
 
 
-def audited(parts: SetUpParts, reference: str = REFERENCE) -> Report:
+def audited(parts: SetUpParts, reference: str = REFERENCE) -> AuditReport:
     model, optimizer, scheduler, loss = parts
     return audit_model(model, optimizer, scheduler, reference=reference, target=TARGET, base=BASE, loss=loss)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mue_check import Prescription, get_rule, parse_scenario
-from mue_check.audit import Report, audit_model, init_parameters, param_groups
+from mue_check.audit import AuditReport, audit_model, init_parameters, param_groups
 from mue_check.mutants.routing.experts import SwiGLU
 from mue_check.mutants.setups.workbench import BASE, REFERENCE
 
@@ -50,7 +50,7 @@ def prescription() -> Prescription:
     return get_rule("complete_mue").prescribe(source, parse_scenario(TARGET, default=source))
 
 
-def audited(model: Model, tokens: Tensor, declared: dict[str, float] | None = None) -> Report:
+def audited(model: Model, tokens: Tensor, declared: dict[str, float] | None = None) -> AuditReport:
     torch.manual_seed(0)
     init_parameters(model, prescription(), BASE, multipliers=declared)
     optimizer = torch.optim.AdamW(param_groups(model, prescription(), BASE, multipliers=declared))

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
-from mue_check.audit import Report, audit_model
+from mue_check.audit import AuditReport, audit_model
 from mue_check.audit.setup import SetUp
 from mue_check.audit.updates import measure_updates
 from mue_check.mutants.setups.broken import right
 from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET, Workbench
 
 
-def audited(bench: Workbench, optimizer: object, scheduler: object = None) -> Report:
+def audited(bench: Workbench, optimizer: object, scheduler: object = None) -> AuditReport:
     return audit_model(
         bench.model, optimizer, scheduler, reference=REFERENCE, target=TARGET, base=BASE, loss=bench.loss
     )

@@ -8,7 +8,7 @@ from torch import nn
 
 from mue_check import RuleError, SpecError, scenario_of
 from mue_check.audit import AuditError
-from mue_check.audit.assign import assign_roles
+from mue_check.audit.roles import assign_roles
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 
 

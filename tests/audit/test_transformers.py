@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mue_check import HyperParameters, Prescription, get_rule, parse_scenario
-from mue_check.audit import AuditError, Report, audit_model, init_parameters, param_groups, scenario_of
-from mue_check.audit.assign import assign_roles
+from mue_check.audit import AuditError, AuditReport, audit_model, init_parameters, param_groups, scenario_of
+from mue_check.audit.roles import assign_roles
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 transformers.logging.set_verbosity_error()
@@ -86,7 +86,7 @@ def prescription(model: nn.Module) -> Prescription:
     return get_rule("complete_mue").prescribe(source, own)
 
 
-def audited(model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> Report:
+def audited(model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> AuditReport:
     return audit_model(model, optimizer, reference=REFERENCE, base=BASE, **more)
 
 
