@@ -9,7 +9,7 @@ from mue_check.audit.groups import prescribed_groups
 from mue_check.audit.initial import InitialValues, initial_gains, judge_initial, measure_initial
 from mue_check.audit.multipliers import contradictions, unconfirmed
 from mue_check.audit.optimizer import groups_of, judge_membership, judge_steps
-from mue_check.audit.prescribed import ModelPrescription, MultiplierForm
+from mue_check.audit.prescribed import ModelPrescription
 from mue_check.audit.report import VALUES, AuditFindings, AuditReport, MultiplierRow, ParameterRow
 from mue_check.audit.roles import width_of
 from mue_check.audit.scenario import scenarios_of
@@ -73,7 +73,7 @@ def audit_model(
         reference=str(source),
         target=str(goal),
         form=_summary_of_forms(prescribed.forms),
-        multipliers=tuple(_multiplier_rows(prescribed)),
+        multipliers=tuple(f for f in prescribed.forms if f.form != "none"),
         rows=tuple(_parameter_rows(prescribed, where, initial, values)),
         offences=tuple(found.mismatches),
         unjudged=tuple(found.unjudged),
@@ -82,7 +82,7 @@ def audit_model(
     )
 
 
-def _summary_of_forms(forms: tuple[MultiplierForm, ...]) -> str:
+def _summary_of_forms(forms: tuple[MultiplierRow, ...]) -> str:
     """Which form was judged: multipliers present, folded into the weights, both, or none wanted."""
     present = {f.form for f in forms}
     texts = [text for form, text in _FORMS.items() if form in present]
@@ -125,23 +125,24 @@ def _judge_multipliers(prescribed: ModelPrescription, found: AuditFindings, *, p
     p = prescribed.prescription
     heads = f"from the reference's dh={p.reference.model.head_width} to dh={p.target.model.head_width}"
     for form in prescribed.forms:
-        if form.present.source == "assumed" and form.form not in ("none", "present"):
-            if form.role is not Role.ATTENTION_QKV:
-                unknown.append(str(form.role))
+        attention = form.role == Role.ATTENTION_QKV
+        if form.source == "assumed" and form.form not in ("none", "present"):
+            if not attention:
+                unknown.append(form.role)
                 continue
             found.unjudged.append(
                 f"attention logits must be scaled by {form.wanted:.4g}/sqrt(d_head) ({heads}), and the model does not "
                 "state its scale: declare the multiplier attention_qkv"
             )
-        elif form.form == "missing" and form.role is Role.ATTENTION_QKV:
-            name = next(n for n, a in prescribed.assignments.items() if a.role is form.role)
+        elif form.form == "missing" and attention:
+            name = next(n for n, a in prescribed.assignments.items() if a.role == form.role)
             says = (
                 f"the logits' scale over 1/sqrt(d_head), {heads}; it cannot be folded into a fused qkv matrix: scale "
                 "the logits in the model"
             )
-            found.add("multiplier", name, str(form.role), says, measured=form.present.value, prescribed=form.wanted)
+            found.add("multiplier", name, form.role, says, measured=form.present, prescribed=form.wanted)
         elif form.form == "missing" and form.role in probed.normed:
-            normed.append(str(form.role))
+            normed.append(form.role)
     if unknown:
         lines = found.unjudged if probe else found.notes
         lines.append(
@@ -156,19 +157,6 @@ def _judge_multipliers(prescribed: ModelPrescription, found: AuditFindings, *, p
     for name, expected in prescribed.expected.items():
         if expected.conflict:
             found.add("tied", name, expected.label, expected.conflict)
-
-
-def _multiplier_rows(prescribed: ModelPrescription) -> Iterator[MultiplierRow]:
-    for f in prescribed.forms:
-        if f.form != "none":
-            yield MultiplierRow(
-                role=str(f.role),
-                wanted=f.wanted,
-                present=f.present.value,
-                source=f.present.source,
-                form=f.form,
-                fold=f.fold,
-            )
 
 
 def _parameter_rows(

@@ -15,6 +15,7 @@ from torch import nn
 
 from mue_check.audit.multipliers import Multiplier, declared_multipliers, find_multipliers
 from mue_check.audit.probe import ProbeResult, probe_model
+from mue_check.audit.report import MultiplierRow
 from mue_check.audit.roles import Assignment, assign_roles
 from mue_check.audit.setup import AuditError
 from mue_check.errors import RuleError
@@ -39,31 +40,6 @@ class Expected:
     row: Row
     fold: float = 1.0
     conflict: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultiplierForm:
-    """One multiplier: what the rule wants, what the model has, and whether matrices can absorb the ratio."""
-
-    role: Role
-    wanted: float
-    present: Multiplier
-    foldable: bool = True
-
-    @property
-    def fold(self) -> float:
-        """Wanted over present; a probed number is only known to four digits."""
-        fold = self.wanted / self.present.value
-        return 1.0 if self.present.source == "probed" and math.isclose(fold, 1, rel_tol=1e-4) else fold
-
-    @property
-    def form(self) -> str:
-        """``none``, ``present``, ``folded``, ``partly folded``, or ``missing`` where it cannot be folded."""
-        if math.isclose(self.fold, 1, rel_tol=RELATIVE_TOLERANCE):
-            return "none" if math.isclose(self.wanted, 1) else "present"
-        if not self.foldable:
-            return "missing"
-        return "folded" if self.present.value == 1 else "partly folded"
 
 
 class ModelPrescription:
@@ -150,13 +126,13 @@ class ModelPrescription:
         return replace(expected, label=label, conflict=conflict)
 
     def _fold(self, role: Role, a: Assignment) -> float:
-        form = self._form(role, a)
-        return form.fold if form.foldable or role in a.tied_roles else 1.0
+        # a norm at the end of a branch undoes what its matrix absorbs
+        return self._form(role, a).fold if role in a.tied_roles or role not in self.probed.normed else 1.0
 
-    def _form(self, role: Role, a: Assignment) -> MultiplierForm:
+    def _form(self, role: Role, a: Assignment) -> MultiplierRow:
         present = self._present.get(role, Multiplier())
         if role is Role.ATTENTION_QKV:
-            return MultiplierForm(role=role, wanted=self._attention(), present=present, foldable=False)
+            return _multiplier_row(role, self._attention(), present, foldable=False)
         wanted = self._row(role, a).forward_multiplier
         if role is Role.EXPERT_DOWN:
             # A on the branch and R on the weights act as one product; R is relative to the sum that the router claims
@@ -165,7 +141,7 @@ class ModelPrescription:
             wanted *= self.prescription[Role.ROUTER].forward_multiplier * claimed
             present = present.times(self._present.get(Role.ROUTER, Multiplier(value=claimed)))
         foldable = role not in a.tied_roles and role not in self.probed.normed
-        return MultiplierForm(role=role, wanted=wanted, present=present, foldable=foldable)
+        return _multiplier_row(role, wanted, present, foldable=foldable)
 
     def _attention(self) -> float:
         """The logits' scale over 1/sqrt(d_head); the reference was tuned at 1/sqrt of its own d_head."""
@@ -187,6 +163,21 @@ class ModelPrescription:
             p[role]  # raises a RuleError that lists the rule's roles
             self._rows.update({(Role(row.role), hidden): row for row in p.values(self.base)})
         return self._rows[key]
+
+
+def _multiplier_row(role: Role, wanted: float, present: Multiplier, *, foldable: bool) -> MultiplierRow:
+    fold = wanted / present.value
+    if present.source == "probed" and math.isclose(fold, 1, rel_tol=1e-4):
+        fold = 1.0  # a probed number is only known to four digits
+    if math.isclose(fold, 1, rel_tol=RELATIVE_TOLERANCE):
+        form = "none" if math.isclose(wanted, 1) else "present"
+    elif not foldable:
+        form = "missing"
+    else:
+        form = "folded" if present.value == 1 else "partly folded"
+    return MultiplierRow(
+        role=str(role), wanted=wanted, present=present.value, source=present.source, form=form, fold=fold
+    )
 
 
 def folded(row: Row, by: float) -> Row:

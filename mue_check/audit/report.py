@@ -77,7 +77,8 @@ class ParameterRow:
 class MultiplierRow:
     """A forward multiplier: the rule's, the model's and its source, and the ratio of the two (``fold``).
 
-    ``form`` is ``present``, ``folded``, ``partly folded``, or ``missing`` where it cannot be folded.
+    ``form`` is ``none`` (not wanted), ``present``, ``folded``, ``partly folded``, or ``missing`` where no matrix can
+    absorb it.
     """
 
     role: str
@@ -106,7 +107,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """The result. ``unjudged`` lists what could not be judged; ``notes`` do not affect the verdict."""
+    """The result: ``offences`` are the mismatches, ``unjudged`` is what could not be judged, ``notes`` are remarks."""
 
     rule: str
     reference: str

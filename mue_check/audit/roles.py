@@ -156,11 +156,10 @@ def assign_roles(model: nn.Module, declared: Mapping[str, str] | None = None) ->
     lazy = next((names[key][0] for key, tensor in tensors.items() if is_lazy(tensor)), None)
     if lazy is not None:
         raise AuditError(f"{lazy} has no shape yet (a lazy module): run one batch through the model first")
-    by_user = _declared_roles(model, declared, [name for aliases in names.values() for name in aliases])
-    width, vocabulary = _embedding_shape(model, by_user)
+    matcher = _RoleMatcher(model, declared, [name for aliases in names.values() for name in aliases])
     out: dict[str, Assignment] = {}
     for key, aliases in names.items():
-        candidates = [_assign(model, name, tensors[key], by_user, width, vocabulary) for name in aliases]
+        candidates = [matcher.assign(name, tensors[key]) for name in aliases]
         first = next((a for a in candidates if a.role is not None), candidates[0])
         tied = tuple(a.role for a in candidates if a.role is not None and a.role is not first.role)
         out[first.name] = replace(first, tied_roles=tied)
@@ -201,73 +200,69 @@ def _declared_roles(model: nn.Module, given: Mapping[str, str] | None, names: li
     return out
 
 
-def _embedding_shape(model: nn.Module, by_user: Mapping[str, tuple[Role, str]]) -> tuple[int | None, int | None]:
-    """Width and vocabulary size, from the token embedding."""
-    embedding = next(p for p in PATTERNS if p.role is Role.TOKEN_EMBEDDING)
-    for name, parameter in model.named_parameters():
-        role = by_user[name][0] if name in by_user else None
-        matches = role is None and embedding.matches(plain_name(name)) and _is_kind(model, name, "embedding")
-        if (role is Role.TOKEN_EMBEDDING or matches) and parameter.ndim == 2:
-            return parameter.shape[1], parameter.shape[0]
-    return None, None
+class _RoleMatcher:
+    """Matches the parameters of one model. Width and vocabulary size are those of its token embedding."""
 
+    def __init__(self, model: nn.Module, declared: Mapping[str, str] | None, names: list[str]) -> None:
+        self.model, self.declared = model, _declared_roles(model, declared, names)
+        self.width, self.vocabulary = self._embedding_shape()
 
-def _assign(
-    model: nn.Module,
-    name: str,
-    parameter: Tensor,
-    by_user: Mapping[str, tuple[Role, str]],
-    width: int | None,
-    vocabulary: int | None,
-) -> Assignment:
-    blank = Assignment(name=name, shape=tuple(parameter.shape), role=None, why="", trainable=parameter.requires_grad)
-    module = model.get_submodule(blank.module)
-    if name in by_user:
-        role, why = by_user[name]
-        declared = replace(blank, role=role, why=why)
-        return _with_layout(declared, module, width) or declared
-    reason = "its name is not known"
-    pattern = next((p for p in PATTERNS if p.matches(plain_name(name))), None)
-    if pattern is not None:
-        matched = replace(blank, role=pattern.role, why="matched")
-        mismatch = _mismatch(model, name, pattern, blank.shape, vocabulary)
-        laid_out = _with_layout(matched, module, None if pattern.any_width else width)
-        if mismatch is None and laid_out is not None:
-            return laid_out
-        reason = f"named as {pattern.role}, but " + (
-            mismatch or f"no axis of {list(blank.shape)} is the width d={width}"
-        )
-    return replace(blank, why=f"{reason}: declare it, roles={{{starred(plain_name(name))!r}: ROLE}}")
+    def _embedding_shape(self) -> tuple[int | None, int | None]:
+        embedding = next(p for p in PATTERNS if p.role is Role.TOKEN_EMBEDDING)
+        for name, parameter in self.model.named_parameters():
+            if name in self.declared:
+                matches = self.declared[name][0] is Role.TOKEN_EMBEDDING
+            else:
+                matches = embedding.matches(plain_name(name)) and self._is_kind(name, "embedding")
+            if matches and parameter.ndim == 2:
+                return parameter.shape[1], parameter.shape[0]
+        return None, None
 
+    def assign(self, name: str, parameter: Tensor) -> Assignment:
+        """The parameter's role, or the reason why it has none."""
+        shape, plain = tuple(parameter.shape), plain_name(name)
+        blank = Assignment(name=name, shape=shape, role=None, why="", trainable=parameter.requires_grad)
+        module = self.model.get_submodule(blank.module)
+        if name in self.declared:
+            role, why = self.declared[name]
+            declared = replace(blank, role=role, why=why)
+            return _with_layout(declared, module, self.width) or declared
+        reason = "its name is not known"
+        pattern = next((p for p in PATTERNS if p.matches(plain)), None)
+        if pattern is not None:
+            matched = replace(blank, role=pattern.role, why="matched")
+            laid_out = _with_layout(matched, module, None if pattern.any_width else self.width)
+            mismatch = self._mismatch(name, pattern, shape)
+            if mismatch is None and laid_out is not None:
+                return laid_out
+            mismatch = mismatch or f"no axis of {list(shape)} is the width d={self.width}"
+            reason = f"named as {pattern.role}, but {mismatch}"
+        return replace(blank, why=f"{reason}: declare it, roles={{{starred(plain)!r}: ROLE}}")
 
-def _mismatch(
-    model: nn.Module, name: str, pattern: Pattern, shape: tuple[int, ...], vocabulary: int | None
-) -> str | None:
-    """What contradicts the pattern, or None."""
-    if len(shape) not in pattern.axes:
-        return f"with {len(shape)} axes"
-    if not _is_kind(model, name, pattern.kind):
-        return f"in a {type(model.get_submodule(name.rpartition('.')[0])).__name__}"
-    if pattern.role is Role.UNEMBEDDING and not plain_name(name).endswith("lm_head.weight") and vocabulary not in shape:
-        return "not of the vocabulary's size"
-    return None
+    def _mismatch(self, name: str, pattern: Pattern, shape: tuple[int, ...]) -> str | None:
+        """What contradicts the pattern, or None."""
+        if len(shape) not in pattern.axes:
+            return f"with {len(shape)} axes"
+        if not self._is_kind(name, pattern.kind):
+            return f"in a {type(self.model.get_submodule(name.rpartition('.')[0])).__name__}"
+        head = pattern.role is Role.UNEMBEDDING and not plain_name(name).endswith("lm_head.weight")
+        return "not of the vocabulary's size" if head and self.vocabulary not in shape else None
 
-
-def _is_kind(model: nn.Module, name: str, kind: Kind) -> bool:
-    path = name.split(".")[:-1]
-    module = model.get_submodule(".".join(path))
-    classes = {c.__name__ for c in type(module).__mro__}
-    if kind == "any":
-        return True
-    if kind == "linear":
-        return any("Linear" in c or c == "Conv1D" for c in classes)
-    if kind == "embedding":
-        return any("Embedding" in c for c in classes)
-    if kind == "norm":
-        # a user's own norm class may have any name, so one or two vectors in a module named norm are enough
-        return len(list(module.parameters(recurse=False))) <= 2
-    outer = [model.get_submodule(".".join(path[:i])) for i in range(len(path))][-2:]
-    return any(hasattr(m, experts) for m in outer for experts in ("experts", "input_linear"))
+    def _is_kind(self, name: str, kind: Kind) -> bool:
+        path = name.split(".")[:-1]
+        module = self.model.get_submodule(".".join(path))
+        classes = {c.__name__ for c in type(module).__mro__}
+        if kind == "any":
+            return True
+        if kind == "linear":
+            return any("Linear" in c or c == "Conv1D" for c in classes)
+        if kind == "embedding":
+            return any("Embedding" in c for c in classes)
+        if kind == "norm":
+            # a user's own norm class may have any name, so one or two vectors in a module named norm are enough
+            return len(list(module.parameters(recurse=False))) <= 2
+        outer = [self.model.get_submodule(".".join(path[:i])) for i in range(len(path))][-2:]
+        return any(hasattr(m, experts) for m in outer for experts in ("experts", "input_linear"))
 
 
 def _with_layout(a: Assignment, module: nn.Module, width: int | None) -> Assignment | None:

@@ -1,4 +1,4 @@
-"""Models as other people write them, small: nanoGPT, torchtune, mixtures; odd optimizers; how they are audited."""
+"""Small models as people write them (nanoGPT, torchtune, mixtures), odd optimizers, and how to audit them."""
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
