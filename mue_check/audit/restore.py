@@ -18,7 +18,7 @@ from mue_check.audit.setup import SetUp
 
 @contextmanager
 def preserved(setup: SetUp, *, weights: bool = True) -> Iterator[None]:
-    """Undo at the end whatever happens to the set-up inside. Gradients start as None.
+    """Undo at the end all changes to the set-up. Gradients start as None.
 
     Without ``weights`` the caller preserves the optimizer's parameters and their gradients, which saves the memory
     of a copy.

@@ -1,4 +1,4 @@
-"""What the schedulers do to the groups. One common factor on all groups is right, whatever its course."""
+"""What the schedulers do to the groups. A factor common to all groups is right; its course does not matter."""
 
 import math
 import warnings

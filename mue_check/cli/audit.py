@@ -29,7 +29,7 @@ def add(commands: "Commands[Parser]") -> None:
     audit.add_argument(
         "--target",
         metavar="SPEC",
-        help="your model; what SPEC leaves out comes from model.config, else from the reference (default: model.config)",
+        help="your model; defaults come from model.config, else from the reference (without it: model.config)",
     )
     audit.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
     add_base_values(audit)

@@ -87,9 +87,9 @@ def test_the_multiplier_of_a_mixture_is_measured_in_every_layout(kind: Callable[
         layer.moe.factor = 2 / 3
     twice = audited(folded, torch.optim.AdamW(groups), target=MIXTURE)
     assert {o.role for o in twice.offences} == {"expert_down"}
-    said = {"router": 2.0, "expert_down": 1 / 3}
-    model, groups = made(lambda: mixture(kind, 64, 48, 8, 2), MIXTURE, multipliers=said)
-    absent = audited(model, torch.optim.AdamW(groups), target=MIXTURE, multipliers=said)
+    declared = {"router": 2.0, "expert_down": 1 / 3}
+    model, groups = made(lambda: mixture(kind, 64, 48, 8, 2), MIXTURE, multipliers=declared)
+    absent = audited(model, torch.optim.AdamW(groups), target=MIXTURE, multipliers=declared)
     assert [(o.check, o.measured) for o in absent.offences] == [("multiplier", pytest.approx(1.0))]
 
 

@@ -193,5 +193,5 @@ def test_bfloat16() -> None:
     init_parameters(model, prescription(model), BASE)
     report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
     assert report.verdict == "PASS", str(report)
-    # 1e-3 is lost beside a gain of 1 in bfloat16
+    # in bfloat16 an update of 1e-3 vanishes next to a gain of 1
     assert any("below the spacing" in note for note in report.notes)
