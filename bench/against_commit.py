@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.8, help="of the old code, for one long training")
-    parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.gz")
+    parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.xz")
     options = parser.parse_args()
     if not options.records.is_file():
         parser.error(f"--records {options.records}: there is no such file")

@@ -81,7 +81,7 @@ def of_records(calibration: Calibration) -> dict[str, Any]:
     """Quantiles of measured over predicted seconds of the cells of the packed studies, relative to the median."""
     ratios: defaultdict[str, list[float]] = defaultdict(list)
     for study in STUDIES:
-        with unpacked(REPORTS / study / "records.tar.gz") as folder:
+        with unpacked(REPORTS / study / "records.tar.xz") as folder:
             cells = cells_of(folder)
         for cell, seconds in cells.values():
             if seconds > 0 and cell.measurement != "optimizer":  # milliseconds

@@ -65,7 +65,7 @@ def pooled(pairs: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
 def drifts_of() -> Iterator[tuple[Store, Comparison, Drift]]:
     """Every resolved drift of the packed studies."""
     for name in STUDIES:
-        with unpacked(REPORTS / name / "records.tar.gz") as folder:
+        with unpacked(REPORTS / name / "records.tar.xz") as folder:
             store = Store(folder)
             for c in load_comparisons(store.root):
                 if c.kind == "drift":

@@ -13,4 +13,4 @@ for figure in overview trend speedup routing controls sigma0; do
 done
 [ -e "$study/sigma0_calibration.json" ] && cp "$study/sigma0_calibration.json" "$target/"
 tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - cells costs comparisons |
-  gzip -9n >"$target/records.tar.gz"
+  xz -9 >"$target/records.tar.xz"

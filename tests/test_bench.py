@@ -86,6 +86,7 @@ def test_imagined_spreads_are_those_of_the_packed_records(tmp_path: Path) -> Non
 
 def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the packed records as if they were the study, at prices of no device."""
+    monkeypatch.syspath_prepend(ROOT / "bench")  # where the script finds its neighbors
     spec = importlib.util.spec_from_file_location("plan_check", ROOT / "bench" / "plan_check.py")
     assert spec is not None
     assert spec.loader is not None
@@ -93,7 +94,7 @@ def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     spec.loader.exec_module(script)
     machine = {"kind": "cpu", "device": "a paper machine", "torch": "0"}
     paper = Calibration(machine=machine, prices=dict.fromkeys(PRICED, 0.0) | {"calls": 1e-3}, error=1.0, stacks=0)
-    with tarfile.open(ROOT / "reports/example/records.tar.gz") as packed:
+    with tarfile.open(ROOT / "reports/example/records.tar.xz") as packed:
         packed.extractall(tmp_path / "study", filter="data")
     monkeypatch.setattr(script, "calibrate", lambda device: paper)
     out = tmp_path / "out"

@@ -19,7 +19,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def groups(script: ModuleType) -> list:
-    return script.read_groups(ROOT / "reports" / "example" / "records.tar.gz")
+    return script.read_groups(ROOT / "reports" / "example" / "records.tar.xz")
 
 
 def test_every_recorded_cell_is_in_one_group(script: ModuleType, groups: list) -> None:

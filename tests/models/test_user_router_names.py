@@ -19,6 +19,7 @@ from mue_check.models.user_router.loaded import loaded_router
 from mue_check.models.user_router.sources import source_hash
 from mue_check.models.user_router.trial import try_isolated
 from mue_check.mutants.routing import misbehaving
+from mue_check.questions.scales import judge_coordinates
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
@@ -164,8 +165,6 @@ def test_it_is_tried_at_every_size_before_anything_trains() -> None:
 
 
 def test_laws_of_what_it_does_not_show_are_left_out() -> None:
-    from mue_check.questions.stored import judge_coordinates
-
     shown = {law.coordinate for law in LAWS["width_of_mixture"]} - {"router_logits", "weight.router"}
     rows = [
         {"seed": seed, "value": 1.0, "step": step, "coordinate": name, "rms": 1.0, "change": 1.0}

@@ -18,7 +18,7 @@ RULES = ("complete_mue", "completep_blind", "mup", "standard")
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     folder = tmp_path_factory.mktemp("example") / "example"
-    with tarfile.open(ROOT / "reports" / "example" / "records.tar.gz") as packed:
+    with tarfile.open(ROOT / "reports" / "example" / "records.tar.xz") as packed:
         packed.extractall(folder, filter="data")
     return summarize(folder)
 

@@ -21,7 +21,7 @@ LAB = ROOT / "reports" / "sigma0"
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     folder = tmp_path_factory.mktemp("lab") / "sigma0"
-    with tarfile.open(LAB / "records.tar.gz") as packed:
+    with tarfile.open(LAB / "records.tar.xz") as packed:
         packed.extractall(folder, filter="data")
     return summarize(folder)
 
