@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mue_check import RULES, SpecError, scenario_of
 from mue_check.audit import AuditError
 from mue_check.mutants.routing.experts import SwiGLU
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from tests.audit.set_ups import (
     BASE,
     GPT,
@@ -43,6 +44,7 @@ KINDS: tuple[tuple[str, Make, str | None, dict[str, str] | None], ...] = (
     ("in_out", lambda: mixture(Stacked, 64, 64, 16, 4), "d=64,L=2,16e4a,h=64", None),
     ("out_in", lambda: mixture(Stacked, 32, 16, 8, 8, "out_in", d=32, heads=2), "d=32,L=2,8e8a,h=16", None),
     ("flat", lambda: mixture(Stacked, 64, 48, 8, 2, "flat"), MIXTURE, FLAT),
+    ("example", lambda: ExampleMixture(ExampleConfig()), "d=64,L=2,8e2a1s,h=48,dh=16", None),
     ("deep", lambda: mixture(Listed, 32, 64, 4, 1, d=32, heads=2, layers=5), "d=32,L=5,4e1a,h=64", None),
 )
 
