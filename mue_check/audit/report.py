@@ -164,7 +164,7 @@ class AuditReport:
         body = []
         if self.offences:
             number = len(self.offences)
-            where = f" in {self._wrong} parameters" if self._wrong else ""
+            where = f" in {self._wrong} parameter{'s' * (self._wrong != 1)}" if self._wrong else ""
             body += ["", f"{number} mismatch{'es' * (number != 1)}{where}:", *_aligned(_mismatch_rows(self.offences))]
         for title, lines in (("not judged", self.unjudged), ("notes", self.notes)):
             if lines:
