@@ -1,4 +1,4 @@
-# make suite   set up, then the main job: nine axes on the Markov source, width and experts on text too
+# make suite   set up, then the suites: nine axes on the Markov source, width and activated experts also on text
 # make test    set up, then the tests of mue_check itself
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,7 +31,7 @@ bench: $(READY)
 	$(BIN)/mue_check bench
 	$(BIN)/python bench/expert_product.py
 
-# torch first and alone, so that its pinned build is there before anything else asks for one
+# install torch first, so that no other package pulls in another build of it
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "mue_check needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12"; exit 2; }

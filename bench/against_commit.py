@@ -1,4 +1,4 @@
-"""CPU time of the cpu tier's own cells, this tree against an earlier commit: one run, same cells, same numbers.
+"""Compare the CPU time of the cpu tier's cells between this tree and an earlier commit, and check that numbers agree.
 
     python bench/against_commit.py 55ea0e2 [--out reports/bench] [--draws 20] [--repeats 3]
 
@@ -29,9 +29,9 @@ from packed import rebuild, unpacked
 ROOT = Path(__file__).resolve().parents[1]
 RULE = "complete_mue"
 TOLERANCE = 1e-3
-"""Relative, and absolute below 1: rounding differs with the layout of products."""
-SEEDS_ASKED_TOGETHER = 4
-"""The cpu tier's `seeds`: more are added one by one. The null control's begin at 1000."""
+"""Relative above 1, absolute below: rounding depends on the layout of products."""
+FIRST_SEEDS = 4
+"""`seeds` of the cpu tier, measured together; more are added one by one. The null control's begin at 1000."""
 LEAST_STEPS = 12
 WHOLE = "whole"
 Content = dict[str, object]
@@ -80,7 +80,7 @@ class CellGroup:
 
 
 def read_groups(archive: Path) -> list[CellGroup]:
-    """The recorded cells of RULE, grouped as they are asked for."""
+    """The recorded cells of RULE, grouped as a question measures them."""
     records: dict[str, dict] = {}
     costs: dict[str, float] = {}
     with unpacked(archive) as study:
@@ -93,7 +93,7 @@ def read_groups(archive: Path) -> list[CellGroup]:
     together: defaultdict[str, list[str]] = defaultdict(list)
     for file, cell in records.items():
         seeds = cell["seeds"]
-        late = seeds if len(seeds) == 1 and seeds[0] % 1000 >= SEEDS_ASKED_TOGETHER else []
+        late = seeds if len(seeds) == 1 and seeds[0] % 1000 >= FIRST_SEEDS else []
         together[json.dumps({**cell, "seeds": late, "side": seeds[0] // 1000}, sort_keys=True)].append(file)
     groups = []
     for _, files in sorted(together.items()):
@@ -103,7 +103,7 @@ def read_groups(archive: Path) -> list[CellGroup]:
 
 
 def draw(groups: list[CellGroup], draws: int) -> list[CellGroup]:
-    """A systematic sample in proportion to cost; kinds keep their shares."""
+    """A systematic sample in proportion to cost, in which every kind keeps its share."""
     total = sum(group.seconds for group in groups)
     at, taken = 0.0, []
     for group in groups:
@@ -169,7 +169,7 @@ def work(tree: Path) -> None:
 
 
 def difference(old: list[dict], new: list[dict]) -> float:
-    """The largest difference of any number, relative above 1; inf if the tables differ in form."""
+    """The largest difference of any number, relative above 1; inf if the tables differ in shape."""
     worst = 0.0
     for ours, theirs in zip(new, old, strict=True):
         if set(ours) != set(theirs):
@@ -187,14 +187,14 @@ def difference(old: list[dict], new: list[dict]) -> float:
 
 
 def extrapolated(seconds: dict[str, float], steps: int, all_steps: int) -> float:
-    """Seconds of the whole training from those of its parts."""
+    """Seconds of the whole training, extrapolated from its parts."""
     if WHOLE in seconds:
         return seconds[WHOLE]
     return seconds["fixed"] + (all_steps - 1) * (seconds["few"] - seconds["one"]) / (steps - 1)
 
 
 def compare(versions: dict[str, Version], group: CellGroup, repeats: int, seconds: float) -> dict[str, object]:
-    """CPU seconds of a group in both versions, in turn, and the largest difference of their numbers."""
+    """Measure a group in both versions by turns: CPU seconds, and the largest difference of their numbers."""
     steps = group.steps
     parts = {WHOLE: group.cells}
     if group.can_be_cut:
@@ -208,8 +208,8 @@ def compare(versions: dict[str, Version], group: CellGroup, repeats: int, second
         for part, cells in parts.items():
             columns = {}
             for name in order:
-                took, columns[name] = versions[name].measure(cells)
-                times[name][part].append(took)
+                elapsed, columns[name] = versions[name].measure(cells)
+                times[name][part].append(elapsed)
             worst = max(worst, difference(columns["old"], columns["new"]))
     middle = {name: {part: statistics.median(taken) for part, taken in own.items()} for name, own in times.items()}
     whole = {name: extrapolated(own, steps, group.steps) for name, own in middle.items()}
@@ -300,7 +300,7 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=ROOT / "reports/example/records.tar.xz")
     options = parser.parse_args()
     if not options.records.is_file():
-        parser.error(f"--records {options.records}: there is no such file")
+        parser.error(f"--records {options.records}: no such file")
     import torch
 
     from mue_check.execute.machine import device_name

@@ -1,9 +1,9 @@
-"""False alarms: many comparisons of the reference with itself under other seeds; every FAIL is one.
+"""The rate of false alarms: compare the reference many times with itself under other seeds, and count FAIL.
 
     python bench/null_controls.py --pairs 100 --workers 2 --out reports/calibration
 
-Each pair is measured as in the suites, with more seeds while the verdict is open. Records are kept in STUDY, so
-that an interrupted run can continue. Writes null_controls.csv and null_controls.md.
+Each pair is measured as in the suites, with more seeds while the verdict is open. Records are stored in STUDY, so an
+interrupted run can continue. Writes null_controls.csv and null_controls.md.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from mue_check.questions.controls import ask_null_control
 from mue_check.questions.study import Study
 from mue_check.rules import get_rule
 
-SEEDS_APART = 100
+SEED_OFFSET = 100
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     jobs = [(options.study, options.tier, options.ladder, pair) for pair in range(options.pairs)]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         rows = []
-        for row in pool.map(ask, jobs):
+        for row in pool.map(measure_pair, jobs):
             rows.append(row)
             print(f"{len(rows)}/{len(jobs)} {row}", flush=True)
             write(pd.DataFrame(rows), options)
@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def write(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """The table so far, so that an interrupted run leaves its results."""
+    """Write the table so far, so that an interrupted run keeps its results."""
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
     (options.out / "null_controls.md").write_text(render(table, options), encoding="utf-8")
 
 
-def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
-    """One pair: two sets of seeds that no other pair uses."""
+def measure_pair(job: tuple[Path, str, str, int]) -> dict[str, object]:
+    """The drift between two sets of seeds that no other pair uses."""
     root, tier_name, ladder_name, pair = job
     prepare_process()
     tier = get_tier(tier_name)
@@ -65,8 +65,8 @@ def ask(job: tuple[Path, str, str, int]) -> dict[str, object]:
     study.store.prepare()
     ladder = tier.ladder(ladder_name)
     assert ladder is not None
-    first = 10_000 + 2 * SEEDS_APART * pair
-    drift = ask_null_control(study, ladder, seeds=(first, first + SEEDS_APART)).drift
+    first = 10_000 + 2 * SEED_OFFSET * pair
+    drift = ask_null_control(study, ladder, seeds=(first, first + SEED_OFFSET)).drift
     return {
         "pair": pair,
         "seeds": drift.interval.n,
@@ -93,7 +93,7 @@ def render(table: pd.DataFrame, options: argparse.Namespace) -> str:
         *(f"| {name} | {count} |" for name, count in sorted(verdicts.items())),
         "",
         f"Mean drift {resolved['drift'].mean():+.3f} octaves, standard deviation {resolved['drift'].std():.3f}, "
-        f"largest {resolved['drift'].abs().max():.2f}. The 95 % interval holds 0 in {covering:.0%} of the resolved "
+        f"largest {resolved['drift'].abs().max():.2f}. The 95 % interval contains 0 in {covering:.0%} of the resolved "
         "pairs. "
         f"Seeds per side: {resolved['seeds'].mean():.1f} on average.",
     ]

@@ -1,4 +1,4 @@
-"""The measured spreads with which a plan simulates its losses, from the packed records of reports/.
+"""Measure from the packed records of reports/ the spreads with which a plan simulates its losses.
 
 python bench/plan_spreads.py --json mue_check/cost/spreads.json
 """
@@ -22,7 +22,7 @@ from mue_check.records.files import read_json
 
 STUDIES = ("example", "sigma0")
 TEXT_SD = 0.16
-"""Spread of one arm's optimum on text (docs/choices.md): the packed studies only have the Markov source."""
+"""Spread of one arm's optimum on text (docs/choices.md): the packed studies have only the Markov source."""
 
 
 def main() -> None:
@@ -55,8 +55,8 @@ def main() -> None:
 
 
 def pooled(pairs: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
-    """Standard deviations by ladder, those of all ladders as ``markov``, and that of two arms on ``text``."""
-    every = {**pairs, "markov": [pair for of_one in pairs.values() for pair in of_one]}
+    """Standard deviations by ladder, that of all ladders together as ``markov``, and that of two arms on ``text``."""
+    every = {**pairs, "markov": [pair for of_ladder in pairs.values() for pair in of_ladder]}
     sd = {name: math.sqrt(sum(v * v * df for v, df in p) / sum(df for _, df in p)) for name, p in every.items()}
     sd["text"] = TEXT_SD * math.sqrt(2)
     return {name: round(value, 4) for name, value in sorted(sd.items())}

@@ -1,4 +1,4 @@
-"""mue_check: does a learning rate tuned on a small dense model still stand at the model that you will train?"""
+"""mue_check: is a learning rate tuned on a small dense model still optimal for the model that you will train?"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ _LATE = {
     **dict.fromkeys(("check_block", "check_router", "parametrize_with_checks"), "mue_check.conformance.api"),
     "RoutingSpec": "mue_check.routing.claim",
 }
-"""What needs torch, by the module that it is imported from when it is first asked for."""
+"""Names that need torch, with the module from which they are imported on first use."""
 
 
 def __getattr__(name: str) -> object:

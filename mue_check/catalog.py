@@ -1,6 +1,6 @@
-"""The composition root: every axis, tier and kind of question, and what is made of all of them.
+"""The composition root: all axes, tiers and kinds of question, and functions that need all of them.
 
-Rooms below do not import this module. To add a kind of question, write its file and list it here.
+The packages below do not import this module. To add a kind of question, write its file and list it here.
 """
 
 from collections.abc import Mapping
@@ -41,13 +41,13 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     ValuesKind(),
     ControlKind(),
 )
-"""Judged in this order: a kind may use the findings of those before it. Reports count and print them in this order."""
+"""Kinds are judged, counted and printed in this order. A kind may use the findings of those before it."""
 
 CASES: Mapping[str, CaseMaker] = dict(chain.from_iterable(kind.cases.items() for kind in QUESTIONS))
-"""Of all kinds, the cases of the suites' tests by the name of their fixture."""
+"""The cases of the suites' tests, by the name of their fixture, from all kinds."""
 
 AXES = (*CORE_AXES, SIGMA0)
-"""Names of the axes, in the order of suites and reports."""
+"""The names of all axes, in the order of suites and reports."""
 
 
 def _with_every_axis(tier: Tier) -> Tier:
@@ -58,7 +58,7 @@ TIERS: Mapping[str, Tier] = {tier.name: _with_every_axis(tier) for tier in (SMOK
 
 
 def get_tier(name: str) -> Tier:
-    """The tier of that name; SpecError names the known ones."""
+    """The tier of that name. Raises SpecError, which names the known tiers."""
     try:
         return TIERS[name]
     except KeyError:
@@ -66,7 +66,7 @@ def get_tier(name: str) -> Tier:
 
 
 def parse_axes(text: str | None) -> tuple[str, ...]:
-    """The axes named in a comma-separated list; all of them for None. SpecError names the allowed ones."""
+    """The axes in a comma-separated list; all axes for None. Raises SpecError, which names the allowed axes."""
     if text is None:
         return AXES
     names = tuple(name.strip() for name in text.split(","))
@@ -77,10 +77,10 @@ def parse_axes(text: str | None) -> tuple[str, ...]:
 
 
 def summarize(root: Path) -> Summary:
-    """Judge a study from its records. StoreError, one line, when it holds none or a cell is missing."""
+    """Judge a study from its records. Raises StoreError if there are none or a cell is missing."""
     return studies.summarize(root, QUESTIONS, AXES)
 
 
 def write_report(root: Path, summary: Summary | None = None) -> Path:
-    """Write the report of a study, judged already as ``summary`` or now, and return the page's path."""
+    """Write the report of a study and return the path of its page. Judges the study unless ``summary`` is given."""
     return studies.write_report(root, summary or summarize(root))

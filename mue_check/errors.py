@@ -1,16 +1,16 @@
-"""The errors that mue_check raises on purpose: one base class, one line each."""
+"""The errors that mue_check raises on purpose. Their messages have one line."""
 
 
 class MueCheckError(Exception):
-    """Something the user asked for cannot be done; the message says what, the value, and what is allowed."""
+    """A request cannot be fulfilled. The message names what is wrong, the value, and what is allowed."""
 
 
 class SpecError(MueCheckError):
-    """A model or training specification that describes nothing that could be built."""
+    """A specification of a model or a training that cannot be built."""
 
 
 class RuleError(MueCheckError):
-    """A transfer rule that does not know a role, or leads to an impossible hyperparameter."""
+    """A transfer rule that does not know a role, or that gives an impossible hyperparameter."""
 
 
 class DataError(MueCheckError):
@@ -22,7 +22,7 @@ class StoreError(MueCheckError):
 
 
 class ClusterError(MueCheckError):
-    """A cluster that cannot be joined, or that lost a batch more often than it is begun again."""
+    """A cluster that cannot be joined, or that lost a batch more often than batches are retried."""
 
 
 class ClaimError(MueCheckError):
@@ -30,23 +30,23 @@ class ClaimError(MueCheckError):
 
 
 class JudgeError(MueCheckError):
-    """Measurements that cannot be judged: a table that lacks something, or an interval that says nothing."""
+    """Measurements that cannot be judged, such as an incomplete table or an unbounded interval."""
 
 
 class LoadError(SpecError):
-    """A load of experts that is none: a negative share, too few numbers, or one that no router could reach."""
+    """A load of experts that is invalid (a negative share, too few numbers) or that no router could reach."""
 
 
 class CalibrationError(MueCheckError):
-    """A calibration of the drift budget that is missing, foreign or broken."""
+    """A calibration of the drift budget that is missing, broken, or a different kind of file."""
 
 
 class TimingError(MueCheckError):
-    """Timings of a device that predict nothing: it is busy, or no prices fit them."""
+    """Timings from which nothing can be predicted: the device is busy, or no prices fit them."""
 
 
 class UnreadableError(ClaimError):
-    """What a candidate does could not be found out, which says nothing against it; the message says what to declare."""
+    """Something about a candidate could not be determined. The message says what to declare. This is not a failure."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,24 +1,25 @@
-"""FLOP and memory traffic of a training step, from the spec alone: no torch.
+"""FLOP and memory traffic of a training step, computed from the spec.
 
-A multiply-add is 2 FLOP. Per token and run, forward, with d width, T context, V vocabulary, N experts of width h:
+A multiply-add is 2 FLOP. A forward pass takes, per token and run, with width d, context T, vocabulary V and N experts
+of width h:
 
-    attention     8 d^2 per layer (q, k, v, out) and 4 T d for scores and mixing (the whole square, as it is computed)
-    feed-forward  6 d H (SwiGLU: up, gate, down); of a mixture 6 d h times the experts that the product meets (``met``:
-                  all N, the a active ones, or what blocks are filled up to), 6 d s h for s shared experts, and 2 d N
-                  for the router
+    attention     8 d^2 per layer (q, k, v, out), and 4 T d for scores and mixing (of all T^2 pairs, as computed)
+    feed-forward  6 d H (SwiGLU: up, gate, down). For a mixture: 6 d h for each expert that the product computes
+                  (``met``: all N, the a active ones, or those in padded blocks), 6 d s h for s shared experts, and
+                  2 d N for the router
     unembedding   2 d V
 
-Backward is twice the forward. A fused attention kernel forms the scores once more; that is not counted.
+A backward pass takes twice as much. A fused attention kernel computes the scores again, which is not counted.
 """
 
 from mue_check.spec import Dense, Experts, ModelSpec
 
 TRAINING = 3.0
-"""Forward and backward, in forwards."""
+"""A forward and a backward pass, in units of a forward pass."""
 
 
 def forward_flop(model: ModelSpec, *, vocab: int, met: float) -> float:
-    """FLOP of all matrix products of one token's forward pass in one run, attention's scores and mixing apart."""
+    """FLOP of the matrix products of one token's forward pass in one run, without attention's scores and mixing."""
     d, ffn = model.width, model.feed_forward
     if isinstance(ffn, Dense):
         branch = 6.0 * d * ffn.hidden
@@ -28,32 +29,34 @@ def forward_flop(model: ModelSpec, *, vocab: int, met: float) -> float:
 
 
 def attention_flop(model: ModelSpec, *, context: int) -> float:
-    """FLOP of scores and mixing of one token's forward pass in one run."""
+    """FLOP of attention's scores and mixing in one token's forward pass in one run."""
     return model.depth * 4 * context * model.width
 
 
 def training_flop(model: ModelSpec, *, context: int, vocab: int, met: float) -> float:
-    """FLOP of one token's share of a training step in one run: forward and backward."""
+    """FLOP of a training step per token in one run, forward and backward."""
     products = TRAINING * forward_flop(model, vocab=vocab, met=met)
     ffn = model.feed_forward
-    if isinstance(ffn, Experts) and ffn.router == "content_blind":  # its logits are formed and lead nowhere
+    if (
+        isinstance(ffn, Experts) and ffn.router == "content_blind"
+    ):  # its logits are computed, but no gradient flows through them
         products -= (TRAINING - 1) * model.depth * 2 * model.width * ffn.total
     return products + TRAINING * attention_flop(model, context=context)
 
 
 def activation_numbers(model: ModelSpec, *, context: int, vocab: int, met: float) -> float:
-    """Numbers that one token's forward pass writes in one run: what elementwise work and caches have to move."""
+    """Numbers that one token's forward pass writes in one run: the memory traffic of elementwise operations."""
     d, ffn = model.width, model.feed_forward
     if isinstance(ffn, Dense):
         branch = 4.0 * ffn.hidden
     else:
-        rows = 2 * d * met if met < ffn.total else 0  # gathered before the product and put back after it
+        rows = 2 * d * met if met < ffn.total else 0  # gathered before the product and scattered after it
         branch = (5 * met + 4 * ffn.shared) * ffn.hidden + rows + 4 * ffn.total
     return model.depth * (12 * d + context * d // model.head_width + branch) + 4 * d + 3 * vocab
 
 
 def parameter_numbers(model: ModelSpec, *, context: int, vocab: int) -> int:
-    """Parameters of one run, as the optimizer meets them: blocks, gains, routers and embeddings."""
+    """All parameters of one run that the optimizer updates: blocks, gains, routers and embeddings."""
     d, ffn = model.width, model.feed_forward
     routers = 0 if isinstance(ffn, Dense) else model.depth * d * ffn.total
     gains = (2 * model.depth + 1) * d
@@ -61,9 +64,10 @@ def parameter_numbers(model: ModelSpec, *, context: int, vocab: int) -> int:
 
 
 def relative_work(model: ModelSpec) -> float:
-    """About what one step of a model takes relative to another's: an order, without timing any device.
+    """Rough cost of a training step relative to other models, for sorting. No device is timed.
 
-    Products, activations and updates as a CPU core prices them, at the 256 tokens a step of the cpu tier (cost/timing).
+    The weights of products, activations and updates are those of a CPU core at the 256 tokens per step of the cpu tier
+    (measured with ``cost.timing``).
     """
     ffn, context, vocab = model.feed_forward, 16, 32
     met = ffn.activated if isinstance(ffn, Experts) else 0

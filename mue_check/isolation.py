@@ -1,4 +1,4 @@
-"""Run other people's code in a child process: it may hang in C, end its process, print without end, raise anything."""
+"""Run other people's code in a child process, because it may hang in C, exit, print without end or raise anything."""
 
 import ctypes
 import os
@@ -21,24 +21,24 @@ _LONGEST = 160
 
 
 class ChildError(MueCheckError):
-    """A call in a child process that hung, ended the process, or raised something else than a MueCheckError."""
+    """A call in a child process that hung, ended the process, or raised an exception other than a MueCheckError."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """A child process that holds an object. After a ChildError other than "raises" it is of no more use."""
+    """A child process that holds an object. After a ChildError other than "raises" it cannot be used anymore."""
 
     process: SpawnProcess
     pipe: "Connection[Any, Any]"
     errors: Path
 
     def call(self, method: str, *args: object, limit: float, doing: str = "") -> Any:
-        """The result of a method of the object, after at most ``limit`` seconds.
+        """Call a method of the object and return its result, within at most ``limit`` seconds.
 
-        A MueCheckError of the method is raised here, anything else as a ChildError: "hangs", "ends its process" or
-        "raises". ``doing`` completes the message, such as " while it is checked".
+        A MueCheckError of the method is raised here. Everything else becomes a ChildError: "hangs", "ends its process"
+        or "raises". ``doing`` completes the message, for example " while it is checked".
         """
-        with suppress(OSError):  # it has died, as the answer will show
+        with suppress(OSError):  # if the child has died, the read below reports it
             self.pipe.send((method, args))
         try:
             if not self.pipe.poll(limit):
@@ -60,7 +60,7 @@ class Child:
 
 @contextmanager
 def isolated(make: Callable[..., object], *args: object, limit: float, doing: str = "") -> Iterator[Child]:
-    """A child process in which ``make(*args)`` has made an object, until the context ends; errors as in ``Child.call``.
+    """A child process that holds the object ``make(*args)``, until the context ends. Raises as ``Child.call`` does.
 
     ``make`` and all values must be picklable. The child ends with this process even if this one is killed.
     """
@@ -85,7 +85,7 @@ def _serve(pipe: "Connection[Any, Any]", errors: str, parent: int) -> None:
     """Make the object and call its methods, as the parent requests."""
     with suppress(OSError, AttributeError):  # only Linux can end a child with its parent
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
-    if os.getppid() != parent:  # it died before that call
+    if os.getppid() != parent:  # the parent died before prctl
         os._exit(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), 2)
@@ -100,7 +100,7 @@ def _serve(pipe: "Connection[Any, Any]", errors: str, parent: int) -> None:
                 target, answer = make(*args), None
             pipe.send((True, answer))
         except EOFError:
-            os._exit(0)  # threads that the code has left behind must not keep it alive
+            os._exit(0)  # threads that the code left behind must not keep the process alive
         except MueCheckError as error:
             pipe.send((False, error))
         except BaseException as error:

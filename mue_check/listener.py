@@ -1,4 +1,4 @@
-"""Whether somebody listens at HOST:PORT. Nothing heavy is imported."""
+"""Check that a server listens at HOST:PORT. Imports nothing heavy."""
 
 import socket
 
@@ -8,7 +8,7 @@ _SECONDS = 5.0
 
 
 def require_listener(address: str) -> None:
-    """ClusterError where nobody does: Ray itself would try for minutes."""
+    """Raise ClusterError if no server listens at ``address``. Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS).close()

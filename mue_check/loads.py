@@ -1,8 +1,9 @@
-"""Target loads: which share of all assignments each expert shall have, as people ask for it. No tensors here.
+"""Target loads: the share of all assignments that each expert should have, as written on the command line.
 
-``uniform``, ``zipf:S`` (share of the k-th expert as k^-S), ``hot:K:SHARE`` (K experts take SHARE of everything, the
-others the rest), or one number per expert, joined by ``/``. Feasible is what token choice can do: an expert is
-chosen at most once per token, so that none has more than 1/a of all assignments, and each of G groups has 1/G of them.
+A load is ``uniform``, ``zipf:S`` (the share of the k-th expert falls as k^-S), ``hot:K:SHARE`` (K experts get SHARE of
+all assignments, the others the rest), or one number per expert, joined by ``/``. With token choice a token chooses an
+expert at most once, so no expert can have more than 1/a of all assignments, and each of G groups has exactly 1/G. A
+load within these bounds is feasible. Nothing here imports torch.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from mue_check.errors import LoadError
 
 Load = tuple[float, ...]
-"""Shares of all assignments by expert; sums to 1."""
+"""Share of all assignments by expert; the shares sum to 1."""
 
 
 def zipf(experts: int, exponent: float) -> Load:
@@ -23,7 +24,7 @@ def zipf(experts: int, exponent: float) -> Load:
 
 
 def hot(experts: int, hot_experts: int, share: float) -> Load:
-    """The first ``hot_experts`` take ``share`` of all assignments evenly, the others the rest."""
+    """The first ``hot_experts`` share ``share`` of all assignments evenly, the others share the rest."""
     if not 0 < hot_experts < experts:
         raise LoadError(f"load hot:{hot_experts}:{share:g}: must be at least 1 and fewer than all {experts} experts")
     if not 0 < share < 1:
@@ -33,9 +34,10 @@ def hot(experts: int, hot_experts: int, share: float) -> Load:
 
 
 def spread_over_groups(load: Load, groups: int) -> Load:
-    """The same shares dealt out so that each group has a whole profile: neighbours k G .. k G + G - 1 go to G groups.
+    """Distribute the shares over groups so that every group has the same profile and the sum 1/G.
 
-    A Zipf load over all experts would give the first group more than its part. Sums stay 1 in all and 1/G a group.
+    Every G neighboring experts are pooled, and each group gets 1/G of the pool. Without this, a Zipf load over all
+    experts would give the first group more than 1/G.
     """
     if groups == 1:
         return load
@@ -45,7 +47,7 @@ def spread_over_groups(load: Load, groups: int) -> Load:
 
 
 def parse_load(text: str, *, experts: int, groups: int = 1) -> Load:
-    """The target load of that name; LoadError on anything else. Whether it is feasible says ``require_feasible``."""
+    """Parse a target load. Raises LoadError; ``require_feasible`` checks whether the load is feasible."""
     name, *numbers = text.split(":")
     try:
         if name == "uniform" and not numbers:
@@ -66,16 +68,16 @@ def parse_load(text: str, *, experts: int, groups: int = 1) -> Load:
 
 
 def read_load(source: str | Path, experts: int) -> Load:
-    """Shares of each expert from ``p1,p2,...`` or a file of numbers: counts or shares, one a line, CSV or JSON.
+    """Read the share of each expert from ``p1,p2,...`` or from a file of counts or shares (one per line, CSV, or JSON).
 
-    What has no comma is taken for a path. Raises LoadError naming the first number that is wrong.
+    A text without a comma that is not a number is a path. Raises LoadError, which names the first wrong number.
     """
     text, where = _text(source)
     return as_load(_numbers(text, where), experts=experts, where=where)
 
 
 def as_load(shares: Sequence[float], *, experts: int, where: str = "the load") -> Load:
-    """``shares`` (or counts) of ``experts`` experts, normalized; zeros are allowed. LoadError names what is wrong."""
+    """Normalize shares or counts of ``experts`` experts. Zeros are allowed. Raises LoadError."""
     if not len(shares):
         raise LoadError(f"{where} is empty: give a number for each of {experts} experts")
     for expert, share in enumerate(shares):
@@ -83,7 +85,7 @@ def as_load(shares: Sequence[float], *, experts: int, where: str = "the load") -
             raise LoadError(f"{where} gives expert {expert} the load {share:g}: it must be a finite number >= 0")
     if len(shares) != experts:
         raise LoadError(f"{where} has {len(shares)} numbers for {experts} experts: give one for each expert")
-    # of counts near the end of floating point the sum would be infinite
+    # the sum of counts near the largest float would be infinite
     top = max(shares)
     if top == 0:
         raise LoadError(f"{where} is zero for every expert: some expert must have tokens")
@@ -91,12 +93,12 @@ def as_load(shares: Sequence[float], *, experts: int, where: str = "the load") -
 
 
 def require_feasible(load: Sequence[float], *, activated: int, groups: int = 1, rounding: float = 1e-6) -> None:
-    """Refuse shares that token choice cannot have, naming the largest feasible one; ``rounding`` is relative."""
+    """Refuse an infeasible load, and name the largest feasible share. ``rounding`` is a relative tolerance."""
     most = 1 / activated
     expert = max(range(len(load)), key=lambda e: load[e])
     if load[expert] > most * (1 + rounding):
         raise LoadError(
-            f"expert {expert} has the share {load[expert]:.4g} of all assignments, and with a={activated} experts a "
+            f"expert {expert} has the share {load[expert]:.4g} of all assignments, but with a={activated} experts per "
             f"token the largest feasible share is 1/a = {most:.4g}"
         )
     size = len(load) // groups
@@ -104,8 +106,8 @@ def require_feasible(load: Sequence[float], *, activated: int, groups: int = 1, 
         part = sum(load[group * size : (group + 1) * size])
         if not math.isclose(part, 1 / groups, rel_tol=rounding):
             raise LoadError(
-                f"group {group} has the share {part:.4g} of all assignments, and each token takes a/G experts of every "
-                f"group: each of G={groups} has 1/G = {1 / groups:.4g}"
+                f"group {group} has the share {part:.4g} of all assignments, but each token takes a/G experts of every "
+                f"group, so each of G={groups} has 1/G = {1 / groups:.4g}"
             )
 
 
@@ -113,7 +115,9 @@ def require_target(load: Load, *, activated: int, groups: int = 1) -> None:
     """Refuse a load that is infeasible, or under which an expert would learn nothing."""
     for expert, share in enumerate(load):
         if not share > 0:
-            raise LoadError(f"target load of expert {expert} is {share:g}: must be above 0, or it learns nothing")
+            raise LoadError(
+                f"target load of expert {expert} is {share:g}: must be above 0, or the expert learns nothing"
+            )
     require_feasible(load, activated=activated, groups=groups)
 
 
@@ -123,7 +127,7 @@ def _normalized(shares: Sequence[float]) -> Load:
 
 
 def _text(source: str | Path) -> tuple[str, str]:
-    """The text, and the words for where it stands."""
+    """The text, and a description of its source for messages."""
     if isinstance(source, str) and ("," in source or _is_number(source)):
         return source, "the load"
     where = f"load file {str(source)!r}"
@@ -132,7 +136,7 @@ def _text(source: str | Path) -> tuple[str, str]:
     except OSError as error:
         raise LoadError(f"{where} cannot be read: {error.strerror} (or write the load as p1,p2,...)") from None
     except ValueError:
-        raise LoadError(f"{where} is no text: give numbers, one for each expert") from None
+        raise LoadError(f"{where} is not text: give numbers, one for each expert") from None
 
 
 def _numbers(text: str, where: str) -> list[float]:
@@ -141,18 +145,18 @@ def _numbers(text: str, where: str) -> list[float]:
         try:
             values = json.loads(text)
         except ValueError:
-            raise LoadError(f"{where} begins as JSON and is none: give a list of numbers") from None
+            raise LoadError(f"{where} begins like JSON but is invalid: give a list of numbers") from None
         if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
-            raise LoadError(f"{where} is JSON and no list of numbers: give one number for each expert")
+            raise LoadError(f"{where} is JSON but not a list of numbers: give one number for each expert")
         return [float(v) for v in values]
     words: list[str] = []
     for line in text.splitlines():
-        # nothing between two commas is a number that lacks, and not a space to be skipped
+        # an empty cell between two commas is a missing number, which must not be skipped like a space
         row = line.strip().rstrip(",;")
         words += [cell.strip() for cell in re.split("[,;]", row)] if re.search("[,;]", line) else row.split()
     for at, word in enumerate(words):
         if not _is_number(word):
-            raise LoadError(f"{where} has {word!r} in place {at + 1}: numbers alone are wanted, one for each expert")
+            raise LoadError(f"{where} has {word!r} as item {at + 1}: give only numbers, one for each expert")
     return [float(word) for word in words]
 
 

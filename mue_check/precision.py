@@ -1,4 +1,4 @@
-"""What the products of a training are computed in. Master weights, moments and the loss are float32 in each."""
+"""The precision of matrix products in training. Master weights, moments and the loss are always float32."""
 
 from typing import Literal, get_args
 
@@ -6,14 +6,14 @@ from mue_check.errors import SpecError
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """fp32; tf32: products of 10-bit mantissas on a GPU's tensor cores; bf16: weights and activations rounded to bfloat16
-(mixed precision with master weights, arXiv 1710.03740), the scores of experts and the loss in float32."""
+(mixed precision with master weights, arXiv 1710.03740), with expert scores and the loss in float32."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def require_precision(precision: str, device: str) -> Precision:
-    """SpecError for an unknown precision, and for tf32 where there is none."""
+    """``precision``, checked. Raises SpecError if it is unknown, or tf32 on a device without tensor cores."""
     if precision not in PRECISIONS:
         raise SpecError(f"unknown precision {precision!r}: allowed are {', '.join(PRECISIONS)}")
     if precision == "tf32" and device != "cuda":
-        raise SpecError("precision tf32 is that of a GPU's tensor cores: on a CPU use fp32 or bf16")
+        raise SpecError("precision tf32 needs a GPU's tensor cores: on a CPU use fp32 or bf16")
     return precision

@@ -1,7 +1,7 @@
-"""ModelSpec and TrainSpec, the model and its training in standard terms, and their one-line notation.
+"""ModelSpec and TrainSpec: a model and its training in standard terms, and their one-line notation.
 
-Notation of experts: ``<N>e<a>a<G>g<s>s`` = N routed experts, a activated per token, G groups, s shared
-experts; parts that are 1 (groups) or 0 (shared) are left out, e.g. ``128e8a1s`` (arXiv 2605.23893).
+Notation of experts: ``<N>e<a>a<G>g<s>s`` is N routed experts, a activated per token, G groups, and s shared experts.
+G = 1 and s = 0 are omitted, as in ``128e8a1s`` (arXiv 2605.23893).
 """
 
 import re
@@ -30,7 +30,7 @@ def require_positive(owner: object, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Dense:
-    """A dense feed-forward of ``hidden`` units (H)."""
+    """A dense feed-forward layer with ``hidden`` units (H)."""
 
     hidden: int
 
@@ -39,7 +39,7 @@ class Dense:
 
     @property
     def active_width(self) -> int:
-        """H_act: units that see each token."""
+        """H_act: the units that process each token."""
         return self.hidden
 
     def __str__(self) -> str:
@@ -50,10 +50,10 @@ class Dense:
 class Experts(Mixture):
     """A mixture: ``total`` routed experts (N), ``activated`` per token (a), each ``hidden`` wide (h).
 
-    ``groups`` (G) splits the routed experts; each token takes a/G of every group. ``shared`` (s)
-    experts of the same width see every token. ``activated == total`` is a Dense MoE. ``router`` names the
-    routing variant, ``balance`` the method that evens out its load. ``load`` is the target load
-    (``loads.parse_load``), reached by the selection bias or by the draw of content_blind; empty for none.
+    ``groups`` (G) splits the routed experts, and each token takes a/G of every group. ``shared`` (s) experts of the
+    same width process every token. ``activated == total`` is a Dense MoE. ``router`` names the routing variant,
+    ``balance`` the method that balances its load. ``load`` is a target load (``loads.parse_load``) or empty. It is
+    reached through the selection bias, or through the random draw of content_blind.
     """
 
     hidden: int
@@ -74,7 +74,7 @@ class Experts(Mixture):
         self._require_routable()
 
     def _require_routable(self) -> None:
-        """Refuse a router, groups and a balance that do not fit together."""
+        """Refuse a router, groups, balance and load that do not fit together."""
         variant, claim = get_variant(self.router), self.claim
         fixed = variant.fixed_activated
         if fixed is not None and self.activated > fixed:
@@ -93,13 +93,13 @@ class Experts(Mixture):
         if self.balance != "none" and not variant.scored:
             raise SpecError(
                 f"{self.notation}: balance {self.balance!r} has no meaning with router {self.router!r}, "
-                "whose load does not follow scores: use balance none"
+                "which does not select by score: use balance none"
             )
         if self.load:
             if not variant.scored and not variant.by_place:
                 raise SpecError(
                     f"{self.notation}: load {self.load!r} has no meaning with router {self.router!r}, "
-                    "whose load does not follow scores"
+                    "which does not select by score"
                 )
             if self.balance != "selection_bias" and variant.scored:
                 raise SpecError(f"{self.notation}: load {self.load!r} is reached by balance=selection_bias: set it")
@@ -112,15 +112,15 @@ class Experts(Mixture):
 
     @property
     def target_load(self) -> Load:
-        """Each expert's target share of all assignments; empty without a target load."""
+        """Target share of all assignments for each expert; empty without a target load."""
         return parse_load(self.load, experts=self.total, groups=self.groups) if self.load else ()
 
     @classmethod
     def from_notation(cls, text: str, *, hidden: int) -> "Experts":
-        """Parse ``128e8a4g1s``; raises SpecError on anything else."""
+        """Parse a notation such as ``128e8a4g1s``. Raises SpecError for anything else."""
         match = _NOTATION.fullmatch(text.strip())
         if match is None:
-            raise SpecError(f"{text!r} is no notation of experts: write <N>e<a>a[<G>g][<s>s], for example 128e8a1s")
+            raise SpecError(f"{text!r} is not a notation of experts: write <N>e<a>a[<G>g][<s>s], for example 128e8a1s")
         part = {key: int(value) for key, value in match.groupdict().items() if value is not None}
         return cls(
             total=part["n"],
@@ -132,7 +132,7 @@ class Experts(Mixture):
 
     @property
     def notation(self) -> str:
-        """The shortest text from which ``from_notation`` makes the same experts."""
+        """The shortest text that ``from_notation`` reads as these experts."""
         groups = f"{self.groups}g" if self.groups != 1 else ""
         shared = f"{self.shared}s" if self.shared else ""
         return f"{self.total}e{self.activated}a{groups}{shared}"
@@ -144,13 +144,13 @@ class Experts(Mixture):
 
     @property
     def weight_sum(self) -> float | None:
-        """What the rule takes as the sum of a token's active weights: 1, or 1 for each group; None for any other."""
+        """The claimed sum of a token's active weights if R follows from it (1, or 1 per group); otherwise None."""
         claim = self.claim
         return claim.expected_sum() if claim.weight_sum in ("one", "groups", 1) else None
 
     @property
     def claimed_sum(self) -> float | None:
-        """The sum that the router claims for every token; None where it claims none, or where tokens lose experts."""
+        """The sum that the router claims for every token; None if it claims none, or if tokens may lose experts."""
         return self.claim.expected_sum() if self.claim.kind == "token_choice" else None
 
     def __str__(self) -> str:
@@ -162,7 +162,7 @@ class Experts(Mixture):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One reference language model: width d, depth L (blocks), and its feed-forward."""
+    """A reference language model: width d, depth L (number of blocks), and its feed-forward layers."""
 
     width: int
     depth: int
@@ -178,12 +178,12 @@ class ModelSpec:
 
     @property
     def expansion(self) -> float:
-        """H_act / d, the active expansion of the feed-forward (1 is the unit expansion)."""
+        """H_act / d, the active expansion of the feed-forward layer. 1 is called unit expansion."""
         return self.feed_forward.active_width / self.width
 
     @property
     def parameters(self) -> int:
-        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), active or not, without embeddings and routers."""
+        """Weights of all blocks (attention 4 d^2, SwiGLU 3 d H), active or not. Embeddings and routers do not count."""
         ffn = self.feed_forward
         width = ffn.hidden if isinstance(ffn, Dense) else (ffn.total + ffn.shared) * ffn.hidden
         return self.depth * (4 * self.width**2 + 3 * self.width * width)
@@ -195,7 +195,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """One short training: ``batch`` sequences of ``context`` tokens a step, for ``steps`` steps.
+    """A short training of ``steps`` steps with ``batch`` sequences of ``context`` tokens per step.
 
     Linear warm-up over ``warmup`` steps, then linear decay to ``final_lr`` times the peak.
     """
@@ -238,7 +238,7 @@ class Scenario:
 
     @classmethod
     def of(cls, model: ModelSpec, train: TrainSpec) -> "Scenario":
-        """The scenario of training this model this way."""
+        """The scenario of training ``model`` as ``train`` says."""
         return cls(model=model, tokens_per_step=train.tokens_per_step, steps=train.steps)
 
     def __str__(self) -> str:
@@ -263,7 +263,7 @@ _WORDS = ("experts", "router", "balance", "load")
 
 @dataclass(kw_only=True)
 class _Draft:
-    """Numbers and words by SPEC key, not yet checked."""
+    """The numbers and words of a SPEC by key, before they are checked."""
 
     numbers: dict[str, int] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
@@ -273,7 +273,7 @@ class _Draft:
         if key not in _KEYS:
             raise SpecError(f"unknown key {key!r} in SPEC {text!r}: allowed are {allowed}")
         if key in self.numbers or key in self.words:
-            raise SpecError(f"{key!r} stands twice in SPEC {text!r}")
+            raise SpecError(f"{key!r} appears twice in SPEC {text!r}")
         if key in _WORDS:
             self.words[key] = str(value)
             return
@@ -293,7 +293,7 @@ def parse_scenario(text: str, *, default: Scenario | None = None, head_width: in
 
 
 def says_head_width(text: str) -> bool:
-    """Whether a SPEC sets the head width, dh. Raises SpecError."""
+    """Whether a SPEC sets the head width dh. Raises SpecError."""
     return "dh" in _read(text).numbers
 
 
@@ -337,21 +337,21 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
             feed_forward = replace(feed_forward, router=mixture.router, balance=mixture.balance, load=mixture.load)
     elif "H" in draft.numbers:
         if "h" in draft.numbers:
-            raise SpecError(f"SPEC {text!r} gives h (expert width) beside H (dense): h needs a notation such as 8e2a")
+            raise SpecError(f"SPEC {text!r} gives both h (expert width) and H (dense): h needs a notation such as 8e2a")
         feed_forward = Dense(hidden=draft.numbers["H"])
     elif old is None:
         raise SpecError(f"SPEC {text!r} lacks a feed-forward: give H=<width> or a notation such as 128e8a1s")
     elif "h" in draft.numbers:
         if isinstance(old.feed_forward, Dense):
-            raise SpecError(f"SPEC {text!r} gives h (expert width), and neither it nor its reference has experts")
+            raise SpecError(f"SPEC {text!r} gives h (expert width), but neither it nor its reference has experts")
         feed_forward = replace(old.feed_forward, hidden=draft.numbers["h"])
     else:
         feed_forward = old.feed_forward
     if draft.words:
         if isinstance(feed_forward, Dense):
-            raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, and its feed-forward is dense")
+            raise SpecError(f"SPEC {text!r} gives {', '.join(draft.words)}, but its feed-forward is dense")
         router, load = (draft.words.get(key, getattr(feed_forward, key)) for key in ("router", "load"))
-        if load and Path(load).is_file():  # cells record the numbers, not the path
+        if load and Path(load).is_file():  # cells store the numbers, not the path
             load = "/".join(f"{share:.6g}" for share in read_load(load, feed_forward.total))
         steered = "selection_bias" if load and get_variant(router).scored else feed_forward.balance
         feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", steered), load=load)

@@ -1,4 +1,4 @@
-"""Tables and a status line for a terminal, drawn by rich. Without a terminal tables are the same plain text."""
+"""Tables and a status line for a terminal, drawn by rich. A table is the same plain text without a terminal."""
 
 import io
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,7 +12,7 @@ _WIDTH = 10_000  # lines may wrap on a narrow terminal, but no cell is ever cut
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Collection[int] = ()) -> list[str]:
-    """Lines with the header and the rows in aligned columns. ``numeric`` are the columns that are flush right."""
+    """The lines of a table with aligned columns. ``numeric`` are the indices of right-aligned columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for at, name in enumerate(header):
         table.add_column(Text(name), justify="right" if at in numeric else "left", no_wrap=True)
@@ -26,6 +26,6 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric:
 
 @contextmanager
 def status(text: str) -> Iterator[Callable[[str], None]]:
-    """A spinner and a text on standard error, and a function that changes the text. Nothing unless on a terminal."""
+    """Show a spinner with a text on standard error; yields a function that changes the text. Only on a terminal."""
     with Console(stderr=True).status(text) as line:
         yield line.update

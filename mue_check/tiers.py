@@ -1,11 +1,11 @@
-"""Tiers: sizes and durations that fit a machine, and the tuned base values of each corpus."""
+"""Tiers: sizes and durations for one kind of machine, with tuned base values for each corpus."""
 
 import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mue_check.axes import AXES, Ladder, Question, Regime, Sizes
+from mue_check.axes import AXES, Ladder, LadderUse, Regime, Sizes
 from mue_check.errors import SpecError
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob
@@ -14,10 +14,10 @@ from mue_check.spec import TrainSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How a reference of one tier trains on one corpus. ``base`` is only the start of a search.
+    """How the reference of a tier trains on one corpus. ``base`` is only where the search begins.
 
-    Chosen by the measured spread of the optimum and its curvature; docs/choices.md has the numbers. Seeds are added,
-    up to the tier's limit and even to a PASS, until the half-width of the interval is ``half_width`` octaves.
+    docs/choices.md has the measurements behind each choice. Seeds are added, up to the tier's limit and even after a
+    PASS, until the half-width of the interval is at most ``half_width`` octaves.
     """
 
     train: TrainSpec
@@ -26,28 +26,28 @@ class Task:
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
 
     def can_sweep(self, knob: Knob) -> bool:
-        """Whether there are base values at which this knob has an optimum (docs/choices.md)."""
+        """Whether base values are known at which this knob has an optimum (docs/choices.md)."""
         return knob == "lr" or knob in self.other_bases
 
     def base_for(self, knob: Knob) -> HyperParameters:
-        """The base values around which this knob is swept: where its optimum is sharp."""
+        """The base values around which this knob is swept, at which its optimum is sharp."""
         return self.other_bases.get(knob, self.base)
 
     def log2_start(self, knob: Knob) -> float:
-        """log2 of the first guess from which the search for the reference's optimal value begins."""
+        """log2 of the value at which the search for the reference's optimum begins."""
         return math.log2(getattr(self.base_for(knob), knob))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """Sizes, seeds and tolerance of a run of the suites. ``tolerance`` is in octaves of the swept value."""
+    """Sizes, seeds and tolerance for a run of the suites. ``tolerance`` is in octaves of the swept value."""
 
     name: str
     device: str
     corpora: tuple[str, ...]
     sizes: Sizes
     scale_sizes: Sizes
-    """Sizes of the ladders for activation scales, which go further because they train only a few steps."""
+    """Sizes of the ladders for activation scales. They are larger, because only a few steps are trained."""
     tolerance: float
     seeds: int
     max_seeds: int
@@ -55,24 +55,24 @@ class Tier:
     """The most seeds that any question may take; None for no limit."""
     precision: Precision = "fp32"
     tasks: Mapping[tuple[str, Regime], Task]
-    """By corpus name and regime; ``text`` is for the docstrings and every token file."""
+    """By corpus name and regime. ``text`` is for the docstrings and for every token file."""
     axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
     """The ladders of each axis at given sizes."""
 
-    def ladders(self, axis: str, question: Question = "drift") -> tuple[Ladder, ...]:
-        """The ladders of one axis that serve a question, at this tier's sizes."""
+    def ladders(self, axis: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
+        """The ladders of one axis for a question, at this tier's sizes."""
         if axis not in self.axes:
             raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(self.axes)}")
         ladders = self.axes[axis](self.scale_sizes if question == "scales" else self.sizes)
-        return tuple(ladder for ladder in ladders if question in ladder.asks)
+        return tuple(ladder for ladder in ladders if question in ladder.uses)
 
-    def ladder(self, name: str, question: Question = "drift") -> Ladder | None:
-        """The ladder of that name that serves a question; None where this tier has none."""
+    def ladder(self, name: str, question: LadderUse = "drift") -> Ladder | None:
+        """The ladder of that name for a question; None if this tier has none."""
         found = (ladder for axis in self.axes for ladder in self.ladders(axis, question))
         return next((ladder for ladder in found if ladder.name == name), None)
 
     def task(self, corpus: str, regime: Regime = "sharp") -> Task:
-        """The task of a corpus in a regime."""
+        """The task for a corpus and a regime."""
         return self.tasks.get((corpus, regime), self.tasks["text", regime])
 
 
@@ -96,7 +96,7 @@ _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
         train=TrainSpec(steps=1600, batch=4, context=16, warmup=160), base=replace(_BASE, lr=2.0**-7.5), half_width=0.5
     ),
 }
-# 0.1 at d = 32 is 0.05 at d = 128 by the rule's own rho_d^-1/2, and the learning rate follows 1 / rho_d
+# the rule scales the init std from 0.1 at d = 32 to 0.05 at d = 128 (rho_d^-1/2), and the learning rate by 1 / rho_d
 _GPU_BASE = replace(_BASE, lr=2.0**-8.5, init_std=0.05)
 _GPU_TRAIN: Mapping[Regime, TrainSpec] = {
     "sharp": TrainSpec(steps=1000, batch=64, context=64, warmup=100),
@@ -214,6 +214,6 @@ FULL = replace(
 
 
 def require_device(tier: Tier) -> None:
-    """SpecError where a tier needs a device that this machine does not have."""
+    """Raise SpecError if a tier needs a device that this machine does not have."""
     if tier.device == "cuda" and shutil.which("nvidia-smi") is None:
         raise SpecError(f"--tier {tier.name} needs a CUDA device and this machine has none: use --tier smoke or cpu")

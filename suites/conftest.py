@@ -1,4 +1,4 @@
-"""Switch the plugin on: the suites are being run."""
+"""Activate the plugin, since the suites are being run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Activated experts: values tuned on the dense model hold with a of N experts active (Bridges I and II)."""
+"""Activated experts: values tuned on the dense model hold when a of N experts are active (Bridges I and II)."""
 
 import pytest
 

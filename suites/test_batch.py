@@ -1,4 +1,4 @@
-"""Batch: at fixed tokens the optimum stays; at fixed steps the rule is approximate and leaves a stated residual."""
+"""Batch: at fixed tokens the optimum stays. At fixed steps the rule is approximate, with a stated residual drift."""
 
 import pytest
 

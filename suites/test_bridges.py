@@ -1,6 +1,6 @@
-"""Bridges: dense to Dense MoE (I), Dense MoE to sparse (II), and their composition against the direct route.
+"""Bridges: dense to Dense MoE (I), Dense MoE to sparse (II), and their composition compared with the direct route.
 
-Both routes end in the same cells, so that they agree when their dense models do.
+Both routes end at the same cells, so they agree if their dense models do.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Capacity: more experts of which the same number is active."""
+"""Capacity: more experts, with the same number of them active."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Controls: the suites can tell a right rule from a wrong one. A verdict that cannot fail is worth nothing."""
+"""Controls: can the suites tell a correct rule from a wrong one?"""
 
 import pytest
 
@@ -10,17 +10,17 @@ from mue_check.rules import get_rule
 
 @pytest.mark.axis("width", ladder="width", targets=1)
 def test_null(study: Study, target_case: TargetCase, expect: Expect) -> None:
-    """The reference against itself with other seeds: no drift."""
+    """The reference does not drift against itself with other seeds."""
     expect(ask_null_control(study, target_case.ladder))
 
 
 @pytest.mark.axis("width", ladder="width", corpora=1, least=4)
 def test_standard_parameterization(study: Study, target_case: TargetCase, expect: Expect) -> None:
-    """Without scaling the optimum drifts with width: beyond the tolerance at two doublings."""
+    """Without scaling, the optimum drifts with width, by more than the tolerance after two doublings."""
     expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))
 
 
 @pytest.mark.axis("batch", ladder="batch_at_fixed_tokens", corpora=1, least=4)
 def test_no_batch_factors(study: Study, target_case: TargetCase, expect: Expect) -> None:
-    """Without a factor for the batch the optimum drifts with it, by more than the tolerance."""
+    """Without a factor for the batch size, the optimum drifts with it, by more than the tolerance."""
     expect(ask_positive_control(study.with_rule(get_rule("standard")), target_case.ladder, target_case.target))

@@ -1,4 +1,4 @@
-"""Duration: with more steps at a fixed batch the rule is approximate and leaves a stated residual."""
+"""Duration: for more steps at a fixed batch size the rule is approximate, with a stated residual drift."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Held out: one composite target that changes everything at once, the sweep before you trust it (--heldout SPEC)."""
+"""Held out: a composite target that changes everything at once, such as your own model (--heldout SPEC)."""
 
 import pytest
 

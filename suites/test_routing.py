@@ -1,4 +1,4 @@
-"""Routing: the load and the weights of the router, next to the drifts that --router asks for."""
+"""Routing: the load of the experts and the weights of the router, for mixtures that were trained."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""Other rules that people use (--beside standard,mup,completep_blind), measured as the rule under test is.
+"""Other rules that people use (--beside standard,mup,completep_blind), measured like the rule under test.
 
-Findings: nothing is expected of them.
+The results are findings: no verdict is expected.
 """
 
 from mue_check.pytest_plugin import Expect, TargetCase
@@ -10,10 +10,10 @@ from mue_check.questions.study import Study
 
 
 def test_transfer(study: Study, rule_case: TargetCase, expect: Expect) -> None:
-    """Its drift along every axis."""
+    """The drift of the rule along every axis."""
     expect(ask_drift(study, rule_case.ladder, rule_case.target, finding=True))
 
 
 def test_scales(study: Study, rule_ladder_case: TargetCase, expect: Expect) -> None:
-    """Which of Complete-muE's laws it breaks."""
+    """Which of Complete-muE's laws the rule breaks."""
     expect(ask_coordinates(study, rule_ladder_case.ladder, finding=True))

@@ -1,4 +1,4 @@
-"""Shared experts: one A over the total active width, R on the routed branch alone."""
+"""Shared experts: A follows the total active width, and R applies to the routed experts only."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """The sigma_0 laboratory: how gradient noise depends on the load of experts, and what an uneven load costs.
 
 Laws: content-blind routing gives gamma = 1/2; the shift of sigma_0 under an uneven load is bounded; the drift budget
-holds for loads to which it was not fitted. Everything else is a finding, from which the budget is made.
+holds for loads to which it was not fitted. Everything else is a finding that the budget is calibrated with.
 """
 
 import pytest
@@ -18,23 +18,23 @@ pytestmark = pytest.mark.axis("sigma0")
 
 
 def test_sampling(study: Study, switched_case: Case, expect: Expect) -> None:
-    """At weights trained under an even load and measured under uneven ones, content-blind routing gives 1/2, or the
-    estimator is wrong. Of learned routing a finding."""
+    """With weights trained under an even load and measured under uneven ones, content-blind routing has gamma 1/2;
+    otherwise the estimator is wrong. For learned routing gamma is a finding."""
     expect(ask_gamma(study, switched_case.ladder, switched=True))
 
 
 def test_gamma(study: Study, noise_case: Case, expect: Expect) -> None:
-    """Gamma of every matrix at weights that were trained under each load."""
+    """Gamma of every matrix, with weights that were trained under each load."""
     expect(ask_gamma(study, noise_case.ladder))
 
 
 def test_shift(study: Study, shift_case: TargetCase, expect: Expect) -> None:
-    """The shift of sigma_0: bounded under an uneven load of learned routing."""
+    """The shift of sigma_0, which is bounded for learned routing under an uneven load."""
     expect(ask_shift(study, shift_case.ladder, shift_case.target))
 
 
 def test_drift(study: Study, load_case: TargetCase, expect: Expect) -> None:
-    """The drift that goes with it."""
+    """The drift of the optimum under the same loads."""
     expect(ask_sigma0_drift(study, load_case.ladder, load_case.target))
 
 

@@ -1,4 +1,4 @@
-"""Convergence: how much sooner mixtures reach a loss than dense models, and capacity than granularity. Findings."""
+"""Convergence: how many steps mixtures need to reach a loss, compared with dense models. The results are findings."""
 
 import pytest
 
@@ -9,5 +9,5 @@ from mue_check.questions.study import Study
 
 @pytest.mark.axis("speed", question="speed")
 def test_speed(study: Study, target_case: TargetCase, expect: Expect) -> None:
-    """Steps to a loss, reference over target, at the same hyperparameters; both learn."""
+    """Steps to a loss, reference over target, at the same hyperparameters. Fails only if a model does not learn."""
     expect(ask_speed(study, target_case.ladder, target_case.target))

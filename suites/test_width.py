@@ -1,4 +1,4 @@
-"""Width: base values tuned at d hold at 2d and 4d, dense or mixture, and activations change by equal amounts."""
+"""Width: base values tuned at d hold at 2d and 4d, for dense models and mixtures, and activations change equally."""
 
 import pytest
 

@@ -46,7 +46,7 @@ def test_null_controls_in_small(tmp_path: Path) -> None:
     rows = (tmp_path / "out" / "null_controls.csv").read_text().splitlines()
     assert len(rows) == 3
     assert not [row for row in rows if row.endswith("FAIL")]
-    assert "The 95 % interval holds 0 in" in (tmp_path / "out" / "null_controls.md").read_text()
+    assert "The 95 % interval contains 0 in" in (tmp_path / "out" / "null_controls.md").read_text()
 
 
 def test_load_control_in_small(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def test_table_shows_every_role_and_where_multipliers_go(capsys: pytest.CaptureF
     assert "unit expansion" not in out
 
 
-def test_a_reference_off_unit_expansion_is_told_what_it_must_carry(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reference_of_another_expansion_gets_a_note_on_its_tuning(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules", "--reference", "d=128,L=2,H=512", "--target", "d=256,H=1024"]) == 0
-    assert "tuned with A = 0.25 and its down-projection at 2 x init_std" in capsys.readouterr().out
+    assert "tuned with A = 0.25 and with its down-projection at 2 x init_std" in capsys.readouterr().out
 
 
 def test_base_values_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,9 +45,9 @@ def test_a_load_on_the_command_line() -> None:
         ("1,2", "2 numbers for 3 experts"),
         ("1,2,3,4", "4 numbers for 3 experts"),
         ("0,0,0", "zero for every expert"),
-        ("1,many,2", "'many' in place 2"),
-        (",", "'' in place 1"),
-        ("1,,2,3", "'' in place 2"),
+        ("1,many,2", "'many' as item 2"),
+        (",", "'' as item 1"),
+        ("1,,2,3", "'' as item 2"),
         ("no-such-file", "cannot be read: No such file"),
     ],
 )
@@ -64,11 +64,11 @@ def test_what_is_no_load_is_refused_in_one_line(text: str, says: str) -> None:
         ("", "is empty"),
         (" \n", "is empty"),
         ("[]", "is empty"),
-        ("[1, 2", "begins as JSON and is none"),
-        (json.dumps({"load": [1, 2, 3]}), "no list of numbers"),
-        ("[1, true, 2]", "no list of numbers"),
+        ("[1, 2", "begins like JSON but is invalid"),
+        (json.dumps({"load": [1, 2, 3]}), "not a list of numbers"),
+        ("[1, true, 2]", "not a list of numbers"),
         ("[1, NaN, 2]", "expert 1 the load nan"),
-        ("expert,load\n0,1", "'expert' in place 1"),
+        ("expert,load\n0,1", "'expert' as item 1"),
     ],
 )
 def test_a_file_that_holds_no_load_is_refused_by_its_name(tmp_path: Path, text: str, says: str) -> None:
@@ -82,7 +82,7 @@ def test_a_file_that_holds_no_load_is_refused_by_its_name(tmp_path: Path, text: 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "load.bin"
     path.write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(LoadError, match="is no text"):
+    with pytest.raises(LoadError, match="is not text"):
         read_load(path, 3)
     with pytest.raises(LoadError, match="cannot be read: Is a directory"):
         read_load(tmp_path, 3)
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_spec_takes_its_target_load_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "load.csv"
     path.write_text("expert 0 is left out of headers\n")
-    with pytest.raises(LoadError, match="in place 1"):
+    with pytest.raises(LoadError, match="as item 1"):
         parse_scenario(f"d=32,L=2,4e1a,load={path}")
     path.write_text("40\n30\n20\n10\n")
     experts = parse_scenario(f"d=32,L=2,4e1a,load={path}").model.feed_forward

@@ -164,7 +164,7 @@ def test_a_target_keeps_its_references_load_until_it_has_its_own() -> None:
         ("16e2a,balance=auxiliary_loss,load=zipf:1", "is reached by balance=selection_bias: set it"),
         ("16e2a,router=expert_choice,load=zipf:1", "load 'zipf:1' has no meaning with router 'expert_choice'"),
         ("8e4a2g,load=4/4/4/4/1/1/1/1", r"group 0 has the share 0\.8"),
-        ("d=64,load=zipf:1", "gives load, and its feed-forward is dense"),
+        ("d=64,load=zipf:1", "gives load, but its feed-forward is dense"),
     ],
 )
 def test_a_load_that_cannot_be(text: str, says: str) -> None:

@@ -116,7 +116,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--claim", "absent.toml", "--router", "docs/examples/my_router.py:Router"], "cannot be read: No such file"),
         (["--expected", "absent.toml"], "cannot be read: No such file"),
         (["--precision", "fp16"], "unknown precision 'fp16': allowed are fp32, tf32, bf16"),
-        (["--precision", "tf32"], "precision tf32 is that of a GPU's tensor cores: on a CPU use fp32 or bf16"),
+        (["--precision", "tf32"], "precision tf32 needs a GPU's tensor cores: on a CPU use fp32 or bf16"),
         (["--tier", "gpu"], "needs a CUDA device"),
     ],
 )

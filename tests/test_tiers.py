@@ -146,8 +146,8 @@ def test_a_composite_differs_from_its_reference() -> None:
     slower, same = (
         heldout_ladder(reference, parse_scenario(text, default=reference), own=True) for text in ("T=400", "d=64,8e2a")
     )
-    assert slower.asks == {"drift"}
-    assert same.asks == {"drift", "scales"}
+    assert slower.uses == {"drift"}
+    assert same.uses == {"drift", "scales"}
     assert slower.targets[0].label != same.targets[0].label
 
 

@@ -1,4 +1,4 @@
-"""Axes: what differs between a tuned reference and its targets, as ladders at a tier's sizes."""
+"""Axes: what can differ between a tuned reference and its targets. Each makes ladders from the sizes of a tier."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,7 +13,7 @@ from mue_check.axes.experts import (
     shared_ladders,
     speed_ladders,
 )
-from mue_check.axes.ladder import Ladder, Question, Regime, Rung
+from mue_check.axes.ladder import Ladder, LadderUse, Regime, Rung
 from mue_check.axes.scale import batch_ladders, depth_ladders, duration_ladders, width_ladders
 from mue_check.axes.sizes import Sizes
 
@@ -31,7 +31,6 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
     "heldout": heldout_ladders,
     "speed": speed_ladders,
 }
-"""The nine axes of the rule; then the bridges that they consist of, the composite target, and the steps to a loss."""
+"""The nine axes of the rule, its two bridges, the composite target, and the speed of convergence."""
 
-
-__all__ = ["AXES", "Ladder", "Question", "Regime", "Rung", "Sizes", "heldout_ladder"]
+__all__ = ["AXES", "Ladder", "LadderUse", "Regime", "Rung", "Sizes", "heldout_ladder"]

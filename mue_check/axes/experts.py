@@ -11,7 +11,7 @@ from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
 
 
 def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """The dense model, then N experts of full width with a of them active: Bridge I and Bridge II at once."""
+    """From the dense model to N experts of full width with a of them active: Bridges I and II in one step."""
     reference = Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
     targets = [
         mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
@@ -42,7 +42,7 @@ def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def small(
     sizes: Sizes, *, groups: int = 1, shared: int = 0, router: str = "sigmoid_norm", activated: int = 4
 ) -> Experts:
-    """16 experts of a quarter of the width, so that four of them are as wide as the model."""
+    """16 experts of a quarter of the model's width, so that four active experts are as wide as the model."""
     return Experts(total=16, activated=activated, hidden=sizes.width // 4, groups=groups, shared=shared, router=router)
 
 
@@ -53,7 +53,7 @@ def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Groups with global and with per-group normalization, and groups with a shared expert."""
+    """Groups with global normalization, with per-group normalization, and with a shared expert."""
     rungs = [mixture(sizes, small(sizes), size=1)]
     for g in sizes.groups:
         rungs.append(mixture(sizes, small(sizes, groups=g), size=len(rungs) + 1))
@@ -64,7 +64,7 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Bridge I, Bridge II, and their composition against the direct route.
+    """Bridge I, Bridge II, and their composition compared with the direct route.
 
     The chain goes from a dense model with H = 4 d through the Dense MoE 16e16a of the same active width to 16e4a. The
     direct route to 16e4a starts at the dense model with H = d. Both end in the same cells, so the routes agree if the
@@ -88,10 +88,10 @@ def heldout_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) -> Ladder:
-    """From one scenario to any other.
+    """A ladder from one scenario to any other.
 
-    Where batch or duration differ, the rates of the first steps differ too, and scales cannot be compared. A user's
-    ``own`` composite has the hash of its scenario in its label, so that two of them have different names.
+    If batch or duration differ, so do the learning rates of the first steps, and activation scales cannot be compared.
+    The label of a user's ``own`` target has a hash of its scenario, so that different targets have different names.
     """
     if target == reference:
         raise SpecError(f"the composite target {target} is the reference itself: name what differs")
@@ -100,11 +100,11 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
     label = f"composite-{hashlib.sha256(str(target).encode()).hexdigest()[:6]}" if own else "composite"
     rung = Rung(label=label, size=2, model=target.model, batch=batch, steps=steps)
     first = Rung(label=f"d{reference.model.width}", size=1, model=reference.model)
-    return Ladder.of([first, rung], axis="heldout", asks=USUAL if batch == steps == 1 else ["drift"])
+    return Ladder.of([first, rung], axis="heldout", uses=USUAL if batch == steps == 1 else ["drift"])
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """Dense models against mixtures of at least the same active width, and capacity against granularity.
+    """A dense model against mixtures of at least its active width, and capacity against granularity.
 
     Capacity and granularity start from one mixture, and both multiply its experts by four at the same active compute.
     """
@@ -119,13 +119,13 @@ def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     more = rung(Experts(total=32, activated=2, hidden=d // 2), 2)
     finer = rung(Experts(total=32, activated=8, hidden=d // 8), 2)
     return (
-        Ladder.of([reference, *mixtures], axis="speed", name="speed_of_mixture", asks=["speed"]),
-        Ladder.of([first, more], axis="speed", name="speed_of_capacity", asks=["speed"]),
-        Ladder.of([first, finer], axis="speed", name="speed_of_granularity", asks=["speed"]),
+        Ladder.of([reference, *mixtures], axis="speed", name="speed_of_mixture", uses=["speed"]),
+        Ladder.of([first, more], axis="speed", name="speed_of_capacity", uses=["speed"]),
+        Ladder.of([first, finer], axis="speed", name="speed_of_granularity", uses=["speed"]),
     )
 
 
 def mixture(sizes: Sizes, experts: Experts, *, size: int, label: str | None = None) -> Rung:
-    """A mixture of the reference's width and depth."""
+    """A rung with these experts at the reference's width and depth."""
     model = ModelSpec(width=sizes.width, depth=sizes.depth, feed_forward=experts)
     return Rung(label=label or experts.notation, size=size, model=model)

@@ -1,4 +1,4 @@
-"""Rungs and ladders: the models, batches and durations to which base values transfer from one reference."""
+"""Ladders: a reference model, and the models, batch sizes and durations to which its base values should transfer."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,12 @@ from mue_check.flops import relative_work
 from mue_check.routing.variants import Variant, get_variant
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
-Question = Literal["drift", "scales", "speed", "noise"]
-"""What a ladder is for: optima, activation scales, steps to a loss, gradient noise."""
-USUAL: frozenset[Question] = frozenset({"drift", "scales"})
+LadderUse = Literal["drift", "scales", "speed", "noise"]
+"""What can be measured along a ladder: optima, activation scales, steps to a loss, gradient noise."""
+USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise"]
-"""Which of a tier's tasks. "sharp" has a sharp optimum at little cost; "noise" has small batches and is dominated by
-gradient noise, so that batch and duration matter."""
+"""Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
+dominated by gradient noise, so that batch and duration matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +37,17 @@ class Rung:
 
     @property
     def load(self) -> str:
-        """The target load; empty where there is none."""
+        """The target load of the experts; empty if there is none."""
         ffn = self.model.feed_forward
         return ffn.load if isinstance(ffn, Experts) else ""
 
     @property
     def work(self) -> float:
-        """Roughly how long it trains, in arbitrary units: good enough to order tests."""
+        """Rough training time in arbitrary units, good enough to sort tests."""
         return relative_work(self.model) * self.batch * self.steps
 
     def train(self, base: TrainSpec) -> TrainSpec:
-        """How this rung trains if the reference trains like ``base``; the warm-up keeps its share of the steps."""
+        """The training of this rung if the reference trains like ``base``. Warm-up keeps its share of the steps."""
         return replace(
             base,
             batch=_whole(base.batch * self.batch, f"{self.label}: batch"),
@@ -58,14 +58,14 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """A reference and its targets, in ascending size. One axis, as ``--axes`` names it, may have several ladders."""
+    """A reference and its targets in ascending size. An axis of ``--axes`` may have several ladders."""
 
     axis: str
     name: str
     reference: Rung
     targets: tuple[Rung, ...]
     regime: Regime = "sharp"
-    asks: frozenset[Question] = USUAL
+    uses: frozenset[LadderUse] = USUAL
 
     @classmethod
     def of(
@@ -75,12 +75,12 @@ class Ladder:
         axis: str,
         name: str = "",
         regime: Regime = "sharp",
-        asks: Iterable[Question] = USUAL,
+        uses: Iterable[LadderUse] = USUAL,
     ) -> "Ladder":
-        """Make a ladder of ``rungs``, the reference first; it is named after its axis unless ``name`` is given."""
+        """Make a ladder of ``rungs``, the reference first. Its name is that of the axis unless ``name`` is given."""
         first, *targets = rungs
         return cls(
-            axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, asks=frozenset(asks)
+            axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, uses=frozenset(uses)
         )
 
     @property
@@ -90,13 +90,13 @@ class Ladder:
 
     @property
     def steered_router(self) -> str | None:
-        """The router, if this ladder has one mixture under several target loads; else None."""
+        """The router, if this ladder compares target loads of one mixture; None otherwise."""
         mixtures = [e for rung in self.targets if isinstance(e := rung.model.feed_forward, Experts)]
         routers = {e.router for e in mixtures if e.load}
         return routers.pop() if len(routers) == 1 and all(e.load for e in mixtures) else None
 
     def with_routing(self, router: str, balance: str) -> "Ladder | None":
-        """The same ladder with another routing variant in every mixture; None where it would answer another question.
+        """The same ladder with another routing variant in every mixture; None if it would measure something else.
 
         The variant may add shared experts, and activate fewer experts or a fixed number. Targets that it cannot route
         are dropped. The ladder is left out if the variant cannot route its reference, if it is about activated experts
@@ -104,7 +104,7 @@ class Ladder:
         """
         if (router, balance) == ("sigmoid_norm", "none"):
             return self  # the rule's own routing; a hybrid keeps its normalization
-        if self.steered_router or self.asks == {"noise"}:
+        if self.steered_router or self.uses == {"noise"}:
             return None
         variant = get_variant(router)
         pairs = [(rung, routed) for rung in self.rungs if (routed := _routed(rung, variant, balance))]
@@ -113,7 +113,7 @@ class Ladder:
         before = [rung for rung, _ in pairs]
         rungs: dict[object, Rung] = {}
         for _, routed in pairs:
-            rungs.setdefault((routed.model, routed.batch, routed.steps), routed)  # of equal rungs the first stays
+            rungs.setdefault((routed.model, routed.batch, routed.steps), routed)  # keep the first of equal rungs
         first, *rest = after = list(rungs.values())
         about_activated = len(_activated(before)) > 1 and _activated(after) != _activated(before)
         one_width = len(_active_widths(before)) == 1 < len(_active_widths(after))

@@ -8,7 +8,7 @@ from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec
 
 
 def dense(width: int, depth: int, *, hidden: int | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> ModelSpec:
-    """A dense model; its hidden width is d unless ``hidden`` is given."""
+    """A dense model with hidden width d unless ``hidden`` is given."""
     return ModelSpec(width=width, depth=depth, feed_forward=Dense(hidden=hidden or width), head_width=head_width)
 
 
@@ -25,7 +25,7 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     ladders = (
         Ladder.of(dense_rungs, axis="width"),
         Ladder.of(mixtures, axis="width", name="width_of_mixture"),
-        Ladder.of(heads, axis="width", name="width_of_heads", asks=["scales"]),
+        Ladder.of(heads, axis="width", name="width_of_heads", uses=["scales"]),
     )
     return tuple(ladder for ladder in ladders if ladder.targets)
 
@@ -41,10 +41,10 @@ def batch_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     model = dense(sizes.width, sizes.depth)
     reference = Rung(label="B1", size=1, model=model)
     exact = [Rung(label=f"B{k}", size=k, model=model, batch=k, steps=1 / k) for k in sizes.batches]
-    loose = [Rung(label=f"B{k}", size=k, model=model, batch=k, residual=sigma_shift(k)) for k in sizes.batches]
+    approximate = [Rung(label=f"B{k}", size=k, model=model, batch=k, residual=sigma_shift(k)) for k in sizes.batches]
     return (
         _noisy([reference, *exact], "batch", "batch_at_fixed_tokens"),
-        _noisy([reference, *loose], "batch", "batch_at_fixed_steps"),
+        _noisy([reference, *approximate], "batch", "batch_at_fixed_steps"),
     )
 
 
@@ -57,12 +57,13 @@ def duration_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 
 
 def sigma_shift(k: float) -> float:
-    """Octaves of learning rate that would restore sigma_0 after it fell by sqrt(k) (arXiv 2205.10287): log2(k) / 2.
+    """log2(k) / 2: the octaves of learning rate that would restore sigma_0 after it fell by sqrt(k) (arXiv 2205.10287).
 
-    An approximate law does not restore sigma_0. The optimum may move by up to that much.
+    sigma_0 is the learning rate times the ratio of gradient noise to signal. An approximate law does not restore it, so
+    the optimum may move by up to that much.
     """
     return math.log2(k) / 2
 
 
 def _noisy(rungs: list[Rung], axis: str, name: str) -> Ladder:
-    return Ladder.of(rungs, axis=axis, name=name, regime="noise", asks=["drift"])
+    return Ladder.of(rungs, axis=axis, name=name, regime="noise", uses=["drift"])

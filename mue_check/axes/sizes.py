@@ -1,11 +1,11 @@
-"""Sizes: the numbers from which a tier's ladders are built."""
+"""The sizes from which the ladders of a tier are built."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The reference's width d and depth L, and the targets along each axis. An empty tuple leaves an axis out.
+    """Width d and depth L of the reference, and the targets along each axis. An empty tuple omits an axis.
 
     ``depths`` start with their own reference, since two blocks are too few for the law of depth (docs/choices.md).
     ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;

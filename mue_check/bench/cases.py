@@ -108,7 +108,7 @@ def make_plan(
 
 
 def _merged(tasks: Iterable[BenchTask]) -> tuple[BenchTask, ...]:
-    """Each task once, where it first comes, with all ways asked for. What compiles stays a task of its own."""
+    """Each task once, at its first place, with all requested ways. Tasks that compile stay separate."""
     merged: dict[tuple[BenchTask, bool], BenchTask] = {}
     for task in tasks:
         key = replace(task, ways=()), "compiled" in task.ways

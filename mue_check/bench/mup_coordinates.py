@@ -130,7 +130,7 @@ def _our_name(module: str) -> str:
 
 
 def measure_coordinates(cases: Sequence[BenchCase], device: torch.device, rounds: int) -> Iterator[CoordinateRow]:
-    """Both in interleaved rounds, after their numbers have been compared. Without mup its row says so."""
+    """Time both in interleaved rounds, after comparing their numbers. If mup is missing, its row says so."""
     setups = [BenchSetup(case, device, rule=RULE, base=ADAMW, constant=True) for case in cases]
     calls: dict[str, Callable[[], Coordinates]] = {"fused": partial(fused_coordinates, setups)}
     if mup_is_installed():

@@ -19,7 +19,7 @@ _CASE = ("model", "tokens", "T", "R", "precision")
 
 
 def render(result: BenchResult, *, figure: str = "") -> str:
-    """The whole bench. ``figure`` is the name of the picture beside it."""
+    """The whole bench. ``figure`` is the file name of its figure."""
     parts = [_head(result), *([f"![Step times, mixtures against dense, growth]({figure})"] if figure else [])]
     parts += ["\n".join(part(result)) for part in (_bars, _steps, _latency, _growth, _coordinates)]
     return "\n\n".join(parts) + "\n"

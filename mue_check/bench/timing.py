@@ -1,4 +1,4 @@
-"""Time several calls in one process, in interleaved rounds: whatever slows the machine slows all of them."""
+"""Time several calls in one process, in interleaved rounds, so that other load on the machine slows all of them."""
 
 import math
 import statistics

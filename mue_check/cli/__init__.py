@@ -11,7 +11,7 @@ from mue_check.errors import MueCheckError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 not as expected, 2 bad arguments."""
+    """Run one command and return its exit code: 0 done, 1 not as expected, 2 bad arguments, 3 inconclusive."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mue_check {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, and Python would print an error at exit
+        sys.stderr.close()  # the reader is gone, and Python would print an error at exit
         return EXIT_UNREAD
     except KeyboardInterrupt:
         print(f"mue_check {options.command}: interrupted", file=sys.stderr)

@@ -37,7 +37,7 @@ def add(commands: "Commands[Parser]") -> None:
     )
     bench.add_argument("--deadline", type=float, metavar="S", help="begin no case later than S seconds after the start")
     bench.add_argument(
-        "--json", type=Path, metavar="OUT", help="write OUT, and the table (.md) and figure (.png) beside it"
+        "--json", type=Path, metavar="OUT", help="write OUT, and a table (.md) and a figure (.png) next to it"
     )
     bench.add_argument(
         "--precision",
@@ -95,10 +95,10 @@ def _require_file(path: Path) -> None:
         raise SpecError(f"--json {str(path)!r}: cannot write there: {error.strerror}") from None
 
 
-def _precisions(asked: list[Precision] | None, device: str) -> tuple[Precision, ...]:
+def _precisions(requested: list[Precision] | None, device: str) -> tuple[Precision, ...]:
     """The precisions to measure in; SpecError for one that this device does not have."""
     usual: tuple[Precision, ...] = PRECISIONS if device == "cuda" else ("fp32",)
-    return tuple(require_precision(precision, device) for precision in dict.fromkeys(asked or usual))
+    return tuple(require_precision(precision, device) for precision in dict.fromkeys(requested or usual))
 
 
 def _parts(text: str | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``mue_check budget``: how an uneven load of experts moves a tuned learning rate."""
+"""``mue_check budget``: predict how an uneven load of experts moves the tuned learning rate."""
 
 import json
 import math
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mue_check.sigma0.budget import Budget
     from mue_check.sigma0.calibration import DriftCalibration
 
-NAMED = 12
-"""Up to this many experts are named; the others are counted."""
+MOST_NAMED = 12
+"""At most this many experts are named. The others are counted."""
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -25,25 +25,27 @@ def add(commands: "Commands[Parser]") -> None:
     budget = commands.add_parser(
         "budget",
         help="predict how an uneven load of experts moves the tuned learning rate",
-        description="From the load of each expert: how uneven it is, how far sigma_0 and with it the optimal learning "
-        "rate move away from the same model under an even load, and whether to keep the tuned learning rate.",
+        description="Compute from the load of each expert how uneven it is, how far it moves sigma_0 and the optimal "
+        "learning rate compared with an even load, and whether to keep the tuned learning rate.",
         epilog="example: mue_check budget --load 0.4,0.3,0.2,0.1 --spec 4e1a --batch 4096",
     )
     budget.add_argument(
         "--load",
         required=True,
         metavar="LOAD",
-        help="counts or shares of all assignments, one for each routed expert: p1,p2,... or a file of them "
-        "(one a line, CSV, or a JSON list)",
+        help="count or share of all assignments for each routed expert: p1,p2,... or a file of them (one per line, "
+        "CSV, or a JSON list)",
     )
     budget.add_argument(
         "--spec", required=True, metavar="SPEC", help="the model: a notation such as 128e8a1s, or a SPEC as for `rules`"
     )
-    budget.add_argument("--batch", required=True, type=int, metavar="TOKENS", help="tokens a step")
+    budget.add_argument("--batch", required=True, type=int, metavar="TOKENS", help="tokens per step")
     budget.add_argument(
         "--calibration", type=Path, metavar="FILE", help="measured gamma and kappa (default: the packaged ones)"
     )
-    budget.add_argument("--tolerance", type=float, default=0.5, metavar="OCTAVES", help="harmless drift (default: 0.5)")
+    budget.add_argument(
+        "--tolerance", type=float, default=0.5, metavar="OCTAVES", help="drift that does no harm (default: 0.5)"
+    )
     budget.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     budget.set_defaults(run=run)
 
@@ -67,12 +69,12 @@ def run(options: Options) -> int:
 
 
 def parse_experts(text: str) -> Experts:
-    """The experts of a bare notation or of a SPEC; SpecError where it has none."""
+    """The experts of a bare notation or of a SPEC. Raises SpecError if it has none."""
     if "=" not in text and not text.endswith(".toml"):
         return Experts.from_notation(text, hidden=1)
     model = parse_scenario(text).model
     if not isinstance(model.feed_forward, Experts):
-        raise SpecError(f"SPEC {text!r} has no experts: a load needs a mixture, for example 128e8a1s")
+        raise SpecError(f"SPEC {text!r} has no experts: give a mixture, for example 128e8a1s")
     return model.feed_forward
 
 
@@ -93,9 +95,9 @@ def _lines(budget: "Budget", calibration: "DriftCalibration", experts: Experts) 
         f"tokens/step  busiest {budget.busiest}, median {budget.median:.4g}, rarest {budget.rarest}",
     ]
     if budget.few:
-        lines.append(f"             below 1 token a step: {_names(budget.few)}")
+        lines.append(f"             below 1 token per step: {_names(budget.few)}")
     if budget.dead:
-        lines.append(f"             without any token: {_names(budget.dead)}")
+        lines.append(f"             without tokens: {_names(budget.dead)}")
     lines += [
         f"sigma_0      {budget.forecast.shift} octaves against the even load ({routing} routing, "
         f"gamma {gamma.times(1)}); {budget.bound.shift.mean:+.2f} at the theory's gamma 1/2",
@@ -129,6 +131,6 @@ def _factor(drift: "Interval") -> str:
 
 
 def _names(experts: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, experts[:NAMED]))
-    more = f" and {len(experts) - NAMED} more" if len(experts) > NAMED else ""
+    shown = ", ".join(map(str, experts[:MOST_NAMED]))
+    more = f" and {len(experts) - MOST_NAMED} more" if len(experts) > MOST_NAMED else ""
     return f"expert{'s' * (len(experts) > 1)} {shown}{more}"

@@ -1,4 +1,4 @@
-"""Shared by all commands: exit codes, and a parser that reports usage errors in one line."""
+"""What all commands share: exit codes, and a parser that reports usage errors in one line."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 EXIT_OK, EXIT_FAIL, EXIT_USAGE, EXIT_INCONCLUSIVE = 0, 1, 2, 3
 EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
-"""The exit codes of SIGINT and SIGPIPE in shells: a command that stopped halfway must not look like a pass."""
+"""The exit codes of shells for SIGINT and SIGPIPE, so that a command that stopped halfway does not look like a pass."""
 
 Options = argparse.Namespace
 Run = Callable[[Options], int]
@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that reports usage errors in one line and exits with 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and where to find help, and exit."""
+        """Print the message and a hint to --help, and exit."""
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
 

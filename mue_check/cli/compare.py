@@ -1,4 +1,4 @@
-"""``mue_check compare``: rules, or studies, side by side."""
+"""``mue_check compare``: show rules or studies side by side."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ def add(commands: "Commands[Parser]") -> None:
     """Declare the command."""
     compare = commands.add_parser(
         "compare",
-        help="set rules, or studies, side by side",
-        description="Judge the drifts of one study or several and set their rules side by side. Writes compare.md, "
-        "compare.csv and compare.png. One rule in several studies becomes one column for each study.",
+        help="show rules or studies side by side",
+        description="Judge the drifts of one or more studies and show their rules side by side. Writes compare.md, "
+        "compare.csv and compare.png. A rule that occurs in several studies gets one column per study.",
         epilog="example: mue_check compare reports/cpu reports/cpu-mup --out reports/rules",
     )
-    compare.add_argument("study", metavar="STUDY", type=Path, nargs="+", help="folders that `pytest suites/` filled")
-    compare.add_argument("--out", metavar="DIR", type=Path, help="where the files go (default: the first study)")
+    compare.add_argument("study", metavar="STUDY", type=Path, nargs="+", help="folders written by `pytest suites/`")
+    compare.add_argument("--out", metavar="DIR", type=Path, help="folder for the files (default: the first study)")
     compare.add_argument("--quiet", action="store_true", help="write the files and print nothing")
     compare.set_defaults(run=run)
 
 
 def run(options: Options) -> int:
-    """Judge, write and print."""
+    """Judge the studies, write the files, and print the table."""
     from mue_check.catalog import summarize
     from mue_check.questions.compare import compare_studies
     from mue_check.questions.compare_files import compare_lines, write_comparison

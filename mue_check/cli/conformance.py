@@ -47,7 +47,7 @@ def add(commands: "Commands[Parser]") -> None:
 
 
 def run(options: Options) -> int:
-    """Run the checks in a process of their own, print each as it comes, and the verdicts."""
+    """Run the checks in a child process, print each result as it comes, and then the verdicts."""
     from mue_check.conformance.expected import read_expected, with_expected
     from mue_check.conformance.isolate import Job, Session, run_isolated
     from mue_check.conformance.output import as_json, as_junit, explanations, line_of, verdict_lines
@@ -85,7 +85,7 @@ def run(options: Options) -> int:
         if speak:
             print(line_of(results[-1]), flush=True)
     _, unmatched = with_expected(results, expected)
-    # what was not asked has no verdict
+    # a question without results has no verdict
     questions: list[Question] = [q for q in QUESTIONS if any(result.question == q for result in results)]
     verdicts = {question: verdict_of(results, question) for question in questions}
     if options.json != "-":

@@ -1,4 +1,4 @@
-"""``mue_check report``: a study judged again from its records."""
+"""``mue_check report``: judge a study again from its records."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ def add(commands: "Commands[Parser]") -> None:
     """Declare the command."""
     report = commands.add_parser(
         "report",
-        help="judge a study's records again and draw its report",
-        description="Judge a study's records again, without training, and write report.html, report.md and figures; "
-        "of a study of sigma_0 also sigma0_calibration.json, for `mue_check budget --calibration`.",
+        help="judge a study's records again and write its report",
+        description="Judge a study's records again, without training, and write report.html, report.md and figures. "
+        "A study of sigma_0 also gets sigma0_calibration.json, for `mue_check budget --calibration`.",
         epilog="example: mue_check report reports/cpu",
     )
-    report.add_argument("study", metavar="STUDY", type=Path, help="a folder that `pytest suites/` filled")
+    report.add_argument("study", metavar="STUDY", type=Path, help="a folder written by `pytest suites/`")
     report.add_argument("--quiet", action="store_true", help="write the report and print nothing")
     report.set_defaults(run=run)
 
 
 def run(options: Options) -> int:
-    """Judge and draw; exit 1 when something is not as expected."""
+    """Write and print the report. The exit code is 1 if a verdict is not the expected one."""
     from mue_check.catalog import summarize, write_report
     from mue_check.questions.summary import verdict_lines
 

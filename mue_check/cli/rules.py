@@ -1,4 +1,4 @@
-"""``mue_check rules``: the hyperparameters that a transfer rule prescribes for a target model."""
+"""``mue_check rules``: print the hyperparameters that a transfer rule prescribes for a target model."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from mue_check.rules import RULES, HyperParameters, Prescription, Row, about_exp
 from mue_check.spec import parse_scenario
 from mue_check.terminal import text_table
 
-SPEC_HELP = "key=value pairs joined by commas, or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
+SPEC_HELP = "comma-separated key=value pairs or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -37,7 +37,7 @@ def add(commands: "Commands[Parser]") -> None:
 
 
 def add_base_values(parser: Parser) -> None:
-    """Add an option for each of the reference's tuned values."""
+    """Add an option for each tuned value of the reference."""
     flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
     for f in fields(HyperParameters):
         parser.add_argument(
@@ -51,7 +51,7 @@ def add_base_values(parser: Parser) -> None:
 
 
 def base_values(options: Options) -> HyperParameters:
-    """The values of those options."""
+    """The base values from these options."""
     return HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
 
 
@@ -76,7 +76,7 @@ def run(options: Options) -> int:
 def _text(prescription: Prescription, rows: Sequence[Row], base: HyperParameters) -> list[str]:
     names = [f.name for f in fields(Row)]
     cells = [[v if isinstance(v, str) else f"{v:.4g}" for v in asdict(row).values()] for row in rows]
-    about = about_expansion(prescription)
+    note = about_expansion(prescription)
     return [
         f"rule       {prescription.rule}",
         f"reference  {prescription.reference}",
@@ -86,7 +86,7 @@ def _text(prescription: Prescription, rows: Sequence[Row], base: HyperParameters
         "",
         *text_table(names, cells, numeric=range(1, len(names))),
         "",
-        "forward_multiplier scales the output of the role's matrix: on the down-projections A (and 1/m_L), on the",
-        "router R, which scales only the normalized routed sum, and on the unembedding the logits.",
-        *([about] if about else []),
+        "forward_multiplier scales the output of the role's matrix. For down-projections it is A (and 1/m_L). For the",
+        "router it is R, which scales only the normalized routed sum. For the unembedding it scales the logits.",
+        *([note] if note else []),
     ]

@@ -1,4 +1,4 @@
-"""A block taken apart: y = shared(x) + scale * sum_e C[t, e] f_e(x), with each part read from the block itself."""
+"""The parts of a block: y = shared(x) + scale * sum_e C[t, e] f_e(x), with each part read from the block itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ Status = Literal["passed", "failed", "error", "skipped", "unknown"]
 class CheckOutcome:
     """What a check found at one case.
 
-    ``measured`` holds the numbers in words, ``worst`` names the token, expert or parameter, and ``causes`` are rows of
+    ``measured`` has the numbers as text, ``worst`` names the token, expert or parameter, and ``causes`` are rows of
     ``KNOWN_BUGS``.
     """
 

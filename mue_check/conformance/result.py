@@ -20,7 +20,7 @@ _BROKEN = ("failed", "error", "xpassed")
 class CheckResult:
     """What one check found over all shapes and seeds; if several cases fail, the first failure.
 
-    ``measured`` holds value and tolerance in words, ``worst`` the token, expert or parameter, ``where`` the shape and
+    ``measured`` has value and tolerance as text, ``worst`` the token, expert or parameter, ``where`` the shape and
     seed, ``broken_at`` how many of ``cases`` fail, ``cause`` likely bugs, ``again`` the command that reruns the check.
     """
 

@@ -1,4 +1,4 @@
-"""Run checks over shapes and seeds, whatever the candidate raises, prints, changes or waits for."""
+"""Run checks over shapes and seeds, safely even if the candidate raises, prints or changes global state."""
 
 import contextlib
 import io

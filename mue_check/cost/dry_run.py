@@ -67,7 +67,7 @@ class _DryRunPlugin:
             for item in session.items:
                 assert isinstance(item, pytest.Function)
                 self.tests.append(_dry_test(item, settings, store))
-        except BaseException as error:  # pytest would replace it with a message of its own
+        except BaseException as error:  # pytest would replace it with its own message
             self.error = error
         self.settings = settings
 

@@ -1,4 +1,4 @@
-"""A study with simulated losses: the suites' own questions, asked of it, show which cells they need.
+"""A study with simulated losses. Running the suites' own questions on it shows which cells they need.
 
 The search, the added seeds and the judge are the real ones. A loss that is not stored is drawn from the measured
 spreads: a parabola around an optimum that is random per arm and seed. Other measurements cannot be simulated; a
@@ -122,7 +122,7 @@ class SimulatedStudy(Study):
 
     @classmethod
     def of(cls, study: Study, store: SimulatedStore) -> "SimulatedStudy":
-        """The study with that store in place of its own."""
+        """A copy of the study with that store."""
         return cls(**{f.name: getattr(study, f.name) for f in fields(Study)}, simulated=store)
 
     @property

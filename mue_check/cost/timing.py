@@ -81,7 +81,7 @@ GPU_SAMPLES = (
 
 
 def machine_of(device: str, precision: Precision = "fp32") -> Mapping[str, str]:
-    """What a calibration holds for: the device, the precision of products, torch and the code that is timed."""
+    """What a calibration is valid for: the device, the precision of products, torch, and the timed code."""
     package = Path(mue_check.__file__).parent
     sources = [path for room in TIMED_ROOMS for path in sorted((package / room).glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
@@ -165,7 +165,7 @@ def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[T
 
 
 def _now(device: torch.device) -> float:
-    """Of a CPU the seconds that it worked for us, whatever else it did; of a GPU those that passed."""
+    """CPU seconds of this process on a CPU, so that other processes do not count; elapsed seconds on a GPU."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Data by name: what the reference models are trained on, always with a held-out part."""
+"""Data for the reference models, by name. All data have a held-out part."""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,7 +16,7 @@ _GIVEN: dict[str, Data] = {}
 
 
 def give_data(name: str, data: Data) -> None:
-    """Have ``load_data(name)`` return this, in a process that lacks its file (a node of a cluster)."""
+    """Make ``load_data(name)`` return ``data``, in a process that does not have its file (a node of a cluster)."""
     _GIVEN[name] = data
 
 
@@ -26,14 +26,14 @@ def load_data(name: str) -> Data:
 
 
 def load_corpus(name: str) -> Corpus:
-    """The same where it must be tokens."""
+    """The corpus of that name. Raises DataError if it is not tokens."""
     return require_tokens(load_data(name))
 
 
 def require_tokens(data: Data) -> Corpus:
-    """DataError for data that are not tokens."""
+    """``data`` as a corpus. Raises DataError if it is not tokens."""
     if not isinstance(data, Corpus):
-        raise DataError(f"{data.name!r} holds no tokens, which a language model needs")
+        raise DataError(f"{data.name!r} has no tokens, and a language model needs them")
     return data
 
 

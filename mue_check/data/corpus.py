@@ -1,4 +1,4 @@
-"""A corpus: tokens to train on, tokens held out, and the size of the vocabulary."""
+"""A corpus: tokens to train on, held-out tokens, and the size of the vocabulary."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mue_check.errors import DataError
 
 HELDOUT_WINDOWS = 128
-"""Held-out sequences of every loss: the same for every run, so their noise cancels between paired runs."""
+"""Held-out sequences in every loss. All runs use the same ones, so their noise cancels between paired runs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,22 +25,14 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all tokens: equal for equal data."""
+        """Hash of all tokens."""
         digest = hashlib.sha256(f"{self.vocab}".encode())
         for part in (self.train, self.heldout):
             digest.update(np.ascontiguousarray(part, dtype=np.uint32).tobytes())
         return digest.hexdigest()[:16]
 
-    @property
-    def bigram_entropy(self) -> float:
-        """Loss in nats per token of the best model that sees only the last token: blocks must get below it."""
-        pairs = np.zeros((self.vocab, self.vocab))
-        np.add.at(pairs, (self.train[:-1].astype(np.int64), self.train[1:].astype(np.int64)), 1)
-        following = pairs / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
-        return float(-(pairs / pairs.sum() * np.log(np.where(following > 0, following, 1.0))).sum())
-
     def require_context(self, context: int) -> None:
-        """DataError if the corpus is too short for sequences of that context."""
+        """Raise DataError if the corpus is too short for sequences of that context."""
         for part, tokens, windows in (("train", self.train, 64), ("held-out", self.heldout, 8)):
             needed = windows * (context + 1)
             if len(tokens) < needed:
@@ -50,11 +42,11 @@ class Corpus:
                 )
 
     def in_memory(self) -> "Corpus":
-        """The tokens themselves, if they are a mapped file."""
+        """A copy with the tokens in memory, if they are a memory-mapped file."""
         return replace(self, train=np.asarray(self.train), heldout=np.asarray(self.heldout))
 
     def heldout_windows(self, context: int) -> NDArray[np.int64]:
-        """[W, context + 1] held-out sequences, evenly spaced and without overlap, at most HELDOUT_WINDOWS."""
+        """[W, context + 1]: at most HELDOUT_WINDOWS held-out sequences, evenly spaced and without overlap."""
         available = len(self.heldout) // (context + 1)
         chosen = np.linspace(0, available - 1, min(available, HELDOUT_WINDOWS)).astype(int)
         rows = self.heldout[: available * (context + 1)].reshape(available, context + 1)

@@ -1,4 +1,4 @@
-"""An order-2 Markov source: sharp optima within 200 steps, and an exactly known loss floor."""
+"""An order-2 Markov source with sharp optima within 200 steps and an exactly known minimal loss."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ def transition_table(
 ) -> NDArray[np.float64]:
     """P[a, b, next]: token k has class k mod ``classes``, and the classes of the last two tokens determine the next.
 
-    The logits add a term per class of b, one per class of a, and one per pair of classes. With a table for all pairs of
-    tokens the models stayed on the bigram plateau and the curve was flat (docs/choices.md).
+    The logits are a sum of a term per class of b, one per class of a, and one per pair of classes. With a table for all
+    pairs of tokens, models stayed on the bigram plateau and the loss curve was flat (docs/choices.md).
     """
     rng = np.random.default_rng(seed)
     previous, before = (rng.normal(size=(classes, vocab)) for _ in range(2))
@@ -28,7 +28,7 @@ def transition_table(
 
 
 def entropy_rate(table: NDArray[np.float64]) -> float:
-    """Nats per token of the stationary source: sum over pairs of pi(a, b) H(next | a, b)."""
+    """Entropy of the stationary source in nats per token: the sum over pairs of pi(a, b) H(next | a, b)."""
     vocab = len(table)
     pairs = np.full((vocab, vocab), 1 / vocab**2)
     for _ in range(10_000):
@@ -40,7 +40,7 @@ def entropy_rate(table: NDArray[np.float64]) -> float:
 
 
 def markov_corpus() -> Corpus:
-    """The built-in source, 32 symbols; entropy is exact."""
+    """The built-in corpus of 32 symbols, with its exact entropy."""
     table = transition_table()
     tokens = sample(table, TRAIN_TOKENS + HELDOUT_TOKENS, seed=1)
     return Corpus(
@@ -53,7 +53,7 @@ def markov_corpus() -> Corpus:
 
 
 def sample(table: NDArray[np.float64], tokens: int, *, seed: int) -> NDArray[np.uint16]:
-    """One long sequence, [tokens] uint16: many independent chains, concatenated."""
+    """[tokens] uint16: many independent chains, concatenated."""
     chains, burn_in = 400, 50
     length = -(-tokens // chains)
     rng = np.random.default_rng(seed)

@@ -1,21 +1,21 @@
-"""What every kind of data has in common."""
+"""The protocol of all data."""
 
 from typing import Protocol
 
 
 class Data(Protocol):
-    """Something to train on, with a held-out part. A record of a measurement holds its fingerprint."""
+    """Something to train on, with a held-out part. Records of measurements contain its fingerprint."""
 
     @property
     def name(self) -> str:
-        """How it is chosen."""
+        """The name on the command line."""
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all of it."""
+        """A hash of all data."""
 
     def require_context(self, context: int) -> None:
-        """Raise DataError if examples of that many tokens cannot be made of it."""
+        """Raise DataError if the data cannot give examples of that many tokens."""
 
     def in_memory(self) -> "Data":
-        """The same without files, to be sent to another machine."""
+        """A copy without files, which can be sent to another machine."""

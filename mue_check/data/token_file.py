@@ -1,4 +1,4 @@
-"""A user's tokens: a flat binary file of uint16 (or uint32 if its name ends in .u32.bin), as nanoGPT writes them."""
+"""A user's tokens: a flat binary file of uint16, as nanoGPT writes it, or of uint32 if its name ends in .u32.bin."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from mue_check.errors import DataError
 
 HELDOUT_SHARE = 0.1
 MAX_VOCAB = 4096
-"""A reference model of width 32 cannot use more: larger ids are an error."""
+"""A reference model of width 32 cannot use more. Larger ids are an error."""
 MAX_TOKENS = 20_000_000
 
 
 def token_file_corpus(path: Path) -> Corpus:
-    """Read ``path``; its last tenth is held out. Raises DataError for a missing, odd-sized or too varied file."""
+    """Read ``path`` and hold out its last tenth. Raises DataError if it is missing, cut off, or has too many ids."""
     dtype = np.dtype("<u4") if path.name.endswith(".u32.bin") else np.dtype("<u2")
     try:
         size = path.stat().st_size

@@ -32,12 +32,12 @@ def make_batches(cells: Iterable[Cell]) -> list[Batch]:
     """Put cells that differ only in their seeds together, up to the best size of a stack."""
     batches: dict[str, list[list[Cell]]] = {}
     for cell in cells:
-        alike = batches.setdefault(replace(cell, seeds=()).key, [[]])
+        groups = batches.setdefault(replace(cell, seeds=()).key, [[]])
         by_run = MEASUREMENTS[cell.measurement].by_run
-        if alike[-1] and not (by_run and _runs([*alike[-1], cell]) <= runs_of_a_stack(cell)):
-            alike.append([])
-        alike[-1].append(cell)
-    return [tuple(batch) for alike in batches.values() for batch in alike]
+        if groups[-1] and not (by_run and _runs([*groups[-1], cell]) <= runs_of_a_stack(cell)):
+            groups.append([])
+        groups[-1].append(cell)
+    return [tuple(batch) for groups in batches.values() for batch in groups]
 
 
 def measure(batch: Batch) -> list[Measured]:
@@ -73,7 +73,7 @@ def _stack_by_stack(cell: Cell) -> list[Columns]:
 
 
 def _fits(cell: Cell) -> bool:
-    """Whether memory holds all runs, if need be after captured stacks of other shapes are dropped."""
+    """Whether all runs fit the memory, if necessary after dropping captured stacks of other shapes."""
     if cell.device == "cpu" or stacks().holds(cell) or cell.runs <= runs_of_a_stack(cell):
         return True
     stacks().forget()

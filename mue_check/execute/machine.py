@@ -7,7 +7,7 @@ import torch
 
 
 def device_name(device: str) -> str:
-    """The GPU's name, or the processor's where Linux says it."""
+    """The name of the GPU, or of the processor if Linux reports it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")

@@ -1,1 +1,1 @@
-"""How numbers become verdicts. No torch here: records in, verdicts out."""
+"""From numbers to verdicts: optima, drifts, laws and intervals. Nothing here imports torch."""

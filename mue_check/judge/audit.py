@@ -1,4 +1,4 @@
-"""The audit: values that arrived at each parameter against those that the rule prescribes."""
+"""Compare the values that the optimizer applied to each parameter with those that the rule prescribes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from mue_check.rules import Row
 
 AUDITED = ("init_std", "lr", "weight_decay", "eps", "beta1", "beta2")
 RELATIVE_TOLERANCE = 0.02
-"""Float32 probes find a value to better than that; an init std is known to 4 standard errors in addition."""
+"""Float32 probes are more accurate than this. An init std may also be off by 4 of its standard errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offence:
-    """One value of one parameter that is not the prescribed one."""
+    """One value of one parameter that differs from the prescribed one."""
 
     parameter: str
     role: str
@@ -33,14 +33,14 @@ class Offence:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """All offences; none is a PASS."""
+    """The values that differ, out of all ``parameters``. PASS if there are none."""
 
     parameters: int
     offences: tuple[Offence, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL with any offence."""
+        """FAIL if any value differs."""
         return Verdict.FAIL if self.offences else Verdict.PASS
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Audit:
 
 
 def judge_audit(table: pd.DataFrame, prescribed: Sequence[Row]) -> Audit:
-    """From a measured optimizer table and the rule's own rows."""
+    """Compare a measured ``optimizer`` table with the rows that the rule prescribes."""
     rows: Mapping[str, Row] = {row.role: row for row in prescribed}
     offences = []
     for found in table.to_dict("records"):

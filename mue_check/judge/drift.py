@@ -10,16 +10,16 @@ from mue_check.judge.power import detectable_drift
 from mue_check.judge.verdict import Verdict, judge_interval
 
 MIN_SEEDS = 4
-"""Below this no interval is worth a verdict."""
+"""With fewer seeds the interval is too wide for a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Target optimum minus reference optimum. ``reason`` says why there is none, when there is none.
+    """Target optimum minus reference optimum. If it could not be resolved, ``reason`` says why.
 
-    ``regret``: what the target loses by keeping the reference's learning rate, in nats per token, on the
-    target's fitted parabola; ``gain`` is what the target wins over the reference, each at its optimum.
-    ``detectable``: the drift that would FAIL in 95 % of such measurements, in octaves (``judge.power``).
+    ``regret`` is the loss, in nats per token, that the target gives away at the reference's optimum, by its own fitted
+    parabola. ``gain`` is the reference's loss minus the target's, each at its own optimum. ``detectable`` is the
+    smallest drift, in octaves, that would FAIL in 95 % of such measurements (``judge.power``).
     """
 
     reference: Optimum
@@ -33,7 +33,7 @@ class Drift:
     reason: str | None
 
     def settled(self, half_width: float) -> bool:
-        """Whether more seeds would tell nothing new: it fails, is unresolved, or is known to ``half_width`` octaves."""
+        """Whether more seeds are pointless: it fails, is unresolved, or is known to within ``half_width`` octaves."""
         if self.reason is not None or self.verdict is Verdict.FAIL:
             return True
         return self.verdict is not Verdict.INCONCLUSIVE and self.interval.half_width <= half_width
@@ -44,14 +44,14 @@ class Drift:
         return (
             f"drift {self.interval} octaves over {self.interval.n} seeds "
             f"(log2 LR* {self.reference.interval} -> {self.target.interval}), regret {self.regret:.4f} nats, "
-            f"95 % power from {self.detectable:.2f} octave"
+            f"detectable drift {self.detectable:.2f} octave"
         )
 
 
 def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: float = 0.0) -> Drift:
-    """PASS when the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL when outside.
+    """PASS if the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
 
-    ``residual`` is by how much an approximate law states that its optimum may move: RESIDUAL within it.
+    An approximate law states a ``residual`` by which its optimum may move; a drift within that is RESIDUAL.
     """
     ours, theirs = fit_optimum(reference), fit_optimum(target)
     seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]

@@ -1,4 +1,4 @@
-"""The early-curve check: two loss curves at one learning rate, their log-ratio's level and trend over seeds."""
+"""Compare two early loss curves at one learning rate: level and trend of their log-ratio, over seeds."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mue_check.judge.verdict import Verdict
 
 _DIVERGED = Interval(math.inf, math.inf, math.inf, 0)
 TREND_TOLERANCE = 0.01
-"""Octaves of loss per doubling of the step: over 100 steps a right target may lose 5 % against the reference."""
+"""Octaves of loss per doubling of the step. Over 100 steps this lets the target fall 5 % behind the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class EarlyComparison:
 
     @property
     def verdict(self) -> Verdict:
-        """PASS when the trend surely stays below TREND_TOLERANCE, FAIL when it is surely above."""
+        """PASS if the whole interval of the trend lies at or below TREND_TOLERANCE, FAIL if all of it lies above."""
         if self.trend.high <= TREND_TOLERANCE:
             return Verdict.PASS
         return Verdict.FAIL if self.trend.low > TREND_TOLERANCE else Verdict.INCONCLUSIVE
@@ -37,14 +37,14 @@ class EarlyComparison:
 
 
 def log2_ratio(reference: pd.DataFrame, target: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Steps [T] and log2(target loss / reference loss) [S, T] of two early_curve tables with the same replicates."""
+    """Steps [T] and log2(target loss / reference loss) [S, T] of two early_curve tables with the same seeds."""
     ours, theirs = (table.pivot(index="seed", columns="step", values="loss") for table in (reference, target))
     ratio = np.log2(theirs.to_numpy(dtype=np.float64) / ours.to_numpy(dtype=np.float64))
     return ours.columns.to_numpy(dtype=np.int64), ratio
 
 
 def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyComparison:
-    """From two early_curve tables with the same replicates, in order; unbounded where a loss is not finite."""
+    """Compare two early_curve tables with the same seeds. The intervals are unbounded if a loss is not finite."""
     steps, ratio = log2_ratio(reference, target)
     if not np.isfinite(ratio).all():
         return EarlyComparison(level=_DIVERGED, trend=_DIVERGED)

@@ -1,4 +1,4 @@
-"""Intervals: a mean with its 95 % t-interval. Under 10 seeds a percentile bootstrap covers 0.41 to 0.86 instead."""
+"""95 % t-intervals of a mean. Below 10 seeds a percentile bootstrap would cover the mean in only 41 to 86 %."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 def t_quantile(df: float) -> float:
-    """Half the width of an interval at CONFIDENCE in standard errors, on ``df`` degrees of freedom."""
+    """Half-width of an interval at CONFIDENCE, in standard errors, for ``df`` degrees of freedom."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, df))
 
 
@@ -31,7 +31,7 @@ class Interval:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean: the half-width over its t quantile on n - 1 degrees of freedom; infinite with fewer than two."""
+        """Standard error of the mean: half-width / t quantile for n - 1 degrees of freedom. Infinite for n < 2."""
         return float(self.half_width / t_quantile(self.n - 1)) if self.n > 1 else math.inf
 
     def text(self, digits: int = 2) -> str:
@@ -43,7 +43,7 @@ class Interval:
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """The t-interval of a mean; unbounded with fewer than two values."""
+    """The t-interval of a mean; unbounded for fewer than two values."""
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan
     if n < 2:
@@ -53,10 +53,10 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def jackknife_interval(estimate: float, without: Sequence[float]) -> Interval:
-    """The interval of a statistic from its values ``without`` each of the n independent units in turn.
+    """The jackknife interval of a statistic, from its values ``without`` each of n independent units in turn.
 
-    t quantile on n - 1 degrees of freedom; unbounded with fewer than two units. The estimate stays where it is: the
-    jackknife's correction of its bias costs more variance than it wins (Efron & Tibshirani 1993, chapter 11).
+    It uses the t quantile for n - 1 degrees of freedom, and is unbounded for fewer than two units. The estimate itself
+    is not corrected for bias, which would add more variance than it removes bias (Efron & Tibshirani 1993, chapter 11).
     """
     n = len(without)
     if n < 2:

@@ -18,13 +18,13 @@ _BLOCK = r"^block\d+\."
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """What should hold of ``quantity`` of ``coordinate`` at ``step``, over all layers that have it.
+    """What should hold for ``quantity`` of ``coordinate`` at ``step``, over all layers that have it.
 
-    ``coordinate`` is an activation's name without its block, or ``weight.<role>``. Blocks are joined by their RMS,
-    or summed where their number differs and each carries its share.
+    ``coordinate`` is an activation's name without its block, or ``weight.<role>``. Blocks are combined by their RMS, or
+    summed where rungs differ in depth and each block contributes its share.
 
-    "exponent": the log-log slope against the rung's size is ``expected``. "ratio": log2 of each rung over
-    the first rung is ``expected`` (0: equal). ``tolerance`` is in the same unit.
+    With ``form`` "exponent", the log-log slope against the rung's size should be ``expected``. With "ratio", log2 of
+    each rung over the first rung should be ``expected`` (0: equal). ``tolerance`` is in the same unit.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class LawResult:
-    """A law's measured interval and verdict; ``worst`` names the rung or pair that is farthest off."""
+    """A law's measured interval and verdict. ``worst`` names the rung, or pair of rungs, farthest from the law."""
 
     law: Law
     interval: Interval
@@ -71,7 +71,7 @@ class LawResult:
 
 
 def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
-    """Judge ``law`` on rungs in ascending size; FAIL where an activation is zero or not finite."""
+    """Judge ``law`` on rungs of ascending size. FAIL if an activation is zero or not finite."""
     levels = np.stack([log2_levels(law, rung.table) for rung in rungs], axis=1)  # [seeds, rungs]
     dead = ~np.isfinite(levels).all(axis=0)
     if dead.any():
@@ -81,7 +81,7 @@ def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
         off = [t_interval(list(column)) for column in (levels[:, 1:] - levels[:, :1]).T]
         verdicts = [judge_interval(interval, law.tolerance, center=law.expected) for interval in off]
         verdict = join(verdicts)
-        # of the rungs that have the joint verdict, the one that is farthest off
+        # of the rungs with the joint verdict, the one farthest from the law
         at = max((i for i, v in enumerate(verdicts) if v is verdict), key=lambda i: abs(off[i].mean - law.expected))
         interval, worst = off[at], rungs[at + 1].label
     else:
@@ -95,8 +95,8 @@ def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
 
 
 def log2_levels(law: Law, table: pd.DataFrame) -> NDArray[np.float64]:
-    """[S] log2 of the law's quantity per seed in ascending order, blocks joined as the law says."""
-    # "block0.ffn_branch" is a ffn_branch; "block0.router_logits" is no logits
+    """[S] log2 of the law's quantity by ascending seed, with the blocks combined as the law says."""
+    # the whole name must match: "block0.router_logits" is not "logits"
     names = table["coordinate"].str.replace(_BLOCK, "", regex=True)
     rows = table[(table["step"] == law.step) & (names == law.coordinate)]
     if rows.empty:

@@ -1,7 +1,7 @@
-"""The laws of each ladder: what Complete-muE says of scales, with the published exponents.
+"""The laws of each ladder: how activations and weights scale under Complete-muE, with the published exponents.
 
-A law holds of functions, not of a way to write them: the unembedding's own weights have two equivalent forms, so
-the logits are judged in their place.
+There is no law for the weights of the unembedding, because two equivalent forms of it scale differently. The logits are
+judged instead.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,12 +31,12 @@ def _slope(
 
 
 def _keeps_moving(*coordinates: str) -> tuple[Law, ...]:
-    """The change of an activation on the probe batch does not depend on the size."""
+    """The change of an activation on the probe batch does not depend on size."""
     return tuple(_slope(name, "change", _LAST) for name in coordinates)
 
 
 def _moves_as_the_reference(*coordinates: str) -> tuple[Law, ...]:
-    """The same where a ladder has no sizes to draw a slope through: within a half of the reference's."""
+    """For ladders without a size to fit a slope against: the change is within a factor of 1.5 of the reference's."""
     return tuple(
         Law(
             name=f"{name} change",
@@ -52,12 +52,12 @@ def _moves_as_the_reference(*coordinates: str) -> tuple[Law, ...]:
 
 
 def _at_init(coordinate: str) -> Law:
-    """A product with a multiplier of one over the size falls with its root before anything is learned."""
+    """A product of random vectors with a multiplier of 1 / size falls as size^-1/2 at initialization."""
     return _slope(coordinate, "rms", 0, -0.5, tolerance=0.15)
 
 
 def _weights(roles: Iterable[str], *, init: float, step: float) -> tuple[Law, ...]:
-    """Exponents of a role's entries at the start and of their first update, by Adam the learning rate itself."""
+    """Exponents of a role's weights at initialization, and of their first update, which in Adam is the LR."""
     return tuple(
         law
         for role in roles
@@ -79,7 +79,7 @@ _BRANCH_AT_INIT = Law(
     step=0,
     form="ratio",
     tolerance=0.0704,  # log2(1.05)
-    source="arXiv 2605.23893, Bridges I and II: A, R and the down-projection's init keep the branch",
+    source="arXiv 2605.23893, Bridges I and II: A, R and the down-projection's init preserve the branch",
 )
 _BRANCHES = ("attention_branch", "ffn_branch")
 _MOVING = ("logits", "residual", *_BRANCHES)
@@ -94,7 +94,7 @@ def _width(hidden: Iterable[str], *moving: str) -> tuple[Law, ...]:
     )
 
 
-# not the logits: at first the unembedding moves them alone, whatever the branch does
+# not the logits: in the first steps their change comes from the unembedding alone, not from the branch
 _SIZED = (_BRANCH_AT_INIT, *_keeps_moving("ffn_branch"))
 _UNSIZED = (_BRANCH_AT_INIT, *_moves_as_the_reference("ffn_branch"))
 
@@ -124,4 +124,4 @@ LAWS: Mapping[str, Sequence[Law]] = {
         *_moves_as_the_reference("logits", "residual"),
     ),
 }
-"""By ladder. Batch and duration have none: activations are blind to betas, eps and weight decay (``judge.audit``)."""
+"""By ladder. Batch and duration have none: activations do not show betas, eps or weight decay; ``judge.audit`` does."""

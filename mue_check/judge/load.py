@@ -8,7 +8,7 @@ from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.verdict import Verdict
 
 CLAIM_TOLERANCE = 1e-3
-"""Relative: float32 sums of weights."""
+"""Relative: the rounding of float32 sums of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +16,8 @@ class RoutingLoad:
     """Means over layers, with intervals over seeds.
 
     ``imbalance``: the busiest expert's load over the mean load (1: even, N: collapse). ``variance_factor``: second
-    moment of the active weights over that of equal ones, which the theory takes as 1 (arXiv 2605.23893).
-    ``weight_sum``: of a token's active weights, before R.
+    moment of the active weights over that of equal weights, which the theory takes as 1 (arXiv 2605.23893).
+    ``weight_sum``: sum of a token's active weights, before R. ``claim``: the sum that the router claims, if any.
     """
 
     imbalance: Interval
@@ -27,7 +27,7 @@ class RoutingLoad:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the weights sum to what the router claims; None where it claims nothing."""
+        """Whether the weights sum to what the router claims; None if it claims nothing."""
         if self.claim is None:
             return None
         off = max(abs(self.weight_sum.low - self.claim), abs(self.weight_sum.high - self.claim))
@@ -41,7 +41,7 @@ class RoutingLoad:
 
 
 def judge_load(table: pd.DataFrame, claim: float | None = None) -> RoutingLoad:
-    """From a routing table (columns seed, layer, expert, load, weight_sum, variance_factor)."""
+    """Summarize a routing table with columns seed, layer, expert, load, weight_sum, variance_factor."""
     experts = table["expert"].nunique()
     layers = table.groupby(["seed", "layer"]).agg({"load": "max", "weight_sum": "first", "variance_factor": "first"})
     seeds = layers.groupby("seed").mean()

@@ -1,7 +1,7 @@
 """The loss-vs-LR optimum of one arm: a parabola per seed in log2(LR), around the seed-averaged minimum.
 
-Grid argmin is 4 to 10 times noisier than the fit, so it only says where to fit. Points that diverged
-stay in the table and out of the fit.
+The grid's argmin is 4 to 10 times noisier than the fit, so it only decides where to fit. Points that diverged are
+stored but not fitted.
 """
 
 import math
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from mue_check.judge.interval import Interval, t_interval
 
 WINDOW = 5
-"""Points in the fit, two on each side of the minimum."""
+"""Points in the fit: the minimum and two on each side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Losses of one arm: ``values`` [L] of the swept knob, ascending, ``losses`` [S, L] in nats, ``initial`` [S].
+    """Losses of one arm: ascending ``values`` [L] of the swept knob, ``losses`` [S, L] in nats, ``initial`` losses [S].
 
-    A loss is NaN where it is absent.
+    A missing loss is NaN.
     """
 
     values: NDArray[np.float64]
@@ -36,7 +36,7 @@ class Curve:
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
-        """[S, L]: ended above where it began, or not finite."""
+        """[S, L]: the loss ended higher than it began, or is not finite."""
         return ~np.isfinite(self.losses) | (self.losses > self.initial[:, None])
 
     @property
@@ -47,7 +47,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """log2(LR*) per seed; ``reason`` is set, and the rest unusable, when it could not be resolved."""
+    """log2(LR*) per seed. If it could not be resolved, ``reason`` says why and the other fields are unusable."""
 
     by_seed: Mapping[int, float] = field(default_factory=dict)
     loss_by_seed: Mapping[int, float] = field(default_factory=dict)
@@ -68,15 +68,15 @@ class Optimum:
 
 
 def mean_minimum(curve: Curve) -> int:
-    """Index of the lowest seed-averaged loss, among learning rates where no seed diverged; -1 when there is none."""
+    """Index of the lowest seed-averaged loss among learning rates where no seed diverged; -1 if there are none."""
     mean = curve.usable.mean(0)
     return -1 if np.isnan(mean).all() else int(np.nanargmin(mean))
 
 
 def lacking(curve: Curve) -> tuple[int, int]:
-    """How many more points the fit wants (below, above) the grid, so that the window is centred on the minimum.
+    """How many more points the fit needs (below, above) the grid for a window that is centered on the minimum.
 
-    Where the side above diverged the window cannot be centred, and the points are wanted below instead.
+    If points above the minimum diverged, the window cannot be centered, and the missing points go below.
     """
     best = mean_minimum(curve)
     half = WINDOW // 2
@@ -92,10 +92,10 @@ def lacking(curve: Curve) -> tuple[int, int]:
 
 
 def fit_optimum(curve: Curve) -> Optimum:
-    """The optimum of every seed of ``curve``, or the reason why there is none.
+    """The optimum of every seed of ``curve``, or the reason why it is unresolved.
 
-    All seeds share the window around their mean's minimum. A seed whose vertex leaves it (it learned late, say)
-    is fitted once more around its own minimum; when that fails too the optimum is unresolved.
+    All seeds share the window around the minimum of their mean. A seed whose vertex lies outside it (because it learned
+    late, for example) is fitted again around its own minimum. If that fails too, the optimum is unresolved.
     """
     best = mean_minimum(curve)
     if best < 0:
@@ -112,7 +112,8 @@ def fit_optimum(curve: Curve) -> Optimum:
         if vertex is None:
             low, high = x[shared][[0, -1]]
             return Optimum(
-                reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, nor around its own"
+                reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, "
+                "nor around its lowest loss"
             )
         vertices[seed] = vertex
     square = sum(v.residual for v in vertices.values())
@@ -127,7 +128,7 @@ def fit_optimum(curve: Curve) -> Optimum:
 
 @dataclass(frozen=True)
 class _Vertex:
-    """A fitted parabola: its lowest point, its curvature, and its sum of squared residuals."""
+    """A fitted parabola: its vertex, its curvature, and its sum of squared residuals."""
 
     x: float
     loss: float
@@ -136,13 +137,13 @@ class _Vertex:
 
 
 def _window(points: int, best: int) -> slice:
-    """WINDOW neighbours, centred on ``best`` where the grid allows."""
+    """WINDOW neighbors, centered on ``best`` where the grid allows."""
     first = min(max(best - WINDOW // 2, 0), points - WINDOW)
     return slice(first, first + WINDOW)
 
 
 def _fit(x: NDArray[np.float64], loss: NDArray[np.float64]) -> _Vertex | None:
-    """The least-squares parabola, unless it opens downwards or its vertex lies outside ``x``."""
+    """The least-squares parabola; None if it opens downwards or its vertex lies outside ``x``."""
     center = x.mean()
     c, b, a = np.polyfit(x - center, loss, 2)
     if not c > 0 or not x[0] <= center - b / (2 * c) <= x[-1]:
@@ -157,5 +158,5 @@ def _fit(x: NDArray[np.float64], loss: NDArray[np.float64]) -> _Vertex | None:
 
 
 def parabola_loss(optimum: Optimum, seed: int, x: float) -> float:
-    """Loss of that seed at log2(LR) = x by its own minimum and the arm's mean curvature, in nats."""
+    """Loss in nats at log2(LR) = x, from the seed's own vertex and the mean curvature of the arm."""
     return optimum.loss_by_seed[seed] + optimum.curvature * (x - optimum.by_seed[seed]) ** 2

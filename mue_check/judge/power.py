@@ -1,4 +1,4 @@
-"""Power: the drift that a measurement would call FAIL in 95 of 100 repetitions."""
+"""Power: the smallest drift that would FAIL in 95 of 100 repetitions of a measurement."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ POWER = 0.95
 
 
 def detectable_drift(drifts: Sequence[float], reference: Optimum, target: Optimum, tolerance: float) -> float:
-    """Smallest true drift, in octaves, whose whole interval lies beyond ``tolerance`` with POWER.
+    """The smallest true drift, in octaves, whose interval lies beyond ``tolerance`` with probability POWER.
 
-    Its spread is that of the measured ``drifts`` over seeds, or what both curves' residuals and curvatures
-    make expect, whichever is larger: four seeds can agree by luck. Infinite under two seeds.
+    The spread over seeds is the larger of two: that of the measured ``drifts``, and the one expected from the residuals
+    and curvatures of both curves, since four seeds can agree by luck. Infinite for fewer than two seeds.
     """
     n = len(drifts)
     if n < 2:
@@ -26,18 +26,18 @@ def detectable_drift(drifts: Sequence[float], reference: Optimum, target: Optimu
 
 
 def detectable_of(spread: float, seeds: int, tolerance: float) -> float:
-    """The same for ``seeds`` drifts of a known standard deviation ``spread``, two seeds at least."""
+    """As ``detectable_drift``, for at least two ``seeds`` whose drifts have the standard deviation ``spread``."""
     return tolerance + spread / math.sqrt(seeds) * _noncentrality(seeds)
 
 
 def vertex_sd(optimum: Optimum) -> float:
-    """Standard error of one seed's vertex, in octaves: sigma / (2 c sqrt(Sxx)), the delta method on the parabola."""
+    """Standard error of one seed's vertex in octaves, by the delta method: sigma / (2 c sqrt(Sxx))."""
     x = np.asarray(optimum.window)
     return optimum.residual_sd / (2 * optimum.curvature * math.sqrt(float(((x - x.mean()) ** 2).sum())))
 
 
 def _noncentrality(n: int) -> float:
-    """How many standard errors beyond the tolerance a mean of ``n`` must lie, for the lower end to clear it."""
+    """How many standard errors beyond the tolerance a true mean must lie for its interval to clear it."""
     critical = t_quantile(n - 1)
     root = optimize.brentq(lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, 0.0, 20.0 + 4 * critical)
     return float(root)

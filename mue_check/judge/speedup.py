@@ -1,4 +1,4 @@
-"""Convergence speed-up: steps that one model needs over the steps that another needs for the same held-out loss."""
+"""Convergence speed-up: how many steps two models need to reach the same held-out loss, as a ratio."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ LEVELS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Speedup:
-    """``ratios`` [S, K] of steps, reference over target, at ``levels`` [K] of loss in nats, falling.
+    """``ratios`` [S, K] of steps, reference over target, at descending ``levels`` [K] of the loss in nats.
 
     ``overall`` is the mean log2 ratio over the levels: +1 means that the target is twice as fast.
     """
@@ -36,10 +36,10 @@ class Speedup:
 
 
 def compare_learning(reference: pd.DataFrame, target: pd.DataFrame) -> Speedup:
-    """From two learning_curve tables with the same seeds; NaN without a loss that all runs of both reach."""
+    """Compare two learning_curve tables with the same seeds. NaN if there is no loss that all runs reach."""
     ours, theirs = (_curves(table) for table in (reference, target))
     curves = (*ours.values(), *theirs.values())
-    # every run has reached the levels, and none begins below the first
+    # every run reaches all levels, and none begins below the highest
     high = min(float(losses[0]) for _, losses in curves)
     low = max(float(losses[-1]) for _, losses in curves)
     seeds = [seed for seed in ours if seed in theirs]
@@ -54,7 +54,7 @@ _Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _curves(table: pd.DataFrame) -> dict[int, _Curve]:
-    """Per seed the steps and the lowest loss so far, which never rises."""
+    """By seed, the steps and the running minimum of the loss."""
     curves: dict[int, _Curve] = {}
     for seed, rows in table.sort_values("step").groupby("seed"):
         losses = np.minimum.accumulate(np.nan_to_num(rows["loss"].to_numpy(dtype=np.float64), nan=np.inf))
@@ -63,8 +63,8 @@ def _curves(table: pd.DataFrame) -> dict[int, _Curve]:
 
 
 def _steps_at(curve: _Curve, levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Steps at which the running minimum reaches each level, interpolated in log2(step)."""
+    """The steps at which the running minimum reaches each level, interpolated in log2(step)."""
     steps, losses = curve
-    # where the running minimum stands still, the step at which it got there
+    # where the running minimum is constant, keep the first step
     fallen, first = np.unique(-losses, return_index=True)
     return np.asarray(2.0 ** np.interp(-levels, fallen, np.log2(steps[first])), dtype=np.float64)

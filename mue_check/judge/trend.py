@@ -1,4 +1,4 @@
-"""The trend of a drift along an axis, and where it would lead."""
+"""The trend of a drift along an axis, extrapolated to a larger size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from mue_check.judge.interval import Interval, t_interval
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """Octaves of drift per doubling of the size, and the drift that it foretells at ``size``.
+    """Octaves of drift per doubling of the size, and the drift that this predicts at ``size``.
 
-    Extrapolation: the interval holds the seeds' spread and not the doubt whether the line goes on.
+    The interval contains the spread over seeds, but not the uncertainty about whether the line continues.
     """
 
     slope: Interval
@@ -23,9 +23,9 @@ class Trend:
 
 
 def judge_trend(reference_size: float, drifts: Sequence[tuple[float, Drift]], size: float) -> Trend | None:
-    """Per seed the least-squares line through the reference (drift 0) and every (size, drift).
+    """For each seed, the least-squares line through the reference (drift 0) and every (size, drift).
 
-    None with fewer than two resolved drifts or two seeds in common.
+    None if fewer than two drifts are resolved or they have fewer than two seeds in common.
     """
     resolved: list[tuple[float, Mapping[int, float]]] = [(s, d.by_seed) for s, d in drifts if d.reason is None]
     if len(resolved) < 2 or all(s == reference_size for s, _ in resolved):

@@ -1,4 +1,4 @@
-"""The verdict: one function. INCONCLUSIVE is no PASS, and it is no FAIL either; RESIDUAL is for approximate laws."""
+"""Verdicts: how an interval is judged against a tolerance. INCONCLUSIVE is neither PASS nor FAIL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """What an interval says of a law with a tolerance. RESIDUAL: it drifts, as far as its approximate law states."""
+    """The result of comparing an interval with a law. RESIDUAL: a drift no larger than an approximate law states."""
 
     PASS = "PASS"
     RESIDUAL = "RESIDUAL"
@@ -20,22 +20,22 @@ class Verdict(StrEnum):
 
 
 def join(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of them: FAIL, INCONCLUSIVE, RESIDUAL, PASS."""
+    """The worst verdict, in the order FAIL, INCONCLUSIVE, RESIDUAL, PASS."""
     found = set(verdicts)
     worst = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.RESIDUAL)
     return next((v for v in worst if v in found), Verdict.PASS)
 
 
 def meets(verdict: Verdict, expected: str) -> bool:
-    """Whether a verdict is what was expected: the same, or PASS where a residual was allowed."""
+    """Whether a verdict is the expected one, or PASS where RESIDUAL was expected."""
     return verdict == expected or (verdict is Verdict.PASS and expected == Verdict.RESIDUAL)
 
 
 def judge_interval(interval: Interval, tolerance: float, *, center: float = 0.0, residual: float = 0.0) -> Verdict:
-    """PASS when the whole interval lies within ``center`` +- ``tolerance``, FAIL when none of it does, else neither.
+    """PASS if the whole interval lies within ``center`` +- ``tolerance``, FAIL if none of it does, else INCONCLUSIVE.
 
-    An approximate law states a ``residual``, by which its centre may move: RESIDUAL when the interval lies
-    within the tolerance of the stretch from ``center`` to ``center + residual``, and FAIL only outside that.
+    An approximate law states a ``residual`` by which its center may move. An interval within ``tolerance`` of the range
+    from ``center`` to ``center + residual`` is then RESIDUAL, and only one outside that range is FAIL.
     """
     low, high = center - tolerance, center + tolerance
     if low <= interval.low and interval.high <= high:

@@ -47,7 +47,7 @@ class Stacks:
         return (cell.shape, cell.runs) in self._kept
 
     def forget(self) -> None:
-        """Free the memory of all stacks, and whatever else nobody uses."""
+        """Free the memory of all stacks, and all other unused memory."""
         self._kept.clear()
         gc.collect()
         torch.cuda.empty_cache()
@@ -66,7 +66,7 @@ def stack_of(cell: Cell, data: Data) -> tuple[Stack, list[float], list[int]]:
 
 
 def new_stack(cell: Cell, data: Data) -> Stack:
-    """A stack for a cell in memory of its own."""
+    """A new stack for a cell."""
     return Stack(
         cell.model,
         cell.prescription,

@@ -1,6 +1,6 @@
 """Steer the load of scored routing to a target: the sign rule, iterated within each batch.
 
-The published rule moves the bias once a step, by the load of the step before (arXiv 2408.15664). At the learning
+The published rule moves the bias once per step, by the load of the previous step (arXiv 2408.15664). At the learning
 rates of a sweep the scores move further between two steps than that rule can follow (docs/choices.md), so here it runs
 many rounds on the batch that it routes. The bias never enters the weights.
 """

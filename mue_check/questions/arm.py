@@ -60,7 +60,7 @@ class Arm:
 
 
 def measure(cells: Sequence[Cell], store: Store) -> None:
-    """Train and store the cells that the store lacks."""
+    """Train and store the cells that are not stored yet."""
     from mue_check.execute import ensure  # imports torch, which a report does without
 
     ensure(cells, store)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the pytest plugin imports this module in every pytest run of every user
     from mue_check.axes import Ladder, Rung
-    from mue_check.axes.ladder import Question as LadderUse
+    from mue_check.axes.ladder import LadderUse
     from mue_check.rules import Rule
     from mue_check.tiers import Tier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A corpus and a ladder; ``rule`` is set where another rule than that of ``--rule`` is asked about."""
+    """A corpus and a ladder; ``rule`` is set if the case is about another rule than that of ``--rule``."""
 
     corpus: str
     ladder: Ladder
@@ -30,7 +30,7 @@ class Case:
     @property
     def work(self) -> float:
         """Roughly how long it takes, for the order of tests: the longest goes first."""
-        if "noise" in self.ladder.asks:  # every rung is trained to the end
+        if "noise" in self.ladder.uses:  # every rung is trained to the end
             return sum(rung.work for rung in self.ladder.targets)
         return 0.01 * max(rung.work for rung in self.ladder.rungs)
 
@@ -58,7 +58,7 @@ class Options(Protocol):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes that are asked about."""
+        """The selected axes."""
 
     @property
     def corpora(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class Options(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """The ``axis`` marker of a test: which corpora, ladders and targets it is about. None stands for all of them."""
+    """The ``axis`` marker of a test: which corpora, ladders and targets it is about. None means all of them."""
 
     axis: str | None = None
     question: LadderUse | None = None
@@ -89,7 +89,7 @@ class Scope:
 
 
 def selected_ladders(options: Options, scope: Scope, question: LadderUse) -> Iterator[tuple[str, Ladder]]:
-    """(corpus, ladder) of the scope, among those that the command line asks for."""
+    """(corpus, ladder) of the scope, among those that the command line selects."""
     if scope.axis not in options.axes:
         return
     for at, corpus in enumerate(options.corpora[: scope.corpora]):

@@ -21,20 +21,20 @@ from mue_check.questions.scales import LawsFinding
 class ComparedDrift:
     """One row: the same question under every rule. ``found`` has the drift by column, where it was measured."""
 
-    asked: Comparison
+    comparison: Comparison
     found: dict[str, DriftFinding]
 
     @property
     def target(self) -> str:
         """The target's label."""
-        return self.asked.sides[-1].label
+        return self.comparison.sides[-1].label
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedLaws:
     """The laws of one ladder under every rule."""
 
-    asked: Comparison
+    comparison: Comparison
     found: dict[str, LawsFinding]
 
 
@@ -96,7 +96,7 @@ def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary])
 
 
 def main_drifts(summary: Summary) -> list[DriftFinding]:
-    """The drifts of the main table: no controls, and none of an axis that has a section of its own."""
+    """The drifts of the main table: no controls, and none of an axis with a separate section."""
     found = summary.of(DriftFinding)
     return [d for d in found if not d.comparison.is_control and d.comparison.axis not in summary.own_axes]
 
@@ -116,16 +116,16 @@ def side_by_side(names: Sequence[str], summaries: Sequence[Summary]) -> SideBySi
             c = d.comparison
             studies.setdefault(column_of(c), (name, summary))
             key = (c.ladder, d.side.label, c.corpus, c.knob, c.router)
-            drifts.setdefault(key, ComparedDrift(asked=c, found={})).found[column_of(c)] = d
+            drifts.setdefault(key, ComparedDrift(comparison=c, found={})).found[column_of(c)] = d
         for found in summary.of(LawsFinding):
             c = found.comparison
             if column_of(c) in studies and not c.is_control:
-                laws.setdefault((c.ladder, c.corpus, c.router), ComparedLaws(asked=c, found={})).found[column_of(c)] = (
-                    found
-                )
+                laws.setdefault((c.ladder, c.corpus, c.router), ComparedLaws(comparison=c, found={})).found[
+                    column_of(c)
+                ] = found
 
     def order(row: ComparedDrift | ComparedLaws) -> tuple[object, ...]:
-        return place(row.asked, summaries[0].axes)[:-2]  # without rule and name
+        return place(row.comparison, summaries[0].axes)[:-2]  # without rule and name
 
     return SideBySide(
         columns=tuple(studies),

@@ -61,14 +61,14 @@ def _counts(sides: SideBySide) -> Table:
 def _drifts(sides: SideBySide, between: str) -> Table:
     rows = sides.drifts
     columns: dict[str, Callable[[ComparedDrift], str]] = {
-        "axis": lambda q: in_words(q.asked.ladder),
+        "axis": lambda q: in_words(q.comparison.ladder),
         "target": lambda q: q.target,
-        "corpus": lambda q: q.asked.corpus,
+        "corpus": lambda q: q.comparison.corpus,
     }
-    if any(q.asked.knob != "lr" for q in rows):
-        columns["value"] = lambda q: knob_name(q.asked.knob)
-    if len({q.asked.router for q in rows}) > 1:
-        columns["router"] = lambda q: q.asked.router
+    if any(q.comparison.knob != "lr" for q in rows):
+        columns["value"] = lambda q: knob_name(q.comparison.knob)
+    if len({q.comparison.router for q in rows}) > 1:
+        columns["router"] = lambda q: q.comparison.router
     columns |= {name: partial(_cell, name, between) for name in sides.columns}
     return make_table("Drift of the optimum, regret, verdict", rows, columns)
 
@@ -78,8 +78,8 @@ def _laws(sides: SideBySide) -> list[Table]:
     if not sides.laws:
         return []
     columns: dict[str, Callable[[ComparedLaws], str]] = {
-        "axis": lambda laws: in_words(laws.asked.ladder),
-        "corpus": lambda laws: laws.asked.corpus,
+        "axis": lambda laws: in_words(laws.comparison.ladder),
+        "corpus": lambda laws: laws.comparison.corpus,
         "laws": lambda laws: str(len(next(iter(laws.found.values())).results)),
     }
     columns |= {name: partial(_broken, name) for name in sides.columns}

@@ -41,9 +41,9 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
         axes = figure.add_subplot()
         draw_rows(axes, [_label(q, sides) for q in rows], found)
         for row, question in enumerate(rows):
-            residual = question.asked.residual
+            residual = question.comparison.residual
             if residual:
-                corner = (question.asked.residual_edge, row - 0.5)
+                corner = (question.comparison.residual_edge, row - 0.5)
                 axes.add_patch(Rectangle(corner, residual, 1, color=BAND, alpha=RESIDUAL_ALPHA, linewidth=0))
             if row and row_ladder(question) != row_ladder(rows[row - 1]):
                 axes.axhline(row - 0.5, color="#cccccc", linewidth=0.7, zorder=0)
@@ -63,7 +63,7 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
 
 def row_ladder(question: ComparedDrift) -> tuple[str, str]:
     """What the rows between two separating lines share."""
-    return question.asked.ladder, question.asked.knob
+    return question.comparison.ladder, question.comparison.knob
 
 
 def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
@@ -82,9 +82,9 @@ def _color(at: int) -> str:
 
 def _label(question: ComparedDrift, sides: SideBySide) -> str:
     """The parts of the question in which the rows differ."""
-    c = question.asked
+    c = question.comparison
     parts = [shorten(f"{in_words(c.ladder)}: {question.target}", 40)]
-    if len({q.asked.corpus for q in sides.drifts}) > 1:
+    if len({q.comparison.corpus for q in sides.drifts}) > 1:
         parts.append(shorten(c.corpus, 16))
     if c.knob != "lr":
         parts.append(knob_name(c.knob))

@@ -30,7 +30,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One question. ``kind`` says which kind of question judges it, and how many sides it has; the first is the
+    """One question. ``kind`` is the kind of question that judges it, and how many sides it has; the first is the
     reference.
 
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router

@@ -7,7 +7,7 @@ from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.curve_plots import plot_curves
-from mue_check.questions.display import Palette, asked_columns, knob_name, picture_folds
+from mue_check.questions.display import Palette, knob_name, picture_folds, question_columns
 from mue_check.questions.drift import DriftFinding, measure_drift
 from mue_check.questions.drift_plots import plot_controls
 from mue_check.questions.drift_report import drift_summary, table_of_drifts
@@ -83,7 +83,7 @@ def controls(summary: Summary) -> list[DriftFinding]:
 def control_table(summary: Summary) -> Table:
     """The controls by name."""
     found = controls(summary)
-    columns = asked_columns(found)
+    columns = question_columns(found)
     del columns["axis"]
     return table_of_drifts(summary, "Controls", found, {"control": lambda d: d.comparison.name, **columns})
 

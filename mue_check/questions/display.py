@@ -11,7 +11,7 @@ from mue_check.report.palette import REFERENCE, TARGETS, shorten
 from mue_check.report.section import Fold, Picture
 
 
-class Asked(Protocol):
+class HasComparison(Protocol):
     """Anything with a comparison."""
 
     @property
@@ -20,7 +20,7 @@ class Asked(Protocol):
 
 
 _Item = TypeVar("_Item")
-_Asked = TypeVar("_Asked", bound=Asked)
+_Q = TypeVar("_Q", bound=HasComparison)
 Key = tuple[str, ...]
 
 
@@ -47,9 +47,9 @@ def setting_of(comparison: Comparison) -> Key:
     return comparison.ladder, comparison.corpus, comparison.rule, comparison.router
 
 
-def asked_columns(found: Sequence[_Asked], *, target: bool = True) -> dict[str, Callable[[_Asked], str]]:
+def question_columns(found: Sequence[_Q], *, target: bool = True) -> dict[str, Callable[[_Q], str]]:
     """Ladder, target, corpus and rule of a question; swept value and router only where they differ."""
-    columns: dict[str, Callable[[_Asked], str]] = {"axis": lambda f: in_words(f.comparison.ladder)}
+    columns: dict[str, Callable[[_Q], str]] = {"axis": lambda f: in_words(f.comparison.ladder)}
     if any(f.comparison.knob != "lr" for f in found):
         columns["value"] = lambda f: knob_name(f.comparison.knob)
     if target:
@@ -106,7 +106,7 @@ class Palette:
 
 
 def unusual(c: Comparison) -> Key:
-    """The swept value and the router where they are not the defaults: such questions get pictures of their own."""
+    """The swept value and the router where they are not the defaults: such questions get separate pictures."""
     knob = (c.knob,) if c.knob != "lr" else ()
     return (*knob, *((c.router,) if c.router != DEFAULT_ROUTER else ()))
 
@@ -121,7 +121,7 @@ def figure_title(what: str, key: Key) -> str:
     return f"{what} along {in_words(key[0])}" + "".join(f", {name}" for name in key[1:])
 
 
-def along_ladders(found: Iterable[_Asked]) -> Iterable[tuple[Key, list[_Asked]]]:
+def along_ladders(found: Iterable[_Q]) -> Iterable[tuple[Key, list[_Q]]]:
     """The findings ladder by ladder."""
     return grouped(found, lambda f: ladder_key(f.comparison))
 

@@ -99,18 +99,18 @@ def _series_of(comparisons: Sequence[Comparison]) -> list[_Series]:
     for corpus, rule in dict.fromkeys((c.corpus, c.rule) for c in comparisons):
         at = rules.index(rule) if len(rules) > 1 else corpora.index(corpus)
         fill = _FILLS[corpora.index(corpus) % len(_FILLS)] if len(rules) > 1 else "full"
-        said = [shorten(rule, 24)] * (len(rules) > 1) + [shorten(corpus, 18)] * (len(corpora) > 1)
-        series.append(_Series(corpus, rule, ", ".join(said), MARKERS[at % len(MARKERS)], fill))
+        names = [shorten(rule, 24)] * (len(rules) > 1) + [shorten(corpus, 18)] * (len(corpora) > 1)
+        series.append(_Series(corpus, rule, ", ".join(names), MARKERS[at % len(MARKERS)], fill))
     return series
 
 
 def _title(c: Comparison, series: Sequence[_Series]) -> str:
-    said = f"Drift of the optimal {knob_name(c.knob)} along {shorten(in_words(c.ladder), 40)}"
+    title = f"Drift of the optimal {knob_name(c.knob)} along {shorten(in_words(c.ladder), 40)}"
     if len({s.rule for s in series}) == 1:
-        said += f", rule {shorten(c.rule, 24)}"
+        title += f", rule {shorten(c.rule, 24)}"
     if c.router != DEFAULT_ROUTER:
-        said += f",\nrouter {shorten(c.router, 60)}"
-    return said
+        title += f",\nrouter {shorten(c.router, 60)}"
+    return title
 
 
 def _tick(label: str, found: Sequence[DriftFinding], series: Sequence[_Series], room: int) -> list[str]:
@@ -119,12 +119,12 @@ def _tick(label: str, found: Sequence[DriftFinding], series: Sequence[_Series], 
     if not own:
         return [shorten(label, 16), "reference"]
     if len(series) > _CROWD:
-        said = [count_text(d.drift.verdict for d in own)]
+        lines = [count_text(d.drift.verdict for d in own)]
     else:
         names = {(s.corpus, s.rule): f"{s.name}: " if s.name else "" for s in series}
         words = [d.drift.verdict.value if d.drift.interval.n else "unresolved" for d in own]
-        said = [names[d.comparison.corpus, d.comparison.rule] + word for d, word in zip(own, words, strict=True)]
-    return [shorten(label, 16), *(line for text in said for line in textwrap.wrap(text, room))]
+        lines = [names[d.comparison.corpus, d.comparison.rule] + word for d, word in zip(own, words, strict=True)]
+    return [shorten(label, 16), *(line for text in lines for line in textwrap.wrap(text, room))]
 
 
 def plot_controls(found: Sequence[DriftFinding], palette: Palette) -> Figure:

@@ -13,11 +13,11 @@ from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import (
     Palette,
     along_ladders,
-    asked_columns,
     figure_title,
     grouped,
     knob_name,
     picture_folds,
+    question_columns,
     unusual,
 )
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
@@ -106,13 +106,13 @@ def drift_table(summary: Summary) -> Table:
     knobs = {d.comparison.knob for d in found}
     what = f"optimal {knob_name(*knobs)}" if len(knobs) == 1 else "optimum"
     tiers = ", ".join(dict.fromkeys(d.comparison.tier for d in found))
-    return table_of_drifts(summary, f"Drift of the {what}, tier {tiers}", found, asked_columns(found))
+    return table_of_drifts(summary, f"Drift of the {what}, tier {tiers}", found, question_columns(found))
 
 
-def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding], asked: Cells[DriftFinding]) -> Table:
-    """Drifts under the columns ``asked`` that describe their questions."""
+def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding], first: Cells[DriftFinding]) -> Table:
+    """Drifts, with ``first`` columns that describe their questions."""
     columns = {
-        **asked,
+        **first,
         DRIFT: lambda d: interval_text(d.drift.interval),
         "regret, nats (of gain)": regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),

@@ -15,7 +15,7 @@ from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import Palette, along_ladders, asked_columns, figure_title, heading, picture_folds
+from mue_check.questions.display import Palette, along_ladders, figure_title, heading, picture_folds, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
@@ -63,7 +63,7 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
 
 def early_cases(options: Options, scope: Scope) -> list[TargetCase]:
     """Targets that train like the reference: with another batch or duration no step corresponds to the reference's."""
-    return [case for case in target_cases(options, scope) if "scales" in case.ladder.asks]
+    return [case for case in target_cases(options, scope) if "scales" in case.ladder.uses]
 
 
 class EarlyKind(JudgedKind[EarlyFinding]):
@@ -99,7 +99,7 @@ EARLY = EarlyKind()
 def early_table(found: Sequence[EarlyFinding]) -> Table:
     """log2 of target over reference loss in the first steps: level, and trend per doubling of the step."""
     columns: Cells[EarlyFinding] = {
-        **asked_columns(found),
+        **question_columns(found),
         "level [95 %] (log2)": lambda e: interval_text(e.early.level, 3),
         "trend [95 %] (per doubling)": lambda e: interval_text(e.early.trend, 4),
         "verdict": lambda e: e.early.verdict.value,
@@ -132,7 +132,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
             if seeds > 1:
                 half = t_quantile(seeds - 1) * f.ratio.std(axis=0, ddof=1) / np.sqrt(seeds)
                 axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
-            said = (
+            legend = (
                 f"{shorten(label, 22)}: trend {interval_text(f.early.trend, 4)} per doubling, {f.early.verdict.value}"
             )
             axes.plot(
@@ -140,7 +140,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
                 mean,
                 color=color,
                 linewidth=1.6,
-                label=said,
+                label=legend,
                 marker=MARKERS[at % len(MARKERS)],
                 markevery=max(1, len(x) // 8),
                 markersize=4,

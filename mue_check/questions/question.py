@@ -1,8 +1,8 @@
 """The protocol of a kind of question: how it judges the records, and what it adds to a report.
 
-A kind of question is one file of this package (or of a room above it), listed in ``mue_check.catalog``. It holds
+A kind of question is one file of this package (or of a package above it), listed in ``mue_check.catalog``. It has
 * a function ``ask_...(study, ...)`` that measures the cells it needs, saves a ``Comparison`` and returns its finding,
-* a ``Finding``, which is what the judge says of one comparison,
+* a ``Finding``, the result of judging one comparison,
 * a ``JudgedKind``, whose ``judge`` makes that finding from the store. Suites and ``mue_check report`` both call it.
 """
 
@@ -74,11 +74,11 @@ class QuestionKind(ABC):
     label: str
     """Its name in the counts of a report."""
     cases: ClassVar[Mapping[str, CaseMaker]] = {}
-    """By the name of a pytest fixture, the cases that the suites ask about; for fixtures of its own."""
+    """By the name of a pytest fixture, the cases of the suites' tests, for fixtures that this kind adds."""
     terms: ClassVar[Mapping[str, str]] = {}
     """Words of its tables that a reader may not know, and what they mean."""
     axes: tuple[str, ...] = ()
-    """Axes that it reports in a section of its own: their drifts stay out of the main table of drifts."""
+    """Axes with a separate section in its report. Their drifts are not in the main table of drifts."""
 
     @abstractmethod
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
@@ -107,7 +107,7 @@ class JudgedKind(QuestionKind, Generic[F_co]):
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
         """Judge one comparison from the records alone: no training, no torch.
 
-        A suite, which asks one question, knows no other findings.
+        A suite judges a single question, so ``known`` is empty there.
         """
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[F_co, ...]:
@@ -141,7 +141,7 @@ class Summary:
 
     @property
     def own_axes(self) -> frozenset[str]:
-        """Axes that a kind of question reports in a section of its own."""
+        """Axes that a kind of question reports in a separate section."""
         return frozenset(axis for kind, _ in self.answers for axis in kind.axes)
 
     @property

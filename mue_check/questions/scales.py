@@ -14,12 +14,12 @@ from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.comparison import Comparison, Side, side_table
 from mue_check.questions.display import (
     Palette,
-    asked_columns,
     count_text,
     figure_title,
     grouped,
     ladder_key,
     ladder_name,
+    question_columns,
 )
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
@@ -169,7 +169,7 @@ class _Judged(NamedTuple):
 def law_fold(name: str, found: Sequence[LawsFinding], palette: Palette) -> Fold:
     """The laws of one ladder on all corpora, open where one is not as expected: "width: 21 laws, 21 PASS"."""
     laws = _laws(found)
-    columns = asked_columns(laws, target=False)
+    columns = question_columns(laws, target=False)
     del columns["axis"]
     return Fold(
         title=f"{name}: {len(laws)} laws, {count_text(law.result.verdict for law in laws)}",
@@ -183,7 +183,7 @@ def law_fold(name: str, found: Sequence[LawsFinding], palette: Palette) -> Fold:
 def open_law_table(found: Iterable[LawsFinding]) -> Table:
     """The laws of all ladders that are not PASS and of which something is expected."""
     laws = [law for law in _laws(found) if law.result.verdict is not Verdict.PASS and law.comparison.expected]
-    return _law_table("Laws that are not PASS", laws, asked_columns(laws, target=False))
+    return _law_table("Laws that are not PASS", laws, question_columns(laws, target=False))
 
 
 def failed_laws(results: Sequence[LawResult]) -> str:
@@ -196,9 +196,9 @@ def _laws(found: Iterable[LawsFinding]) -> list[_Judged]:
     return [_Judged(laws.comparison, result) for laws in found for result in laws.results]
 
 
-def _law_table(caption: str, laws: Sequence[_Judged], asked: Cells[_Judged]) -> Table:
+def _law_table(caption: str, laws: Sequence[_Judged], columns: Cells[_Judged]) -> Table:
     cells = {
-        **asked,
+        **columns,
         "law": lambda law: law.result.law.statement,
         "form": lambda law: "slope" if law.result.law.form == "exponent" else "log2 ratio",
         "measured [95 %]": lambda law: interval_text(law.result.interval, 3),

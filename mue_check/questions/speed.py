@@ -12,7 +12,7 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.speedup import Speedup, compare_learning
 from mue_check.questions.arm import measure
 from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import Palette, along_ladders, asked_columns, figure_title, heading
+from mue_check.questions.display import Palette, along_ladders, figure_title, heading, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
@@ -109,7 +109,7 @@ SPEED = SpeedKind()
 def speedup_table(found: Sequence[SpeedupFinding]) -> Table:
     """Steps of the reference over those of the target."""
     columns: Cells[SpeedupFinding] = {
-        **asked_columns(found),
+        **question_columns(found),
         "faster than": lambda s: s.comparison.sides[0].label,
         "times [95 %]": lambda s: times_text(s.speedup.overall),
         "at the lowest shared loss [95 %]": lambda s: times_text(s.speedup.by_level[-1]),

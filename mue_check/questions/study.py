@@ -18,7 +18,7 @@ from mue_check.tiers import Task, Tier
 class Study:
     """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
 
-    ``routing`` names how the mixtures route; the ladders hold the routing itself. ``command`` asks the question again.
+    ``routing`` names how the mixtures route; the ladders hold the routing itself. ``command`` repeats the question.
     """
 
     root: Path

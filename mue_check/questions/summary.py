@@ -6,7 +6,7 @@ from pathlib import Path
 from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.comparison import load_comparisons, place
 from mue_check.questions.costs import Costs, RungCost
-from mue_check.questions.display import asked_columns, count_text, ladder_name
+from mue_check.questions.display import count_text, ladder_name, question_columns
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import in_words, printable
@@ -119,10 +119,10 @@ def axis_cost_table(summary: Summary) -> Table:
 def rung_cost_table(summary: Summary) -> Table:
     """Core-seconds of each rung."""
     rungs = summary.costs.by_rung(summary.comparisons)
-    asked = asked_columns(rungs, target=False)
-    asked.pop("value", None)  # all values of one rung count together
+    columns_of_rung = question_columns(rungs, target=False)
+    columns_of_rung.pop("value", None)  # all values of one rung count together
     cells: Cells[RungCost] = {
-        **asked,
+        **columns_of_rung,
         "axis": lambda cost: ladder_name(cost.comparison),
         "rung": lambda cost: cost.side.label,
         "model": lambda cost: cost.side.model,

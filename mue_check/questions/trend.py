@@ -1,4 +1,4 @@
-"""Trend: the drifts of one ladder as a line through its reference, and where it would lead. No cells of its own."""
+"""Trend: the drifts of one ladder as a line through its reference, extrapolated. Needs no further cells."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mue_check.judge.trend import Trend, judge_trend
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import Palette, asked_columns, figure_title, heading, setting_of
+from mue_check.questions.display import Palette, figure_title, heading, question_columns, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
@@ -65,16 +65,16 @@ class TrendKind(QuestionKind):
         found = summary.of(TrendFinding)
         if found:
             ladder = found[0].comparison.ladder
-            said = "; ".join(f"{t.comparison.corpus}, {t.comparison.rule}: {t.measured}" for t in found)
+            measured = "; ".join(f"{t.comparison.corpus}, {t.comparison.rule}: {t.measured}" for t in found)
             figure = plot_trends(found, Palette.of_study(summary.comparisons))
             yield Section(
                 part=Part.ANSWERS,
                 anchor="trend",
                 title="Trend",
                 text="The least-squares line through the reference and every target, seed by seed. The interval at the "
-                "far end holds the seeds' spread only, not the doubt whether the line goes on.",
+                "far end contains only the spread over seeds, not the uncertainty about whether the line continues.",
                 tables=(trend_table(found),),
-                pictures=(Picture.of(("trend", ladder), f"{figure_title('Trend', (ladder,))}. {said}", figure),),
+                pictures=(Picture.of(("trend", ladder), f"{figure_title('Trend', (ladder,))}. {measured}", figure),),
             )
 
 
@@ -96,7 +96,7 @@ def _trends(drifts: Iterable[DriftFinding]) -> Iterator[TrendFinding]:
 def trend_table(found: Sequence[TrendFinding]) -> Table:
     """Octaves of drift per doubling of the size, and the drift at TREND_SIZE."""
     columns: Cells[TrendFinding] = {
-        **asked_columns(found, target=False),
+        **question_columns(found, target=False),
         "targets": lambda t: ", ".join(d.side.label for d in t.drifts),
         "octaves per doubling [95 %]": lambda t: interval_text(t.trend.slope, 3),
         f"drift at N = {TREND_SIZE:g} [95 %], extrapolated": lambda t: interval_text(t.trend.at_size),
@@ -121,7 +121,8 @@ def plot_trends(found: Sequence[TrendFinding], palette: Palette) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
         head = (
             f"Trend of the drift along {in_words(found[0].comparison.ladder)}\n"
-            "The interval of the extrapolation holds the seeds' spread only, not the doubt whether the line goes on."
+            "The interval of the extrapolation contains only the spread over seeds, not the doubt whether the "
+            "line continues."
         )
         figure.suptitle(head, x=0.01, ha="left", fontsize=10.5)
     return figure

@@ -26,7 +26,7 @@ def audit_rung(study: Study, ladder: Ladder, rung: Rung, mutate: Mutation = lamb
 
 
 class ValuesKind(QuestionKind):
-    """The suite asks every target of every axis; nothing is stored, and a report says nothing."""
+    """The suite checks every target of every axis. It stores no comparison, so a report shows nothing."""
 
     label = "values"
     cases: ClassVar = {"any_case": any_target_cases}

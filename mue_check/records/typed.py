@@ -14,7 +14,7 @@ from mue_check.errors import StoreError
 
 T = TypeVar("T")
 Readers = Mapping[type, Callable[[object, str], object]]
-"""For types that are stored in a form of their own: what makes one from plain JSON and the place for an error."""
+"""For types with a special stored form: a function from plain JSON and the location for errors."""
 
 
 def from_json(kind: type[T], value: object, where: str, readers: Readers | None = None) -> T:

@@ -1,4 +1,4 @@
 """Generic reports: tables, number formats, figure style, and sections as HTML page, Markdown and terminal text.
 
-Knows no question. No training, no torch.
+Nothing here depends on a kind of question, on training or on torch.
 """

@@ -54,7 +54,7 @@ def times_text(log2: Interval) -> str:
 
 
 def _power(log2: float) -> float:
-    """2 to that power, capped: an interval of two seeds that disagree may exceed what a float holds."""
+    """2 to that power, capped, because the interval of two seeds that disagree can exceed the largest float."""
     return float(2.0 ** min(log2, _HUGE))
 
 

@@ -26,6 +26,6 @@ def render_page(report: Report) -> str:
 def packed(picture: Picture) -> str:
     """The figure as base64 of gzipped SVG, an eighth of its size, which a script of the page unpacks.
 
-    Each becomes an image by itself and not a part of the page, so that ids inside two figures cannot collide.
+    Each becomes a separate image and not a part of the page, so that ids inside two figures cannot collide.
     """
     return base64.b64encode(gzip.compress(picture.svg, mtime=0)).decode()

@@ -17,7 +17,7 @@ from mue_check.report.table import Table
 
 
 class Part(IntEnum):
-    """The part of the report in which a section stands; within a part the questions keep their order."""
+    """The part of the report that contains a section. Within a part, sections keep the order of their questions."""
 
     ANSWERS = 0
     DETAILS = 1

@@ -4,7 +4,7 @@ from mue_check.report.table import Table
 
 
 def text_table(table: Table) -> list[str]:
-    """Header and rows in aligned columns; a row's note follows on a line by itself."""
+    """Header and rows in aligned columns; a row's note follows on a separate line."""
     lines = (table.header, *(row.cells for row in table.rows))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     head, *rows = (

@@ -1,4 +1,4 @@
-"""Transfer rules by name. Pure functions of (reference, target): nothing here knows of tensors."""
+"""Transfer rules by name: pure functions of (reference, target). Nothing here imports torch."""
 
 from mue_check.errors import RuleError
 from mue_check.rules.complete_mue import (

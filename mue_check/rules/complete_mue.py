@@ -1,8 +1,8 @@
 """Complete-muE (arXiv 2605.23893): width, depth, batch, duration and every routing axis in one rule.
 
-Depth follows CompleteP with alpha = 1 (arXiv 2505.01618, Table 1); batch and duration follow
-Complete(d)P (arXiv 2512.22382, Table 1). Both bridges live in three numbers: A = d / H_act on the
-feed-forward branch, R = a on the normalized routed sum, sqrt(H_act / d) on the down-projection's init.
+Depth follows CompleteP with alpha = 1 (arXiv 2505.01618, Table 1); batch and duration follow Complete(d)P (arXiv
+2512.22382, Table 1). Three factors make both bridges: A = d / H_act on the feed-forward branch, R = a on the normalized
+routed sum, and sqrt(H_act / d) on the down-projection's init. H_act is the active feed-forward width.
 """
 
 import math
@@ -20,12 +20,12 @@ FinalProjection = Literal["tp5", "cdp", "as_printed"]
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteMuE:
-    """The rule in its variants.
+    """Complete-muE and its variants.
 
     ``weight_decay_rule``: "keep_lr_times_wd" multiplies hidden decay by rho_d (CompleteP, Complete(d)P);
-    "unscaled" leaves it alone across width, as Complete-muE's own table does.
+    "unscaled" does not scale it with width, as in Complete-muE's own table.
     ``final_projection``: "tp5" is {std 1, LR 1, multiplier 1/rho_d} (arXiv 2203.03466, Table 8); "cdp" is
-    {rho_d^-1, rho_d^-1, 1} (arXiv 2512.22382), which trains alike; "as_printed" is the worked example's
+    {rho_d^-1, rho_d^-1, 1} (arXiv 2512.22382), which trains in the same way; "as_printed" is the worked example's
     {rho_d^-1/2, rho_d^-1, 1/rho_d}, whose logit updates shrink with width.
     """
 
@@ -58,15 +58,15 @@ class CompleteMuE:
         if role is Role.ATTENTION_OUT:
             multiplier = 1 / m_depth
         if role is Role.ROUTER and isinstance(model.feed_forward, Experts):
-            # R = a for weights that sum to 1; a / G where each of G groups sums to 1 by itself
+            # R = a for weights that sum to 1; a / G if each of G groups sums to 1
             multiplier = model.feed_forward.activated / (model.feed_forward.weight_sum or 1.0)
         if role is Role.UNEMBEDDING:
             match self.final_projection:
                 case "tp5":
                     multiplier = 1 / rho_d
                 case "cdp":
-                    # W' = m W with m = 1/rho_d: its gradient is 1/m times W's, so eps goes with 1/m, and the same
-                    # Adam ratio must move it m times as far, so LR goes with m
+                    # W' = m W with m = 1/rho_d. Its gradient is 1/m times that of W, so eps scales with 1/m. The same
+                    # Adam ratio must move it m times as far, so LR scales with m
                     std, lr, eps = 1 / rho_d, 1 / rho_d, rho_d
                 case "as_printed":
                     std, lr, multiplier = rho_d**-0.5, 1 / rho_d, 1 / rho_d
@@ -76,13 +76,13 @@ class CompleteMuE:
 
 
 def about_expansion(prescription: Prescription) -> str:
-    """What a reference with another expansion than 1 must have been tuned with; "" where there is nothing to say."""
+    """How a reference whose expansion is not 1 must have been tuned; "" if its expansion is 1."""
     expansion = prescription.reference.model.expansion
     if not prescription.rule.startswith("complete_mue") or expansion == 1:
         return ""
     return (
-        f"The rule counts from unit expansion: the reference itself must have been tuned with A = {1 / expansion:.4g} "
-        f"and its down-projection at {expansion**0.5:.4g} x init_std."
+        f"The rule is relative to unit expansion (H = d): the reference must have been tuned with A = "
+        f"{1 / expansion:.4g} and with its down-projection at {expansion**0.5:.4g} x init_std."
     )
 
 
@@ -92,12 +92,12 @@ COMPLETE_MUE = CompleteMuE(
 )
 COMPLETE_MUE_LITERAL = CompleteMuE(
     name="complete_mue_literal",
-    summary="Complete-muE exactly as its worked example prints it (over-scales the final projection)",
+    summary="Complete-muE exactly as in its worked example, which scales the final projection twice",
     weight_decay_rule="unscaled",
     final_projection="as_printed",
 )
 COMPLETE_MUE_CDP = CompleteMuE(
     name="complete_mue_cdp",
-    summary="Complete-muE with the final projection of Complete(d)P: trains as complete_mue does",
+    summary="Complete-muE with the final projection of Complete(d)P; trains exactly like complete_mue",
     final_projection="cdp",
 )

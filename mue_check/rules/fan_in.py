@@ -1,8 +1,8 @@
-"""The rules of the muP family: each hidden matrix by a fan-in, and no bridge to experts (A = R = 1).
+"""The rules of the muP family: each hidden matrix is scaled by a fan-in, without factors for experts (A = R = 1).
 
-What people use today, as arms beside Complete-muE. They say how a matrix grows with its inputs, and nothing of
-how many experts speak at once. Their tables give eps of hidden weights by width, so it goes with the backbone's
-rho_d whatever a matrix's own fan-in.
+These are the rules that people use today, for comparison with Complete-muE. They scale a matrix with its number of
+inputs, and do not account for the number of active experts. Their tables scale eps of hidden weights with width, so eps
+follows the backbone's rho_d even where a matrix has another fan-in.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ EXPERTS_DOWN = frozenset({Role.EXPERT_DOWN, Role.SHARED_DOWN})
 
 
 def fan_in(role: Role, model: ModelSpec) -> int:
-    """Inputs of one output unit: the feed-forward's own width for a down-projection (h for an expert), else d."""
+    """Inputs of one output unit: the feed-forward width for a down-projection (h for an expert), otherwise d."""
     return model.feed_forward.hidden if role in DOWN else model.width
 
 
@@ -30,9 +30,9 @@ class FanInRule:
 
     ``depth``: residual branches and hidden eps x m_L^-1 (CompleteP, alpha = 1). ``batch_and_duration``: the global
     factors of Complete(d)P. ``unembedding``: "tp5" {std 1, LR 1, multiplier rho_d^-1} or "cdp" {rho_d^-1, rho_d^-1, 1}.
-    ``embedding_eps_by_width``: eps of input embeddings x rho_d^-1. ``experts``: down-projections of experts by their
-    "own" fan-in h/H*, by the "backbone"'s rho_d, or with the "dmft" init. ``router``: a "hidden" matrix, or an "output"
-    weight without multiplier (its forward_multiplier is R).
+    ``embedding_eps_by_width``: eps of input embeddings x rho_d^-1. ``experts``: down-projections of experts scale with
+    their "own" fan-in ratio h/H*, with the "backbone"'s rho_d, or have the "dmft" init. ``router``: scaled as a
+    "hidden" matrix or as an "output" weight, which has no multiplier here because a router's forward_multiplier is R.
     """
 
     name: str
@@ -45,7 +45,7 @@ class FanInRule:
     router: Router = "hidden"
 
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
-        """Factors of every role of ``target``; a down-projection is compared with the reference's own."""
+        """Factors of every role of ``target``; a down-projection is relative to the reference's down-projection."""
         ratios = Ratios.of(reference, target)
 
         def factors(role: Role) -> Factors:
@@ -70,7 +70,7 @@ class FanInRule:
         if role in EXPERTS_DOWN and self.experts == "dmft":
             std = rho_d**0.5 / rho  # (h/d)^-1 d^-1/2
         if role is Role.ROUTER and self.router == "output":
-            # as an output weight's, its gradient does not shrink with width, but it does inside a scaled branch
+            # the gradient of an output weight does not shrink with width, but a scaled branch shrinks it with depth
             std, eps = 1 / rho_d, 1 / m_depth
         if role in DOWN or role is Role.ATTENTION_OUT:
             multiplier = 1 / m_depth
@@ -92,7 +92,7 @@ class FanInRule:
 
 MUP = FanInRule(
     name="mup",
-    summary="muP for Adam (TP5): width alone, every matrix by its own fan-in",
+    summary="muP for Adam (TP5): width only, every matrix by its own fan-in",
     depth=False,
 )
 """arXiv 2203.03466, Table 8: no depth, batch or duration factors."""
@@ -105,10 +105,10 @@ COMPLETEP = FanInRule(
 
 COMPLETEP_BLIND = FanInRule(
     name="completep_blind",
-    summary="CompleteP applied blindly to experts: all of them scaled by the backbone's width",
+    summary="CompleteP unaware of experts: scales all of them with the backbone's width",
     experts="backbone",
 )
-"""What one gets by handing a mixture to a CompleteP implementation; on a dense model it is ``completep``."""
+"""What an implementation of CompleteP for dense models does to a mixture. On a dense model it is ``completep``."""
 
 COMPLETED_P = FanInRule(
     name="completed_p",
@@ -117,9 +117,9 @@ COMPLETED_P = FanInRule(
     unembedding="cdp",
     embedding_eps_by_width=True,
 )
-"""arXiv 2512.22382, Table 1. Its eps of query-key norm gains (m_L^-1) has no role here: the models have no such norm.
-Its unembedding trains as ``completep``'s does where eps is negligible; where it is not, eps would need a factor rho_d
-(as in ``complete_mue_cdp``) and has 1."""
+"""arXiv 2512.22382, Table 1, without its eps for gains of a query-key norm (m_L^-1): the models here have no such norm.
+Where eps is negligible, the unembedding trains as in ``completep``. Where it is not, eps would need a factor rho_d, as
+in ``complete_mue_cdp``, but Table 1 has 1."""
 
 MOE_MUP = FanInRule(
     name="moe_mup",
@@ -127,16 +127,17 @@ MOE_MUP = FanInRule(
     depth=False,
     router="output",
 )
-"""After arXiv 2508.09752, UNVERIFIED: not read in its own source. Eps of the router is our reading of "output"."""
+"""After arXiv 2508.09752. UNVERIFIED: we did not read the source itself. The router's eps is our choice for an "output"
+weight."""
 
 DMFT_MOE = FanInRule(
     name="dmft_moe",
-    summary="CompleteP with router and experts of the mean-field theory; for router sigmoid_mean, density fixed",
+    summary="CompleteP with router and experts of the mean-field theory; for router sigmoid_mean at fixed density",
     experts="dmft",
     router="output",
 )
-"""After arXiv 2601.20205, from a SECONDARY reading: router std d^-gamma (gamma = 1) and LR d^-1; expert up and gate
-std d^-1/2, LR d^-1; expert down std (h/d)^-1 d^-1/2, LR h^-1; shared experts, of which it says nothing, as routed ones.
-It divides the routed sum by a: that is the job of the router variant ``sigmoid_mean``, here R = 1. Holds while the
-density a/N stays fixed, which is not checked. Everything else is CompleteP, which that work extends; the router's eps
-is ours."""
+"""After arXiv 2601.20205, from a SECONDARY source: router std d^-gamma (gamma = 1) and LR d^-1; expert up and gate std
+d^-1/2, LR d^-1; expert down std (h/d)^-1 d^-1/2, LR h^-1. It does not mention shared experts, which scale like routed
+ones here. It divides the routed sum by a; the router variant ``sigmoid_mean`` does that, so R = 1 here. It holds at a
+fixed density a/N, which is not checked. Everything else is CompleteP, which that work extends. The router's eps is our
+own."""

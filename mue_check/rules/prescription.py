@@ -1,4 +1,4 @@
-"""Prescription: per role, the factors that carry a tuned reference to a target; and the values they give."""
+"""Prescription: for each role, the factors from a tuned reference to a target, and the resulting values."""
 
 import math
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from mue_check.rules.roles import VECTORS, Role, parse_role
 from mue_check.spec import Scenario
 
 Knob = Literal["lr", "weight_decay", "init_std"]
-"""A base value that can be swept: a field of HyperParameters."""
+"""A base value that can be swept; a field of HyperParameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HyperParameters:
-    """The tuned values of the reference (AdamW). ``init_std`` is that of a unit-expansion block.
+    """The tuned AdamW values of the reference. ``init_std`` is that of a block with unit expansion (H = d).
 
-    Defaults are the published optimum of the language model at d = 128 (arXiv 2605.23893).
+    The defaults are the published optimum of a language model with d = 128 (arXiv 2605.23893).
     """
 
     lr: float = 1e-3
@@ -42,9 +42,9 @@ class HyperParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """Target over reference, for one role. ``forward_multiplier`` is the target's own, not a ratio.
+    """Target over reference, for one role. ``forward_multiplier`` is the target's value, not a ratio.
 
-    ``one_minus_beta`` scales 1 - beta1 and 1 - beta2 alike (arXiv 2512.22382).
+    ``one_minus_beta`` scales both 1 - beta1 and 1 - beta2 (arXiv 2512.22382).
     """
 
     init_std: float = 1.0
@@ -57,7 +57,7 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table that people read: the values to set for one role in the target."""
+    """One row of the printed table: the values to set for one role in the target."""
 
     role: str
     init_std: float
@@ -89,11 +89,11 @@ class Prescription:
             ) from None
 
     def with_factors(self, role: Role, **changes: float) -> "Prescription":
-        """The same prescription with some factors of one role changed (an experiment, or a mistake on purpose)."""
+        """A copy with some factors of one role changed, for an experiment or a deliberate mistake."""
         return replace(self, factors={**self.factors, role: replace(self[role], **changes)})
 
     def values(self, base: HyperParameters) -> list[Row]:
-        """The target's values, one row per role; RuleError when a beta leaves [0, 1)."""
+        """The target's values, one row per role. Raises RuleError if a beta leaves [0, 1)."""
         rows = []
         for role, f in self.factors.items():
             betas = [1 - (1 - beta) * f.one_minus_beta for beta in (base.beta1, base.beta2)]
@@ -123,7 +123,7 @@ class Rule(Protocol):
 
     @property
     def name(self) -> str:
-        """What people type."""
+        """The name on the command line."""
         ...
 
     @property
@@ -132,5 +132,5 @@ class Rule(Protocol):
         ...
 
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
-        """The factors of every role that the target can hold."""
+        """The factors of every role that the target can have."""
         ...

@@ -1,4 +1,4 @@
-"""Target over reference: the ratios that rules are written in, and the global factors of batch and duration."""
+"""Ratios of target to reference, in which rules are written, and the global factors for batch and duration."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from mue_check.spec import Scenario
 
 @dataclass(frozen=True, kw_only=True)
 class Ratios:
-    """rho_d, m_L, rho_B (tokens per step) and rho_D (tokens in all) of a target to its reference."""
+    """Target over reference: width rho_d, depth m_L, tokens per step rho_B, and total tokens rho_D."""
 
     width: float
     depth: float
@@ -18,7 +18,7 @@ class Ratios:
 
     @classmethod
     def of(cls, reference: Scenario, target: Scenario) -> "Ratios":
-        """The four ratios of ``target`` over ``reference``."""
+        """The ratios of ``target`` to ``reference``."""
         batch = target.tokens_per_step / reference.tokens_per_step
         return cls(
             width=target.model.width / reference.model.width,
@@ -28,7 +28,7 @@ class Ratios:
         )
 
     def with_batch_and_duration(self, f: Factors) -> Factors:
-        """``f`` times the factors that every role shares (arXiv 2512.22382, Table 1, after the SDE of 2205.10287)."""
+        """``f`` times the factors common to all roles (arXiv 2512.22382, Table 1, after the SDE of 2205.10287)."""
         drift = math.sqrt(self.batch / self.data)
         return replace(
             f,

@@ -1,4 +1,4 @@
-"""Roles: what a parameter is for. A rule maps roles to factors; a name never decides anything."""
+"""Roles: what a parameter does in the model. Rules map roles, never parameter names, to factors."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ from mue_check.spec import Experts, ModelSpec
 
 
 class Role(StrEnum):
-    """Every kind of parameter that a rule can speak of."""
+    """Every kind of parameter for which a rule can prescribe values."""
 
     TOKEN_EMBEDDING = "token_embedding"
     POSITION_EMBEDDING = "position_embedding"
@@ -47,7 +47,7 @@ def parse_role(name: str) -> Role:
 
 
 def roles_of(model: ModelSpec) -> tuple[Role, ...]:
-    """The roles that a model of this spec can hold, in the order of a forward pass."""
+    """The roles that a model of this spec can have, in the order of a forward pass."""
     absent: frozenset[Role] = DENSE_FFN
     if not isinstance(model.feed_forward, Experts):
         absent = ROUTED | SHARED

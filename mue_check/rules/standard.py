@@ -1,4 +1,4 @@
-"""Standard parameterization: init by fan-in, everything else unscaled; the positive control of every axis."""
+"""Standard parameterization: init by fan-in, everything else unscaled. It serves as the positive control."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from mue_check.spec import REFERENCE_HEAD_WIDTH, Scenario
 
 @dataclass(frozen=True, kw_only=True)
 class Standard:
-    """SP as people use it: hidden std fan-in^-1/2, one LR, one decay (arXiv 2203.03466, Table 3).
+    """SP as people use it: hidden std fan-in^-1/2, one LR, one weight decay (arXiv 2203.03466, Table 3).
 
-    No multipliers but one: attention logits go with 1/sqrt(d_head), and a multiplier counts from the 1/d_head form.
+    Its only multiplier makes attention logits scale with 1/sqrt(d_head), because the models here use 1/d_head.
     """
 
     name: str = "standard"
     summary: str = "standard parameterization: init by fan-in, one learning rate, no multipliers"
 
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
-        """Factors of every role of ``target``; a down-projection is compared with the reference's own."""
+        """Factors of every role of ``target``; a down-projection is relative to the reference's down-projection."""
 
         def factors(role: Role) -> Factors:
             std, multiplier = 1.0, 1.0

@@ -36,8 +36,8 @@ _QUANTITIES: Mapping[Range, str] = {
     "shortfall_bits": "imbalance (bits that a typical expert is short)",
     "experts": "N experts",
     "activated": "a activated experts",
-    "tokens_per_expert": "tokens a step of an expert",
-    "batch": "batch (tokens a step)",
+    "tokens_per_expert": "tokens per step of an expert",
+    "batch": "batch (tokens per step)",
 }
 
 

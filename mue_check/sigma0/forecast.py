@@ -16,7 +16,7 @@ from mue_check.judge.drift import Drift
 from mue_check.judge.interval import Interval
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import asked_columns
+from mue_check.questions.display import question_columns
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.questions.drift_report import DRIFT
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
@@ -152,7 +152,7 @@ def forecast_text(found: Sequence[ForecastFinding]) -> str:
 def forecast_table(found: Sequence[ForecastFinding]) -> Table:
     """Held-out loads: the predicted interval for such a measurement, and the measured drift."""
     cells: Cells[ForecastFinding] = {
-        **asked_columns(found),
+        **question_columns(found),
         "predicted [95 %] (octaves)": lambda f: interval_text(f.predicted) if f.predicted else NONE,
         DRIFT: lambda f: interval_text(f.drift.interval),
         "inside": lambda f: {Verdict.PASS: "yes", Verdict.FAIL: "no"}.get(f.verdict, NONE),

@@ -88,7 +88,7 @@ class GammaFinding(Finding):
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of a control: whether gamma is 1/2, as the theory says of content-blind routing."""
+        """For a control: whether gamma is 1/2, as theory predicts for content-blind routing."""
         if not self.comparison.is_control:
             return None
         if self.pooled.reason is not None:

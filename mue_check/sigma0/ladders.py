@@ -116,7 +116,7 @@ def _other_ladders(lab: Laboratory, sizes: Sizes) -> Iterator[Ladder]:
 
 
 def _drift_ladder(name: str, rungs: list[Rung]) -> Ladder:
-    return Ladder.of(rungs, axis=SIGMA0, name=name, asks=["drift"])
+    return Ladder.of(rungs, axis=SIGMA0, name=name, uses=["drift"])
 
 
 def _noise_ladders(lab: Laboratory, sizes: Sizes) -> Iterator[Ladder]:
@@ -140,7 +140,7 @@ def _noise_ladders(lab: Laboratory, sizes: Sizes) -> Iterator[Ladder]:
                 Rung(label=load_label(load), size=i + 2, model=replace(model, feed_forward=steered(experts, load)))
                 for i, load in enumerate(feasible)
             ]
-        yield Ladder.of([reference, *targets], axis=SIGMA0, name=name, asks=["noise"])
+        yield Ladder.of([reference, *targets], axis=SIGMA0, name=name, uses=["noise"])
 
 
 def _is_feasible(experts: Experts, load: str) -> bool:

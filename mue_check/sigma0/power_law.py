@@ -118,7 +118,7 @@ def _jackknife(fit: Callable[[Replicates], float], kept: Replicates) -> Interval
 def power_law(alive: Replicates) -> tuple[float, float]:
     """Intercept and gamma of log2 sigma, fitted to 1 / sigma^2 itself; NaN where no power law has a likelihood.
 
-    sum(model - measured * log(model)) is convex whatever the sign of what was measured.
+    sum(model - measured * log(model)) is convex for any sign of the measured value.
     """
     x = 2 * math.log(2) * alive.log2_tokens
     ratio = alive.signal_to_noise

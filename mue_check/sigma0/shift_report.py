@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.questions.case import Options, Scope, TargetCase
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import Palette, asked_columns, grouped
+from mue_check.questions.display import Palette, grouped, question_columns
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import DETECTABLE, DRIFT, curve_pictures, unresolved_note
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
@@ -116,7 +116,7 @@ def residual_table(found: Sequence[ShiftFinding]) -> Table:
         "shortfall (bits)": figure(lambda i: i.shortfall_bits),
     }
     cells: Cells[ShiftFinding] = {
-        **asked_columns(found),
+        **question_columns(found),
         **measures,
         _SHIFT: lambda s: _measured_text(s, s.shift.shift),
         "theory's": lambda s: NONE if s.shift.reason else f"{s.shift.theory:+.2f}",
@@ -173,7 +173,7 @@ def drift_table(summary: Summary) -> Table:
         return "no: no drift" if drift.drift.reason else "yes"
 
     cells: Cells[DriftFinding] = {
-        **asked_columns(found),
+        **question_columns(found),
         _SHIFT: shift_text,
         DRIFT: lambda d: interval_text(d.drift.interval),
         DETECTABLE: lambda d: number_text(d.drift.detectable),

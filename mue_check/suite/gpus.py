@@ -37,7 +37,7 @@ def add_gpu_options(group: pytest.OptionGroup) -> None:
 
 
 def give_gpus(config: pytest.Config) -> None:
-    """Start the workers of ``--gpus``, each with GPUs of its own. SpecError if that is impossible."""
+    """Start the workers of ``--gpus``, each with its own GPUs. Raises SpecError if that is impossible."""
     count, each = config.getoption("gpus", None), config.getoption("gpus_per_worker", None)
     if hasattr(config, "workerinput") or (count is None and each is None):
         return

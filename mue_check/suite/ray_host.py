@@ -23,7 +23,7 @@ def main() -> None:
     """Print {"address", "cpus", "gpus"} or {"error"}."""
     address = sys.argv[1]
     output = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # keep Ray's own output apart
+    os.dup2(2, 1)  # keep Ray's output separate
     with tempfile.TemporaryDirectory(prefix="ray", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
         try:
             result = _connect(address, folder)

@@ -17,7 +17,7 @@ from mue_check.suite.gpus import add_gpu_options
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
-    from mue_check.axes import Ladder, Question
+    from mue_check.axes import Ladder, LadderUse
     from mue_check.models.user_router.trial import Trial
     from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
@@ -85,7 +85,7 @@ class Settings:
 
         return loaded_router(self.router).new_notices()
 
-    def ladders(self, axis: str, corpus: str, question: Question = "drift") -> tuple[Ladder, ...]:
+    def ladders(self, axis: str, corpus: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The tier's ladders of an axis, with the routing and composite target of the command line."""
         from mue_check.axes import heldout_ladder
         from mue_check.spec import Scenario, parse_scenario
@@ -94,9 +94,9 @@ class Settings:
         if axis == "heldout" and self.heldout is not None and ladders:
             reference = Scenario.of(ladders[0].reference.model, self.tier.task(corpus).train)
             ladder = heldout_ladder(reference, parse_scenario(self.heldout, default=reference), own=True)
-            ladders = (ladder,) if question in ladder.asks else ()
+            ladders = (ladder,) if question in ladder.uses else ()
         routed = (ladder.with_routing(self.router, self.balance) for ladder in ladders)
-        return tuple(cut(ladder, self.rungs) for ladder in routed if ladder is not None and question in ladder.asks)
+        return tuple(cut(ladder, self.rungs) for ladder in routed if ladder is not None and question in ladder.uses)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -229,7 +229,7 @@ def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
 
 
 def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str, ...]:
-    """The options with which a question is asked again."""
+    """The options of the command that repeats a question."""
     kept = ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs")
     given = {name: config.getoption(name) for name in (*kept, "study")}
     options = ["--tier", tier]
@@ -291,7 +291,7 @@ def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
 
 
 def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack: ExitStack) -> Trial | None:
-    """A user's router in a process of its own, until the stack ends; workers start when it has been tried."""
+    """Load a user's router in a separate process until the stack exits. Workers start after it has been tried."""
     text = config.getoption("router") or "builtin:"
     if ":" not in text or text.startswith("builtin:") or hasattr(config, "workerinput"):
         return None
@@ -312,7 +312,7 @@ def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tu
         return ()
     from mue_check.models.user_router.load import sizes_of, try_router
 
-    questions: tuple[Question, ...] = ("drift", "scales", "speed")
+    questions: tuple[LadderUse, ...] = ("drift", "scales", "speed")
     ladders = [
         ladder
         for axis in settings.axes

@@ -47,4 +47,4 @@ def parse_rungs(text: str | None) -> int | None:
 
 def cut(ladder: Ladder, rungs: int | None) -> Ladder:
     """The ladder's first ``rungs`` targets. A ladder of gradient noise stays whole, since its loads give one slope."""
-    return ladder if rungs is None or "noise" in ladder.asks else replace(ladder, targets=ladder.targets[:rungs])
+    return ladder if rungs is None or "noise" in ladder.uses else replace(ladder, targets=ladder.targets[:rungs])

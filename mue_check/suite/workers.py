@@ -1,4 +1,4 @@
-"""Start pytest-xdist workers, each with environment variables of its own. Imports nothing heavy."""
+"""Start pytest-xdist workers, each with its own environment variables. Imports nothing heavy."""
 
 from __future__ import annotations
 

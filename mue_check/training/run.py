@@ -171,7 +171,7 @@ class Stack:
 def training_step(stack: Stack) -> None:
     """Forward, backward, AdamW and log, with no host sync and no Python value that varies between steps.
 
-    The loss is a sum over runs, never a mean or a norm: the gradient of one run knows nothing of the others. The log
+    The loss is a sum over runs, never a mean or a norm: the gradient of one run does not depend on the others. The log
     holds the model's loss alone, without what balances the load.
     """
     routers = stack.routers

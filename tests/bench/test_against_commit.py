@@ -30,7 +30,7 @@ def test_every_recorded_cell_is_in_one_group(script: ModuleType, groups: list) -
         seeds = [seed for cell in group.cells for seed in cell["seeds"]]
         assert len(set(seeds)) == len(seeds)
         if len(group.cells) > 1 and group.cells[0]["measurement"] == "loss_grid":
-            assert all(seed % 1000 < script.SEEDS_ASKED_TOGETHER for seed in seeds)
+            assert all(seed % 1000 < script.FIRST_SEEDS for seed in seeds)
 
 
 def test_draws_follow_the_cost(script: ModuleType, groups: list) -> None:

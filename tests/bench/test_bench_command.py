@@ -201,7 +201,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_usage_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--device" in usage_error(capsys, "--device", "tpu")
-    assert "precision tf32 is that of a GPU" in usage_error(capsys, "--device", "cpu", "--precision", "tf32")
+    assert "precision tf32 needs a GPU" in usage_error(capsys, "--device", "cpu", "--precision", "tf32")
     assert "unknown part 'speed'" in usage_error(capsys, "--device", "cpu", "--only", "headline,speed")
     assert "must be above 0" in usage_error(capsys, "--device", "cpu", "--deadline", "0")
     assert "must be above 0" in usage_error(capsys, "--device", "cpu", "--deadline", str(math.nan))

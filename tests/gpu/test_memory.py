@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from mue_check.cost.flops import parameter_numbers
 
 from mue_check import HyperParameters, Scenario, get_rule, parse_scenario
 from mue_check.data import load_corpus
 from mue_check.execute.batches import measure
 from mue_check.execute.memory import MARGIN, bytes_of_a_run
+from mue_check.flops import parameter_numbers
 from mue_check.records import Cell
 from mue_check.spec import TrainSpec
 from mue_check.training.capture import STEPS_PER_GRAPH

@@ -85,7 +85,7 @@ def test_seeds_that_agree_by_luck_do_not_make_power() -> None:
     assert detectable_drift([0.1], fit, fit, 0.5) == math.inf
     found = measured(rng, 4)
     assert found.detectable > 0.5
-    assert f"95 % power from {found.detectable:.2f} octave" in str(found)
+    assert f"detectable drift {found.detectable:.2f} octave" in str(found)
 
 
 @pytest.mark.parametrize(

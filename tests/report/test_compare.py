@@ -95,7 +95,7 @@ def test_values_and_routers_make_rows_of_their_own(tmp_path: Path, make: Make) -
     made = make(tmp_path / "s", router="switch")
     made.ask(made.side(32), made.side(64, 0.3))
     sides = compare_studies([made.root], summarize)
-    assert [(q.asked.ladder, q.asked.knob, q.asked.router) for q in sides.drifts] == [
+    assert [(q.comparison.ladder, q.comparison.knob, q.comparison.router) for q in sides.drifts] == [
         ("width", "lr", "sigmoid_norm"),
         ("width", "lr", "switch"),
         ("width", "weight_decay", "sigmoid_norm"),

@@ -25,12 +25,14 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 def readme_rows(sides: SideBySide) -> list[str]:
     """The README's table: the last target of every ladder on the first corpus, one column per rule."""
-    last = {q.asked.ladder: q for q in sides.drifts if (q.asked.corpus, q.asked.knob) == ("markov", "lr")}
+    last = {
+        q.comparison.ladder: q for q in sides.drifts if (q.comparison.corpus, q.comparison.knob) == ("markov", "lr")
+    }
     rows = []
     for question in last.values():
         found = [question.found[rule].drift for rule in RULES]
         cells = [f"{interval_text(drift.interval)} {drift.verdict}" for drift in found]
-        rows.append(f"| {' | '.join([in_words(question.asked.ladder), question.target, *cells])} |")
+        rows.append(f"| {' | '.join([in_words(question.comparison.ladder), question.target, *cells])} |")
     return rows
 
 
@@ -38,9 +40,9 @@ def law_rows(sides: SideBySide) -> list[str]:
     """The README's second table: how many laws each rule breaks on each ladder, and the first of them."""
     rows = []
     for laws in sides.laws:
-        if laws.asked.corpus != "markov":
+        if laws.comparison.corpus != "markov":
             continue
-        cells = [in_words(laws.asked.ladder), str(len(laws.found["complete_mue"].results))]
+        cells = [in_words(laws.comparison.ladder), str(len(laws.found["complete_mue"].results))]
         for rule in RULES:
             failed = [result.law.name for result in laws.found[rule].results if result.verdict is Verdict.FAIL]
             cells.append(f"{len(failed)}: {failed[0]}" if failed else "0")

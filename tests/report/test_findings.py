@@ -41,7 +41,7 @@ def test_the_trend_along_capacity_is_recovered_and_extrapolated(tmp_path: Path, 
     assert table.rows[0].cells[table.header.index("targets")] == "d64, d128"
     page = write_report(made.root).read_text()
     assert 'id="trend"' in page
-    assert "seeds' spread only" in unescape(page)
+    assert "only the spread over seeds" in unescape(page)
     assert "trend-capacity" in figures(made.root)
 
 

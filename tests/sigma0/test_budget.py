@@ -100,16 +100,16 @@ def test_a_load_file_and_words_to_act_on(budget: Budget, tmp_path: Path) -> None
     assert "busiest 1024 (expert 0)" in out
     assert "calibration  dense d = 32, Markov text, 200 steps" in out
     assert "warning" not in out
-    assert "without any token" not in out
+    assert "without tokens" not in out
 
 
 def test_dead_and_starving_experts_are_named(budget: Budget) -> None:
     code, out, _ = budget("8000,4000,4000,4,0,0,0,0", spec="8e2a", batch="1024")
     assert code == 0
-    assert "below 1 token a step: expert 3\n" in out
-    assert "without any token: experts 4, 5, 6, 7\n" in out
+    assert "below 1 token per step: expert 3\n" in out
+    assert "without tokens: experts 4, 5, 6, 7\n" in out
     assert "4 without tokens" in out
-    assert "tokens a step of an expert: 0.5119 lies outside the measured 4 to 2000" in out
+    assert "tokens per step of an expert: 0.5119 lies outside the measured 4 to 2000" in out
 
 
 def test_the_dead_leave_more_to_the_others_and_that_is_no_even_load(budget: Budget) -> None:
@@ -125,7 +125,7 @@ def test_each_range_that_is_left_is_a_warning(budget: Budget) -> None:
     load = ",".join(["1"] * 127 + ["18"])
     _, out, _ = budget(load, "--format", "json", spec="d=64,L=2,128e1a1s,h=32", batch="8192")
     warnings = json.loads(out)["warnings"]
-    assert [w.split(":")[0] for w in warnings] == ["N experts", "batch (tokens a step)"]
+    assert [w.split(":")[0] for w in warnings] == ["N experts", "batch (tokens per step)"]
     _, out, _ = budget("97,1,1,1", "--format", "json")
     warnings = json.loads(out)["warnings"]
     assert warnings[0].startswith("imbalance (bits that a typical expert is short): 2.99")
@@ -188,7 +188,7 @@ def test_the_interval_of_a_true_drift_covers() -> None:
         ("1,1,1,1", "4e1a", "-8", "batch=-8"),
         ("1,1,1,1", "4e1a", "nan", "invalid int value: 'nan'"),
         ("1,1,1,1", "d=64,L=2,H=64", "2048", "has no experts"),
-        ("1,1,1,1", "dense", "2048", "'dense' is no notation of experts"),
+        ("1,1,1,1", "dense", "2048", "'dense' is not a notation of experts"),
         ("1,1,1,1", "4e8a", "2048", "at most N=4"),
     ],
 )

@@ -40,7 +40,7 @@ def test_the_laboratory_has_its_ladders() -> None:
         assert routers >= {"sigmoid_norm", "content_blind"}  # the finding and its control
         assert routers == {"sigmoid_norm", "content_blind"} or tier == "lab"
         for ladder in found.values():
-            assert ladder.asks == {"noise"}
+            assert ladder.uses == {"noise"}
             assert isinstance(ladder.reference.model.feed_forward, Dense)
             # one mixture, and what is asked of it is its load alone
             assert len({replace(e, load="", balance="none") for e in experts_of(ladder)}) == 1

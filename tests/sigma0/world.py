@@ -132,4 +132,4 @@ def ladder_of(study: Study, name: str) -> Ladder:
     """The laboratory's ladder of that name, or the one of that router."""
     uses = ("drift", "noise")
     ladders = [ladder for use in uses for ladder in study.tier.ladders("sigma0", use)]
-    return next(x for x in ladders if name in (x.name, x.asks == {"noise"} and x.steered_router))
+    return next(x for x in ladders if name in (x.name, x.uses == {"noise"} and x.steered_router))

@@ -20,7 +20,7 @@ from mue_check.routing.factory import auxiliary_function
 
 SLACK = 0.02
 _CONFIDENT = 8.0
-"""Logit of the experts that a token wants; the others have its negative, so that a sigmoid is certain of both."""
+"""Logit of the experts that a token prefers. The others have its negative, so that a sigmoid is certain of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class AuxiliaryLoss:
         return self.experts * max(2, -(-self.case.shape.tokens // self.experts))
 
     def logits(self, share: float, first: int = 0) -> Tensor:
-        """[T, E]: ``share`` of the tokens want the a experts from ``first`` on, the others want all experts in turn."""
+        """[T, E]: ``share`` of the tokens prefer the a experts from ``first`` on, the others all experts in turn."""
         token = torch.arange(self.tokens)
         start = torch.where(token < round(share * self.tokens), torch.full_like(token, first), token % self.experts)
         wanted = (start[:, None] + torch.arange(self.activated)) % self.experts

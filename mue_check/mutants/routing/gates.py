@@ -49,7 +49,7 @@ class Gate(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_experts, d_model) * d_model**-0.5)
 
     def logits(self, x: Tensor) -> Tensor:
-        """In float32 whatever the model's type: bfloat16 flips the choice of a few percent of the tokens."""
+        """In float32 for every dtype of the model: bfloat16 flips the choice of a few percent of the tokens."""
         return F.linear(x.to(wide(x.dtype)), self.weight.to(wide(x.dtype)))
 
 
@@ -73,7 +73,7 @@ class CompleteMueRouter(Gate):
 
 @mistake(20, "gate-precision", "gate_always_in_bfloat16", seen="sgl-project/sglang PR#33764")
 class AlwaysBfloat16(CompleteMueRouter):
-    """The gate casts to bfloat16 whatever the model's type, and flips some choices."""
+    """The gate always casts to bfloat16, which flips some choices."""
 
     routing_spec = replace(CompleteMueRouter.routing_spec, fp32_gate=None)
 

@@ -125,7 +125,7 @@ qwen3_block = _QWEN3.factory(_NORMALIZED, norm_topk_prob=True)
 qwen3_unnormalized_block = _QWEN3.factory(_UNNORMALIZED, norm_topk_prob=False)
 """Qwen3-MoE by the config's default, norm_topk_prob=False: probabilities as they are."""
 qwen2_block = _QWEN2.factory(replace(_UNNORMALIZED, shared=True))
-"""Qwen2-MoE: probabilities as they are, and a shared expert with a gate of its own."""
+"""Qwen2-MoE: probabilities as they are, and a shared expert with its own gate."""
 olmoe_block = _OLMOE.factory(_UNNORMALIZED, norm_topk_prob=False)
 """OLMoE as it is published: norm_topk_prob=False, on purpose."""
 olmoe_normalized_block = _OLMOE.factory(_NORMALIZED, norm_topk_prob=True)

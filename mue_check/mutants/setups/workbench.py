@@ -1,4 +1,4 @@
-"""A right set-up, taken apart so that one thing can be got wrong: the model, the values of each parameter, the rest."""
+"""A correct set-up in parts (model, values of each parameter, optimizer, loss), so that one of them can be wrong."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from mue_check.spec import parse_scenario
 
 REFERENCE = "d=32,L=1,H=32,dh=16,B=64,T=1000"
 TARGET = "T=4000"
-"""Beside what the configuration says: four times as long, so that every value has a factor."""
+"""In addition to the model's configuration: four times the steps, so that every value has a factor other than 1."""
 BASE = HyperParameters()
 WARMUP = 10
 
@@ -89,7 +89,7 @@ class Workbench:
             self.model.get_parameter(name).mul_(by)
 
     def multiplier(self, role: Role) -> float:
-        """What the rule wants on this role; on expert_down it is A/m_L without R."""
+        """The multiplier that the rule prescribes for this role; for expert_down it is A/m_L without R."""
         return self.prescription[role].forward_multiplier
 
     def loss(self) -> Tensor:
