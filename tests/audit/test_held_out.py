@@ -389,4 +389,4 @@ def test_head_widths_that_are_missing_or_impossible() -> None:
 def test_a_reference_with_another_expansion_is_a_note() -> None:
     model, _ = made(GPT)
     report = audited(model, torch.optim.AdamW(model.parameters()), reference="d=64,L=2,H=256,dh=16")
-    assert any("must have been tuned with A = 0.25 and with its down-projection at 2 x" in note for note in report.notes)
+    assert any("with A = 0.25 and with its down-projection at 2 x" in note for note in report.notes)
