@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mue_check.conformance.api import check_block, check_router, parametrize_with_checks
     from mue_check.routing.claim import RoutingSpec
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "RULES",

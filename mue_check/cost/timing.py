@@ -31,7 +31,7 @@ CLOSE = 2.0
 WARM_UP, ROUNDS, ROUND_SECONDS = 3, 5, 0.12
 VALUES = 5
 """Learning rates of a seed, as in a sweep."""
-TIMED_ROOMS = ("training", "models")
+TIMED_PACKAGES = ("training", "models")
 """Packages whose code is what is timed: another version of them needs another calibration."""
 
 
@@ -83,7 +83,7 @@ GPU_SAMPLES = (
 def machine_of(device: str, precision: Precision = "fp32") -> Mapping[str, str]:
     """What a calibration is valid for: the device, the precision of products, torch, and the timed code."""
     package = Path(mue_check.__file__).parent
-    sources = [path for room in TIMED_ROOMS for path in sorted((package / room).glob("*.py"))]
+    sources = [path for name in TIMED_PACKAGES for path in sorted((package / name).glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     return {
         "kind": device,
