@@ -1,203 +1,189 @@
-"""What is seen of a model in one forward pass, module by module: norms, branches, readout, weights of experts."""
+"""Record one forward pass by hooks: norms, branches, readout and the weights of experts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mue_check.audit.assign import Assignment, width_of
-from mue_check.audit.fitting import fit
+from mue_check.audit.least_squares import fit
 from mue_check.audit.mixtures import Mixture
+from mue_check.audit.roles import Assignment, width_of
 from mue_check.rules import Role
 from mue_check.rules.roles import DOWN, EMBEDDINGS
 
-_ENDS = DOWN | {Role.ATTENTION_OUT}
+_BRANCH_ENDS = DOWN | {Role.ATTENTION_OUT}
 _FEW = 16
-"""Outputs of a matrix that are computed again."""
+"""The number of a matrix's outputs that are recomputed."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a module gave on its way to the residual stream, and what it was multiplied by inside that module.
-
-    ``stacked``: it is the sum over all experts of a stack.
-    """
+class BranchOutput:
+    """The output of a module on its way to the residual stream, and the multiplier inside that module."""
 
     role: Role
-    made: Tensor
-    inside: float = 1.0
-    stacked: bool = False
+    output: Tensor
+    multiplier: float = 1.0
 
     @property
     def value(self) -> Tensor:
-        """What its matrix gave."""
-        return self.made if self.inside == 1 else self.made / self.inside
+        """The output of the matrix alone."""
+        return self.output if self.multiplier == 1 else self.output / self.multiplier
 
 
 @dataclass(kw_only=True)
-class Segment:
-    """What was seen between two norms of the residual stream. ``normed`` is what the first of them gave."""
+class StreamSegment:
+    """What ran between two norms of the residual stream. ``normed`` is the output of the first."""
 
     normed: Tensor | None = None
-    parts: list[Part] = field(default_factory=list)
+    branches: list[BranchOutput] = field(default_factory=list)
     mixtures: list[Mixture] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Readout:
-    """Input and output of the unembedding, and what its matrix and its bias are multiplied by inside its module."""
+class ReadoutRecord:
+    """Input and output of the unembedding, and the multipliers of its matrix and its bias inside the module."""
 
-    given: Tensor
-    made: Tensor
-    inside: float
+    input: Tensor
+    output: Tensor
+    multiplier: float
     bias: float | None
 
 
 @dataclass(kw_only=True)
-class Seen:
-    """Events of one forward pass. ``inputs`` are the norms' inputs; ``normed`` roles end in a norm of their own."""
+class ForwardRecord:
+    """One forward pass. ``inputs`` are the norms' inputs; ``normed`` are roles whose branches end in a norm."""
 
     inputs: list[Tensor] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=lambda: [Segment()])
+    segments: list[StreamSegment] = field(default_factory=lambda: [StreamSegment()])
     normed: set[Role] = field(default_factory=set)
-    readout: Readout | None = None
-    sums: list[Tensor] = field(default_factory=list)
+    readout: ReadoutRecord | None = None
+    weight_sums: list[Tensor] = field(default_factory=list)
 
-    def at_norm(self, given: Tensor, made: Tensor) -> None:
-        """A norm after a branch is that branch's end; any other begins a segment, unless two read the same stream."""
-        parts = self.segments[-1].parts
-        for i, part in enumerate(parts):
-            if part.role in _ENDS and part.made.shape == given.shape and torch.equal(part.made, given):
-                parts[i] = replace(part, made=made, inside=1.0)
-                self.normed.add(part.role)
+    def on_norm(self, x: Tensor, y: Tensor) -> None:
+        """A norm after a branch ends the branch. Any other begins a segment, unless two norms read the same stream."""
+        branches = self.segments[-1].branches
+        for i, branch in enumerate(branches):
+            if branch.role in _BRANCH_ENDS and branch.output.shape == x.shape and torch.equal(branch.output, x):
+                branches[i] = replace(branch, output=y, multiplier=1.0)
+                self.normed.add(branch.role)
                 return
-        if self.inputs and self.inputs[-1].shape == given.shape and torch.equal(self.inputs[-1], given):
-            self.segments[-1].normed = made
+        if self.inputs and self.inputs[-1].shape == x.shape and torch.equal(self.inputs[-1], x):
+            self.segments[-1].normed = y
             return
-        self.inputs.append(given)
-        self.segments.append(Segment(normed=made))
+        self.inputs.append(x)
+        self.segments.append(StreamSegment(normed=y))
+
+    def on_branch(self, module: nn.Module, a: Assignment, x: Tensor, y: Tensor) -> None:
+        """The module of a matrix that adds to the residual stream."""
+        assert a.role is not None
+        if y.is_floating_point():
+            leaf = a.name.rpartition(".")[2]
+            multiplier = 1.0 if a.experts else _inner_multipliers(module, a.axes, leaf, x, y)[0]
+            self.segments[-1].branches.append(BranchOutput(a.role, y, multiplier))
+
+    def on_readout(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        """The module of the unembedding."""
+        multiplier, *bias = _inner_multipliers(module, "out_in", "weight", x, y)
+        self.readout = ReadoutRecord(x, y, multiplier, bias[0] if bias else None)
+
+    def on_experts(self, inputs: Sequence[object], total: int) -> None:
+        """The module of a stack of experts: its inputs may include the weights of each token's experts."""
+        for value in inputs:
+            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 2:
+                rows = value.detach().double()
+                if rows.shape[1] <= total and bool((rows >= 0).all()):
+                    self.weight_sums.append(rows.sum(1))
+
+    def on_mixture(self, mixture: Mixture, inputs: Sequence[object]) -> None:
+        """A layer of experts is about to run."""
+        if mixture not in self.segments[-1].mixtures:
+            self.segments[-1].mixtures.append(mixture)
 
 
 @contextmanager
-def watching(model: nn.Module, assignments: Mapping[str, Assignment], mixtures: Sequence[Mixture]) -> Iterator[Seen]:
-    """What forward passes show while the context lasts."""
-    seen, handles, width = Seen(), [], width_of(assignments)
-    attention = {
-        _up(a.name.removesuffix(".weight")) + "." for a in assignments.values() if a.role is Role.ATTENTION_QKV
-    }
+def recording(
+    model: nn.Module, assignments: Mapping[str, Assignment], mixtures: Sequence[Mixture]
+) -> Iterator[ForwardRecord]:
+    """Record forward passes while the context lasts."""
+    record, handles, width = ForwardRecord(), [], width_of(assignments)
+    attention = tuple(
+        a.name.removesuffix(".weight").rpartition(".")[0] + "."
+        for a in assignments.values()
+        if a.role is Role.ATTENTION_QKV
+    )
 
-    def listen(module: nn.Module, event: Callable[[Tensor, Tensor], None]) -> None:
+    def after(module: nn.Module, event: Callable[[Tensor, Tensor], None]) -> None:
         def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-            given, made = _first((*args, *kwargs.values())), _tensor(output)
-            if given is not None and made is not None:
-                # clones, for a model may go on in place
-                event(given.detach().clone(), made.detach().clone())
+            x, y = _main_input((*args, *kwargs.values())), _main_output(output)
+            if x is not None and y is not None:
+                # clones, because the model may change them in place
+                event(x.detach().clone(), y.detach().clone())
 
         handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
+    def before(module: nn.Module, event: Callable[[Sequence[object]], None]) -> None:
+        def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            event((*args, *kwargs.values()))
+
+        handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
     try:
         for mixture in mixtures:
-            for path in mixture.watched:
-                hook = _mark(seen, mixture)
-                handles.append(model.get_submodule(path).register_forward_pre_hook(hook))
+            for path in mixture.modules:
+                before(model.get_submodule(path), partial(record.on_mixture, mixture))
         for a in assignments.values():
-            path = _up(a.name)
-            owner = model.get_submodule(path)
-            if a.role is Role.NORM_GAIN and a.shape == (width,) and not any(path.startswith(p) for p in attention):
-                listen(owner, seen.at_norm)
-            elif a.role in EMBEDDINGS:
-                listen(owner, _on_part(seen, owner, a))
-            elif a.role in _ENDS and (a.role is not Role.EXPERT_DOWN or a.experts):
-                listen(owner, _on_part(seen, owner, a))
+            module = model.get_submodule(a.module)
+            if a.role is Role.NORM_GAIN and a.shape == (width,) and not a.module.startswith(attention):
+                after(module, record.on_norm)
+            elif a.role in EMBEDDINGS or (a.role in _BRANCH_ENDS and (a.role is not Role.EXPERT_DOWN or a.experts)):
+                after(module, partial(record.on_branch, module, a))
                 if a.role is Role.EXPERT_DOWN and a.experts:
-                    handles.append(owner.register_forward_pre_hook(_on_experts(seen, a.experts), with_kwargs=True))
-            if Role.UNEMBEDDING in (a.role, *a.also):
+                    before(module, partial(record.on_experts, total=a.experts))
+            if Role.UNEMBEDDING in a.roles:
                 readout = _readout_module(model, a)
                 if readout is not None:
-                    listen(readout, _on_readout(seen, readout))
+                    after(readout, partial(record.on_readout, readout))
         for path, module in model.named_modules():
-            # norms without a gain have no parameter to be told by
+            # norms without a gain have no parameter with a role
             plain = "norm" in type(module).__name__.lower() and not any(True for _ in module.parameters())
-            if plain and not any(path.startswith(p) for p in attention):
-                listen(module, seen.at_norm)
-        yield seen
+            if plain and not path.startswith(attention):
+                after(module, record.on_norm)
+        yield record
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _mark(seen: Seen, mixture: Mixture) -> Callable[[nn.Module, object], None]:
-    def hook(module: nn.Module, args: object) -> None:
-        if mixture not in seen.segments[-1].mixtures:
-            seen.segments[-1].mixtures.append(mixture)
+def _inner_multipliers(module: nn.Module, axes: str, leaf: str, x: Tensor, y: Tensor) -> list[float]:
+    """The multiplier that a module applies to its matrix, and to its bias if it has one; [1.0] if it cannot be found.
 
-    return hook
-
-
-def _on_part(seen: Seen, owner: nn.Module, a: Assignment) -> Callable[[Tensor, Tensor], None]:
-    def event(given: Tensor, made: Tensor) -> None:
-        assert a.role is not None
-        if not made.is_floating_point():
-            return
-        stacked = a.experts is not None
-        inside = 1.0 if stacked else _inside(owner, a.axes, a.name.rpartition(".")[2], given, made)[0]
-        seen.segments[-1].parts.append(Part(a.role, made, inside, stacked))
-
-    return event
-
-
-def _on_experts(seen: Seen, total: int) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 2:
-                rows = value.detach().double()
-                if rows.shape[1] <= total and bool((rows >= 0).all()):
-                    seen.sums.append(rows.sum(1))
-
-    return hook
-
-
-def _on_readout(seen: Seen, owner: nn.Module) -> Callable[[Tensor, Tensor], None]:
-    def event(given: Tensor, made: Tensor) -> None:
-        inside, *bias = _inside(owner, "out_in", "weight", given, made)
-        seen.readout = Readout(given, made, inside, bias[0] if bias else None)
-
-    return event
-
-
-def _inside(owner: nn.Module, axes: str, leaf: str, given: Tensor, made: Tensor) -> list[float]:
-    """What a module multiplies by beside its matrix, and its bias by where it has one; [1.0] where it cannot be told.
-
-    A few outputs are computed again from its input.
+    A few outputs are recomputed from the module's input.
     """
-    weight, bias = getattr(owner, leaf, None), getattr(owner, "bias", None)
+    weight, bias = getattr(module, leaf, None), getattr(module, "bias", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         return [1.0]
-    if not given.is_floating_point():
-        again = F.embedding(given.reshape(-1)[:_FEW], weight).double()
-        goal = made.reshape(-1, made.shape[-1])[:_FEW]
-        found = fit(goal, [again]) if goal.shape == again.shape else None
-        return [1.0] if found is None else [_plain(found.numbers[0])]
-    matrix = weight.T if axes == "in_out" else weight
-    if given.shape[-1] != matrix.shape[1] or made.shape[-1] != matrix.shape[0] or given.shape[:-1] != made.shape[:-1]:
-        return [1.0]
-    parts = [given.double() @ matrix[:_FEW].double().T]
-    if isinstance(bias, Tensor) and bool(bias[:_FEW].any()):
-        parts.append(bias[:_FEW].double())
-    found = fit(made[..., :_FEW], parts)
-    return [1.0] if found is None else [_plain(number) for number in found.numbers]
-
-
-def _plain(number: float) -> float:
-    """Within rounding of 1 there is no multiplier."""
-    return 1.0 if abs(number - 1) < 1e-3 else number
+    if not x.is_floating_point():
+        looked_up = F.embedding(x.reshape(-1)[:_FEW], weight).double()
+        actual = y.reshape(-1, y.shape[-1])[:_FEW]
+        found = fit(actual, [looked_up]) if actual.shape == looked_up.shape else None
+    else:
+        matrix = weight.T if axes == "in_out" else weight
+        if x.shape[-1] != matrix.shape[1] or y.shape[-1] != matrix.shape[0] or x.shape[:-1] != y.shape[:-1]:
+            return [1.0]
+        terms = [x.double() @ matrix[:_FEW].double().T]
+        if isinstance(bias, Tensor) and bool(bias[:_FEW].any()):
+            terms.append(bias[:_FEW].double())
+        found = fit(y[..., :_FEW], terms)
+    # within rounding of 1 there is no multiplier
+    return [1.0] if found is None else [1.0 if abs(m - 1) < 1e-3 else m for m in found.multipliers]
 
 
 def _readout_module(model: nn.Module, a: Assignment) -> nn.Module | None:
-    """The module that holds the unembedding, by whichever of its names is not the lookup's."""
+    """The module that holds the unembedding; a tied matrix is also held by the lookup."""
     weight = model.get_parameter(a.name)
     for module in model.modules():
         if not isinstance(module, nn.Embedding) and getattr(module, "weight", None) is weight:
@@ -205,16 +191,12 @@ def _readout_module(model: nn.Module, a: Assignment) -> nn.Module | None:
     return None
 
 
-def _first(values: tuple[object, ...]) -> Tensor | None:
-    """The tensor that a module was given: numbers, or ids where there are no numbers."""
+def _main_input(values: tuple[object, ...]) -> Tensor | None:
+    """The first tensor of floating-point numbers among a module's inputs, or else of token ids."""
     tensors = [v for v in values if isinstance(v, Tensor)]
     return next((t for t in tensors if t.is_floating_point()), tensors[0] if tensors else None)
 
 
-def _tensor(output: object) -> Tensor | None:
+def _main_output(output: object) -> Tensor | None:
     value = output[0] if isinstance(output, tuple | list) and output else output
     return value if isinstance(value, Tensor) else None
-
-
-def _up(path: str) -> str:
-    return path.rpartition(".")[0]

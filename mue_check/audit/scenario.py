@@ -1,4 +1,4 @@
-"""A Scenario from a model's own configuration, read by attribute: transformers, nanoGPT and torchtitan spell alike."""
+"""Read a Scenario from a model's configuration, by the attribute names of transformers, nanoGPT and torchtitan."""
 
 import math
 from collections.abc import Mapping
@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mue_check.audit.setup import AuditError
-from mue_check.audit.wrapped import carried
+from mue_check.audit.setup import AuditError, model_attribute
 from mue_check.errors import SpecError
 from mue_check.spec import (
     REFERENCE_HEAD_WIDTH,
@@ -35,13 +34,14 @@ _SHARED_HIDDEN = ("shared_expert_intermediate_size", "shared_intermediate_size")
 def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> Scenario:
     """The target that a configuration describes, with ``batch`` tokens per step and ``steps`` steps.
 
-    Takes the configuration or a model that carries it as ``config``. Weights of a router that is not normalized
-    (``norm_topk_prob=False``) are "moge" in the notation of ``mue_check.routing.variants``. SpecError names what is
-    missing.
+    Takes the configuration, or a model that has it as ``config``. A router whose weights are not normalized
+    (``norm_topk_prob=False``) is "moge" in ``mue_check.routing.variants``. SpecError names what is missing.
     """
     config = config_of(model_or_config)
     if config is None:
-        raise SpecError(f"a {type(model_or_config).__name__} carries no configuration to read a target from: give one")
+        raise SpecError(
+            f"a {type(model_or_config).__name__} has no configuration to read the target from: pass the target"
+        )
     width, depth = _need(config, "width", _WIDTH), _need(config, "depth", _DEPTH)
     total = _number(config, _TOTAL)
     feed_forward = Dense(hidden=_dense_hidden(config, width)) if not total or total == 1 else _experts(config, total)
@@ -52,10 +52,10 @@ def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> S
 def scenarios_of(
     model: nn.Module, reference: Scenario | str, target: Scenario | str | None
 ) -> tuple[Scenario, Scenario, str]:
-    """(reference, target, what was taken for a head width that the reference does not say).
+    """(reference, target, a note on the head width that was assumed for the reference).
 
-    The rule scales attention by the heads' width alone. Where the reference's SPEC leaves it out, it is the target's,
-    for heads that do not widen: most models have more heads in place of wider ones. AuditError where it cannot be.
+    The rule scales attention by the head width. If the reference's SPEC leaves it out, the target's is used, since
+    most models grow by more heads, not by wider ones. AuditError if that is impossible.
     """
     if isinstance(reference, Scenario):
         return reference, target_of(model, target, reference), ""
@@ -64,30 +64,30 @@ def scenarios_of(
         return source, target_of(model, target, source), ""
     source = parse_scenario(reference, head_width=1)
     goal = target_of(model, target, source)
-    told = "taken as the target's, {}, since it does not say dh"
+    note = "taken as the target's, {}, since its SPEC has no dh"
     if isinstance(target, str) and not says_head_width(target) and config_of(model) is None:
-        # nobody says it, and any width that divides both will do
+        # neither states it, and any width that divides both will do
         width = math.gcd(REFERENCE_HEAD_WIDTH, source.model.width, goal.model.width)
         goal = replace(goal, model=replace(goal.model, head_width=width))
-        told = "taken as the target's, since neither says dh"
+        note = "taken as the target's, since neither SPEC has dh"
     width = goal.model.head_width
     if source.model.width % width:
         raise AuditError(
-            f"the reference {reference!r} does not say its head width (dh), and cannot have the target's: {width} does "
-            f"not divide its d={source.model.width}"
+            f"the reference {reference!r} has no head width (dh), and cannot have the target's: {width} does not "
+            f"divide its d={source.model.width}"
         )
     source = replace(source, model=replace(source.model, head_width=width))
-    return source, goal, f"the reference's head width is {told.format(width)}"
+    return source, goal, f"the reference's head width is {note.format(width)}"
 
 
 def target_of(model: nn.Module, target: Scenario | str | None, reference: Scenario) -> Scenario:
-    """The scenario to judge the model as; AuditError where nothing says it."""
+    """The scenario to judge the model as; AuditError if neither a SPEC nor a configuration gives it."""
     if isinstance(target, Scenario):
         return target
     readable = config_of(model) is not None
     if target is None and not readable:
         raise AuditError(
-            f"the model ({type(model).__name__}) has no configuration to read the target from: give --target SPEC "
+            f"the model ({type(model).__name__}) has no configuration to read the target from: pass --target SPEC "
             "(target= in Python)"
         )
     own = reference
@@ -95,15 +95,15 @@ def target_of(model: nn.Module, target: Scenario | str | None, reference: Scenar
         try:
             own = scenario_of(model, batch=reference.tokens_per_step, steps=reference.steps)
         except SpecError:
-            # a configuration that is no scenario is no obstacle where the target is given
+            # an unreadable configuration does not matter if the target is given
             if target is None:
                 raise
     return own if target is None else parse_scenario(target, default=own)
 
 
 def config_of(model_or_config: object) -> Any:
-    """The configuration of a language model: the object itself, its ``config``, or the text part of that; or None."""
-    config: Any = carried(model_or_config, "config") or model_or_config
+    """A language model's configuration: the object itself, its ``config`` or the text part of that; None if neither."""
+    config: Any = model_attribute(model_or_config, "config") or model_or_config
     if isinstance(config, Mapping):
         config = SimpleNamespace(**{str(key): value for key, value in config.items()})
     part = getattr(config, "get_text_config", None)
@@ -112,7 +112,7 @@ def config_of(model_or_config: object) -> Any:
 
 
 def router_is_normalized(config: object) -> bool:
-    """Whether the active weights of a token sum to a constant by the configuration's own word."""
+    """Whether the configuration says that the active weights of a token sum to a constant."""
     return getattr(config, "norm_topk_prob", True) is not False
 
 
@@ -122,8 +122,8 @@ def _experts(config: object, total: int) -> Experts:
     wide = _number(config, _SHARED_HIDDEN) or 0
     if wide % hidden:
         raise SpecError(
-            f"the shared expert is {wide} wide and the routed ones {hidden}: no whole number of shared experts of the "
-            "same width; give the target"
+            f"the shared expert is {wide} wide and the routed ones {hidden}, which is no whole number of shared "
+            "experts of that width: pass the target"
         )
     sigmoid = getattr(config, "scoring_func", "") == "sigmoid" or getattr(config, "model_type", "") == "deepseek_v3"
     normalized = "sigmoid_norm" if sigmoid else "softmax_norm"
@@ -137,18 +137,18 @@ def _experts(config: object, total: int) -> Experts:
 
 
 def _dense_hidden(config: object, width: int) -> int:
-    # GPT-2 and nanoGPT leave it out when it is four times the width
+    # GPT-2 and nanoGPT leave it out if it is four times the width
     return _number(config, _HIDDEN) or (4 * width if hasattr(config, "n_embd") else 0) or _need(config, "H", _HIDDEN)
 
 
 def _head_width(config: object, width: int) -> int:
-    """The width of a head. Multi-head latent attention has two: the values' is the one that divides d."""
-    said = _number(config, ("v_head_dim", "head_dim")) or width // _need(config, "heads", _HEADS)
-    if width % said:
+    """The width of a head. Multi-head latent attention has two; the width of the values is the one that divides d."""
+    stated = _number(config, ("v_head_dim", "head_dim")) or width // _need(config, "heads", _HEADS)
+    if width % stated:
         raise SpecError(
-            f"its heads are {said} wide, which does not divide d={width}: give the target, with a dh that does"
+            f"its heads are {stated} wide, which does not divide d={width}: pass the target, with a dh that does"
         )
-    return said
+    return stated
 
 
 def _number(config: object, names: tuple[str, ...]) -> int | None:
@@ -162,5 +162,5 @@ def _number(config: object, names: tuple[str, ...]) -> int | None:
 def _need(config: object, what: str, names: tuple[str, ...]) -> int:
     value = _number(config, names)
     if value is None:
-        raise SpecError(f"a {type(config).__name__} does not say its {what}: none of {', '.join(names)}")
+        raise SpecError(f"a {type(config).__name__} does not state its {what}: it has none of {', '.join(names)}")
     return value

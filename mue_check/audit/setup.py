@@ -1,28 +1,33 @@
-"""What the user's factory gives: a model, its optimizers and schedulers, and a loss; one line where it does not."""
+"""The user's set-up: model, optimizers, schedulers and loss, as given or as a factory returns them."""
 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from mue_check.errors import MueCheckError
+from mue_check.errors import MueCheckError, first_line
 
 Loss = Callable[[], Tensor]
-"""One batch through the model: a scalar to go backward from."""
+"""Runs one batch through the model and returns a scalar loss."""
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Names that torch.compile, FSDP and activation checkpointing give to the module they wrap."""
+_RETURNS = "(model, optimizer), (model, optimizer, scheduler) or (model, optimizer, scheduler, loss)"
 
 
 class AuditError(MueCheckError):
-    """A model or an optimizer that cannot be audited as it was given."""
+    """A model or an optimizer that cannot be audited as given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
-    """A model with what trains it. Optimizers are anything with ``param_groups``, ``state`` and ``step``."""
+    """A model with everything that trains it. An optimizer is any object with ``param_groups``, ``state``, ``step``."""
 
     model: nn.Module
     optimizers: tuple[Any, ...]
@@ -37,8 +42,8 @@ class SetUp:
         for optimizer in self.optimizers:
             if not all(hasattr(optimizer, part) for part in ("param_groups", "state", "step")):
                 raise AuditError(
-                    f"the optimizer is a {type(optimizer).__name__} without param_groups, state and step: give the "
-                    "optimizers that it holds, as a list"
+                    f"the optimizer is a {type(optimizer).__name__} without param_groups, state and step: pass the "
+                    "optimizers inside it as a list"
                 )
         for scheduler in self.schedulers:
             if not hasattr(scheduler, "step"):
@@ -51,60 +56,60 @@ class SetUp:
         if any(p.is_meta for p in parameters):
             raise AuditError("the model has parameters on the meta device, which have no values: materialize it first")
         if not any(p.requires_grad for p in parameters):
-            raise AuditError("every parameter of the model is frozen (requires_grad=False): nothing would be trained")
+            raise AuditError("every parameter of the model is frozen (requires_grad=False)")
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: object, scheduler: object = None, loss: Loss | None = None) -> "SetUp":
-        """One optimizer or several, and the same for schedulers."""
-        return cls(model=model, optimizers=_several(optimizer), schedulers=_several(scheduler), loss=loss)
+        """Accept one optimizer and scheduler, or several of each."""
+        return cls(model=model, optimizers=_as_tuple(optimizer), schedulers=_as_tuple(scheduler), loss=loss)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
         """The parameter groups of all optimizers, in order."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def forget(self) -> None:
-        """Clear the moments of all optimizers, also of those that a wrapper holds and whose states it joins anew."""
-        waiting, seen = list(self.optimizers), set[int]()
-        while waiting:
-            part = waiting.pop()
+    def clear_moments(self) -> None:
+        """Clear the state of all optimizers, including those inside a wrapper that rebuilds its own ``state``."""
+        pending, seen = list(self.optimizers), set[int]()
+        while pending:
+            part = pending.pop()
             if id(part) in seen:
                 continue
             seen.add(id(part))
             if isinstance(part, list | tuple):
-                waiting += part
+                pending += part
             elif isinstance(part, dict):
-                waiting += part.values()
+                pending += part.values()
             elif hasattr(part, "step") and hasattr(part, "__dict__") and not isinstance(part, nn.Module):
                 if isinstance(getattr(part, "state", None), dict):
                     part.state.clear()
-                waiting += vars(part).values()
+                pending += vars(part).values()
 
 
-def _several(value: object) -> tuple[Any, ...]:
+def _as_tuple(value: object) -> tuple[Any, ...]:
     if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def load_factory(name: str) -> Callable[[], object]:
-    """The callable that ``module:function`` or ``path/to/file.py:function`` names; AuditError says what is missing."""
+    """Import ``module:function`` or ``path/to/file.py:function``; AuditError if there is no such function."""
     module, colon, attribute = name.rpartition(":")
     if not (module and colon and attribute):
         raise AuditError(f"factory {name!r}: write module:function or path/to/file.py:function")
     try:
-        found: Any = _import(module)
+        value: Any = _import(module)
     except (Exception, SystemExit) as error:
-        # a script that reads its own command line as it is imported leaves with SystemExit
-        raise AuditError(f"factory {name!r}: {module} cannot be imported: {said(error)}") from error
+        # a script that parses its command line on import raises SystemExit
+        raise AuditError(f"factory {name!r}: {module} cannot be imported: {describe(error)}") from error
     for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if found is None:
+        value = getattr(value, part, None)
+    if value is None:
         raise AuditError(f"factory {name!r}: {module} has no {attribute}")
-    if not callable(found):
-        raise AuditError(f"factory {name!r}: {attribute} is a {type(found).__name__}, not a function")
-    made: Callable[[], object] = found
-    return made
+    if not callable(value):
+        raise AuditError(f"factory {name!r}: {attribute} is a {type(value).__name__}, not a function")
+    factory: Callable[[], object] = value
+    return factory
 
 
 def _import(module: str) -> object:
@@ -116,30 +121,62 @@ def _import(module: str) -> object:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no such file {module}")
-    made = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, made)  # dataclasses and pickles look their module up
-    # a script finds its neighbours, also when they are imported late
+    imported = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, imported)  # dataclasses and pickle look the module up by name
+    # the script's folder stays on the path: its functions may import neighbors when they are called
     sys.path.insert(0, str(path.resolve().parent))
-    spec.loader.exec_module(made)
-    return made
+    spec.loader.exec_module(imported)
+    return imported
 
 
 def call_factory(factory: Callable[[], object], name: str) -> SetUp:
-    """The factory's set-up; AuditError when it raises or returns something else than (model, optimizer, ...)."""
+    """Build the set-up; AuditError if the factory raises or does not return (model, optimizer, ...)."""
     try:
-        made = factory()
+        parts = factory()
     except (Exception, SystemExit) as error:
-        raise AuditError(f"factory {name!r} raised {said(error)}") from error
-    if not isinstance(made, tuple | list) or not 2 <= len(made) <= 4:
-        shape = f"{len(made)} things" if isinstance(made, tuple | list) else f"a {type(made).__name__}"
-        raise AuditError(
-            f"factory {name!r} returned {shape}: must be (model, optimizer), (model, optimizer, scheduler) "
-            "or (model, optimizer, scheduler, loss)"
-        )
-    return SetUp.of(*made)
+        raise AuditError(f"factory {name!r} raised {describe(error)}") from error
+    if not isinstance(parts, tuple | list) or not 2 <= len(parts) <= 4:
+        what = f"{len(parts)} values" if isinstance(parts, tuple | list) else f"a {type(parts).__name__}"
+        raise AuditError(f"factory {name!r} returned {what}: must be {_RETURNS}")
+    return SetUp.of(*parts)
 
 
-def said(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its message."""
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+    message = first_line(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile, DistributedDataParallel, FSDP and the like."""
+    *_, innermost = _layers(model)
+    return innermost
+
+
+def model_attribute(model: object, name: str) -> object:
+    """An attribute of the model or of the model it wraps, or None (DistributedDataParallel forwards none)."""
+    for layer in _layers(model) if isinstance(model, nn.Module) else (model,):
+        value: object = getattr(layer, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Run compiled modules eagerly: compiling takes a minute and changes no result here."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()  # nothing is compiled, and importing the compiler takes seconds
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The model and the modules it wraps: a wrapper has one child, under a known name, and no parameters."""
+    while True:
+        yield model
+        children = dict(model.named_children())
+        name = next(iter(children), "")
+        known = name in WRAPPERS or name == "module"
+        if len(children) != 1 or not known or any(True for _ in model.parameters(recurse=False)):
+            return
+        model = children[name]

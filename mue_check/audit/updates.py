@@ -1,8 +1,9 @@
-"""What an optimizer's step does to each parameter, found by stepping it on stand-ins of one number.
+"""The learning rate, weight decay, eps and betas that an optimizer's step really applies to each parameter.
 
-A stand-in takes the parameter's place for a moment, in float64, so the user's weights are never touched and decay of
-1e-7 per step still shows. From fresh moments Adam moves a weight w with gradient g by lr g / (|g| + eps) + lr wd w:
-three steps give lr, wd and eps, and what happens after the gradient stops tells whether the betas are the group's.
+The optimizer steps stand-ins: each parameter becomes one float64 number for a while. The user's weights are never
+touched, and a decay of 1e-7 per step still shows. With fresh moments Adam moves a weight w with gradient g by
+lr g / (|g| + eps) + lr wd w. Three steps give lr, wd and eps. Two more steps without a gradient show whether the
+betas are the group's.
 """
 
 import math
@@ -15,23 +16,23 @@ import torch
 from torch import Tensor
 
 from mue_check.audit.restore import preserved
-from mue_check.audit.setup import SetUp, said
+from mue_check.audit.setup import SetUp, describe
 
 _SMALL = 1e-8
 """A gradient near the usual eps, so that eps shows."""
 _USUAL, _BIG = 1e6, 1e9
-"""Gradients beside which no eps is anything."""
+"""Gradients so large that eps does not matter."""
 _NO_DECAY = 1e-9
 _SAME = 1e-3
-"""Two steps are alike to this; float64 knows them better."""
-_OTHER = "its update is not AdamW's, and there is no rule for it"
+"""Relative difference up to which two steps count as equal; float64 is far more precise."""
+_OTHER = "its update is not AdamW's, and no rule covers it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update:
-    """The values that act on one parameter; ``why`` says why they are not known (then they are NaN).
+class EffectiveValues:
+    """The values that act on one parameter. ``why`` says why they are unknown (then they are NaN).
 
-    ``idle``: its learning rate is not 0, and the step does nothing to it.
+    ``idle``: its learning rate is not 0, and the step does not move it.
     """
 
     lr: float = math.nan
@@ -43,86 +44,85 @@ class Update:
     idle: bool = False
 
 
-def measure_updates(setup: SetUp) -> dict[int, Update]:
-    """id(parameter) -> Update, for every parameter in a group, at the learning rates that the groups have now."""
+def measure_updates(setup: SetUp) -> dict[int, EffectiveValues]:
+    """id(parameter) -> values, for every parameter in a group, at the groups' current learning rates."""
     groups = setup.groups
-    held = list({id(p): p for group in groups for p in group["params"]}.values())
+    parameters = list({id(p): p for group in groups for p in group["params"]}.values())
     try:
-        with preserved(setup, weights=False), stand_ins(held):
-            step = _Stepper(setup, held)
-            first, later, latest = step(0.0, [_USUAL, 0.0, 0.0])
-            big = step(0.0, [_BIG])[0]
-            decayed = step(1.0, [_USUAL])[0]
-            starved = step(0.0, [_SMALL])[0]
+        with preserved(setup, weights=False), stand_ins(parameters):
+            first, second, third = _steps(setup, parameters, 0.0, [_USUAL, 0.0, 0.0])
+            (big,) = _steps(setup, parameters, 0.0, [_BIG])
+            (decayed,) = _steps(setup, parameters, 1.0, [_USUAL])
+            (small,) = _steps(setup, parameters, 0.0, [_SMALL])
     except Exception as error:
-        # optimizers are the user's own code, and anything can be raised there
-        return {id(p): Update(why=f"the optimizer's step cannot be probed: {said(error)}") for p in held}
-    out: dict[int, Update] = {}
-    for group in groups:
-        for p in group["params"]:
-            i = id(p)
-            out[i] = _solve(group, first[i], big[i], decayed[i], starved[i], (later[i], latest[i]))
-    return out
+        # optimizers are the user's code and may raise anything
+        why = f"the optimizer's step cannot be probed: {describe(error)}"
+        return {id(p): EffectiveValues(why=why) for p in parameters}
+    return {
+        i: _solve(group, first[i], big[i], decayed[i], small[i], (second[i], third[i]))
+        for group in groups
+        for i in map(id, group["params"])
+    }
+
+
+def _steps(
+    setup: SetUp, parameters: Sequence[Tensor], start: float, gradients: Sequence[float]
+) -> list[dict[int, float]]:
+    """For each gradient, how far every stand-in moved down. Moments start fresh, weights at ``start``."""
+    setup.clear_moments()
+    with torch.no_grad():
+        for p in parameters:
+            p.fill_(start)
+    moves = []
+    for gradient in gradients:
+        before = {id(p): float(p.detach()) for p in parameters}
+        for p in parameters:
+            p.grad = torch.full_like(p, gradient)
+        for optimizer in setup.optimizers:
+            optimizer.step()
+        moves.append({id(p): before[id(p)] - float(p.detach()) for p in parameters})
+    return moves
 
 
 def _solve(
-    group: Mapping[str, Any], first: float, big: float, decayed: float, starved: float, after: tuple[float, float]
-) -> Update:
+    group: Mapping[str, Any], first: float, big: float, decayed: float, small: float, coasting: tuple[float, float]
+) -> EffectiveValues:
+    """The values, from the steps at each gradient and from two steps without one (``coasting``)."""
     if first == 0:
         lr = float(group.get("lr", math.nan))
-        return Update(lr=0.0) if lr == 0 else Update(why="the optimizer's step does not move it", idle=True)
+        if lr == 0:
+            return EffectiveValues(lr=0.0)
+        return EffectiveValues(why="the optimizer's step does not move it", idle=True)
     betas = group.get("betas")
     if not math.isclose(first, big, rel_tol=_SAME) or not isinstance(betas, Sequence) or len(betas) != 2:
-        return Update(why=_OTHER)
+        return EffectiveValues(why=_OTHER)
     beta1, beta2 = float(betas[0]), float(betas[1])
-    # beside a gradient of 1e9 eps is nothing, and lr is the step itself
+    # next to a gradient of 1e9 eps vanishes, and the step is lr itself
     weight_decay = (decayed - first) / big
     weight_decay = weight_decay if abs(weight_decay) > _NO_DECAY else 0.0
     at = -first
-    for count, moved in enumerate(after, start=2):
-        expected = big * (_after_silence(beta1, beta2, count) + weight_decay * at)
+    for count, moved in enumerate(coasting, start=2):
+        expected = big * (_coasting_step(beta1, beta2, count) + weight_decay * at)
         if not math.isclose(moved, expected, rel_tol=0.01, abs_tol=1e-12 * abs(big)):
-            return Update(why=_OTHER)
+            return EffectiveValues(why=_OTHER)
         at -= moved
-    eps = _SMALL * (big / starved - 1) if starved else math.inf
-    return Update(lr=big, weight_decay=weight_decay, eps=eps, beta1=beta1, beta2=beta2)
+    eps = _SMALL * (big / small - 1) if small else math.inf
+    return EffectiveValues(lr=big, weight_decay=weight_decay, eps=eps, beta1=beta1, beta2=beta2)
 
 
-def _after_silence(beta1: float, beta2: float, count: int) -> float:
-    """Adam's step ``count`` over lr, after one gradient and then zeros."""
+def _coasting_step(beta1: float, beta2: float, count: int) -> float:
+    """Adam's step number ``count`` over lr, after one gradient and then zeros."""
     first = beta1 ** (count - 1) * (1 - beta1) / (1 - beta1**count)
     second = beta2 ** (count - 1) * (1 - beta2) / (1 - beta2**count)
     return first / math.sqrt(second) if second else 0.0
 
 
-class _Stepper:
-    """Steps from fresh moments; each call gives, per gradient, how far every stand-in moved down."""
-
-    def __init__(self, setup: SetUp, held: Sequence[Tensor]) -> None:
-        self._setup, self._held = setup, held
-
-    def __call__(self, weights: float, gradients: Sequence[float]) -> list[dict[int, float]]:
-        self._setup.forget()
-        with torch.no_grad():
-            for p in self._held:
-                p.fill_(weights)
-        moved = []
-        for gradient in gradients:
-            before = {id(p): float(p.detach()) for p in self._held}
-            for p in self._held:
-                p.grad = torch.full_like(p, gradient)
-            for optimizer in self._setup.optimizers:
-                optimizer.step()
-            moved.append({id(p): before[id(p)] - float(p.detach()) for p in self._held})
-        return moved
-
-
 @contextmanager
-def stand_ins(held: Sequence[Tensor]) -> Iterator[None]:
-    """Each tensor is one number in float64 for a while, and then itself again, with its own storage and gradient."""
-    saved = [(p, p.data, p.grad) for p in held]
+def stand_ins(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Make each tensor one float64 number for a while; then give it back its own storage and gradient."""
+    saved = [(p, p.data, p.grad) for p in parameters]
     try:
-        for p in held:
+        for p in parameters:
             dtype = torch.float32 if p.device.type == "mps" else torch.float64
             p.grad = None
             p.data = torch.zeros((1,) * p.ndim, dtype=dtype, device=p.device)

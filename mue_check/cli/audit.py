@@ -1,4 +1,4 @@
-"""``mue_check audit``: a real model and its real optimizer against what a rule prescribes."""
+"""``mue_check audit``: check a real model and its optimizer against what a rule prescribes."""
 
 import sys
 import tomllib
@@ -17,10 +17,10 @@ def add(commands: "Commands[Parser]") -> None:
     audit = commands.add_parser(
         "audit",
         help="your model and optimizer: does every parameter get what the rule prescribes?",
-        description="Build your model and its optimizer, and compare every parameter's role, init std, learning rate, "
-        "weight decay, eps and betas, as they act after an optimizer and a scheduler step, with what the rule "
-        "prescribes. FACTORY returns (model, optimizer), (model, optimizer, scheduler), or with a fourth, a function "
-        "that returns a loss. Exit 0 as prescribed, 1 not, 2 bad arguments, 3 could not be told.",
+        description="Build your model and its optimizer, take an optimizer and a scheduler step, and compare every "
+        "parameter's role, init std, learning rate, weight decay, eps and betas with what the rule prescribes. FACTORY "
+        "returns (model, optimizer), (model, optimizer, scheduler) or (model, optimizer, scheduler, loss), where "
+        "loss() returns a scalar. Exit 0: as prescribed, 1: not, 2: bad arguments, 3: could not be judged.",
         epilog="example: mue_check audit train:build --reference d=256,L=4,H=256,dh=64,B=65536,T=10000 "
         "--target B=65536,T=40000 --lr 3e-3 --init-std 0.02",
     )
@@ -29,7 +29,7 @@ def add(commands: "Commands[Parser]") -> None:
     audit.add_argument(
         "--target",
         metavar="SPEC",
-        help="likewise; what it leaves out is read from model.config, else the reference's (default: model.config)",
+        help="your model; defaults come from model.config, else from the reference (without it: model.config)",
     )
     audit.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
     add_base_values(audit)
@@ -37,12 +37,12 @@ def add(commands: "Commands[Parser]") -> None:
         "--roles",
         metavar="FILE.toml",
         type=Path,
-        help="[roles]: name pattern = role, for names that are not known; [multipliers]: role = number, for what the "
-        "model multiplies by itself",
+        help="[roles]: name pattern = role, for unknown names; [multipliers]: role = number, the factors by which the "
+        "model multiplies",
     )
-    audit.add_argument("--no-probe", action="store_true", help="run no forward pass on random tokens")
-    audit.add_argument("--json", metavar="OUT", help="write everything as JSON; - is standard output, and no text then")
-    audit.add_argument("--quiet", action="store_true", help="print the verdict alone")
+    audit.add_argument("--no-probe", action="store_true", help="do not run a forward pass on random tokens")
+    audit.add_argument("--json", metavar="OUT", help="write everything as JSON; - prints it instead of the text")
+    audit.add_argument("--quiet", action="store_true", help="print only the verdict")
     audit.set_defaults(run=run)
 
 
@@ -54,7 +54,7 @@ def run(options: Options) -> int:
     from mue_check.records.files import write_atomic
 
     declared = _read(options.roles) if options.roles else {}
-    # what the user's code prints does not belong to the answer
+    # keep what the user's code prints out of the report
     with redirect_stdout(sys.stderr):
         setup = call_factory(load_factory(options.factory), options.factory)
         report = audit_model(
@@ -88,6 +88,6 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise SpecError(f"--roles {path}: cannot be read: {error}") from None
     unknown = set(table) - {"roles", "multipliers"}
     if unknown or not all(isinstance(part, dict) for part in table.values()):
-        told = f", not {', '.join(sorted(unknown))}" if unknown else ""
-        raise SpecError(f"--roles {path}: holds tables [roles] and [multipliers]{told}")
+        found = f", not {', '.join(sorted(unknown))}" if unknown else ""
+        raise SpecError(f"--roles {path}: must hold tables [roles] and [multipliers]{found}")
     return table

@@ -1,4 +1,4 @@
-"""Models as other people write them, small: nanoGPT, torchtune, mixtures; odd optimizers; how they are audited."""
+"""Small models as people write them (nanoGPT, torchtune, mixtures), odd optimizers, and how to audit them."""
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mue_check import HyperParameters, get_rule, parse_scenario, scenario_of
-from mue_check.audit import Report, audit_model, init_parameters, param_groups
+from mue_check.audit import AuditReport, audit_model, init_parameters, param_groups
 from mue_check.mutants.routing.experts import SwiGLU
 from tests.specimens import Experts, normalized, spread
 
@@ -264,10 +264,10 @@ def made(
     return model, param_groups(model, prescription, BASE, **asked)
 
 
-def audited(model: nn.Module, optimizer: object, scheduler: object = None, **asked: Any) -> Report:
+def audited(model: nn.Module, optimizer: object, scheduler: object = None, **asked: Any) -> AuditReport:
     return audit_model(model, optimizer, scheduler, **{"reference": REFERENCE, "base": BASE, **asked})
 
 
-def right(make: Make, target: str | None = None, **asked: Any) -> Report:
+def right(make: Make, target: str | None = None, **asked: Any) -> AuditReport:
     model, groups = made(make, target, **asked)
     return audited(model, torch.optim.AdamW(groups), target=target, **asked)

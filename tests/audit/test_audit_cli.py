@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mue_check.audit.setup import call_factory, load_factory
 from mue_check.cli import main
 from mue_check.mutants.setups.workbench import REFERENCE, TARGET
+from tests.audit.set_ups import GPT
 
 MUTANTS = "mue_check.mutants.setups.broken"
 SPECS = ["--reference", REFERENCE, "--target", TARGET]
@@ -117,19 +119,19 @@ def test_json_to_standard_output_and_to_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
 ) -> None:
     assert audit(f"{factories}:sgd", *SPECS, "--json", "-") == 3
-    told = json.loads(capsys.readouterr().out)
-    assert told["verdict"] == "INCONCLUSIVE"
+    value = json.loads(capsys.readouterr().out)
+    assert value["verdict"] == "INCONCLUSIVE"
     path = tmp_path / "deep" / "audit.json"
     assert audit(f"{MUTANTS}:scheduler_overwrites_groups", *SPECS, "--json", str(path)) == 1
     assert "FAIL" in capsys.readouterr().out
-    told = json.loads(path.read_text())
-    assert [o["check"] for o in told["offences"]] == ["scheduler"]
-    assert len(told["rows"]) == 27
-    row = next(r for r in told["rows"] if r["parameter"].endswith("gate_up_proj"))
+    value = json.loads(path.read_text())
+    assert [o["check"] for o in value["offences"]] == ["scheduler"]
+    assert len(value["rows"]) == 27
+    row = next(r for r in value["rows"] if r["parameter"].endswith("gate_up_proj"))
     assert (row["role"], row["shape"], row["fan_in"]) == ("expert_gate", [8, 96, 64], 64)
     assert set(row["measured"]) == set(row["prescribed"])
-    assert "params" in told["groups_as_python"]
-    assert told["multipliers"][0] | {"fold": 0.5, "form": "folded"} == told["multipliers"][0]
+    assert "params" in value["groups_as_python"]
+    assert value["multipliers"][0] | {"fold": 0.5, "form": "folded"} == value["multipliers"][0]
 
 
 def test_base_values_and_target_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +151,7 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
     assert audit(f"{factories}:renamed", *SPECS, "--roles", str(roles)) == 0
     roles.write_text('[roles]\n"readout.*" = "unembedding"\n[multipliers]\nunembedding = 0.5\n')
     assert audit(f"{factories}:renamed", *SPECS, "--roles", str(roles)) == 1
-    assert "declared, and a forward pass shows another" in capsys.readouterr().out
+    assert "the forward pass shows another value than declared" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
         ("raising", "raised ValueError: no checkpoint"),
         ("nothing", "returned a NoneType: must be (model, optimizer)"),
         ("model_alone", "returned a ExampleMixture: must be (model, optimizer)"),
-        ("five", "returned 5 things"),
+        ("five", "returned 5 values"),
         ("no_model", "the model is a str, not a torch.nn.Module"),
         ("no_optimizer", "there is no optimizer"),
         ("odd_optimizer", "the optimizer is a str without"),
@@ -208,28 +210,38 @@ def test_a_model_without_configuration_needs_a_target(
     capsys: pytest.CaptureFixture[str], factories: str, tmp_path: Path
 ) -> None:
     assert audit(f"{factories}:plain", "--reference", REFERENCE) == 2
-    assert "give --target SPEC" in capsys.readouterr().err
+    assert "pass --target SPEC" in capsys.readouterr().err
     roles = tmp_path / "roles.toml"
     roles.write_text('[roles]\n"0.weight" = "token_embedding"\n"1.weight" = "unembedding"\n"1.bias" = "bias"\n')
     assert audit(f"{factories}:plain", *SPECS, "--roles", str(roles)) == 1
     roles.write_text("[rolls]\n")
     assert audit(f"{factories}:plain", *SPECS, "--roles", str(roles)) == 2
-    assert "holds tables [roles] and [multipliers], not rolls" in capsys.readouterr().err
+    assert "must hold tables [roles] and [multipliers], not rolls" in capsys.readouterr().err
 
 
-def test_a_module_beside_the_caller_is_found(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(FACTORIES)
-    command = [sys.executable, "-m", "mue_check", "audit", "mine:right", *SPECS, "--quiet"]
-    root = str(Path(__file__).parents[2])
-    out = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+def test_a_module_in_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "audit_mine.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    assert audit("audit_mine:right", *SPECS, "--quiet") == 0
+    assert capsys.readouterr().out == "PASS: 27 parameters, all as prescribed\n"
+
+
+def test_a_script_imports_its_neighbors_and_may_not_exit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "audit_neighbor.py").write_text("from tests.audit.set_ups import GPT as Model\n")
+    (tmp_path / "audit_train.py").write_text(
+        "import torch\nfrom audit_neighbor import Model\n\n\nclass Run:\n    @staticmethod\n    def build():\n"
+        "        model = Model()\n        return model, torch.optim.AdamW(model.parameters())\n"
     )
-    assert (out.returncode, out.stdout) == (0, "PASS: 27 parameters, all as prescribed\n"), out.stderr
+    setup = call_factory(load_factory(f"{tmp_path}/audit_train.py:Run.build"), "it")
+    assert isinstance(setup.model, GPT)
+    (tmp_path / "audit_script.py").write_text("import sys\n\nsys.exit('usage: script --config FILE')\n")
+    assert audit(f"{tmp_path}/audit_script.py:build", *SPECS) == 2
+    error = capsys.readouterr().err
+    assert "cannot be imported: SystemExit: usage: script --config FILE" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_the_package_needs_no_torch_until_it_is_asked() -> None:

@@ -1,4 +1,4 @@
-"""A model with multipliers and one with the multipliers folded in train alike, step by step."""
+"""A model with multipliers and one with the multipliers folded in train the same, step by step."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ def losses(model: ExampleMixture, groups: list[dict[str, object]], steps: int = 
     return out
 
 
-def test_both_forms_train_alike() -> None:
+def test_both_forms_train_the_same() -> None:
     given, taken = pair()
     with_multipliers = losses(given, param_groups(given, prescription(), BASE))
     without = losses(taken, param_groups(taken, prescription(), BASE))
@@ -82,7 +82,7 @@ def test_each_value_must_be_folded(value: str) -> None:
     assert max(abs(a - b) for a, b in zip(right, wrong, strict=True)) > 1e-3
 
 
-def test_the_folded_row_is_the_symmetry() -> None:
+def test_the_folded_row() -> None:
     row = Row(
         role="ffn_down", init_std=0.1, lr=0.2, weight_decay=0.3, eps=0.4, beta1=0.9, beta2=0.95, forward_multiplier=2
     )
@@ -129,7 +129,7 @@ def test_the_bias_of_a_branch_is_folded_with_it() -> None:
 
 
 @pytest.mark.parametrize("present", [(), WANTED, ("router",), ("attention_out", "unembedding"), ("expert_down",)])
-def test_every_form_is_judged_as_what_it_is(present: tuple[str, ...]) -> None:
+def test_every_form_passes_with_its_own_values_only(present: tuple[str, ...]) -> None:
     p = prescription()
     torch.manual_seed(0)
     model = ExampleMixture(ExampleConfig(), {role: p[role].forward_multiplier for role in present})
@@ -139,7 +139,7 @@ def test_every_form_is_judged_as_what_it_is(present: tuple[str, ...]) -> None:
     assert report.verdict == "PASS", str(report)
     word = {(): "folded into", WANTED: "present in the model"}.get(present, "mixed")
     assert word in report.form
-    # and the numbers of the other form are wrong here
+    # the values of one form are wrong for the other
     other = ExampleMixture(ExampleConfig(), {} if present else {r: p[r].forward_multiplier for r in WANTED})
     other.load_state_dict(model.state_dict())
     groups = param_groups(model, p, BASE)

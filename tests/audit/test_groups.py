@@ -22,17 +22,6 @@ def prescription(rule: str = "complete_mue", target: str = "T=4000") -> Prescrip
     return get_rule(rule).prescribe(source, parse_scenario(target, default=own))
 
 
-@pytest.mark.parametrize("rule", sorted(mue_check.RULES))
-def test_groups_and_init_of_every_rule_pass_its_audit(rule: str) -> None:
-    torch.manual_seed(5)
-    model = ExampleMixture(ExampleConfig())
-    p = prescription(rule)
-    init_parameters(model, p, BASE)
-    optimizer = torch.optim.AdamW(param_groups(model, p, BASE))
-    report = audit_model(model, optimizer, reference=REFERENCE, target=TARGET, rule=rule, base=BASE)
-    assert report.verdict == "PASS", str(report)
-
-
 def test_every_parameter_is_in_one_group_with_the_rows_values() -> None:
     model = ExampleMixture(ExampleConfig())
     groups = param_groups(model, prescription(), BASE)
@@ -97,7 +86,6 @@ def test_the_printed_groups_are_code_that_makes_them() -> None:
         ({"multipliers": {"expert_up": 2.0}}, "expert_up has none"),
         ({"multipliers": {"router": 0.0}}, "must be a number above 0"),
         ({"multipliers": [2.0]}, "must map roles to numbers"),
-        ({"roles": {"nothing": "router"}}, "fits no parameter"),
     ],
 )
 def test_wrong_arguments_are_refused(change: dict[str, Any], says: str) -> None:
@@ -108,7 +96,7 @@ def test_wrong_arguments_are_refused(change: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("d=32", "says d=32, and embed_tokens.weight .* has 64"),
+        ("d=32", "says d=32, but embed_tokens.weight .* has 64"),
         ("16e2a1s,h=48", "says N=16"),
         ("8e2a1s,h=64", "says h=64"),
         ("8e2a2s,h=48", "says s h .*=96"),

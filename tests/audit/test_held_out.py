@@ -1,4 +1,4 @@
-"""Set-ups that were not in mind when the audit was written: right ones pass, wrong ones fail, odd ones are told."""
+"""Set-ups written after the audit, by other hands: right ones pass, wrong ones fail, odd ones are reported."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mue_check import RULES, SpecError, scenario_of
 from mue_check.audit import AuditError
 from mue_check.mutants.routing.experts import SwiGLU
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from tests.audit.set_ups import (
     BASE,
     GPT,
@@ -43,6 +44,7 @@ KINDS: tuple[tuple[str, Make, str | None, dict[str, str] | None], ...] = (
     ("in_out", lambda: mixture(Stacked, 64, 64, 16, 4), "d=64,L=2,16e4a,h=64", None),
     ("out_in", lambda: mixture(Stacked, 32, 16, 8, 8, "out_in", d=32, heads=2), "d=32,L=2,8e8a,h=16", None),
     ("flat", lambda: mixture(Stacked, 64, 48, 8, 2, "flat"), MIXTURE, FLAT),
+    ("example", lambda: ExampleMixture(ExampleConfig()), "d=64,L=2,8e2a1s,h=48,dh=16", None),
     ("deep", lambda: mixture(Listed, 32, 64, 4, 1, d=32, heads=2, layers=5), "d=32,L=5,4e1a,h=64", None),
 )
 
@@ -64,7 +66,7 @@ def test_weights_of_any_type(kind: tuple[str, Make, str | None, dict[str, str] |
     assert report.verdict == "PASS", str(report)
 
 
-def test_batch_and_duration_are_asked_for() -> None:
+def test_batch_and_duration_count() -> None:
     model, groups = made(GPT)
     report = audited(model, torch.optim.AdamW(groups), target="B=256,T=8000")
     assert {o.check for o in report.offences} == {"lr", "weight_decay", "eps", "beta1", "beta2"}
@@ -73,11 +75,11 @@ def test_batch_and_duration_are_asked_for() -> None:
     assert all(m is not None and p is not None and m == pytest.approx(p * 8**0.5) for m, p in rates)
 
 
-# multipliers that are there, and those that are only said to be
+# multipliers, present or only declared
 
 
 @pytest.mark.parametrize("kind", [Listed, Stacked])
-def test_what_a_mixture_multiplies_by_is_seen_whatever_it_is_made_of(kind: Callable[..., nn.Module]) -> None:
+def test_the_multiplier_of_a_mixture_is_measured_in_every_layout(kind: Callable[..., nn.Module]) -> None:
     # A = 2/3, R = 2 and 1/m_L = 1/2 make 2/3
     present = right(lambda: mixture(kind, 64, 48, 8, 2, factor=2 / 3), MIXTURE)
     assert present.verdict == "PASS"
@@ -87,9 +89,9 @@ def test_what_a_mixture_multiplies_by_is_seen_whatever_it_is_made_of(kind: Calla
         layer.moe.factor = 2 / 3
     twice = audited(folded, torch.optim.AdamW(groups), target=MIXTURE)
     assert {o.role for o in twice.offences} == {"expert_down"}
-    said = {"router": 2.0, "expert_down": 1 / 3}
-    model, groups = made(lambda: mixture(kind, 64, 48, 8, 2), MIXTURE, multipliers=said)
-    absent = audited(model, torch.optim.AdamW(groups), target=MIXTURE, multipliers=said)
+    declared = {"router": 2.0, "expert_down": 1 / 3}
+    model, groups = made(lambda: mixture(kind, 64, 48, 8, 2), MIXTURE, multipliers=declared)
+    absent = audited(model, torch.optim.AdamW(groups), target=MIXTURE, multipliers=declared)
     assert [(o.check, o.measured) for o in absent.offences] == [("multiplier", pytest.approx(1.0))]
 
 
@@ -165,13 +167,32 @@ class Bare(GPT):
         return self.lm_head(F.rms_norm(x, (64,)))
 
 
-def test_what_cannot_be_seen_must_be_declared() -> None:
+def test_multipliers_that_cannot_be_measured_must_be_declared() -> None:
     report = right(Bare)
     assert report.verdict == "INCONCLUSIVE"
-    assert "could be seen on attention_out, ffn_down, unembedding, and none is assumed" in report.unjudged[0]
+    assert "could be measured on attention_out, ffn_down, unembedding, and none is assumed" in report.unjudged[0]
     ones = dict.fromkeys(("attention_out", "ffn_down", "unembedding"), 1.0)
     assert not right(Bare, multipliers=ones).unjudged
     assert any("none is assumed" in note for note in right(Bare, probe=False).notes)
+
+
+class Unnormalized(Listed):
+    """The weights of the active experts are their scores, which have no constant sum."""
+
+    def routed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        weights, indices = self.gate(rows).sigmoid().topk(self.active)
+        return weights, indices
+
+
+def test_experts_without_one_multiplier_must_be_declared() -> None:
+    make, target = lambda: mixture(Unnormalized, 64, 24, 4, 1, layers=1), "d=64,L=1,4e1a,h=24"
+    report = right(make, target)
+    assert report.verdict == "INCONCLUSIVE", str(report)
+    assert "could be measured on expert_down, and none is assumed" in report.unjudged[0]
+    report = right(make, target, multipliers={"expert_down": 1.0})
+    assert report.verdict == "PASS", str(report)
+    assert {r.role for r in report.rows if "experts" in r.parameter} == {"expert_gate", "expert_up", "expert_down"}
+    assert next(r for r in report.rows if r.parameter.endswith("experts.2.w2.weight")).fan_in == 24
 
 
 class Functional(GPT):
@@ -185,7 +206,7 @@ class Functional(GPT):
         return F.linear(self.stream(tokens), self.transformer["wte"].weight) * self.config.m_out
 
 
-def test_an_embedding_that_is_the_unembedding_without_a_name() -> None:
+def test_an_embedding_that_is_also_the_unembedding() -> None:
     with pytest.raises(AuditError, match=r"is tied: .* multiply the logits by 0.5"):
         made(Functional)
     report = right(lambda: Functional(0.5))
@@ -211,10 +232,10 @@ class Sandwich(GPT):
         return t["ln_f"](x)
 
 
-def test_a_norm_behind_a_branch_is_beyond_the_rules() -> None:
+def test_a_norm_at_the_end_of_a_branch_is_not_judged() -> None:
     report = right(Sandwich)
     assert report.verdict == "INCONCLUSIVE"
-    assert "multipliers on attention_out: a norm ends their branches" in report.unjudged[0]
+    assert "multipliers on attention_out: their branches end in a norm" in report.unjudged[0]
     assert {r.fold for r in report.rows if r.role == "attention_out"} == {1.0}
 
 
@@ -229,7 +250,7 @@ class FromZero(nn.Module):
         return F.rms_norm(x, (64,)) * (1 + self.weight)
 
 
-def test_gains_that_begin_at_zero() -> None:
+def test_gains_that_start_at_zero() -> None:
     def make() -> nn.Module:
         model = GPT()
         model.transformer["ln_f"] = FromZero()
@@ -301,7 +322,7 @@ def test_modules_with_two_names_and_layers_that_are_one() -> None:
     assert sorted(held) == sorted({id(p) for p in model.parameters()})
 
 
-def test_names_that_are_not_known_are_one_line_for_all_layers() -> None:
+def test_unknown_names_are_one_line_for_all_layers() -> None:
     model = Llama(lambda: SwiGLU(64, 96), layers=6)
     for layer in model.layers:
         layer.mix = nn.Linear(64, 64, bias=False)  # type: ignore[assignment]
@@ -321,8 +342,8 @@ def test_a_parameter_without_a_shape() -> None:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("d=64,L=2,16e2a,h=48", "N=16, and there are 8 of layers.0.moe.experts.*.w2.weight"),
-        ("d=64,L=2,8e2a1s,h=48", "8e2a1s,h=48, and no parameter has the role shared_down"),
+        ("d=64,L=2,16e2a,h=48", "N=16, but there are 8 of layers.0.moe.experts.*.w2.weight"),
+        ("d=64,L=2,8e2a1s,h=48", "8e2a1s,h=48, but no parameter has the role shared_down"),
     ],
 )
 def test_a_target_with_other_experts(target: str, says: str) -> None:
@@ -341,12 +362,12 @@ def test_a_target_with_other_experts(target: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("reference", "heads", "note"),
     [
-        ("d=64,L=2,H=64", 2, "taken as the target's, 32, since it does not say dh"),
+        ("d=64,L=2,H=64", 2, "taken as the target's, 32, since its SPEC has no dh"),
         ("d=64,L=2,H=64,dh=32", 2, None),
         ("d=64,L=2,H=64,dh=16", 2, None),
     ],
 )
-def test_a_reference_that_does_not_say_its_head_width(reference: str, heads: int, note: str | None) -> None:
+def test_a_reference_without_a_head_width(reference: str, heads: int, note: str | None) -> None:
     model, _ = made(lambda: GPT(n_head=heads))
     report = audited(model, torch.optim.AdamW(model.parameters()), reference=reference)
     assert any("attention logits" in line for line in report.unjudged) == reference.endswith("16")
@@ -354,18 +375,18 @@ def test_a_reference_that_does_not_say_its_head_width(reference: str, heads: int
     assert note is None or "d=64,L=2,H=64,dh=32" in report.reference
 
 
-def test_head_widths_that_nobody_says_or_that_cannot_be() -> None:
+def test_head_widths_that_are_missing_or_impossible() -> None:
     model = Llama(lambda: SwiGLU(60, 60), d=60)
     report = audited(model, torch.optim.AdamW(model.parameters()), reference="d=20,L=1,H=20", target="d=60,L=2,H=60")
-    assert "the reference's head width is taken as the target's, since neither says dh" in report.notes
-    with pytest.raises(AuditError, match=r"does not say its head width .* 15 does not divide its d=32"):
+    assert "the reference's head width is taken as the target's, since neither SPEC has dh" in report.notes
+    with pytest.raises(AuditError, match=r"has no head width .* 15 does not divide its d=32"):
         audited(model, torch.optim.AdamW(model.parameters()), reference="d=32,L=1,H=32", target="d=60,L=2,H=60,dh=15")
     config = {"hidden_size": 48, "num_hidden_layers": 2, "head_dim": 32, "intermediate_size": 64}
     with pytest.raises(SpecError, match="its heads are 32 wide, which does not divide d=48"):
         scenario_of(SimpleNamespace(config=config))
 
 
-def test_a_reference_with_another_expansion_is_told_what_that_means() -> None:
+def test_a_reference_with_another_expansion_is_a_note() -> None:
     model, _ = made(GPT)
     report = audited(model, torch.optim.AdamW(model.parameters()), reference="d=64,L=2,H=256,dh=16")
-    assert any("must have been tuned with A = 0.25 and its down-projection at 2 x" in note for note in report.notes)
+    assert any("with A = 0.25 and with its down-projection at 2 x" in note for note in report.notes)

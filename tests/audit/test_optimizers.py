@@ -1,23 +1,25 @@
-"""Any torch optimizer and scheduler: what acts on a parameter is measured, or said not to be judged."""
+"""Any optimizer: the values that it applies to each parameter are measured, or reported as not judged."""
 
+import copy
 import math
-import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import lr_scheduler as schedulers
 
-from mue_check.audit import Report, audit_model
+from mue_check.audit import AuditError, AuditReport, audit_model
 from mue_check.audit.setup import SetUp
 from mue_check.audit.updates import measure_updates
 from mue_check.mutants.setups.broken import right
 from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET, Workbench
+from tests.audit import set_ups
+from tests.audit.set_ups import GPT, Listed, Llama, Masters, Several, made
 
 
-def audited(bench: Workbench, optimizer: object, scheduler: object = None) -> Report:
+def audited(bench: Workbench, optimizer: object, scheduler: object = None) -> AuditReport:
     return audit_model(
         bench.model, optimizer, scheduler, reference=REFERENCE, target=TARGET, base=BASE, loss=bench.loss
     )
@@ -37,7 +39,7 @@ def groups(bench: Workbench) -> list[dict[str, Any]]:
         ({"fused": True}, True),
     ],
 )
-def test_every_adamw_is_read_alike(options: dict[str, bool], tensor: bool) -> None:
+def test_every_adamw_passes(options: dict[str, bool], tensor: bool) -> None:
     bench = Workbench.right()
     if tensor:
         for group in groups(bench):
@@ -90,76 +92,32 @@ def test_other_optimizers_are_not_judged(make: Callable[[Any], torch.optim.Optim
     assert {(o.check, o.role) for o in report.offences} == {("init_std", "router")}
 
 
-def test_muon_beside_adamw() -> None:
-    bench = Workbench.right()
-    names = [n for n, p in bench.model.named_parameters() if p.ndim == 2 and "proj" in n]
-    muon = torch.optim.Muon([bench.model.get_parameter(n) for n in names], lr=1e-2)
-    adamw = torch.optim.AdamW([g for n, g in bench.values.items() if n not in names])
-    report = audited(bench, [muon, adamw])
-    assert report.verdict == "INCONCLUSIVE", str(report)
-    assert f"of {len(names)} parameters" in report.unjudged[0]
-    assert "not AdamW's" in report.unjudged[0]
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda o: schedulers.LambdaLR(o, lambda t: min(1.0, t / 10)), "x 0.1 after 1 scheduler step"),
-        (lambda o: schedulers.CosineAnnealingLR(o, T_max=20), "over 2000 steps"),
-        (
-            lambda o: schedulers.OneCycleLR(
-                o, max_lr=[g["lr"] for g in o.param_groups], total_steps=30, cycle_momentum=False
-            ),
-            "over 30 steps",
-        ),
-        (lambda o: schedulers.ReduceLROnPlateau(o), "over 2000 steps"),
-        (
-            lambda o: schedulers.SequentialLR(
-                o, [schedulers.LinearLR(o, 0.01, total_iters=5), schedulers.CosineAnnealingLR(o, 50)], milestones=[5]
-            ),
-            "over 2000 steps",
-        ),
-        (lambda o: [schedulers.LinearLR(o, 0.1), schedulers.ExponentialLR(o, 0.99)], "over 2000 steps"),
-    ],
-)
-def test_schedulers_that_move_all_alike(make: Callable[[torch.optim.Optimizer], object], says: str) -> None:
-    bench = Workbench.right()
-    optimizer = torch.optim.AdamW(groups(bench))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own schedulers warn of each other's ways
-        scheduler = make(optimizer)
-    report = audited(bench, optimizer, scheduler)
-    assert report.verdict == "PASS", str(report)
-    assert any(says in note for note in report.notes), report.notes
-
-
-def test_a_scheduler_that_moves_one_group_later() -> None:
-    bench = Workbench.right()
-    optimizer = torch.optim.AdamW(groups(bench))
-    factors = [lambda t: 1.0] * (len(bench.values) - 1) + [lambda t: 1.0 if t < 40 else 0.5]
-    report = audited(bench, optimizer, schedulers.LambdaLR(optimizer, factors))
-    assert [o.check for o in report.offences] == ["scheduler"]
-    assert "after 40 scheduler steps" in report.offences[0].says
-
-
-@pytest.mark.parametrize("factor", [0.1, 0.0])
-def test_a_scheduler_that_was_not_given_is_noticed(factor: float) -> None:
-    bench = Workbench.right()
-    optimizer = torch.optim.AdamW(groups(bench))
-    schedulers.LambdaLR(optimizer, lambda t: factor)
-    report = audited(bench, optimizer)
-    if factor:
-        assert report.verdict == "PASS", str(report)
-        assert any("a scheduler that was not given" in note for note in report.notes)
+@pytest.mark.parametrize("writes", [True, False])
+def test_an_optimizer_that_steps_copies(writes: bool) -> None:
+    model, groups = made(GPT)
+    before = copy.deepcopy(model.state_dict())
+    report = set_ups.audited(model, Masters(groups, writes=writes))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    if writes:
+        assert report.verdict == "INCONCLUSIVE", str(report)
+        assert "the optimizer steps copies of them and writes these back" in report.unjudged[0]
     else:
-        assert any("every learning rate at 0" in line for line in report.unjudged)
+        assert {o.check for o in report.offences} == {"group"}
+        assert str(report).splitlines()[-1] == "FAIL: 16 of 16 parameters are not as prescribed: group"
 
 
-def test_a_schedule_that_stays_at_zero_is_not_judged() -> None:
-    bench = Workbench.right()
-    optimizer = torch.optim.AdamW(groups(bench))
-    report = audited(bench, optimizer, schedulers.LambdaLR(optimizer, lambda t: 0.0))
-    assert any("keeps every learning rate at 0" in line for line in report.unjudged)
+def test_several_optimizers() -> None:
+    model, groups = made(GPT)
+    matrices = [p for n, p in model.named_parameters() if ".h." in n and p.ndim == 2]
+    rest = [{**g, "params": [p for p in g["params"] if all(p is not m for m in matrices)]} for g in groups]
+    pair = torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW([g for g in rest if g["params"]])
+    for given in (list(pair), Several(*pair)):
+        report = set_ups.audited(model, given)
+        assert report.verdict == "INCONCLUSIVE", str(report)
+        assert "of 8 parameters" in report.unjudged[0]
+        assert "not AdamW's" in report.unjudged[0]
+    with pytest.raises(AuditError, match="pass the optimizers inside it as a list"):
+        set_ups.audited(model, SimpleNamespace(optimizers=pair, step=pair[0].step))
 
 
 def test_a_learning_rate_of_zero_is_one() -> None:
@@ -185,7 +143,7 @@ def test_a_step_that_moves_nothing_is_not_judged() -> None:
     assert {o.check for o in report.offences} == {"dead"}
 
 
-def test_frozen_parameters_are_told_and_no_offence() -> None:
+def test_frozen_parameters_are_a_note() -> None:
     bench = Workbench.right()
     bench.model.embed_tokens.weight.requires_grad_(False)
     del bench.values["embed_tokens.weight"]
@@ -194,12 +152,15 @@ def test_frozen_parameters_are_told_and_no_offence() -> None:
     assert any("1 frozen parameter" in note for note in report.notes)
 
 
-def test_gains_without_decay_are_told_and_no_offence() -> None:
+@pytest.mark.parametrize(
+    ("role", "note"), [("norm_gain", "5 norm gains and biases"), ("token_embedding", "1 embeddings")]
+)
+def test_gains_and_embeddings_without_decay_are_a_note(role: str, note: str) -> None:
     bench = Workbench.right()
-    bench.set([r for r in bench.roles.values() if r == "norm_gain"], weight_decay=0.0)
+    bench.set([r for r in bench.roles.values() if r == role], weight_decay=0.0)
     report = audited(bench, torch.optim.AdamW(groups(bench)))
     assert report.verdict == "PASS", str(report)
-    assert any("not decayed" in note for note in report.notes)
+    assert f"{note} have no weight decay: correct if the reference's had none" in report.notes
 
 
 def test_experts_that_no_token_reached_are_a_note() -> None:
@@ -219,3 +180,28 @@ def test_a_loss_that_fails_or_is_not_finite_is_not_judged() -> None:
         report = audit_model(model, optimizer, scheduler, reference=REFERENCE, target=TARGET, base=BASE, loss=loss)
         assert report.verdict == "INCONCLUSIVE"
         assert says in report.unjudged[0]
+
+
+class Detached(Listed):
+    """Experts whose output carries no gradient."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).detach()
+
+
+@pytest.mark.parametrize("kind", [Listed, Detached])
+def test_an_expert_without_a_token_is_dead_only_if_all_are(kind: type[Listed]) -> None:
+    target = "d=64,L=1,8e2a,h=24"
+    model, values = made(lambda: Llama(lambda: kind(64, 24, 8, 2), layers=1), target)
+    loss = lambda: model(torch.arange(2)[None]).logsumexp(-1).sum()  # noqa: E731
+    loss().backward()
+    missed = sum(p.grad is None for name, p in model.named_parameters() if "experts" in name)
+    optimizer = torch.optim.AdamW(values)
+    report = set_ups.audited(model, optimizer, target=target, loss=loss)
+    if kind is Detached:
+        assert {o.check for o in report.offences} == {"dead"}
+        assert {o.role for o in report.offences} >= {"expert_gate", "expert_up", "expert_down"}
+    else:
+        assert report.verdict == "PASS", str(report)
+        assert missed >= 12
+        assert any(f"no token reached {missed} experts' matrices" in note for note in report.notes)

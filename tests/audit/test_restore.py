@@ -1,4 +1,4 @@
-"""The audit leaves everything as it was, to the bit and to the object."""
+"""The audit leaves everything as it was: every bit, every object."""
 
 import copy
 import random
@@ -26,7 +26,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", ["right", "in_two_groups", "experts_missed"])
-def test_nothing_is_left_behind(name: str) -> None:
+def test_everything_is_restored(name: str) -> None:
     make = right if name == "right" else next(m for m in MUTANTS if m.name == name)
     model, optimizer, scheduler, loss = make()
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -62,7 +62,7 @@ def test_nothing_is_left_behind(name: str) -> None:
         assert equal(before[key], after[key]), key
 
 
-def test_training_goes_on_as_if_nothing_had_been() -> None:
+def test_training_continues_as_without_an_audit() -> None:
     curves = []
     for asked in (False, True):
         model, optimizer, scheduler, loss = right(seed=3)
@@ -96,7 +96,7 @@ def test_a_tensor_learning_rate_stays_the_same_object() -> None:
     assert scheduler.last_epoch == 0
 
 
-def test_it_is_restored_when_something_raises() -> None:
+def test_everything_is_restored_after_an_error() -> None:
     model, optimizer, scheduler, _ = right()
     before = copy.deepcopy(model.state_dict())
 

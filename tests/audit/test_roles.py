@@ -8,7 +8,7 @@ from torch import nn
 
 from mue_check import RuleError, SpecError, scenario_of
 from mue_check.audit import AuditError
-from mue_check.audit.assign import assign_roles
+from mue_check.audit.roles import assign_roles
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 
 
@@ -91,12 +91,12 @@ def test_nanogpt() -> None:
     )
     model.transformer.wte.weight = head.weight  # type: ignore[union-attr, assignment]
     found = assign_roles(model)
-    assert found["transformer.wte.weight"].also == ("unembedding",)
+    assert found["transformer.wte.weight"].tied_roles == ("unembedding",)
     assert "lm_head.weight" not in found
     assert roles(model)["transformer.wpe.weight"] == "position_embedding"
     assert roles(model)["transformer.h.0.mlp.c_proj.weight"] == "ffn_down"
     assert roles(model)["transformer.h.0.attn.c_proj.weight"] == "attention_out"
-    assert found["transformer.h.0.mlp.c_proj.bias"].beside == "transformer.h.0.mlp.c_proj.weight"
+    assert found["transformer.h.0.mlp.c_proj.bias"].bias_of == "transformer.h.0.mlp.c_proj.weight"
     config = SimpleNamespace(n_embd=8, n_layer=1, n_head=2)
     assert str(scenario_of(config)) == "d=8,L=1,H=32,dh=4,B=1,T=1"
 
@@ -126,7 +126,7 @@ def test_a_name_alone_decides_nothing(leaf: dict[str, nn.Module], says: str | No
         assert "declare it, roles={" in other.why
 
 
-def test_stacks_are_read_along_their_true_axes() -> None:
+def test_stacks_that_state_their_axes() -> None:
     class Transposed(nn.Module):
         is_transposed = True
 
@@ -141,7 +141,7 @@ def test_stacks_are_read_along_their_true_axes() -> None:
     assert (down.axes, down.fan_in, down.fan_out) == ("in_out", 4, 8)
 
 
-def test_declared_roles_go_first() -> None:
+def test_declared_roles_take_precedence() -> None:
     model = ExampleMixture(ExampleConfig())
     declared = {"layers.*.self_attn.q_proj.weight": "attention_out"}
     assert roles(model, declared)["layers.1.self_attn.q_proj.weight"] == "attention_out"
@@ -155,12 +155,12 @@ def test_declared_roles_go_first() -> None:
 @pytest.mark.parametrize(
     ("declared", "error", "says"),
     [
-        ({"layer.*": "router"}, AuditError, "fits no parameter"),
+        ({"layer.*": "router"}, AuditError, "matches no parameter"),
         ({"layers.*": "experts"}, RuleError, "unknown role 'experts'"),
         (["layers.*"], AuditError, "must map name patterns to roles"),
     ],
 )
-def test_declarations_that_say_nothing_are_refused(declared: dict[str, str], error: type[Exception], says: str) -> None:
+def test_wrong_declarations_are_refused(declared: dict[str, str], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         assign_roles(ExampleMixture(ExampleConfig()), declared)
 
@@ -184,9 +184,9 @@ def test_a_scenario_from_a_configuration(changes: dict[str, object], spec: str) 
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (SimpleNamespace(), "carries no configuration"),
-        (SimpleNamespace(hidden_size=8, num_hidden_layers=2), "does not say its H"),
-        (SimpleNamespace(hidden_size=8, num_hidden_layers=2, intermediate_size=8), "does not say its heads"),
+        (SimpleNamespace(), "has no configuration"),
+        (SimpleNamespace(hidden_size=8, num_hidden_layers=2), "does not state its H"),
+        (SimpleNamespace(hidden_size=8, num_hidden_layers=2, intermediate_size=8), "does not state its heads"),
         (
             SimpleNamespace(
                 hidden_size=8,
@@ -201,6 +201,6 @@ def test_a_scenario_from_a_configuration(changes: dict[str, object], spec: str) 
         ),
     ],
 )
-def test_a_configuration_that_does_not_say_enough(config: object, says: str) -> None:
+def test_an_incomplete_configuration_is_refused(config: object, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         scenario_of(config)

@@ -1,4 +1,4 @@
-"""Models of transformers, tiny and random: from configuration and model alone, without a word from the user."""
+"""Tiny random models of transformers, without any input from the user."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mue_check import HyperParameters, Prescription, get_rule, parse_scenario
-from mue_check.audit import AuditError, Report, audit_model, init_parameters, param_groups, scenario_of
-from mue_check.audit.assign import assign_roles
+from mue_check.audit import AuditError, AuditReport, audit_model, init_parameters, param_groups, scenario_of
+from mue_check.audit.roles import assign_roles
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 transformers.logging.set_verbosity_error()
@@ -86,7 +86,7 @@ def prescription(model: nn.Module) -> Prescription:
     return get_rule("complete_mue").prescribe(source, own)
 
 
-def audited(model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> Report:
+def audited(model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> AuditReport:
     return audit_model(model, optimizer, reference=REFERENCE, base=BASE, **more)
 
 
@@ -102,7 +102,7 @@ def test_groups_and_init_from_the_prescription_pass(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_libraries_own_init_with_one_rate_fails(family: str) -> None:
+def test_the_default_init_with_one_learning_rate_fails(family: str) -> None:
     model = build(family)
     report = audited(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
     assert report.verdict == "FAIL"
@@ -123,7 +123,7 @@ def test_a_hundred_layers_stay_readable() -> None:
     assert len(str(report).splitlines()) < 50
 
 
-def test_granites_multipliers_are_found_and_taken_into_account() -> None:
+def test_granites_multipliers() -> None:
     model = build("granitemoe")
     report = audited(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
     text = "\n".join(map(str, report.multipliers))
@@ -140,7 +140,7 @@ def test_deepseeks_routed_scale_is_part_of_R() -> None:
     report = audited(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
     # a = 2 and the model has 2, so A / m_L alone is left
     assert any("expert_down: the rule's 0.6667, the model's 2 (probed)" in str(line) for line in report.multipliers)
-    assert any("begin at a rank" in note for note in report.notes)
+    assert any("read from a low rank" in note for note in report.notes)
     dense = next(r for r in report.rows if r.parameter == "model.layers.0.mlp.down_proj.weight")
     assert dense.role == "ffn_down"
     assert dense.fold == pytest.approx(64 / 96 / 2)
@@ -158,7 +158,7 @@ def test_an_attention_scale_that_is_not_the_rules() -> None:
     assert report.verdict == "PASS", str(report)
 
 
-def test_weights_that_do_not_sum_to_one_are_told() -> None:
+def test_weights_without_a_constant_sum_are_a_note() -> None:
     model = build("olmoe", norm_topk_prob=False)
     init_parameters(model, prescription(model), BASE)
     report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
@@ -193,5 +193,5 @@ def test_bfloat16() -> None:
     init_parameters(model, prescription(model), BASE)
     report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
     assert report.verdict == "PASS", str(report)
-    # 1e-3 is lost beside a gain of 1 in bfloat16
+    # in bfloat16 an update of 1e-3 vanishes next to a gain of 1
     assert any("below the spacing" in note for note in report.notes)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mue_check.audit.assign import assign_roles
 from mue_check.audit.groups import init_parameters, param_groups
+from mue_check.audit.roles import assign_roles
 from mue_check.audit.scenario import scenario_of
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from mue_check.rules import HyperParameters, Prescription, Role, get_rule

@@ -1,0 +1,93 @@
+"""Schedulers: torch's and a user's own. One factor on all groups is right; its course does not matter."""
+
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as schedulers
+
+from tests.audit.set_ups import GPT, Plain, audited, made
+
+
+def peaks(o: torch.optim.Optimizer) -> list[float]:
+    return [group["lr"] for group in o.param_groups]
+
+
+def one_cycle(o: torch.optim.Optimizer, steps: int, momentum: bool) -> object:
+    return schedulers.OneCycleLR(o, peaks(o), total_steps=steps, cycle_momentum=momentum)
+
+
+SCHEDULES: dict[str, tuple[Callable[[torch.optim.Optimizer], object], str, str]] = {
+    "warm-up": (lambda o: schedulers.LambdaLR(o, lambda t: min(1.0, t / 10)), "PASS", "x 0.1 after 1 scheduler step"),
+    "cosine": (lambda o: schedulers.CosineAnnealingLR(o, T_max=20), "PASS", "over 2000 steps"),
+    "to nothing": (lambda o: schedulers.CosineAnnealingLR(o, 100), "PASS", "over 2000 steps"),
+    "one cycle": (lambda o: one_cycle(o, 30, False), "PASS", "over 30 steps"),
+    "one cycle with betas": (
+        lambda o: one_cycle(o, 40, True),
+        "INCONCLUSIVE",
+        "beta1: the scheduler moves it from 0.85",
+    ),
+    "plateau": (lambda o: schedulers.ReduceLROnPlateau(o), "PASS", "over 2000 steps"),
+    "sequential": (
+        lambda o: schedulers.SequentialLR(
+            o, [schedulers.LinearLR(o, 0.01, total_iters=5), schedulers.CosineAnnealingLR(o, 50)], milestones=[5]
+        ),
+        "PASS",
+        "over 2000 steps",
+    ),
+    "two": (lambda o: [schedulers.LinearLR(o, 0.1), schedulers.ExponentialLR(o, 0.99)], "PASS", "over 2000 steps"),
+    "cyclic": (
+        lambda o: schedulers.CyclicLR(o, [lr / 9 for lr in peaks(o)], peaks(o), 20, cycle_momentum=False),
+        "PASS",
+        "at most x 1",
+    ),
+    "own warm-up": (Plain, "PASS", "x 0.1 after 1 scheduler step, at most x 1"),
+    "own, long": (lambda o: Plain(o, warmup=10**5), "INCONCLUSIVE", "still raises them after 2000 steps"),
+    "own, one rate": (lambda o: Plain(o, rate=1e-3), "FAIL", "lr"),
+    "least rate": (
+        lambda o: schedulers.CosineAnnealingLR(o, 50, eta_min=1e-4),
+        "FAIL",
+        "the factors of the groups diverge",
+    ),
+    "one group later": (
+        lambda o: schedulers.LambdaLR(
+            o, [lambda t: 1.0] * (len(o.param_groups) - 1) + [lambda t: 1.0 if t < 40 else 0.5]
+        ),
+        "FAIL",
+        "diverge after 40 scheduler steps",
+    ),
+    "at zero": (lambda o: schedulers.LambdaLR(o, lambda t: 0.0), "INCONCLUSIVE", "keeps every learning rate at 0"),
+    "by epoch": (lambda o: SimpleNamespace(step=lambda epoch: None), "INCONCLUSIVE", "cannot be stepped: TypeError"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name: str) -> None:
+    make, verdict, says = SCHEDULES[name]
+    model, groups = made(GPT)
+    optimizer = torch.optim.AdamW(groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own schedulers warn about each other
+        scheduler = make(optimizer)
+    before = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    report = audited(model, optimizer, scheduler)
+    assert report.verdict == verdict, str(report)
+    assert says in str(report)
+    if "diverge" in says:
+        assert {o.check for o in report.offences} == {"scheduler"}
+    assert [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups] == before
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.0])
+def test_a_scheduler_that_was_not_passed_is_noticed(factor: float) -> None:
+    model, groups = made(GPT)
+    optimizer = torch.optim.AdamW(groups)
+    schedulers.LambdaLR(optimizer, lambda t: factor)
+    report = audited(model, optimizer)
+    if factor:
+        assert report.verdict == "PASS", str(report)
+        assert any("a scheduler that was not passed" in note for note in report.notes)
+    else:
+        assert any("every learning rate at 0" in line for line in report.unjudged)
