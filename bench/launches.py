@@ -42,7 +42,10 @@ WARM_UP = 2
 
 
 def counter() -> tuple[str, Callable[[Callable[[], None]], int]]:
-    """What counts, and a function that counts the launches of a call."""
+    """What counts, and a function that counts the launches of a call.
+
+    A stand-in CUDA runtime exports ``hollow_count`` and ``hollow_total``; a real card is counted by torch's profiler.
+    """
     runtime = ctypes.CDLL(None)
     if not hasattr(runtime, "hollow_count"):
         return torch.cuda.get_device_name(), profiled

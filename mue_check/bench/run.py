@@ -1,4 +1,7 @@
-"""Run a plan: check that the ways of each case agree, then time them. Results are reported after every task."""
+"""Run a benchmark plan: check that all implementations of a case agree, then time them.
+
+Results are reported after every task.
+"""
 
 import gc
 import math

@@ -17,18 +17,18 @@ def describe(case: ConformanceCase) -> list[str]:
     elif case.is_router:
         return [f"routing: not readable: {found}"]
     else:
-        lines = ["router:  none that returns a routing; read from the output"]
+        lines = ["router:  none found; the routing is read from the output"]
     try:
         built, x = case.build(), case.tokens()
         sums = route(built, x).sums.detach()
         low, high = float(sums.min()), float(sums.max())
         total = f"{low:.4g}" if high - low <= TOLERANCE * abs(high) else f"{low:.3g} to {high:.3g}"
-        lines.append(f"gate:    {infer_gate(case) or 'neither sigmoid nor softmax of known logits'}")
+        lines.append(f"gate:    {infer_gate(case) or 'unknown (neither sigmoid nor softmax of the logits)'}")
         lines.append(f"sum:     {total} at {case.shape}")
         bias = selection_bias(built)
         if bias is not None:
             name = next(n for n, t in [*built.module.named_buffers(), *built.module.named_parameters()] if t is bias)
-            lines.append(f"bias:    {name}, for selection only")
+            lines.append(f"bias:    {name}, taken for a selection bias")
     except (ClaimError, LookupError, RuntimeError) as error:
-        lines.append(f"nothing more is known: {error}")
+        lines.append(f"could not be read further: {error}")
     return lines

@@ -14,7 +14,7 @@ from mue_check.routing.variants import is_users
 from mue_check.terminal import text_table
 
 ASSUMED = (
-    "optima vary as much as measured in reports/; laws of scale and early curves are clear with their first seeds; "
+    "optima vary as much as measured in reports/; scale laws and early curves need no extra seeds; "
     "start-up and judging are not counted"
 )
 FLOOR = f"{MIN_SEEDS} seeds per drift, the fewest that give a useful interval, and one target of each ladder"
@@ -40,7 +40,7 @@ class PlanReport:
         return power_left(self.plan, measured_spreads(), before=self.full)
 
     def lines(self) -> list[str]:
-        """Text for people."""
+        """The report as lines of text."""
         plan, settings = self.plan, self.plan.run.settings
         heads = [field.name.replace("flop", "FLOP") for field in fields(Row)]
         lines = text_table(heads, [_cells(row) for row in (*plan.rows, plan.total)], numeric=range(2, len(heads)))

@@ -1,4 +1,4 @@
-"""Real text that every machine has: the docstrings of Python's standard library."""
+"""A text corpus that needs no download: the docstrings of Python's standard library."""
 
 import ast
 import re

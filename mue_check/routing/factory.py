@@ -123,7 +123,7 @@ def candidate_of(
     if claim is None and carried is not None:
         claim, origin = claim_of(carried, f"{label}.{ATTRIBUTE}"), f"its {ATTRIBUTE}"
     if claim is None:
-        claim, origin = RoutingSpec(), "Complete-muE's own, for it carries none"
+        claim, origin = RoutingSpec(), "the default, which Complete-muE assumes: it declares no claim"
     if ":" in (claim.auxiliary_loss or ""):
         auxiliary_function(claim)
     return Candidate(kind=kind, name=label, factory=factory, claim=claim, claimed=origin)
