@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Sizes:
     """Width d and depth L of the reference, and the targets along each axis. An empty tuple omits an axis.
 
-    The first of ``depths`` is the reference of the depth axis, since two blocks are too few for the law of depth (docs/choices.md).
+    The first of ``depths`` is the reference of the depth axis: two blocks are too few for its law (docs/choices.md).
     ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;
     ``granularities`` are the parts into which each expert of the coarse mixture splits; ``groups`` divide its experts.
     """
