@@ -32,7 +32,7 @@ def test_it_runs_and_writes(tmp_path: Path) -> None:
 
 
 def test_null_controls_in_small(tmp_path: Path) -> None:
-    """One of the pairs that reports/calibration has a hundred of: real trainings, other seeds, no failure."""
+    """One pair like those of reports/calibration: real trainings, other seeds, no failure."""
     subprocess.run(
         [
             *(sys.executable, str(ROOT / "bench" / "null_controls.py"), "--pairs", "1", "--workers", "1"),
