@@ -14,12 +14,6 @@ from mue_check.data import Corpus
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that kill processes and wait for it, so that no worker is left with them at the end."""
-    items.sort(key=lambda item: "tests/execute/" not in item.nodeid)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PytestResult:
     """The exit code and the output of a run of pytest."""
