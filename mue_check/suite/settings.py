@@ -290,20 +290,6 @@ def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
         yield trial
 
 
-def _apart(config: pytest.Config, folder: Path, claim: RoutingSpec | None, stack: ExitStack) -> Trial | None:
-    """Load a user's router in a separate process until the stack exits. Workers start after it has been tried."""
-    text = config.getoption("router") or "builtin:"
-    if ":" not in text or text.startswith("builtin:") or hasattr(config, "workerinput"):
-        return None
-    from mue_check.errors import ClaimError, SpecError
-    from mue_check.models.user_router.trial import try_isolated
-
-    try:
-        return stack.enter_context(try_isolated(text, folder, claim))
-    except ClaimError as error:
-        raise SpecError(f"--router {text!r}: {error}") from None
-
-
 def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:
     """Call a user's router at every size that the run will use, before anything trains. Returns notices."""
     from mue_check.routing.variants import is_users
