@@ -15,12 +15,15 @@ from mue_check.errors import MueCheckError
 from mue_check.questions.case import Case, TargetCase
 from mue_check.suite import cluster, conformance, rerun
 from mue_check.suite.cases import MARKER, fixture_cases
+from mue_check.suite.ending import Ending
 from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import LiveResults, Progress, shows_progress
-from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
+from mue_check.suite.settings import RUN, Settings, add_options, read_settings
 from mue_check.suite.workers import hand_out_one_by_one
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from mue_check.questions.question import Finding
     from mue_check.questions.study import Study
 
@@ -68,7 +71,15 @@ def activate(config: pytest.Config) -> None:
     rerun.register(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LiveResults(config), "mue_check-live-results")
+        config.pluginmanager.register(Ending(config, config.stash[_SETTINGS]), "mue_check-ending")
     hand_out_one_by_one(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker which run it belongs to."""
+    if settings := node.config.stash.get(_SETTINGS, None):
+        node.workerinput[RUN] = settings.run
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -164,30 +175,8 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
                 f"again: {comparison.command}",
             ]
         )
-        if verdict == "INCONCLUSIVE" and settings.allow_inconclusive:
+        if verdict == "INCONCLUSIVE" and settings.allow_inconclusive and not comparison.is_control:
             pytest.xfail(text)
         pytest.fail(text, pytrace=False)
 
     return check
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Write the report and print its first table, in the controller."""
-    settings = config.stash.get(_SETTINGS, None)
-    ran = any(terminalreporter.stats.get(key) for key in ("passed", "failed", "xfailed"))
-    if settings is None or hasattr(config, "workerinput") or not ran or trains_nothing(config.args):
-        return
-    from mue_check.catalog import summarize, write_report
-    from mue_check.questions.summary import verdict_lines
-
-    terminalreporter.section("mue_check")
-    if config.get_verbosity() < 0:  # -q prints no header
-        for notice in settings.notices:
-            terminalreporter.line(notice)
-    try:
-        summary = summarize(settings.root)
-        for line in verdict_lines(summary):
-            terminalreporter.line(line)
-        terminalreporter.line(f"report: {write_report(settings.root, summary)}")
-    except MueCheckError as error:
-        terminalreporter.line(f"no report: {error}")

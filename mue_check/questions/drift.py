@@ -116,31 +116,30 @@ def measure_drift(
     residual: float = 0.0,
 ) -> DriftFinding:
     """Measure two arms with more and more seeds until the drift between their optima is settled, and save it."""
-    searches = [LossSearch(arm, study.store) for arm in arms]
     task, knob = study.task(ladder), arms[0].knob
-    best = searches[0].follow(searches[0].locate(task.log2_start(knob)))
-    centers = [best, searches[1].follow(best)]
-    rungs = (ladder.reference, target)
-    replicates = study.tier.seeds
-    while True:
-        for search, center in zip(searches, centers, strict=True):
-            search.refine(center, replicates)
-        found = judge_stored_drift(
-            study.store,
-            study.comparison(
-                "drift",
-                name,
-                ladder,
-                study.tolerance,
-                tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True)),
-                expected,
-                axis=axis,
-                rule=arms[1].prescription.rule,
-                knob=knob,
-                residual=residual,
-            ),
-        )
-        if found.drift.settled(task.half_width) or replicates >= study.tier.max_seeds:
-            study.keep(found.comparison)
-            return found
-        replicates += 1
+    question = study.question(
+        "drift",
+        name,
+        ladder,
+        study.tolerance,
+        expected,
+        axis=axis,
+        rule=arms[1].prescription.rule,
+        knob=knob,
+        residual=residual,
+    )
+    with study.asking(question):
+        searches = [LossSearch(arm, study.store) for arm in arms]
+        best = searches[0].follow(searches[0].locate(task.log2_start(knob)))
+        centers = [best, searches[1].follow(best)]
+        rungs = (ladder.reference, target)
+        replicates = study.tier.seeds
+        while True:
+            for search, center in zip(searches, centers, strict=True):
+                search.refine(center, replicates)
+            sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
+            found = judge_stored_drift(study.store, replace(question, sides=sides))
+            if found.drift.settled(task.half_width) or replicates >= study.tier.max_seeds:
+                study.keep(found.comparison)
+                return found
+            replicates += 1

@@ -1,7 +1,7 @@
 """Early curve: whether a target falls behind its reference in the first steps, both at the base learning rate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -52,12 +52,13 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     arms = [study.arm(ladder, rung) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
-    for sides in study.rounds("early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
-        comparison = study.comparison("early_curve", name, ladder, TREND_TOLERANCE, sides, Verdict.PASS)
-        found = EARLY.judge(study.store, comparison)
-        if found.verdict is not Verdict.INCONCLUSIVE:
-            break
-    study.keep(found.comparison)
+    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS)
+    with study.asking(question):
+        for sides in study.rounds("early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
+            found = EARLY.judge(study.store, replace(question, sides=sides))
+            if found.verdict is not Verdict.INCONCLUSIVE:
+                break
+        study.keep(found.comparison)
     return found
 
 
