@@ -47,7 +47,7 @@ def record_question(root: Path, question: Comparison, run: str) -> None:
     """List the question, and withdraw the answer of an earlier run: from now on it has none until one is stored."""
     path_of(root, question.name).unlink(missing_ok=True)
     asked = Asked(question=question, run=run)
-    write_json(root / FOLDER / f"{question.name}.json", {"schema": SCHEMA, **asdict(asked)})
+    write_json(path_of(root, question.name, FOLDER), {"schema": SCHEMA, **asdict(asked)})
 
 
 def load_asked(root: Path) -> tuple[Asked, ...]:
@@ -56,14 +56,12 @@ def load_asked(root: Path) -> tuple[Asked, ...]:
 
 
 def unanswered(asked: Sequence[Asked], answers: Iterable[Comparison]) -> Iterator[Unanswered]:
-    """The questions whose answer is missing, has no sides, or is an answer to another question."""
+    """The questions whose answer is missing, or is an answer to another question."""
     by_name = {answer.name: answer for answer in answers}
     for each in asked:
         answer = by_name.get(each.question.name)
         if answer is None:
             yield Unanswered(asked=each, reason="it was asked, and no answer was stored")
-        elif not answer.sides:
-            yield Unanswered(asked=each, reason="its answer names no model")
         elif differing := _differing(each.question, answer):
             wanted, stored = (getattr(c, differing) for c in (each.question, answer))
             reason = f"asked with {differing} {_short(wanted)}, but the stored answer has {_short(stored)}"

@@ -68,9 +68,9 @@ class Comparison:
         return self.axis == "control"
 
 
-def path_of(root: Path, name: str) -> Path:
-    """The file of the answer to the question of that name."""
-    return root / "comparisons" / f"{name}.json"
+def path_of(root: Path, name: str, folder: str = "comparisons") -> Path:
+    """The file of the answer to the question of that name; in another folder, of the question."""
+    return root / folder / f"{name}.json"
 
 
 def save_comparison(root: Path, comparison: Comparison) -> None:

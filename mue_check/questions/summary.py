@@ -1,11 +1,11 @@
 """A study judged from its records, and the report of it: a loop over the kinds of question."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict, meets
-from mue_check.questions.asked import load_asked
+from mue_check.questions.asked import FOLDER, load_asked
 from mue_check.questions.asked_report import number_of, of_last_run, unlisted_text, which_run, without_answer
 from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
 from mue_check.questions.costs import Costs, RungCost
@@ -41,7 +41,8 @@ def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) ->
     store, asked, loaded = Store(root), load_asked(root), load_comparisons(root)
     if not asked and not loaded:
         raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
-    _require_kinds(root, loaded, kinds)
+    _require_kinds({path_of(root, c.name): c for c in loaded}, kinds)
+    _require_kinds({path_of(root, each.question.name, FOLDER): each.question for each in asked}, kinds)
     comparisons = tuple(sorted(loaded, key=lambda c: place(c, axes)))
     answers: list[tuple[QuestionKind, tuple[Finding, ...]]] = []
     known = Findings()
@@ -60,14 +61,12 @@ def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) ->
     )
 
 
-def _require_kinds(root: Path, comparisons: Sequence[Comparison], kinds: Sequence[QuestionKind]) -> None:
-    """StoreError for an answer that no kind of question judges: it would be left out of the report."""
+def _require_kinds(files: Mapping[Path, Comparison], kinds: Sequence[QuestionKind]) -> None:
+    """StoreError for a question that no kind judges: it would be left out of the report."""
     known = [kind.kind for kind in kinds if isinstance(kind, JudgedKind)]
-    for c in comparisons:
-        if c.kind not in known:
-            raise StoreError(
-                f"{str(path_of(root, c.name))!r} has the unknown kind {c.kind!r}: allowed are {', '.join(known)}"
-            )
+    for path, question in files.items():
+        if question.kind not in known:
+            raise StoreError(f"{str(path)!r} has the unknown kind {question.kind!r}: allowed are {', '.join(known)}")
 
 
 def verdict_lines(summary: Summary) -> list[str]:
