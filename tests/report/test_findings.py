@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mue_check.catalog import summarize, write_report
+from mue_check.judge.verdict import Verdict
 from mue_check.questions.question import Summary
 from mue_check.questions.routing import RoutingFinding, routing_table
 from mue_check.questions.speed import SpeedupFinding, speedup_table

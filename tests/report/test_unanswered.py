@@ -28,10 +28,7 @@ from mue_check.rules import get_rule
 Make = Callable[..., Any]
 RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
 LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
-WIDTH, DEPTH = (
-    "drift-width-d64-lr-markov-complete_mue-sigmoid_norm",
-    "drift-depth-d64-lr-markov-complete_mue-sigmoid_norm",
-)
+WIDTH, DEPTH = (f"drift-{axis}-d64-lr-markov-complete_mue-sigmoid_norm" for axis in ("width", "depth"))
 LATER = "2026-11-02T10:00:00.000000Z"
 
 
@@ -69,7 +66,6 @@ def test_a_study_whose_questions_are_answered_passes(study: Path, capsys: pytest
     [
         (lambda path: path.unlink(), "no answer was stored"),
         (lambda path: edit(path, expected=""), "asked with expected 'PASS', but the stored answer has ''"),
-        (lambda path: edit(path, kind="coordinates", sides=[]), "its answer names no model"),
         (lambda path: edit(path, tolerance=2.0), "asked with tolerance 0.5, but the stored answer has 2.0"),
     ],
 )
@@ -176,9 +172,7 @@ class Stops(BaseException):
     """As pytest's skip, or SystemExit."""
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("no"), MueCheckError("no"), KeyboardInterrupt(), SystemExit(0), Stops()]
-)
+@pytest.mark.parametrize("error", [MueCheckError("no"), RuntimeError(), KeyboardInterrupt(), SystemExit(0), Stops()])
 def test_a_question_that_raises_was_asked(asked: Study, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(cell: object, corpus: object) -> None:
         (file,) = load_asked(asked.root)  # before it is measured
