@@ -6,7 +6,7 @@ until ``suites/conftest.py`` calls ``activate``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +18,8 @@ from mue_check.suite.cases import MARKER, fixture_cases
 from mue_check.suite.ending import Ending
 from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import LiveResults, Progress, shows_progress
-from mue_check.suite.settings import RUN, Settings, add_options, read_settings
-from mue_check.suite.workers import hand_out_one_by_one
+from mue_check.suite.settings import RUN, Settings, add_options, read_settings, users_router
+from mue_check.suite.workers import hand_out_one_by_one, keep_apart
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -48,6 +48,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     try:
         cluster.start(config)
         give_gpus(config)
+        if router := users_router(config):
+            keep_apart(config, router)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -133,6 +135,17 @@ def _work(item: pytest.Item) -> float:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     cases = [case for case in params.values() if isinstance(case, Case)]
     return cases[0].work if cases else 0.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Fail a test that would end the run: the measured code may call ``pytest.exit``, even with exit code 0."""
+    try:
+        return (yield)
+    except pytest.exit.Exception as error:
+        if _SETTINGS not in pyfuncitem.config.stash:
+            raise
+        pytest.fail(f"pytest.exit was called in a test: {error}")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class Ending:
         if passed and (why := self._nothing_judged(part)):
             self._fail(session, f"nothing was judged: {why}", pytest.ExitCode.NO_TESTS_COLLECTED)
         elif passed and part is not None and not self._is_as_expected(part):
-            self._fail(session, "the tests passed, but the answers of this run are not as expected: exit code 1")
+            self._fail(session, "no test failed, but the answers of this run are not all as expected: exit code 1")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table and the verdict of this run, and the verdict of the study where it has other questions."""

@@ -231,7 +231,7 @@ def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
     from mue_check.routing.claim import read_claim
 
     path = config.getoption("claim")
-    if path and not _users_router(config):
+    if path and not users_router(config):
         raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
     return read_claim(folder / path) if path else None
 
@@ -245,7 +245,7 @@ def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str,
     return (*options, *(["--rule", rule] if rule != "complete_mue" else []))
 
 
-def _users_router(config: pytest.Config) -> str | None:
+def users_router(config: pytest.Config) -> str | None:
     """The text of ``--router`` if it names a user's router."""
     text = config.getoption("router")
     return text if text and ":" in text and not text.startswith("builtin:") else None
@@ -286,7 +286,7 @@ def _named(router: str) -> Iterator[None]:
 @contextmanager
 def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
     """A user's router in a separate process. None in workers, which start after it has been tried."""
-    router = _users_router(config)
+    router = users_router(config)
     if router is None or hasattr(config, "workerinput"):
         yield None
         return
