@@ -40,6 +40,8 @@ def verdict_lines(results: Sequence[CheckResult], verdicts: Mapping[Question, Ve
         if against:
             more = f" and {len(against) - _LISTED} more" if len(against) > _LISTED else ""
             reason = ", ".join(against[:_LISTED]) + more
+        elif not passed:
+            reason = f"nothing was checked: {reason}"
         elif question == "fit":
             reason = next((r.measured for r in about if r.check == "fit-scale"), reason)
         lines.append(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mue_check.judge.interval import Interval, t_interval
-from mue_check.judge.optimum import Curve, Optimum, fit_optimum, parabola_loss
+from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss
 from mue_check.judge.power import detectable_drift
 from mue_check.judge.verdict import Verdict, judge_interval
 
@@ -51,6 +51,7 @@ class Drift:
 def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: float = 0.0) -> Drift:
     """PASS if the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
 
+    An arm that diverges at every value is FAIL too; without an optimum for another reason it is INCONCLUSIVE.
     An approximate law states a ``residual`` by which its optimum may move; a drift within that is RESIDUAL.
     """
     ours, theirs = fit_optimum(reference), fit_optimum(target)
@@ -67,6 +68,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: flo
     if not reasons and len(seeds) < MIN_SEEDS:
         reasons = [f"{len(seeds)} seeds in common, at least {MIN_SEEDS} are needed"]
     if reasons:
+        every_value_diverged = any(mean_minimum(curve) < 0 for curve in (reference, target))
         return Drift(
             reference=ours,
             target=theirs,
@@ -74,7 +76,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: flo
             interval=interval,
             regret=math.nan,
             gain=math.nan,
-            verdict=Verdict.INCONCLUSIVE,
+            verdict=Verdict.FAIL if every_value_diverged else Verdict.INCONCLUSIVE,
             detectable=math.inf,
             reason="; ".join(reasons),
         )
