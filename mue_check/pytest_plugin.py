@@ -176,7 +176,7 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
         result = "measured" if verdict is None else f"{verdict}{expected}"
         record_property(comparison.name, f"{result}: {finding.measured}")
-        if verdict is None or not comparison.expected or meets(verdict, comparison.expected):
+        if not comparison.expected or (verdict is not None and meets(verdict, comparison.expected)):
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
         text = "\n".join(

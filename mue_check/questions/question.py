@@ -205,7 +205,10 @@ class Summary:
         pairs = [pair for pairs in self.verdicts.values() for pair in pairs]
         if any(verdict is not Verdict.INCONCLUSIVE and not meets(verdict, expected) for verdict, expected in pairs):
             return Verdict.FAIL
-        is_open = any(verdict is Verdict.INCONCLUSIVE for verdict, _ in pairs)
+        judged = {finding.comparison.name for _, found in self.answers for finding in found if finding.verdicts}
+        is_open = any(verdict is Verdict.INCONCLUSIVE for verdict, _ in pairs) or any(
+            c.expected and c.name not in judged for c in self.comparisons
+        )
         return Verdict.INCONCLUSIVE if is_open or self.unanswered or self.unlisted or not pairs else Verdict.PASS
 
     @property

@@ -189,6 +189,20 @@ def test_a_question_that_raises_was_asked(asked: Study, error: BaseException, mo
     assert unanswered.comparison.name == "width-d64-markov-complete_mue"
 
 
+def test_a_finding_that_raises_is_unanswered_too(asked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_values(asked, LADDER, LADDER.targets[0])
+    assert summarize(asked.root).as_expected
+
+    def measure(cell: object, corpus: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", replace(MEASUREMENTS["loss_grid"], measure=measure))
+    beside = asked.with_rule(get_rule("standard"))
+    with pytest.raises(RuntimeError):
+        ask_drift(beside, LADDER, LADDER.targets[0], finding=True)
+    assert summarize(asked.root).verdict is Verdict.INCONCLUSIVE
+
+
 def test_asking_again_withdraws_an_answer_until_it_is_there(asked: Study) -> None:
     found = ask_values(asked, LADDER, LADDER.targets[0])
     assert load_comparisons(asked.root) == [found.comparison]
