@@ -45,7 +45,13 @@ def ensure(cells: Sequence[Cell], store: Store, executor: Executor | None = None
             with _claimed(cells_now, store) as mine, at_work(store.root, mine):
                 for batch, found in executor(make_batches(mine)):
                     for cell, each in zip(batch, found, strict=True):
-                        store.put(cell, each.columns, core_seconds=each.core_seconds, stacks=each.stacks)
+                        store.put(
+                            cell,
+                            each.columns,
+                            core_seconds=each.core_seconds,
+                            stacks=each.stacks,
+                            environment=each.environment,
+                        )
                     measured += len(batch)
         pending = _missing(pending, store)
         if pending and not measured:

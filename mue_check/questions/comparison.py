@@ -1,15 +1,18 @@
 """A comparison: one question put to the records, stored with them so that a report judges it without training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mue_check.errors import StoreError
+from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
-from mue_check.records.files import read_json, write_json
+from mue_check.records.files import read_record, write_record
+from mue_check.records.record import require_key
 from mue_check.records.typed import from_json
+from mue_check.rules import Knob
 
 SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
@@ -48,7 +51,7 @@ class Comparison:
     tier: str
     tolerance: float
     expected: str
-    knob: str = "lr"
+    knob: Knob = "lr"
     residual: float = 0.0
     weight_sum: float | None = None
     sides: tuple[Side, ...]
@@ -67,16 +70,19 @@ class Comparison:
 
 def save_comparison(root: Path, comparison: Comparison) -> None:
     """Write it into the study; the same question overwrites its earlier file."""
-    write_json(root / "comparisons" / f"{comparison.name}.json", {"schema": SCHEMA, **asdict(comparison)})
+    path = root / "comparisons" / f"{comparison.name}.json"
+    write_record(path, {"schema": SCHEMA, **asdict(comparison)}, root=root)
 
 
 def load_comparisons(root: Path) -> list[Comparison]:
     """Every comparison of a study, by name. StoreError when there is none or one is of another schema."""
-    folder = root / "comparisons"
-    found = [_read(path) for path in sorted(folder.glob("*.json"))]
-    if not found:
-        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
-    return found
+    try:
+        paths = sorted((root / "comparisons").glob("*.json"))
+    except (OSError, ValueError) as error:  # a path that is too long, or has a null byte
+        raise StoreError(f"cannot read {str(root)!r}: {error}") from None
+    if not paths:
+        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study DIR` with this folder first")
+    return [_read(path) for path in paths]
 
 
 def side_table(store: Store, side: Side) -> pd.DataFrame:
@@ -100,9 +106,28 @@ def place(
 
 
 def _read(path: Path) -> Comparison:
-    raw: Mapping[str, object] = read_json(path)
+    raw, where = read_record(path), f"comparison {str(path)!r}"
     if raw.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{str(path)!r} has schema {raw.get('schema')!r}, this version reads {SCHEMA}: use a new study"
-        )
-    return from_json(Comparison, {key: value for key, value in raw.items() if key != "schema"}, f"comparison {path}")
+        raise StoreError(f"{where} has schema {raw.get('schema')!r}, this version reads {SCHEMA}: use a new study")
+    found = from_json(Comparison, {key: value for key, value in raw.items() if key != "schema"}, where)
+    if trouble := _trouble(found, path.stem):
+        raise StoreError(f"{where} {trouble}")
+    return found
+
+
+def _trouble(comparison: Comparison, name: str) -> str:
+    """What is wrong with it in itself; "" if nothing is."""
+    if comparison.name != name:
+        return f"has the name {comparison.name!r}: a copy of another one"
+    if comparison.tolerance < 0:
+        return f"has the tolerance {comparison.tolerance:g}: at least 0 is needed"
+    if comparison.expected not in ("", *Verdict):
+        return f"expects {comparison.expected!r}, which is no verdict"
+    if not comparison.sides or not all(side.cells for side in comparison.sides):
+        return "has no sides, or a side without cells"
+    try:
+        for key in (key for side in comparison.sides for key in side.cells):
+            require_key(key)
+    except StoreError as error:
+        return f"has a wrong cell: {error}"
+    return ""

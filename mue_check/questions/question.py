@@ -16,6 +16,7 @@ from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.costs import Costs
+from mue_check.questions.evidence import require_evidence
 from mue_check.records import Store
 from mue_check.report.section import Section
 
@@ -102,6 +103,8 @@ class JudgedKind(QuestionKind, Generic[F_co]):
 
     kind: str
     """``Comparison.kind`` of its comparisons."""
+    measurement: str
+    """What the cells of its comparisons measure."""
 
     @abstractmethod
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
@@ -116,6 +119,7 @@ class JudgedKind(QuestionKind, Generic[F_co]):
 
     def _judge(self, store: Store, comparison: Comparison, known: Findings) -> F_co:
         try:
+            require_evidence(store, comparison, self.measurement)
             return self.judge(store, comparison, known)
         except (MueCheckError, KeyError, ValueError, IndexError) as error:
             what = str(error) if isinstance(error, MueCheckError) else f"its cells do not fit the question ({error!r})"
