@@ -261,7 +261,7 @@ def described(model: Mapping[str, object], train: Mapping[str, object]) -> str:
 
 
 def _unchecked(kind: type, values: Mapping[str, object]) -> object:
-    made = object.__new__(kind)
+    made: object = object.__new__(kind)
     vars(made).update(values)
     return made
 

@@ -9,7 +9,7 @@ import pandas as pd
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
-from mue_check.records.files import read_record, write_record
+from mue_check.records.files import UNUSABLE, read_record, reason_of, write_record
 from mue_check.records.record import require_key
 from mue_check.records.typed import from_json
 from mue_check.rules import Knob
@@ -78,8 +78,8 @@ def load_comparisons(root: Path) -> list[Comparison]:
     """Every comparison of a study, by name. StoreError when there is none or one is of another schema."""
     try:
         paths = sorted((root / "comparisons").glob("*.json"))
-    except (OSError, ValueError) as error:  # a path that is too long, or has a null byte
-        raise StoreError(f"cannot read {str(root)!r}: {error}") from None
+    except UNUSABLE as error:
+        raise StoreError(f"cannot read {str(root)!r}: {reason_of(error)}") from None
     if not paths:
         raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study DIR` with this folder first")
     return [_read(path) for path in paths]

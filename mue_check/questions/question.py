@@ -17,7 +17,7 @@ from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.costs import Costs
 from mue_check.questions.evidence import require_evidence
-from mue_check.records import Store
+from mue_check.records import Environment, Store
 from mue_check.report.section import Section
 
 
@@ -137,6 +137,8 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     answers: tuple[tuple[QuestionKind, tuple[Finding, ...]], ...]
     costs: Costs
+    environments: Mapping[Environment | None, int]
+    """Where the cells were measured, and how many; None where that was not stored."""
     findings: Findings = field(repr=False)
 
     def of(self, kind: type[F]) -> tuple[F, ...]:

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 from mue_check.errors import StoreError
 
+UNUSABLE = (OSError, ValueError)
+"""What the use of a path raises: ValueError for a null byte in it."""
 LEFT_OVER_SECONDS = 3600.0
 """Age at which a temporary file is the leftover of a killed writer. Writing one takes less than a second."""
 _SEAL = re.compile(rb'\{\n "digest": "([0-9a-f]{64})",\n')
@@ -48,8 +50,8 @@ def write_atomic(path: Path, data: bytes, *, root: Path | None = None, alone: bo
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot write {str(path)!r}: {_reason(error)}") from None
+    except UNUSABLE as error:
+        raise StoreError(f"cannot write {str(path)!r}: {reason_of(error)}") from None
 
 
 def append_line(path: Path, line: str, *, root: Path) -> None:
@@ -60,8 +62,8 @@ def append_line(path: Path, line: str, *, root: Path) -> None:
             handle = os.open(path.name, flags, 0o644, dir_fd=folder)
             with os.fdopen(handle, "ab") as file:
                 file.write(f"{line}\n".encode())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot write {str(path)!r}: {_reason(error)}") from None
+    except UNUSABLE as error:
+        raise StoreError(f"cannot write {str(path)!r}: {reason_of(error)}") from None
 
 
 @contextmanager
@@ -143,8 +145,8 @@ def _text(value: Mapping[str, object]) -> bytes:
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+    except UNUSABLE as error:
+        raise StoreError(f"cannot read {str(path)!r}: {reason_of(error)}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -164,6 +166,6 @@ def _parse(path: Path, data: bytes) -> dict[str, object]:
     return value
 
 
-def _reason(error: OSError | ValueError) -> str:
-    """ValueError: a null byte in the path."""
+def reason_of(error: Exception) -> str:
+    """Why a path is UNUSABLE, in words."""
     return (error.strerror if isinstance(error, OSError) else "") or str(error)

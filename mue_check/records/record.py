@@ -99,7 +99,7 @@ def require_key(key: str) -> str:
 
 
 def read_cell(path: Path) -> Record:
-    """The record in ``<key>.json``. StoreError unless the key is the hash of the content, and the rows are the cell's."""
+    """The record in ``<key>.json``. StoreError unless its key is the hash of its content and the rows fit it."""
     raw, where = read_record(path), f"record {str(path)!r}"
     content = raw.get("cell")
     if not isinstance(content, dict):

@@ -13,7 +13,15 @@ from filelock import FileLock
 
 from mue_check.errors import StoreError
 from mue_check.records.cell import Cell
-from mue_check.records.files import open_folder, read_record, remove_leftovers, write_atomic, write_record
+from mue_check.records.files import (
+    UNUSABLE,
+    open_folder,
+    read_record,
+    reason_of,
+    remove_leftovers,
+    write_atomic,
+    write_record,
+)
 from mue_check.records.record import Environment, Record, read_cell, record_of, require_key
 from mue_check.records.tables import Columns
 from mue_check.records.typed import from_json
@@ -42,9 +50,8 @@ class Store:
             remove_leftovers(self.root)
             write_atomic(probe := self.root / "locks" / "probe", b"", root=self.root)
             probe.unlink(missing_ok=True)
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
-            raise StoreError(f"study folder {str(self.root)!r} cannot be written: {reason}") from None
+        except UNUSABLE as error:
+            raise StoreError(f"study folder {str(self.root)!r} cannot be written: {reason_of(error)}") from None
 
     def has(self, cell: Cell) -> bool:
         """Whether the cell is stored."""

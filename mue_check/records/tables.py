@@ -23,8 +23,7 @@ TABLES: Mapping[str, Mapping[str, type]] = {
     "learning_curve": _CURVE,
     "optimizer": {"role": str, "parameter": str, "numbers": int}
     | dict.fromkeys(("init_std", "lr", "weight_decay", "eps", "beta1", "beta2"), float),
-    "routing": {**_RUN, "layer": int, "expert": int}
-    | dict.fromkeys(("load", "weight_sum", "variance_factor"), float),
+    "routing": {**_RUN, "layer": int, "expert": int} | dict.fromkeys(("load", "weight_sum", "variance_factor"), float),
     "gradient_noise": {**_RUN, "step": int, "load": str, "layer": int, "kind": str, "expert": int}
     | {"tokens": float, "numbers": int}
     | dict.fromkeys(("noise", "signal", "adam_noise", "adam_signal"), float),
@@ -45,7 +44,9 @@ def plain_columns(columns: Columns) -> dict[str, list[float | int | str | None]]
 
 
 def _plain(value: float | int | str) -> float | int | str | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return float(value) if math.isfinite(value) else None  # numpy's floats become Python's
 
 
 def read_table(

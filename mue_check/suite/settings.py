@@ -59,7 +59,7 @@ class Settings:
 
     def command(self, test: str) -> str:
         """The command that repeats a test, given its node id. It is stored, so it contains no secret."""
-        return hide_secrets(shlex.join(["pytest", test, *self.options]))
+        return shlex.join(map(hide_secrets, ["pytest", test, *self.options]))
 
     def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
         """The study for the test with that node id, under ``rule`` or else the rule of ``--rule``."""

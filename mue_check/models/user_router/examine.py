@@ -176,7 +176,8 @@ def drawn_tensors(module: nn.Module, untrained: Tensors, width: int, tokens: int
     def normal(*shape: int) -> Tensor:
         return torch.randn(2, *shape, generator=generator)
 
-    tensors = {n: (normal(*p.shape) * width**-0.5).requires_grad_() for n, p in module.named_parameters() if is_trained(p)}
+    trained = {name: p for name, p in module.named_parameters() if is_trained(p)}
+    tensors = {name: (normal(*p.shape) * width**-0.5).requires_grad_() for name, p in trained.items()}
     tensors |= {name: torch.stack([value, value]) for name, value in untrained.items()}
     return tensors, normal(tokens, width)
 

@@ -24,7 +24,7 @@ class Trial:
     child: Child
 
     def name(self, limit: float = SIZE_LIMIT) -> str:
-        """The name that it has in a process of its own, or "" where the parent finds out why it has none. ClaimError."""
+        """Its name in that process, or "" where the parent finds out why it has none. ClaimError if it hangs."""
         try:
             name: str = self.child.call("name", limit=limit)
         except ChildError as error:
