@@ -1,8 +1,30 @@
-"""The errors that mue_check raises on purpose. Their messages have one line."""
+"""The errors that mue_check raises on purpose. Their messages have one line, and no secret of the environment."""
+
+import os
+import re
+
+_SECRET = re.compile("TOKEN|KEY|SECRET|PASSW", re.IGNORECASE)
+"""In the name of an environment variable whose value is never shown."""
+_SHORTEST = 6
+"""Characters of a secret: shorter values, such as "false", occur in ordinary words."""
+_ASSIGNED = re.compile(r"\b([A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSW)[A-Z0-9_]*=)\S+")
+_IN_URL = re.compile(r"(\w://)[^\s/@]+@")
+_HIDDEN = "***"
+
+
+def hide_secrets(text: str) -> str:
+    """The text with three stars for values of secret environment variables, and for users and passwords in URLs."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST and value in text and not os.path.exists(value):
+            text = text.replace(value, _HIDDEN)
+    return _IN_URL.sub(rf"\1{_HIDDEN}@", _ASSIGNED.sub(rf"\1{_HIDDEN}", text))
 
 
 class MueCheckError(Exception):
     """A request cannot be fulfilled. The message names what is wrong, the value, and what is allowed."""
+
+    def __str__(self) -> str:
+        return hide_secrets(super().__str__())
 
 
 class SpecError(MueCheckError):
@@ -50,6 +72,6 @@ class UnreadableError(ClaimError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, at most 200 characters."""
-    lines = str(error).strip().splitlines() or [""]
+    """The first line of an exception's message without secrets, at most 200 characters."""
+    lines = hide_secrets(str(error)).strip().splitlines() or [""]
     return lines[0][:200]

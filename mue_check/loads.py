@@ -144,7 +144,7 @@ def _numbers(text: str, where: str) -> list[float]:
     if text.startswith(("[", "{")):
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise LoadError(f"{where} begins like JSON but is invalid: give a list of numbers") from None
         if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             raise LoadError(f"{where} is JSON but not a list of numbers: give one number for each expert")

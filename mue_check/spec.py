@@ -6,8 +6,10 @@ G = 1 and s = 0 are omitted, as in ``128e8a1s`` (arXiv 2605.23893).
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from mue_check.errors import SpecError
 from mue_check.loads import Load, parse_load, read_load, require_target
@@ -243,6 +245,25 @@ class Scenario:
 
     def __str__(self) -> str:
         return f"{self.model},B={self.tokens_per_step},T={self.steps}"
+
+
+def described(model: Mapping[str, object], train: Mapping[str, object]) -> str:
+    """Model and training, which a cell stores as plain values, in one line. SpecError if they are not of these classes.
+
+    Nothing is checked against the known routers: the model's may be a user's that is not loaded.
+    """
+    try:
+        layers = dict(cast(Mapping[str, object], model["feed_forward"]))
+        feed_forward = _unchecked(Experts if "total" in layers else Dense, layers)
+        return f"{_unchecked(ModelSpec, {**model, 'feed_forward': feed_forward})},{_unchecked(TrainSpec, train)}"
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise SpecError(f"{model} and {train} are no model and training") from None
+
+
+def _unchecked(kind: type, values: Mapping[str, object]) -> object:
+    made: object = object.__new__(kind)
+    vars(made).update(values)
+    return made
 
 
 _KEYS = {

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mue_check.data import load_data
+from mue_check.execute.machine import environment
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure.stacks import stacks
-from mue_check.records import Cell, Columns
+from mue_check.records import Cell, Columns, Environment
 from mue_check.training.out_of_memory import is_out_of_memory
 
 Batch = tuple[Cell, ...]
@@ -18,12 +19,13 @@ Batch = tuple[Cell, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The numbers of one cell, its share of its batch's cost, and how many stacks the batch took.
+    """The numbers of one cell, where they were measured, its share of its batch's cost, and how many stacks that took.
 
     ``core_seconds`` are CPU seconds of this process, or elapsed seconds on a GPU.
     """
 
     columns: Columns
+    environment: Environment
     core_seconds: float
     stacks: int = 1
 
@@ -52,6 +54,7 @@ def measure(batch: Batch) -> list[Measured]:
     return [
         Measured(
             columns=_part(columns, cell) if len(batch) > 1 else columns,
+            environment=environment(cell.device),
             core_seconds=seconds * len(cell.seeds) / len(whole.seeds),
             stacks=len(found),
         )

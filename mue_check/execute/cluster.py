@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from mue_check.data import Data, give_data, load_data
-from mue_check.errors import ClusterError
+from mue_check.errors import ClusterError, first_line
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
 from mue_check.listener import require_listener
@@ -55,7 +55,7 @@ class Cluster:
                     logging_level=logging.ERROR,
                 )
             except Exception as error:  # RuntimeError, ConnectionError, and Ray's own
-                raise ClusterError(f"cluster {address}: {_first_line(error)}") from None
+                raise ClusterError(f"cluster {address}: {first_line(error) or type(error).__name__}") from None
 
     def close(self) -> None:
         """Leave the cluster. Tasks of this process end."""
@@ -81,7 +81,7 @@ class Cluster:
                     raise error.cause from error
                 except RayError as error:
                     lost = f"the cluster lost {batch[0]}, after up to {RETRIES} retries"
-                    raise ClusterError(f"{lost}: {_first_line(error)}") from None
+                    raise ClusterError(f"{lost}: {first_line(error) or type(error).__name__}") from None
                 for kind, words in notices.items():
                     loaded_router(_router(batch[0])).notices.setdefault(kind, words)
                 yield batch, measured
@@ -117,7 +117,3 @@ def _router(cell: Cell) -> str:
     """The name of a cell's router if it is a user's, else an empty string."""
     mixture = cell.model.feed_forward
     return mixture.router if isinstance(mixture, Experts) and is_users(mixture.router) else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

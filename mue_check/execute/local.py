@@ -6,8 +6,10 @@ from contextlib import ExitStack, contextmanager
 
 from filelock import Timeout
 
+from mue_check.errors import StoreError
 from mue_check.execute.batches import Batch, Measured, make_batches, measure
 from mue_check.records import Cell, Store
+from mue_check.records.files import reason_of
 from mue_check.records.journal import at_work
 
 _POLL_SECONDS = 0.2
@@ -45,7 +47,13 @@ def ensure(cells: Sequence[Cell], store: Store, executor: Executor | None = None
             with _claimed(cells_now, store) as mine, at_work(store.root, mine):
                 for batch, found in executor(make_batches(mine)):
                     for cell, each in zip(batch, found, strict=True):
-                        store.put(cell, each.columns, core_seconds=each.core_seconds, stacks=each.stacks)
+                        store.put(
+                            cell,
+                            each.columns,
+                            core_seconds=each.core_seconds,
+                            stacks=each.stacks,
+                            environment=each.environment,
+                        )
                     measured += len(batch)
         pending = _missing(pending, store)
         if pending and not measured:
@@ -66,6 +74,8 @@ def _claimed(cells: Iterable[Cell], store: Store) -> Iterator[list[Cell]]:
                 lock = locks.enter_context(store.lock(cell).acquire(blocking=False))
             except Timeout:
                 continue
+            except OSError as error:
+                raise StoreError(f"cannot lock {str(store.path(cell.key))!r}: {reason_of(error)}") from None
             if store.has(cell):
                 lock.release()
             else:

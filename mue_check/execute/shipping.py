@@ -69,6 +69,6 @@ def unpack(parcel: Parcel) -> None:
         raise ClaimError(f"router {parcel.text}, on a node of the cluster: {error}") from None
     if found.name != parcel.name:
         raise ClaimError(
-            f"router {parcel.text}, on a node of the cluster: a library that it imports differs there "
-            f"({found.name}, here {parcel.name})"
+            f"router {parcel.text}, on a node of the cluster: a library, file or variable that it uses differs "
+            f"there ({found.name}, here {parcel.name})"
         )

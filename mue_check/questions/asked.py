@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mue_check.questions.comparison import Comparison, path_of, read_versioned, require_name
-from mue_check.records.files import write_json
+from mue_check.errors import StoreError
+from mue_check.questions.comparison import Comparison, files_of, path_of, question_trouble, read_versioned
+from mue_check.records.files import remove_file, write_record
 from mue_check.records.typed import from_json
 
 SCHEMA = 1
@@ -45,14 +46,14 @@ def new_run() -> str:
 
 def record_question(root: Path, question: Comparison, run: str) -> None:
     """List the question, and withdraw the answer of an earlier run: from now on it has none until one is stored."""
-    path_of(root, question.name).unlink(missing_ok=True)
+    remove_file(path_of(root, question.name), root=root)
     asked = Asked(question=question, run=run)
-    write_json(path_of(root, question.name, FOLDER), {"schema": SCHEMA, **asdict(asked)})
+    write_record(path_of(root, question.name, FOLDER), {"schema": SCHEMA, **asdict(asked)}, root=root)
 
 
 def load_asked(root: Path) -> tuple[Asked, ...]:
     """Every question of a study, by name. StoreError names a file that is none."""
-    return tuple(_read(path) for path in sorted((root / FOLDER).glob("*.json")))
+    return tuple(_read(path) for path in files_of(root, FOLDER))
 
 
 def unanswered(asked: Sequence[Asked], answers: Iterable[Comparison]) -> Iterator[Unanswered]:
@@ -80,6 +81,8 @@ def _short(value: object) -> str:
 
 
 def _read(path: Path) -> Asked:
-    asked = from_json(Asked, read_versioned(path, SCHEMA), f"question {path}")
-    require_name(path, asked.question)
+    where = f"question {str(path)!r}"
+    asked = from_json(Asked, read_versioned(path, SCHEMA), where)
+    if trouble := question_trouble(asked.question, path.stem):
+        raise StoreError(f"{where} {trouble}")
     return asked

@@ -1,16 +1,18 @@
 """A comparison: one question put to the records, stored with them so that a report judges it without training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mue_check.errors import StoreError
+from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
-from mue_check.records.files import read_json, write_json
+from mue_check.records.files import UNUSABLE, read_record, reason_of, write_record
+from mue_check.records.record import require_key
 from mue_check.records.typed import from_json
-from mue_check.rules import Row
+from mue_check.rules import Knob, Row
 
 SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
@@ -50,7 +52,7 @@ class Comparison:
     tier: str
     tolerance: float
     expected: str
-    knob: str = "lr"
+    knob: Knob = "lr"
     residual: float = 0.0
     weight_sum: float | None = None
     prescribed: tuple[Row, ...] = ()
@@ -75,12 +77,21 @@ def path_of(root: Path, name: str, folder: str = "comparisons") -> Path:
 
 def save_comparison(root: Path, comparison: Comparison) -> None:
     """Write it into the study; the same question overwrites its earlier file."""
-    write_json(path_of(root, comparison.name), {"schema": SCHEMA, **asdict(comparison)})
+    path = path_of(root, comparison.name)
+    write_record(path, {"schema": SCHEMA, **asdict(comparison)}, root=root)
 
 
 def load_comparisons(root: Path) -> list[Comparison]:
     """Every comparison of a study, by name. StoreError if one is of another schema."""
-    return [_read(path) for path in sorted((root / "comparisons").glob("*.json"))]
+    return [_read(path) for path in files_of(root, "comparisons")]
+
+
+def files_of(root: Path, folder: str) -> list[Path]:
+    """The JSON files of a folder of a study, by name. StoreError if it cannot be read."""
+    try:
+        return sorted((root / folder).glob("*.json"))
+    except UNUSABLE as error:
+        raise StoreError(f"cannot read {str(root)!r}: {reason_of(error)}") from None
 
 
 def side_table(store: Store, side: Side) -> pd.DataFrame:
@@ -103,9 +114,9 @@ def place(
     return *where, size, label, c.rule, c.name
 
 
-def read_versioned(path: Path, schema: int) -> Mapping[str, object]:
-    """The fields of a JSON file of that schema, without the schema. StoreError if it has another one."""
-    raw = read_json(path)
+def read_versioned(path: Path, schema: int) -> dict[str, object]:
+    """The fields of a record of that schema, without the schema. StoreError if it has another one."""
+    raw = read_record(path)
     if raw.get("schema") != schema:
         raise StoreError(
             f"{str(path)!r} has schema {raw.get('schema')!r}, this version reads {schema}: use a new study"
@@ -113,13 +124,31 @@ def read_versioned(path: Path, schema: int) -> Mapping[str, object]:
     return {key: value for key, value in raw.items() if key != "schema"}
 
 
-def require_name(path: Path, comparison: Comparison) -> None:
-    """StoreError if a question is not in the file that has its name."""
-    if comparison.name != path.stem:
-        raise StoreError(f"{str(path)!r} holds the question {comparison.name!r}: remove it and run again")
-
-
 def _read(path: Path) -> Comparison:
-    comparison = from_json(Comparison, read_versioned(path, SCHEMA), f"comparison {path}")
-    require_name(path, comparison)
-    return comparison
+    where = f"comparison {str(path)!r}"
+    found = from_json(Comparison, read_versioned(path, SCHEMA), where)
+    if trouble := question_trouble(found, path.stem) or _sides_trouble(found):
+        raise StoreError(f"{where} {trouble}")
+    return found
+
+
+def question_trouble(question: Comparison, name: str) -> str:
+    """What is wrong with a question in itself; "" if nothing is."""
+    if question.name != name:
+        return f"has the name {question.name!r}: a copy of another one"
+    if question.tolerance < 0:
+        return f"has the tolerance {question.tolerance:g}: at least 0 is needed"
+    if question.expected not in ("", *Verdict):
+        return f"expects {question.expected!r}, which is no verdict"
+    return ""
+
+
+def _sides_trouble(comparison: Comparison) -> str:
+    if not comparison.sides or not all(side.cells for side in comparison.sides):
+        return "has no sides, or a side without cells"
+    try:
+        for key in (key for side in comparison.sides for key in side.cells):
+            require_key(key)
+    except StoreError as error:
+        return f"has a wrong cell: {error}"
+    return ""

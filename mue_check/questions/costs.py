@@ -8,6 +8,11 @@ from mue_check.questions.comparison import Comparison, Side
 from mue_check.records import Store
 
 
+def keys_of(comparisons: Iterable[Comparison]) -> frozenset[str]:
+    """The cells of these comparisons."""
+    return frozenset(key for c in comparisons for side in c.sides for key in side.cells)
+
+
 class RungCost(NamedTuple):
     """Core-seconds of one rung, with the first comparison that has it."""
 
@@ -25,8 +30,7 @@ class Costs:
     @classmethod
     def read(cls, store: Store, comparisons: Sequence[Comparison]) -> "Costs":
         """Read what was stored with the cells of these comparisons."""
-        keys = {key for c in comparisons for side in c.sides for key in side.cells}
-        return cls(seconds={key: store.cost(key) for key in keys})
+        return cls(seconds={key: store.cost(key) for key in keys_of(comparisons)})
 
     def of(self, cells: Iterable[str]) -> float:
         """Core-seconds of the cells, added in a fixed order so that the sum is the same to the last bit."""

@@ -38,6 +38,7 @@ class DriftKind(JudgedKind[DriftFinding]):
     """Drifts of the optimum: of all targets, with their loss curves."""
 
     kind = "drift"
+    measurement = "loss_grid"
     label = "drift"
     cases: ClassVar = {"target_case": target_cases, "rule_case": rule_cases}
     terms: ClassVar = {

@@ -71,6 +71,7 @@ class EarlyKind(JudgedKind[EarlyFinding]):
     """The loss curves of the first steps."""
 
     kind = "early_curve"
+    measurement = "early_curve"
     label = "early curve"
     cases: ClassVar = {"early_case": early_cases}
 

@@ -18,7 +18,8 @@ from mue_check.questions.asked import Asked, Unanswered, unanswered
 from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.costs import Costs
-from mue_check.records import Store
+from mue_check.questions.evidence import require_evidence
+from mue_check.records import Environment, Store
 from mue_check.report.section import Section
 
 
@@ -104,6 +105,8 @@ class JudgedKind(QuestionKind, Generic[F_co]):
 
     kind: str
     """``Comparison.kind`` of its comparisons."""
+    measurement: str
+    """What the cells of its comparisons measure."""
 
     @abstractmethod
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
@@ -118,6 +121,7 @@ class JudgedKind(QuestionKind, Generic[F_co]):
 
     def _judge(self, store: Store, comparison: Comparison, known: Findings) -> F_co:
         try:
+            require_evidence(store, comparison, self.measurement)
             return self.judge(store, comparison, known)
         except (MueCheckError, KeyError, ValueError, IndexError) as error:
             what = str(error) if isinstance(error, MueCheckError) else f"its cells do not fit the question ({error!r})"
@@ -137,6 +141,8 @@ class Summary:
     """The answers that are stored."""
     answers: tuple[tuple[QuestionKind, tuple[Finding, ...]], ...]
     costs: Costs
+    environments: Mapping[Environment | None, int]
+    """Where the cells were measured, and how many; None where that was not stored."""
     findings: Findings = field(repr=False)
 
     def of(self, kind: type[F]) -> tuple[F, ...]:

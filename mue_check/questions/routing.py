@@ -77,6 +77,7 @@ class RoutingKind(JudgedKind[RoutingFinding]):
     """Routing variants: their loads and weights, and whether the optimum stays under each."""
 
     kind = "routing"
+    measurement = "routing"
     label = "routing"
 
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> RoutingFinding:

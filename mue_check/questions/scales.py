@@ -121,6 +121,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
     """Laws of activation scales, ladder by ladder."""
 
     kind = "coordinates"
+    measurement = "coordinates"
     label = "coordinates"
     cases: ClassVar = {"ladder_case": ladder_cases, "rule_ladder_case": rule_ladder_cases}
 

@@ -80,6 +80,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
     """Steps of the reference over steps of the target for the same held-out loss."""
 
     kind = "speedup"
+    measurement = "learning_curve"
     label = "speed-up"
 
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> SpeedupFinding:

@@ -1,6 +1,7 @@
 """A study judged from its records, and the report of it: a loop over the kinds of question."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mue_check.errors import StoreError
@@ -8,7 +9,7 @@ from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.asked import FOLDER, load_asked
 from mue_check.questions.asked_report import number_of, of_last_run, unlisted_text, which_run, without_answer
 from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
-from mue_check.questions.costs import Costs, RungCost
+from mue_check.questions.costs import Costs, RungCost, keys_of
 from mue_check.questions.display import count_text, ladder_name, question_columns
 from mue_check.questions.question import Finding, Findings, JudgedKind, QuestionKind, Summary
 from mue_check.records import Store
@@ -57,6 +58,7 @@ def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) ->
         comparisons=comparisons,
         answers=tuple(answers),
         costs=Costs.read(store, comparisons),
+        environments=Counter(store.read(key).environment for key in keys_of(comparisons)),
         findings=known,
     )
 
@@ -85,7 +87,7 @@ def report_of(summary: Summary) -> Report:
     """The report: sections of all kinds part by part, then how to read it, what it cost and how to run it again."""
     sections = [without_answer(summary)] if summary.unanswered else []
     sections += [section for kind, _ in summary.answers for section in kind.sections(summary)]
-    sections += [_how_to_read(summary), which_run(summary), _cost(summary), _run_again(summary)]
+    sections += [_how_to_read(summary), which_run(summary), *_measured_on(summary), _cost(summary), _run_again(summary)]
     return Report(
         name=summary.name,
         verdict=summary.verdict,
@@ -116,6 +118,29 @@ def _how_to_read(summary: Summary) -> Section:
         title="How to read a verdict",
         terms={**{verdict.value: text for verdict, text in _VERDICTS.items()}, **terms, "The title's verdict": _TITLE},
     )
+
+
+def _measured_on(summary: Summary) -> Iterator[Section]:
+    """Where the cells were measured, if that is more than one place or version."""
+    if len(summary.environments) > 1:
+        yield Section(
+            part=Part.APPENDIX,
+            anchor="environments",
+            title="Measured on",
+            text=f"The cells come from {len(summary.environments)} combinations of versions, device and processor: "
+            "part of a difference between two models may be one between these.",
+            tables=(environment_table(summary),),
+        )
+
+
+def environment_table(summary: Summary) -> Table:
+    """The number of cells by versions, device and processor."""
+    names = ("mue_check", "torch", "device", "processor")
+    rows = tuple(
+        Row(cells=(*(printable(getattr(where, name, "not stored")) for name in names), str(count)))
+        for where, count in sorted(summary.environments.items(), key=lambda item: -item[1])
+    )
+    return Table(caption="Cells by environment", header=(*names, "cells"), rows=rows, numeric=(4,))
 
 
 def _cost(summary: Summary) -> Section:

@@ -68,6 +68,7 @@ class ValuesKind(JudgedKind[ValuesFinding]):
     """Every target of every axis: weight decay, eps and betas too, which activations cannot show."""
 
     kind = "values"
+    measurement = "optimizer"
     label = "values"
     cases: ClassVar = {"any_case": any_target_cases}
 

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from multiprocessing import current_process
 from pathlib import Path
 
+from mue_check.errors import hide_secrets
 from mue_check.records.cell import Cell
+from mue_check.records.files import append_line
 
 
 @contextmanager
@@ -28,10 +30,8 @@ def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
     first = cells[0]
     what = f"{first.measurement} {first.model} {first.train} on {first.corpus}, rule {first.prescription.rule}"
     what = f"cells {len(cells)}, runs {runs}, CUDA_VISIBLE_DEVICES={visible}: {what}"
-    path = root / "logs" / f"{worker}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    _write(path, f"begins {what}")
+    _write(root, worker, f"begins {what}")
     ending = "done"
     try:
         yield
@@ -39,9 +39,9 @@ def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
         ending = f"stopped by {type(error).__name__}"
         raise
     finally:
-        _write(path, f"{ending} in {time.monotonic() - began:.1f} s: {what}")
+        _write(root, worker, f"{ending} in {time.monotonic() - began:.1f} s: {what}")
 
 
-def _write(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n")
+def _write(root: Path, worker: str, line: str) -> None:
+    line = hide_secrets(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
+    append_line(root / "logs" / f"{worker}.log", line, root=root)

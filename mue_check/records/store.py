@@ -1,23 +1,37 @@
 """An append-only store of measured cells: one file per cell, named by its key and written atomically.
 
-Folders: ``cells/<key>.json`` holds the numbers, ``costs/<key>.json`` the time they took (kept separately because it
-varies between runs and the numbers do not), ``comparisons/`` the questions, ``locks/`` and ``logs/``
-(``records.journal``).
+Folders: ``cells/<key>.json`` holds the numbers and where they were measured, ``costs/<key>.json`` the time they took
+(kept separately because it varies between runs and the numbers do not), ``comparisons/`` the questions, ``locks/`` and
+``logs/`` (``records.journal``). Each file of the first three carries a digest (``records.files``).
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 
 from mue_check.errors import StoreError
-from mue_check.records.cell import SCHEMA, Cell
-from mue_check.records.files import read_json, write_json
+from mue_check.records.cell import Cell
+from mue_check.records.files import (
+    UNUSABLE,
+    open_folder,
+    read_record,
+    reason_of,
+    remove_leftovers,
+    write_atomic,
+    write_record,
+)
+from mue_check.records.record import Environment, Record, read_cell, record_of, require_key
+from mue_check.records.tables import Columns
+from mue_check.records.typed import from_json
 
-Columns = Mapping[str, Sequence[float | int | str]]
-"""A table by columns of equal length."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Cost:
+    core_seconds: float
+    runs: int
+    stacks: int = 1
 
 
 class Store:
@@ -25,68 +39,70 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._read: dict[str, Record] = {}
 
     def prepare(self) -> None:
-        """Make the folders. StoreError if they cannot be written."""
+        """Make the folders, and remove what killed writers left. StoreError if they cannot be written."""
         try:
             for name in ("cells", "costs", "comparisons", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"study folder {str(self.root)!r} cannot be written: {error.strerror}") from None
-        probe = self.root / "locks" / "probe"
-        write_json(probe, {})
-        probe.unlink(missing_ok=True)
+                with open_folder(self.root / name, self.root):
+                    pass
+            remove_leftovers(self.root)
+            write_atomic(probe := self.root / "locks" / "probe", b"", root=self.root)
+            probe.unlink(missing_ok=True)
+        except UNUSABLE as error:
+            raise StoreError(f"study folder {str(self.root)!r} cannot be written: {reason_of(error)}") from None
 
     def has(self, cell: Cell) -> bool:
         """Whether the cell is stored."""
-        return self._path(cell.key).exists()
+        return self.path(cell.key).exists()
 
-    def put(self, cell: Cell, columns: Columns, *, core_seconds: float, stacks: int = 1) -> None:
+    def put(
+        self,
+        cell: Cell,
+        columns: Columns,
+        *,
+        core_seconds: float,
+        stacks: int = 1,
+        environment: Environment | None = None,
+    ) -> None:
         """Store a measured cell, unless it is stored already. The caller holds its lock.
 
-        ``stacks`` is greater than 1 if memory did not hold all runs at once.
+        ``stacks`` is greater than 1 if memory did not hold all runs at once. StoreError if the columns are not those of
+        the cell.
         """
         if self.has(cell):
             return
-        lengths = {name: len(values) for name, values in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise StoreError(f"columns of unequal length for {cell}: {lengths}")
-        cost = {"core_seconds": core_seconds, "runs": cell.runs, "stacks": stacks}
-        write_json(self.root / "costs" / f"{cell.key}.json", cost, alone=True)
-        plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
-        write_json(
-            self._path(cell.key),
-            {"cell": cell.content, "label": str(cell), "rule": cell.prescription.rule, "columns": plain},
-            alone=True,
-        )
+        record = record_of(cell, columns, environment)
+        cost: dict[str, object] = {"core_seconds": core_seconds, "runs": cell.runs, "stacks": stacks}
+        write_record(self._cost_path(cell.key), cost, root=self.root, alone=True)
+        write_record(self.path(cell.key), record, root=self.root, alone=True)
+
+    def read(self, key: str) -> Record:
+        """A stored cell, read once. StoreError names a file that was changed, copied or damaged."""
+        if key not in self._read:
+            self._read[key] = read_cell(self.path(key))
+        return self._read[key]
 
     def rows(self, key: str) -> pd.DataFrame:
         """The cell's table. Numbers that were not finite are read as NaN."""
-        record = read_json(self._path(key))
-        cell, columns = record.get("cell"), record.get("columns")
-        if not isinstance(cell, dict) or not isinstance(columns, dict):
-            raise StoreError(f"{str(self._path(key))!r} is no record: remove it and run again")
-        if cell.get("schema") != SCHEMA:
-            raise StoreError(
-                f"{str(self._path(key))!r} has schema {cell.get('schema')!r}, this version reads {SCHEMA}: "
-                "use a new study folder"
-            )
-        return pd.DataFrame({name: [math.nan if v is None else v for v in values] for name, values in columns.items()})
+        return self.read(key).rows
 
     def cost(self, key: str) -> float:
         """Core-seconds that the cell took, or 0 if they were not stored."""
-        path = self.root / "costs" / f"{key}.json"
-        value = read_json(path).get("core_seconds") if path.exists() else 0.0
-        return float(value) if isinstance(value, int | float) else 0.0
+        path = self._cost_path(key)
+        return from_json(_Cost, read_record(path), f"cost {str(path)!r}").core_seconds if path.exists() else 0.0
 
     def lock(self, cell: Cell) -> FileLock:
         """The lock to hold while measuring the cell. The system releases it if the holder dies."""
-        return FileLock(self.root / "locks" / f"{cell.key}.lock")
+        path = self.root / "locks" / f"{cell.key}.lock"
+        if path.is_symlink() or path.parent.is_symlink():  # opening it would empty the file that it points at
+            raise StoreError(f"cannot lock {str(path)!r}: it is a link, and links in a study are not followed")
+        return FileLock(path)
 
-    def _path(self, key: str) -> Path:
-        return self.root / "cells" / f"{key}.json"
+    def path(self, key: str) -> Path:
+        """The file of a cell."""
+        return self.root / "cells" / f"{require_key(key)}.json"
 
-
-def _plain(value: float | int | str) -> float | int | str | None:
-    """None for NaN and infinity, which JSON does not have."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    def _cost_path(self, key: str) -> Path:
+        return self.root / "costs" / f"{require_key(key)}.json"

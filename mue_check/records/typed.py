@@ -1,12 +1,13 @@
 """Read a dataclass from stored JSON. A value of another type than declared is refused, and the error names the field.
 
 Nothing is converted: a number in quotes is not a number, and ``true`` is not 1. NaN and infinity are refused. A mapping
-whose keys are literals needs all of them.
+whose keys are literals needs all of them. A field of type ``object`` takes anything.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -36,12 +37,20 @@ def read_number(value: object, where: str) -> float:
     return float(value)
 
 
+@cache
+def _fields(kind: Any) -> tuple[dict[str, Any], dict[str, Field[Any]]]:
+    """Types and fields of a dataclass, which take long to find."""
+    return get_type_hints(kind), {field.name: field for field in fields(kind)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
     readers: Readers
 
     def read(self, kind: Any, value: object, where: str) -> Any:
         origin, arguments = get_origin(kind), get_args(kind)
+        if kind is object:
+            return value
         if kind in self.readers:
             return self.readers[kind](value, where)
         if is_dataclass(kind):
@@ -65,7 +74,7 @@ class _Reader:
     def _object(self, kind: Any, value: object, where: str) -> Any:
         if not isinstance(value, dict):
             refuse(value, where, "an object")
-        hints, declared = get_type_hints(kind), {field.name: field for field in fields(kind)}
+        hints, declared = _fields(kind)
         if unknown := [name for name in value if name not in declared]:
             raise StoreError(f"{where} has an unknown field {unknown[0]!r}")
         for name, field in declared.items():

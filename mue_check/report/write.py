@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mue_check.records.files import write_atomic, write_json
+from mue_check.records.files import remove_leftovers, write_atomic, write_json
 from mue_check.report.markdown import render_markdown
 from mue_check.report.page import render_page
 from mue_check.report.section import Report
@@ -21,13 +21,14 @@ def write_files(root: Path, report: Report, extra: Mapping[str, Mapping[str, obj
     and nothing else has that name.
     """
     for picture in report.pictures:
-        write_atomic(root / "figures" / f"{picture.name}.png", picture.png)
-        write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg)
-    write_atomic(root / "report.md", render_markdown(report).encode())
+        write_atomic(root / "figures" / f"{picture.name}.png", picture.png, root=root)
+        write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg, root=root)
+    write_atomic(root / "report.md", render_markdown(report).encode(), root=root)
     for name, values in extra.items():
-        write_json(root / name, values)
+        write_json(root / name, values, root=root)
     page = root / "report.html"
-    write_atomic(page, render_page(report).encode())
+    write_atomic(page, render_page(report).encode(), root=root)
+    remove_leftovers(root)
     _point_latest(root)
     return page
 

@@ -89,6 +89,7 @@ class ForecastKind(JudgedKind[ForecastFinding]):
     """Forecasts, and the calibration from which they and all budgets are computed."""
 
     kind = "forecast"
+    measurement = "loss_grid"
     label = "forecast"
     cases: ClassVar = {"heldout_load_case": partial(load_cases, use="heldout")}
 

@@ -55,6 +55,7 @@ class GammaKind(JudgedKind[GammaFinding]):
     """Gamma of mixtures, with content-blind routing at frozen weights as a control."""
 
     kind = "gamma"
+    measurement = "gradient_noise"
     label = "gamma"
     cases: ClassVar = {"noise_case": _noise_ladders, "switched_case": _switched_ladders}
 

@@ -92,6 +92,9 @@ class KappaFit:
     origin: bool
 
     def __post_init__(self) -> None:
+        for name in ("kappa", "intercept"):
+            if not math.isfinite(getattr(self, name).mean):
+                raise JudgeError(f"kappa has no mean of {name}: a finite number is needed")
         for name, least in (("tau", 0), ("tau_predicted", 0), ("df", 1)):
             if not getattr(self, name) >= least:
                 raise JudgeError(f"kappa has {name} {getattr(self, name):g}: at least {least} is needed")

@@ -53,6 +53,7 @@ class ShiftKind(JudgedKind[ShiftFinding]):
     """Shifts of sigma_0. Drifts along the same ladders, and along those of the causal probe, are reported here too."""
 
     kind = "sigma0"
+    measurement = "gradient_noise"
     label = "shift of sigma_0"
     axes = (SIGMA0,)
     cases: ClassVar = {

@@ -11,7 +11,7 @@ import selectors
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -31,12 +31,12 @@ _CLUSTER = pytest.StashKey["ClusterInfo"]()
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterInfo:
-    """A running cluster. ``environment`` are the variables that its drivers need."""
+    """A running cluster. ``environment`` are the variables that its drivers need, with the token of a local one."""
 
     address: str
     cpus: float
     gpus: float
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     def slots(self, device: str, gpu_share: float) -> int:
         """How many batches can train at once."""

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mue_check.errors import first_line
 from mue_check.listener import require_listener
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -28,8 +29,7 @@ def main() -> None:
         try:
             result = _connect(address, folder)
         except Exception as error:  # nothing listens there, or Ray fails in one of its ways
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            result = {"error": lines[0][:300]}
+            result = {"error": first_line(error) or type(error).__name__}
         output.write(json.dumps(result) + "\n")
         output.flush()
         if address == "local" and "error" not in result:

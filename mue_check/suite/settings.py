@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mue_check.errors import ClaimError, SpecError
+from mue_check.errors import ClaimError, SpecError, hide_secrets
 from mue_check.suite import cluster
 from mue_check.suite.gpus import add_gpu_options
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
@@ -64,8 +64,8 @@ class Settings:
         return self.router + (f"+{self.balance}" if self.balance != "none" else "")
 
     def command(self, test: str) -> str:
-        """The command that repeats a test, given its node id."""
-        return shlex.join(["pytest", test, *self.options])
+        """The command that repeats a test, given its node id. It is stored, so it contains no secret."""
+        return shlex.join(map(hide_secrets, ["pytest", test, *self.options]))
 
     def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
         """The study for the test with that node id, under ``rule`` or else the rule of ``--rule``."""
@@ -143,8 +143,15 @@ def read_settings(config: pytest.Config) -> Settings:
     """Check every option, then make the study folder. MueCheckError on the first option that is wrong."""
     folder = Path(config.invocation_params.dir)
     with _isolated(config, folder) as trial:
+        is_training = not trains_nothing(config.args)
+        name = _name_elsewhere(config.getoption("router"), trial) if trial is not None and is_training else ""
         settings = _parse(config, folder)
-        if not trains_nothing(config.args):
+        if name and name != settings.router:
+            raise SpecError(
+                f"--router {config.getoption('router')!r}: it behaves differently in another process, so that no run "
+                "could be repeated: it must not depend on the order of a set, on time or on the process"
+            )
+        if is_training:
             settings = replace(settings, notices=_try_router(settings, config.getoption("router"), trial))
     _require_prescriptions(settings)
     if not config.option.collectonly:
@@ -172,7 +179,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     rule, tier, claim = get_rule(option("rule")), _tier(config), _claim(config, folder)
     tolerance = option("tolerance")
     corpora = _corpora(option("corpus"), folder, tier)
-    router, balance = _routing(option("router"), folder, claim)
+    router, balance = _routing(option("router"), folder, claim, trains=not trains_nothing(config.args))
     others = dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip())
     if rule.name in others:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
@@ -251,7 +258,7 @@ def users_router(config: pytest.Config) -> str | None:
     return text if text and ":" in text and not text.startswith("builtin:") else None
 
 
-def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple[str, str]:
+def _routing(text: str | None, folder: Path, claim: RoutingSpec | None, *, trains: bool) -> tuple[str, str]:
     """Router and balance of ``builtin:NAME[+BALANCE]``. A user's router is loaded, and has no balance."""
     from mue_check.routing.variants import BALANCES, VARIANTS, get_variant
 
@@ -271,7 +278,7 @@ def _routing(text: str | None, folder: Path, claim: RoutingSpec | None) -> tuple
     from mue_check.models.user_router.load import load_router
 
     with _named(text):
-        return load_router(text, folder, claim).name, "none"
+        return load_router(text, folder, claim, trains=trains).name, "none"
 
 
 @contextmanager
@@ -296,6 +303,12 @@ def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
         with _named(router):
             trial = stack.enter_context(try_isolated(router, folder, _claim(config, folder)))
         yield trial
+
+
+def _name_elsewhere(text: str, trial: Trial) -> str:
+    """A user's router called with fixed tokens in the trial's process: the name that it has there."""
+    with _named(text):
+        return trial.name()
 
 
 def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:

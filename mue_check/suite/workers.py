@@ -44,7 +44,7 @@ def start_workers(config: pytest.Config, environments: Sequence[Mapping[str, str
     """
     for name, value in (item for each in environments for item in each.items()):
         if "//" in value:
-            raise SpecError(f"{name}={value}: a worker's variable cannot contain //")
+            raise SpecError(f"the value of {name} contains //, which a worker's variable cannot")
     variables = [[f"env:{name}={value}" for name, value in each.items()] for each in environments]
     config.option.tx = ["//".join(["popen", *each]) for each in variables]
     if config.option.dist == "no":

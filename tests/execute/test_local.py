@@ -13,7 +13,7 @@ import torch
 
 from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
 from mue_check.data import Data, load_corpus
-from mue_check.execute import ensure, memory
+from mue_check.execute import ensure, machine, memory
 from mue_check.execute.batches import _fits, make_batches, measure
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.measure import MEASUREMENTS, Measurement, stacks
@@ -235,6 +235,7 @@ def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatc
     cells = [replace(cell, device="cuda") for cell in make_cells(8)]
     assert torch.cuda.is_available() or runs_of_a_stack(cells[0]) == memory.ELSEWHERE
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine, "device_name", lambda device: "none")
     monkeypatch.setattr(memory, "free_bytes", lambda: 10_000)
     monkeypatch.setattr(memory, "bytes_of_a_run", lambda cell: 1_000)
     assert runs_of_a_stack(cells[0]) == 8
@@ -250,3 +251,5 @@ def test_a_gpus_stacks_are_as_large_as_its_memory(monkeypatch: pytest.MonkeyPatc
     assert sum(trained) == 18
     assert max(trained) <= 8
     assert large.stacks == len(trained) == 3
+    assert large.environment.device == "none"
+    machine.environment.cache_clear()

@@ -69,7 +69,7 @@ def test_a_node_that_has_the_sources_alone_loads_the_same_router(tmp_path: Path,
 def test_a_router_that_is_another_on_the_node_is_one_line(author: Path) -> None:
     router = load_router("ship_mine.py:Router", author)
     claim, file = router.candidate.claim, author / "ship_mine.py"
-    with pytest.raises(ClaimError, match=r"ship_mine.py:Router, on a node of the cluster: a library that it imports"):
+    with pytest.raises(ClaimError, match=r"ship_mine.py:Router, on a node of the cluster: a library, file or variable"):
         unpack(Parcel(name=f"{router.name[:-8]}00000000", text=f"{file}:Router", claim=claim))
     with pytest.raises(ClaimError, match=r"absent.py:Router, on a node of the cluster: .*no such file"):
         unpack(Parcel(name=router.name, text=f"{author / 'absent.py'}:Router", claim=claim))

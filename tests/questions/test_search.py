@@ -36,9 +36,9 @@ class Bowl:
             for lr in cell.values:
                 x = np.log2(lr)
                 loss = 2 + 0.03 * (x - self.optimum(cell) - spread) ** 2
-                row = (seed, lr, 1e6, np.nan if x > self.diverges_above else loss)
+                row = (seed, lr, 1e6, np.nan if x > self.diverges_above else float(loss))
                 for column, value in zip(columns.values(), row, strict=True):
-                    column.append(float(value))
+                    column.append(value)
                 self.runs += 1
         return columns
 

@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from mue_check.judge.laws import COORDINATE_STEPS
 from mue_check.questions.asked import record_question
 from mue_check.questions.comparison import Comparison, Side, save_comparison
-from mue_check.records import Cell, Columns, Store
-from mue_check.rules import HyperParameters, get_rule
+from mue_check.records import Cell, Columns, Environment, Store
+from mue_check.rules import HyperParameters, Knob, get_rule
 from mue_check.spec import Dense, ModelSpec, Scenario, TrainSpec
 
 TRAIN = TrainSpec(steps=100, batch=16)
@@ -35,6 +36,8 @@ class Made:
     rule: str = "complete_mue"
     router: str = "sigmoid_norm"
     run: str = "2026-11-01T10:00:00.000000Z"
+    knob: Knob = "lr"
+    environment: Environment | None = None
 
     @property
     def store(self) -> Store:
@@ -46,11 +49,11 @@ class Made:
         columns: Columns,
         *,
         width: int = 32,
-        seeds: Sequence[int] = range(SEEDS),
         salt: str = "",
         cost: float = 1.0,
     ) -> str:
-        """Store a cell that ``salt`` tells apart, and return its key."""
+        """Store a cell that ``salt`` tells apart, and return its key. One value where the columns name none."""
+        columns = {"value": [0.01] * len(columns["seed"]), **columns}
         prescription = get_rule("complete_mue").prescribe(
             Scenario.of(model(32), TRAIN), Scenario.of(model(width), TRAIN)
         )
@@ -58,14 +61,15 @@ class Made:
             measurement=measurement,
             model=model(width),
             prescription=prescription,
-            base=HyperParameters(),
+            base=HyperParameters(eps=1e-8 + 1e-20 * crc32(salt.encode())),
             train=TRAIN,
             corpus=self.corpus,
-            corpus_fingerprint=salt,
-            values=tuple(2.0**x for x in XS),
-            seeds=tuple(seeds),
+            corpus_fingerprint=self.corpus,
+            values=tuple(map(float, dict.fromkeys(columns["value"]))),
+            seeds=tuple(map(int, dict.fromkeys(columns["seed"]))),
+            knob=self.knob,
         )
-        self.store.put(cell, columns, core_seconds=cost)
+        self.store.put(cell, columns, core_seconds=cost, environment=self.environment)
         return cell.key
 
     def side(
@@ -97,12 +101,11 @@ class Made:
                     "loss_grid",
                     columns,
                     width=width,
-                    seeds=[seed],
                     salt=f"{drift}{diverges_from}{salt}{spread}",
                     cost=2.5,
                 )
             )
-        return self._side(width, keys, label)
+        return self.side_of(width, keys, label)
 
     def early(self, width: int, factor: float) -> Side:
         steps = range(20)
@@ -111,7 +114,7 @@ class Made:
             "step": [t for _ in range(SEEDS) for t in steps],
             "loss": [(4 - 0.05 * t) * factor * (1 + 1e-3 * s * t) for s in range(SEEDS) for t in steps],
         }
-        return self._side(width, [self.put("early_curve", columns, width=width, salt=f"{factor}")])
+        return self.side_of(width, [self.put("early_curve", columns, width=width, salt=f"{factor}")])
 
     def coordinates(
         self, width: int, scale: float = 1.0, *, names: Sequence[str] = ACTIVATIONS, label: str = "", size: int = 0
@@ -126,7 +129,7 @@ class Made:
             "change": values,
         }
         key = self.put("coordinates", columns, width=width, salt=f"{scale}{names}{label}")
-        side = self._side(width, [key], label)
+        side = self.side_of(width, [key], label)
         return Side(label=side.label, size=size or width, model=side.model, cells=side.cells)
 
     def learning(self, width: int, speed: float, *, worst: float = 4.0, label: str = "") -> Side:
@@ -134,11 +137,10 @@ class Made:
         steps = [2**i for i in range(1, 9)]
         columns: Columns = {
             "seed": [s for s in range(SEEDS) for _ in steps],
-            "value": [0.01] * (SEEDS * len(steps)),
             "step": [t for _ in range(SEEDS) for t in steps],
             "loss": [worst - 0.25 * math.log2(speed * t * (1 + 0.01 * s)) for s in range(SEEDS) for t in steps],
         }
-        return self._side(width, [self.put("learning_curve", columns, width=width, salt=f"{speed}{worst}")], label)
+        return self.side_of(width, [self.put("learning_curve", columns, width=width, salt=f"{speed}{worst}")], label)
 
     def load(self, label: str, loads: Sequence[float]) -> Side:
         """Two layers that route alike."""
@@ -151,10 +153,10 @@ class Made:
             "weight_sum": [1.0] * len(rows),
             "variance_factor": [1.25] * len(rows),
         }
-        return self._side(16, [self.put("routing", columns, salt=f"{label}{loads}{self.router}")], label)
+        return self.side_of(16, [self.put("routing", columns, width=16, salt=f"{label}{loads}{self.router}")], label)
 
-    def _side(self, width: int, keys: Sequence[str], label: str = "") -> Side:
-        return Side(label=label or f"d{width}", size=width, model=str(model(width)), cells=tuple(keys))
+    def side_of(self, width: int, keys: Sequence[str], label: str = "") -> Side:
+        return Side(label=label or f"d{width}", size=width, model=f"{model(width)},{TRAIN}", cells=tuple(keys))
 
     def ask(
         self,
@@ -163,11 +165,10 @@ class Made:
         axis: str = "width",
         ladder: str = "",
         expected: str = "PASS",
-        knob: str = "lr",
         residual: float = 0.0,
         answered: bool = True,
     ) -> None:
-        names = [kind, axis, ladder, sides[-1].label, knob, self.corpus, self.rule, self.router]
+        names = [kind, axis, ladder, sides[-1].label, self.knob, self.corpus, self.rule, self.router]
         comparison = Comparison(
             kind=kind,
             name="-".join("".join(c for c in name if c.isalnum() or c in "_+") for name in names if name),
@@ -179,7 +180,7 @@ class Made:
             tier="smoke",
             tolerance=0.5,
             expected=expected,
-            knob=knob,
+            knob=self.knob,
             residual=residual,
             sides=sides,
             command=f"pytest suites/ -k {sides[-1].label}",

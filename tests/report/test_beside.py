@@ -1,6 +1,7 @@
 """Another rule beside the one under test: it is shown everywhere and counts nowhere."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def test_laws_are_compared_rule_by_rule(study: Path) -> None:
 
 def test_a_residual_may_point_down(tmp_path: Path, make: Make) -> None:
     made = make(tmp_path / "study")
-    made.ask(made.side(32), made.side(64, -0.8), knob="weight_decay", residual=-1.0, expected="RESIDUAL")
+    made = replace(made, knob="weight_decay")
+    made.ask(made.side(32), made.side(64, -0.8), residual=-1.0, expected="RESIDUAL")
     summary = summarize(tmp_path / "study")
     assert summary.as_expected
     (row,) = drift_table(summary).rows

@@ -1,6 +1,7 @@
 """Rules side by side, through the command line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def test_one_study_and_one_rule_in_two(studies: tuple[Path, Path]) -> None:
 def test_values_and_routers_make_rows_of_their_own(tmp_path: Path, make: Make) -> None:
     made = make(tmp_path / "s")
     made.ask(made.side(32), made.side(64, 0.1))
-    made.ask(made.side(32), made.side(64, 0.2), knob="weight_decay")
+    swept = replace(made, knob="weight_decay")
+    swept.ask(swept.side(32), swept.side(64, 0.2))
     made.ask(made.side(32), made.side(64, 0.2, diverges_from=-99.0), axis="depth")
     made = make(tmp_path / "s", router="switch")
     made.ask(made.side(32), made.side(64, 0.3))

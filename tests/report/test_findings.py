@@ -82,8 +82,8 @@ def routed(root: Path, make: Make) -> Summary:
             target = made.side(64, drift, label="16e4a", salt=router)
             made.ask(made.side(32, label="8e2a", salt=router), target, axis="capacity")
     # another value's drift is not the router's
-    made = make(root, router="moge")
-    made.ask(made.side(32), made.side(64, 0.3, label="16e4a"), axis="capacity", knob="init_std")
+    made = make(root, router="moge", knob="init_std")
+    made.ask(made.side(32), made.side(64, 0.3, label="16e4a"), axis="capacity")
     return summarize(root)
 
 

@@ -180,7 +180,7 @@ def test_missing_cell_names_the_question_and_writes_nothing(tmp_path: Path, make
 def test_cells_of_another_kind_are_no_traceback(tmp_path: Path, make: Make) -> None:
     made = make(tmp_path / "study")
     made.ask(made.early(32, 1.0), made.early(64, 1.0))
-    with pytest.raises(StoreError, match="do not fit the question"):
+    with pytest.raises(StoreError, match="has the measurement early_curve, and the question needs loss_grid"):
         summarize(made.root)
 
 

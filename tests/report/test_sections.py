@@ -88,7 +88,8 @@ def test_value_and_router_are_columns_only_where_they_differ(tmp_path: Path, mak
     made = make(tmp_path / "study")
     made.ask(made.side(32), made.side(64, 0.25))
     assert not {"value", "router"} & set(drift_table(summarize(made.root)).header)
-    made.ask(made.side(32), made.side(64, 0.1, salt="wd"), knob="weight_decay")
+    swept = replace(made, knob="weight_decay")
+    swept.ask(swept.side(32), swept.side(64, 0.1))
     made = make(tmp_path / "study", router="deepseek_v3+selection_bias")
     made.ask(made.side(32), made.side(64, 0.2, salt="router"))
     summary = summarize(made.root)
@@ -161,7 +162,7 @@ def law_study(made: Any, **scales: float) -> None:
             **values,
         }
         key = made.put("coordinates", columns, width=width, salt=f"{scales}")
-        sides.append(Side(label=f"d{width}", size=width, model=f"d={width}", cells=(key,)))
+        sides.append(made.side_of(width, [key]))
     made.ask(*sides, kind="coordinates")
 
 
@@ -204,7 +205,7 @@ def test_rungs_whose_sizes_have_no_logarithm_are_drawn_by_rank(
     made = make(tmp_path / "study")
     sides = [made.coordinates(32 * (at + 1), label=f"16e4a{at}g-per-group", size=s) for at, s in enumerate(sizes)]
     made.ask(*sides, kind="coordinates", axis="routing_hybrids")
-    cells = [made.side(32, drift).cells for drift in (0.0, 0.1)]
+    cells = [made.side(width, drift).cells for width, drift in ((32, 0.0), (64, 0.1))]
     made.ask(*(replace(side, cells=own) for side, own in zip(sides[:2], cells, strict=True)))
     write_report(made.root)
     assert {"coordinates-routing_hybrids-markov-complete_mue", "drift-width"} <= figures(made.root)

@@ -80,7 +80,7 @@ def build(candidate: Candidate, shape: Shape, seed: int) -> nn.Module:
 
 def untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Buffers and frozen parameters, by name."""
-    frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not _trains(p)}
+    frozen = {name: p.detach().clone() for name, p in module.named_parameters() if not is_trained(p)}
     return frozen | {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
@@ -99,16 +99,16 @@ def examine(candidate: Candidate, shape: Shape, layout: Layout | None = None) ->
 
 def _examine(candidate: Candidate, shape: Shape, layout: Layout | None) -> RouterProfile:
     module, other = build(candidate, shape, 0), dict(build(candidate, shape, 1).named_parameters())
-    trained = {name: p for name, p in module.named_parameters() if _trains(p)}
+    trained = {name: p for name, p in module.named_parameters() if is_trained(p)}
     matrices = {name: tuple(p.shape) for name, p in trained.items() if _is_matrix(p)}
-    vectors = {name: (tuple(p.shape), _start(p, other[name])) for name, p in trained.items() if not _is_matrix(p)}
+    vectors = {name: (tuple(p.shape), start_of(p, other[name])) for name, p in trained.items() if not _is_matrix(p)}
     untrained = untrained_tensors(module)
     for name, value in untrained.items():
         if value.isnan().any():
             raise ClaimError(f"its constructor leaves {name} without a value")
 
     size = Size(tokens=next(t for t in _TOKENS if t != shape.experts), experts=shape.experts, activated=shape.activated)
-    tensors, x_RMD = _drawn(module, untrained, shape.d, size.tokens)
+    tensors, x_RMD = drawn_tensors(module, untrained, shape.d, size.tokens)
     first = {name: value[0] for name, value in tensors.items()}
     given = x_RMD[0].clone()
     trained_once, noisy, moving = _try(module.train(), first, given)
@@ -152,7 +152,8 @@ def _call(layout: Layout, moving: tuple[str, ...], *, training: bool) -> Call:
     return Call(parts=parts, moving=moving if training else ())
 
 
-def _trains(p: Tensor) -> bool:
+def is_trained(p: Tensor) -> bool:
+    """Whether training changes it."""
     return p.requires_grad and p.is_floating_point()
 
 
@@ -160,7 +161,7 @@ def _is_matrix(p: Tensor) -> bool:
     return sum(n > 1 for n in p.shape) >= 2
 
 
-def _start(p: Tensor, other: Tensor) -> Vector:
+def start_of(p: Tensor, other: Tensor) -> Vector:
     """The initial value of a vector: set by the constructor, or 0 where it drew the vector or left it unset."""
     if not torch.equal(p, other):  # NaN differs from itself
         return 0.0
@@ -168,14 +169,15 @@ def _start(p: Tensor, other: Tensor) -> Vector:
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def _drawn(module: nn.Module, untrained: Tensors, width: int, tokens: int) -> tuple[dict[str, Tensor], Tensor]:
+def drawn_tensors(module: nn.Module, untrained: Tensors, width: int, tokens: int) -> tuple[dict[str, Tensor], Tensor]:
     """Tensors of two runs that differ, and tokens for each."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(2, *shape, generator=generator)
 
-    tensors = {n: (normal(*p.shape) * width**-0.5).requires_grad_() for n, p in module.named_parameters() if _trains(p)}
+    trained = {name: p for name, p in module.named_parameters() if is_trained(p)}
+    tensors = {name: (normal(*p.shape) * width**-0.5).requires_grad_() for name, p in trained.items()}
     tensors |= {name: torch.stack([value, value]) for name, value in untrained.items()}
     return tensors, normal(tokens, width)
 

@@ -1,4 +1,4 @@
-"""A user's router as ``--router`` names it: loaded, named after a hash of its source, and registered.
+"""A user's router as ``--router`` names it: loaded, named after a hash of its source and behavior, and registered.
 
 Every process that trains loads it by itself, since a factory cannot be pickled; records and reports hold the name.
 """
@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mue_check.errors import ClaimError
+from mue_check.models.user_router.fingerprint import fingerprint
 from mue_check.models.user_router.loaded import UserRouter, loaded_router, shape_of
 from mue_check.models.user_router.sources import digits, source_hash
 from mue_check.routing.claim import RoutingSpec
@@ -20,23 +21,32 @@ _LONGEST = 40
 """Of a name's readable part, which goes into file names."""
 
 
-def load_router(text: str, folder: Path, claim: RoutingSpec | None = None) -> UserRouter:
-    """Load and register the router of ``MODULE:FACTORY`` or ``FILE.py:FACTORY`` (from ``folder``). ClaimError."""
+def find_router(text: str, folder: Path, claim: RoutingSpec | None = None) -> tuple[Candidate, str]:
+    """The router of ``MODULE:FACTORY`` or ``FILE.py:FACTORY`` (from ``folder``), and its module or file. ClaimError."""
     where, colon, attribute = text.rpartition(":")
     path = str(folder / where) if where.endswith(".py") else where
     try:
         candidate = load_candidate("router", path + colon + attribute, claim)
     except ClaimError as error:
         raise ClaimError(str(error).removeprefix(f"{path}:{attribute}: ")) from None
-    return add_router(replace(candidate, name=text), path)
+    return replace(candidate, name=text), path
 
 
-def add_router(candidate: Candidate, named: str = "") -> UserRouter:
-    """Register a candidate under a hash of its source and claim; ``named``: the module or file that has it."""
+def load_router(text: str, folder: Path, claim: RoutingSpec | None = None, *, trains: bool = True) -> UserRouter:
+    """Find and register it. ``trains``: whether cells will be named after it, so that its behavior matters."""
+    return add_router(*find_router(text, folder, claim), trains=trains)
+
+
+def add_router(candidate: Candidate, named: str = "", *, trains: bool = True) -> UserRouter:
+    """Register a candidate under a hash of its source, claim and behavior; ``named``: the module or file that has it.
+
+    ClaimError where the behavior cannot be repeated.
+    """
     where, _, attribute = candidate.name.rpartition(":")
     stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
     readable = re.sub(r"\W+", "-", f"{stem}-{attribute}").strip("-")[:_LONGEST]
-    name = f"{readable}-{digits(source_hash(candidate.factory, named), repr(candidate.claim))}"
+    behavior = [fingerprint(candidate)] if trains else []
+    name = f"{readable}-{digits(source_hash(candidate.factory, named), repr(candidate.claim), *behavior)}"
     variant = Variant(name=name, claim=candidate.claim, grouped=False)
     router = USER_ROUTERS[name] = UserRouter(variant=variant, candidate=candidate, named=named)
     return router

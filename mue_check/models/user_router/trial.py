@@ -23,6 +23,14 @@ class Trial:
 
     child: Child
 
+    def name(self, limit: float = SIZE_LIMIT) -> str:
+        """Its name in that process, or "" where the parent finds out why it has none. ClaimError if it hangs."""
+        try:
+            name: str = self.child.call("name", limit=limit)
+        except ChildError as error:
+            raise ClaimError(f"called with fixed tokens, it {error}") from None
+        return name
+
     def at(self, shapes: Iterable[Shape], limit: float = SIZE_LIMIT) -> None:
         """Build and call it at every size; ClaimError if it hangs, ends its process or raises a BaseException."""
         for shape in shapes:
@@ -44,17 +52,30 @@ def try_isolated(text: str, folder: Path, claim: RoutingSpec | None, limit: floa
 
 
 class _Candidate:
-    """The router in the child."""
+    """The router in the child; None if the parent cannot load it either."""
 
     def __init__(self, text: str, folder: Path, claim: RoutingSpec | None) -> None:
         import torch
 
-        from mue_check.models.user_router.load import load_router
+        from mue_check.models.user_router.load import find_router
+        from mue_check.models.user_router.loaded import UserRouter
+        from mue_check.routing.variants import Variant
 
         torch.set_num_threads(1)
         self.router = None
         with suppress(ClaimError):
-            self.router = load_router(text, folder, claim)
+            candidate, named = find_router(text, folder, claim)
+            unnamed = Variant(name="", claim=candidate.claim, grouped=False)
+            self.router = UserRouter(variant=unnamed, candidate=candidate, named=named)
+
+    def name(self) -> str:
+        """Its name."""
+        from mue_check.models.user_router.load import add_router
+
+        with suppress(ClaimError):
+            if self.router is not None:
+                return add_router(self.router.candidate, self.router.named).name
+        return ""
 
     def profile(self, shape: Shape) -> None:
         """Try it at a size."""

@@ -1,0 +1,39 @@
+"""Cells that train in a tenth of a second, for campaigns that need many runs."""
+
+from pathlib import Path
+
+from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
+from mue_check.data import load_data
+from mue_check.records import Cell
+
+MODEL = ModelSpec(width=16, depth=1, feed_forward=Dense(hidden=16))
+TRAIN = TrainSpec(steps=8, batch=2, context=8)
+
+
+def tiny_cells(number: int) -> list[Cell]:
+    """Loss grids of three learning rates, one seed each."""
+    scenario = Scenario.of(MODEL, TRAIN)
+    return [
+        Cell(
+            measurement="loss_grid",
+            model=MODEL,
+            prescription=get_rule("complete_mue").prescribe(scenario, scenario),
+            base=HyperParameters(init_std=0.1),
+            train=TRAIN,
+            corpus="markov",
+            corpus_fingerprint=load_data("markov").fingerprint,
+            values=(2.0**-7, 2.0**-6, 2.0**-5),
+            seeds=(seed,),
+        )
+        for seed in range(number)
+    ]
+
+
+def bytes_of(root: Path) -> dict[str, bytes]:
+    """The records of a study. What a cell cost is left out: it varies."""
+    return {path.name: path.read_bytes() for path in sorted((root / "cells").glob("*.json"))}
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Temporary files in a study."""
+    return [path for path in root.rglob(".*") if path.name.endswith(".part")]
