@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mue_check.errors import MueCheckError, StoreError
 from mue_check.catalog import write_report
+from mue_check.errors import MueCheckError, StoreError
 from mue_check.execute import ensure
 from mue_check.execute.process import prepare_process
 from mue_check.questions.comparison import Comparison, Side, save_comparison
@@ -65,11 +65,10 @@ def full_from(place: int, root: Path) -> Iterator[list[str]]:
 
     def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
-            if name != "open" or args[1] & os.O_CREAT:
-                if _is_ours(args, more, root):
-                    made.append(name)
-                    if len(made) > place:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if (name != "open" or args[1] & os.O_CREAT) and _is_ours(args, more, root):
+                made.append(name)
+                if len(made) > place:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return real(*args, **more)
 
         return call
