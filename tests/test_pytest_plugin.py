@@ -347,6 +347,14 @@ def test_no_test_run_is_exit_5(tmp_path: Path, run_pytest_here: Run) -> None:
     assert run_pytest_here("suites/", "-k", "nothing", "--study", tmp_path / "study").code == 5
 
 
+def test_a_router_that_differs_from_process_to_process_is_refused(tmp_path: Path, run_pytest_here: Run) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import os\n" + ROUTERS.replace("forward(x).sigmoid()", "forward(x * os.getpid()).sigmoid()"))
+    result = run_pytest_here("suites/test_capacity.py", f"--study={tmp_path / 'study'}", f"--router={file}:Right")
+    assert result.code == 4
+    assert "it behaves differently in another process, so that no run could be repeated" in result.errors
+
+
 def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pytest_here: Run) -> None:
     expected = tmp_path / "expected.toml"
     expected.write_text('bias-selection = "mended next week"\n')

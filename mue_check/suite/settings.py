@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mue_check.models.user_router.trial import Trial
     from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
+    from mue_check.routing.factory import Shape
     from mue_check.rules import Rule
     from mue_check.tiers import Tier
 
@@ -158,6 +159,8 @@ def read_settings(config: pytest.Config) -> Settings:
         from mue_check.records import Store
 
         Store(settings.root).prepare()
+        if is_training and not hasattr(config, "workerinput"):
+            _require_same_router(settings, config.getoption("router"))
     return settings
 
 
@@ -317,7 +320,30 @@ def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tu
 
     if text is None or not is_users(settings.router):
         return ()
-    from mue_check.models.user_router.load import sizes_of, try_router
+    from mue_check.models.user_router.load import try_router
+
+    sizes = _sizes(settings)
+    with _named(text):
+        if trial is not None:
+            trial.at(sizes)
+        return try_router(settings.router, sizes, settings.tier.device)
+
+
+def _require_same_router(settings: Settings, text: str | None) -> None:
+    """SpecError if a user's router behaves differently than when the study was measured."""
+    from mue_check.routing.variants import is_users
+
+    if text is None or not is_users(settings.router):
+        return
+    from mue_check.execute.same_router import require_same_behavior
+
+    with _named(text):
+        require_same_behavior(settings.router, _sizes(settings), settings.root)
+
+
+def _sizes(settings: Settings) -> list[Shape]:
+    """Every size at which the run calls a user's router."""
+    from mue_check.models.user_router.load import sizes_of
 
     questions: tuple[LadderUse, ...] = ("drift", "scales", "speed")
     ladders = [
@@ -327,11 +353,7 @@ def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tu
         for question in questions
         for ladder in settings.ladders(axis, corpus, question)
     ]
-    sizes = sizes_of(settings.router, (rung.model for ladder in ladders for rung in ladder.rungs))
-    with _named(text):
-        if trial is not None:
-            trial.at(sizes)
-        return try_router(settings.router, sizes, settings.tier.device)
+    return sizes_of(settings.router, (rung.model for ladder in ladders for rung in ladder.rungs))
 
 
 def _require_prescriptions(settings: Settings) -> None:

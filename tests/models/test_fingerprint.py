@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from mue_check.errors import ClaimError
+from mue_check.execute.same_router import require_same_behavior
 from mue_check.models.user_router.fingerprint import fingerprint
 from mue_check.models.user_router.load import add_router, load_router
 from mue_check.models.user_router.trial import try_isolated
-from mue_check.routing.factory import candidate_of
+from mue_check.routing.factory import Shape, candidate_of
 from mue_check.routing.variants import USER_ROUTERS
 from tests.models import user_routers as users
 
@@ -150,3 +151,17 @@ def test_one_that_raises_at_some_sizes_still_has_a_name(tmp_path: Path) -> None:
     assert name(tmp_path) == name(tmp_path)
     candidate = candidate_of("router", users.Sigmoid, name="users:Sigmoid")
     assert add_router(candidate, trains=False).name != add_router(candidate).name
+
+
+def test_a_file_for_one_size_of_a_study_is_seen_by_the_study(tmp_path: Path) -> None:
+    scale = "Path(__file__).with_name(f'{x.shape[-1]}.txt')"
+    written(tmp_path, called=f"logits = logits * float({scale}.read_text() if {scale}.exists() else 1)")
+    sizes = [Shape(d=48, f=0, experts=8, activated=2, tokens=0), Shape(d=96, f=0, experts=8, activated=2, tokens=0)]
+    before = name(tmp_path)
+    require_same_behavior(before, sizes[:1], tmp_path / "study")
+    require_same_behavior(before, sizes, tmp_path / "study")
+    (tmp_path / "96.txt").write_text("3.0")
+    assert name(tmp_path) == before
+    require_same_behavior(before, sizes[:1], tmp_path / "study")
+    with pytest.raises(ClaimError, match=r"at d=96 .* it behaves differently than when .*study' was measured"):
+        require_same_behavior(before, sizes, tmp_path / "study")

@@ -7,7 +7,7 @@ norm and a few projections, rounded, so that another processor or number of thre
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,10 +19,11 @@ from mue_check.models.user_router.sources import digits
 from mue_check.routing.adapter import Size, leaves_of
 from mue_check.routing.factory import SHAPES, Candidate, Shape
 
+TOKENS = 40
 _SHAPES = (
     *SHAPES[:2],
-    Shape(d=32, f=0, experts=16, activated=4, tokens=40),
-    Shape(d=64, f=0, experts=32, activated=8, tokens=40),
+    Shape(d=32, f=0, experts=16, activated=4, tokens=TOKENS),
+    Shape(d=64, f=0, experts=32, activated=8, tokens=TOKENS),
 )
 """Two small sizes, and two that tiers use."""
 _MODES = (True, True, False)
@@ -34,12 +35,12 @@ _TINY = 1e-3
 _PROJECTIONS = 3
 
 
-def fingerprint(candidate: Candidate) -> str:
-    """Digits that are equal in every process as long as the router behaves equally.
+def fingerprint(candidate: Candidate, shapes: Sequence[Shape] = _SHAPES) -> str:
+    """Digits that are equal in every process as long as the router behaves equally at these sizes.
 
     ClaimError where two tries differ although weights, tokens and seed are the same: no run of it could be repeated.
     """
-    first, second = ([*_seen_at_all(candidate)] for _ in range(2))
+    first, second = ([*_seen_at_all(candidate, shapes)] for _ in range(2))
     if first != second:
         raise ClaimError(
             "gives other results for the same weights, tokens and torch seed, so that no run could be repeated: "
@@ -48,8 +49,8 @@ def fingerprint(candidate: Candidate) -> str:
     return digits(*first)
 
 
-def _seen_at_all(candidate: Candidate) -> Iterator[str]:
-    for shape in candidate.shapes(_SHAPES):
+def _seen_at_all(candidate: Candidate, shapes: Sequence[Shape]) -> Iterator[str]:
+    for shape in candidate.shapes(shapes):
         yield str(shape)
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
