@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mue_check.errors import StoreError
+from mue_check.judge.interval import Looks
 from mue_check.records import Store
 from mue_check.records.files import read_json, write_json
 from mue_check.records.typed import from_json
@@ -36,6 +37,9 @@ class Comparison:
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
     drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to.
+    ``looks`` are the numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was
+    fixed, and in comparisons of versions before 0.4. ``earlier_looks`` are those of earlier runs of the same question
+    with other numbers of seeds.
     """
 
     kind: str
@@ -51,6 +55,8 @@ class Comparison:
     knob: str = "lr"
     residual: float = 0.0
     weight_sum: float | None = None
+    looks: Looks = ()
+    earlier_looks: tuple[Looks, ...] = ()
     sides: tuple[Side, ...]
     command: str
 
@@ -68,6 +74,12 @@ class Comparison:
 def save_comparison(root: Path, comparison: Comparison) -> None:
     """Write it into the study; the same question overwrites its earlier file."""
     write_json(root / "comparisons" / f"{comparison.name}.json", {"schema": SCHEMA, **asdict(comparison)})
+
+
+def stored_comparison(root: Path, name: str) -> Comparison | None:
+    """The question of that name, if the study has it."""
+    path = root / "comparisons" / f"{name}.json"
+    return _read(path) if path.exists() else None
 
 
 def load_comparisons(root: Path) -> list[Comparison]:

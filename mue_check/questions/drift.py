@@ -11,7 +11,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.question import Finding
-from mue_check.questions.search import LossSearch, read_curve
+from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role
@@ -50,7 +50,7 @@ class DriftFinding(Finding):
 def judge_stored_drift(store: Store, comparison: Comparison) -> DriftFinding:
     """Judge a drift from its stored loss curves."""
     reference, target = (read_curve(store, side.cells, first_seed=side.first_seed) for side in comparison.sides)
-    drift = judge_drift(reference, target, comparison.tolerance, comparison.residual)
+    drift = judge_drift(reference, target, comparison.tolerance, comparison.residual, comparison.looks)
     return DriftFinding(comparison=comparison, reference=reference, target=target, drift=drift)
 
 
@@ -117,14 +117,8 @@ def measure_drift(
 ) -> DriftFinding:
     """Measure two arms with more and more seeds until the drift between their optima is settled, and save it."""
     searches = [LossSearch(arm, study.store) for arm in arms]
-    task, knob = study.task(ladder), arms[0].knob
-    best = searches[0].follow(searches[0].locate(task.log2_start(knob)))
-    centers = [best, searches[1].follow(best)]
-    rungs = (ladder.reference, target)
-    replicates = study.tier.seeds
-    while True:
-        for search, center in zip(searches, centers, strict=True):
-            search.refine(center, replicates)
+    task, knob, looks = study.task(ladder), arms[0].knob, study.tier.looks
+    for _ in curves_by_look(searches, task.log2_start(knob), looks):
         found = judge_stored_drift(
             study.store,
             study.comparison(
@@ -132,15 +126,19 @@ def measure_drift(
                 name,
                 ladder,
                 study.tolerance,
-                tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True)),
+                tuple(
+                    side_of(rung, search.arm, search.cells)
+                    for rung, search in zip((ladder.reference, target), searches, strict=True)
+                ),
                 expected,
                 axis=axis,
                 rule=arms[1].prescription.rule,
                 knob=knob,
                 residual=residual,
+                looks=looks,
             ),
         )
-        if found.drift.settled(task.half_width) or replicates >= study.tier.max_seeds:
-            study.keep(found.comparison)
-            return found
-        replicates += 1
+        if found.drift.settled(task.half_width):
+            break
+    study.keep(found.comparison)
+    return found

@@ -52,8 +52,10 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     arms = [study.arm(ladder, rung) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
-    for sides in study.rounds("early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
-        comparison = study.comparison("early_curve", name, ladder, TREND_TOLERANCE, sides, Verdict.PASS)
+    low, high = study.tier.seeds, study.tier.max_seeds
+    looks = tuple(dict.fromkeys((low, min(2 * low, high), high)))
+    for sides in study.rounds("early_curve", rungs, arms, looks, steps):
+        comparison = study.comparison("early_curve", name, ladder, TREND_TOLERANCE, sides, Verdict.PASS, looks=looks)
         found = EARLY.judge(study.store, comparison)
         if found.verdict is not Verdict.INCONCLUSIVE:
             break
@@ -77,7 +79,8 @@ class EarlyKind(JudgedKind[EarlyFinding]):
         """Compare both curves."""
         reference, target = (side_table(store, side) for side in comparison.sides)
         steps, ratio = log2_ratio(reference, target)
-        return EarlyFinding(comparison=comparison, early=compare_early(reference, target), steps=steps, ratio=ratio)
+        early = compare_early(reference, target, comparison.looks)
+        return EarlyFinding(comparison=comparison, early=early, steps=steps, ratio=ratio)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""

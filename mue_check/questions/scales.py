@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 
 from mue_check.axes import Ladder
+from mue_check.judge.interval import Looks
 from mue_check.judge.law import Law, LawResult, Rung, judge_law
 from mue_check.judge.laws import COORDINATE_STEPS, LAWS
 from mue_check.judge.verdict import Verdict, join, meets
@@ -85,7 +86,9 @@ def ask_coordinates(
     expected = None if finding or not _is_prescribed(ladder) else Verdict.PASS
     for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
         tolerance = laws_of(ladder.name, side_table(study.store, sides[0]))[0].tolerance
-        comparison = study.comparison("coordinates", name, ladder, tolerance, sides, expected, rule=rule)
+        comparison = study.comparison(
+            "coordinates", name, ladder, tolerance, sides, expected, rule=rule, looks=COORDINATE_SEEDS
+        )
         found = SCALES.judge(study.store, comparison)
         if found.verdict is not Verdict.INCONCLUSIVE:
             break
@@ -112,9 +115,9 @@ def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:
     return [law for law in LAWS[ladder] if law.coordinate not in absent]
 
 
-def judge_coordinates(ladder: str, rungs: Sequence[Rung]) -> list[LawResult]:
-    """Judge the laws of the ladder of that name on its rungs, in ascending size."""
-    return [judge_law(law, rungs) for law in laws_of(ladder, rungs[0].table)]
+def judge_coordinates(ladder: str, rungs: Sequence[Rung], looks: Looks = ()) -> list[LawResult]:
+    """Judge the laws of the ladder of that name on its rungs, in ascending size, at one of several ``looks``."""
+    return [judge_law(law, rungs, looks) for law in laws_of(ladder, rungs[0].table)]
 
 
 class ScalesKind(JudgedKind[LawsFinding]):
@@ -133,7 +136,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
         rungs = [rung(side) for side in comparison.sides]
         return LawsFinding(
             comparison=comparison,
-            results=tuple(judge_coordinates(comparison.ladder, rungs)),
+            results=tuple(judge_coordinates(comparison.ladder, rungs, comparison.looks)),
             tables=tuple(rung.table for rung in rungs),
         )
 

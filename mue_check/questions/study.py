@@ -5,9 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mue_check.axes import Ladder, Rung
+from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
-from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
+from mue_check.questions.comparison import (
+    DEFAULT_ROUTER,
+    Comparison,
+    Side,
+    save_comparison,
+    stored_comparison,
+)
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Rule
 from mue_check.spec import Scenario
@@ -89,11 +96,14 @@ class Study:
         knob: Knob = "lr",
         residual: float = 0.0,
         weight_sum: float | None = None,
+        looks: Looks = (),
     ) -> Comparison:
         """A question of this study. ``rule`` names a mutant of the study's rule; ``axis`` is "control" for a control.
 
-        ``expected`` is None where nothing is expected.
+        ``expected`` is None where nothing is expected. Looks of an earlier run that differ from ``looks`` are kept.
         """
+        stored = stored_comparison(self.root, name)
+        earlier = {*stored.earlier_looks, stored.looks} - {(), looks} if stored and looks else set()
         return Comparison(
             kind=kind,
             name=name,
@@ -108,6 +118,8 @@ class Study:
             knob=knob,
             residual=residual,
             weight_sum=weight_sum,
+            looks=looks,
+            earlier_looks=tuple(sorted(earlier)),
             sides=sides,
             command=self.command,
         )
@@ -121,14 +133,14 @@ class Study:
         measurement: str,
         rungs: Sequence[Rung],
         arms: Sequence[Arm],
-        replicates: Sequence[int],
+        looks: Looks,
         steps: tuple[int, ...],
     ) -> Iterator[tuple[Side, ...]]:
         """Measure the arms with more and more replicates, up to each of these numbers; the caller stops when it knows
         enough."""
         keys: list[list[str]] = [[] for _ in arms]
         first = 0
-        for last in replicates:
+        for last in looks:
             cells = [arm.cell(measurement, [arm.base.lr], range(first, last), steps) for arm in arms]
             measure(cells, self.store)
             for known, cell in zip(keys, cells, strict=True):

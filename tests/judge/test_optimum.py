@@ -14,7 +14,7 @@ GRID = np.arange(-9.0, -2.9, 0.5)
 def parabolas(optima, *, grid=GRID, curvature=0.03, noise=0.0, floor=2.0, seed=0) -> Curve:
     rng = np.random.default_rng(seed)
     x = np.asarray(grid)
-    losses = np.array([floor + curvature * (x - best) ** 2 for best in optima])
+    losses = np.array([floor + 0.001 * i + curvature * (x - best) ** 2 for i, best in enumerate(optima)])
     losses += noise * rng.normal(size=losses.shape)
     return Curve(
         values=2.0**x, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), floor + 5.0)
@@ -36,7 +36,7 @@ def test_drift_is_paired_by_seed() -> None:
     reference = [-7.0, -6.5, -6.2, -6.6]
     drift = judge_drift(parabolas(reference), parabolas([x + 0.25 for x in reference]), 0.5)
     assert drift.interval.mean == pytest.approx(0.25)
-    assert drift.interval.half_width == pytest.approx(0, abs=1e-9)
+    assert drift.interval.half_width < 1e-5
     assert drift.verdict is Verdict.PASS
     assert drift.regret == pytest.approx(0.03 * 0.25**2)
     assert judge_drift(parabolas(reference), parabolas([x + 0.25 for x in reference]), 0.2).verdict is Verdict.FAIL
