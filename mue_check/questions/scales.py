@@ -33,7 +33,7 @@ from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant
 from mue_check.spec import Experts
 
-COORDINATE_SEEDS = (12, 24, 48)
+COORDINATE_SEEDS = (12, 24, 48, 96)
 """Replicates; the larger numbers where the smaller leave the answer open."""
 COORDINATE_INIT_STD, COORDINATE_LR = 0.05, 2.0**-8
 """Small init, so that what is learned outweighs what was drawn; small LR, so that 5 steps stay in one regime
