@@ -56,9 +56,7 @@ class Drift:
         )
 
 
-def judge_drift(
-    reference: Curve, target: Curve, tolerance: float, residual: float = 0.0, looks: Looks = ()
-) -> Drift:
+def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: float = 0.0, looks: Looks = ()) -> Drift:
     """PASS if the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
 
     An approximate law states a ``residual`` by which its optimum may move; a drift within that is RESIDUAL. ``looks``

@@ -212,9 +212,7 @@ class _Parabolas:
         residual = np.square(losses - mean - coefficients @ design.T).sum(axis=1)
         coefficients[:, :1] += mean
         rounding = _ROUNDING * float(np.abs(losses).max())
-        return cls(
-            center=center, u=u, coefficients=coefficients, residual=residual, inverse=inverse, rounding=rounding
-        )
+        return cls(center=center, u=u, coefficients=coefficients, residual=residual, inverse=inverse, rounding=rounding)
 
     def vertex(self, seed: int) -> _Vertex | None:
         """The vertex of one seed; None if its parabola opens downwards or its vertex lies outside the window."""

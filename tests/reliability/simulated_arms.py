@@ -39,25 +39,33 @@ def plateaus(u: Floats) -> Floats:
     return 0.04 * (1 - np.exp(-CURVATURE * u**2 / 0.04))
 
 
-def second_minimum(u: Floats) -> Floats:
+def minimum_above(u: Floats) -> Floats:
     """Another minimum four and a half octaves above, 0.03 nats higher."""
     return np.minimum(CURVATURE * u**2, 0.03 + CURVATURE * (u - 4.5) ** 2)
+
+
+def minimum_below(u: Floats) -> Floats:
+    """Another minimum four and a half octaves below, 0.03 nats higher."""
+    return minimum_above(-u)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
     """How the curves of both arms come about.
 
-    ``noise`` grows by the factor 2^``noise_growth`` per octave. A seed diverges ``wall`` octaves above its optimum,
-    give or take 0.15. A share ``late`` of an arm's seeds learns late at low rates: 0.15 nats more there. ``start`` is
-    the distance of the reference's optimum from where its search begins, in octaves.
+    ``noise`` grows by the factor 2^``noise_growth`` per octave. A seed's loss rises by ``rise`` nats, or diverges,
+    ``wall`` octaves above its optimum, give or take 0.15. A share ``late`` of an arm's seeds learns late at low rates:
+    0.15 nats more there. ``starts`` are distances of the reference's optimum from where its search begins, in octaves,
+    one of which is drawn. ``target_shape`` is that of the target if it differs.
     """
 
     name: str
     shape: Shape = parabola
+    target_shape: Shape | None = None
     noise: float = NOISE
     noise_growth: float = 0.0
-    wall: float = np.inf
+    wall: float = 99.0
+    rise: float = np.inf
     late: float = 0.0
     common: float = COMMON
     own: float = OWN
@@ -67,31 +75,42 @@ class Generator:
         """The searches of a reference and of a target whose optimum lies ``drift`` octaves higher."""
         middle = START + rng.choice(self.starts) + OFFSET * rng.normal()
         shared = self.common * rng.normal(size=seeds)
-        return [self._arm(rng, middle + moved + shared) for moved in (0.0, drift)]
+        return [
+            self._arm(rng, self.shape, middle + shared),
+            self._arm(rng, self.target_shape or self.shape, middle + drift + shared),
+        ]
 
-    def _arm(self, rng: np.random.Generator, optima: Floats) -> "SimulatedSearch":
+    def _arm(self, rng: np.random.Generator, shape: Shape, optima: Floats) -> "SimulatedSearch":
         optima = optima + self.own * rng.normal(size=optima.shape)
         late = rng.random(optima.shape) < self.late
         walls = self.wall + 0.15 * rng.normal(size=optima.shape)
 
         def losses(replicate: int, x: Floats) -> Floats:
             u = x - optima[replicate]
-            loss = 2.9 + self.shape(u) + 0.15 * late[replicate] / (1 + np.exp((u + 0.75) / 0.25))
+            loss = 2.9 + shape(u) + 0.15 * late[replicate] / (1 + np.exp((u + 0.75) / 0.25))
             loss += self.noise * 2 ** (self.noise_growth * np.clip(u, -4, 4)) * rng.normal(size=u.shape)
-            return np.where(u > walls[replicate], np.nan, loss)
+            beyond = u - walls[replicate]
+            if np.isfinite(self.rise):
+                return np.asarray(loss + self.rise / (1 + np.exp(-np.clip(beyond / 0.1, -50, 50))))
+            return np.where(beyond > 0, np.nan, loss)
 
         return SimulatedSearch(losses)
 
 
+# The step has the size, in relation to the curvature, and the place of those in three of the curves that
+# reports/example measured: width d128, the composite, and twice the duration.
 GENERATORS = (
     Generator(name="noise grows with the rate", noise_growth=0.5),
     Generator(name="cubic curves", shape=cubic),
-    Generator(name="walled curves", wall=0.9),
+    Generator(name="walled curves: a step of 0.053 nats", wall=1.1, rise=0.053),
+    Generator(name="walled curves: divergence", wall=1.5),
     Generator(name="late learners", late=0.12),
     Generator(name="unpaired seeds", common=0.0, own=0.12),
     Generator(name="plateaus", shape=plateaus),
-    Generator(name="two minima", shape=second_minimum, starts=(0.0, 4.5)),
+    Generator(name="two minima", shape=minimum_above, starts=(0.0, 4.5)),
 )
+FAR_TARGET = Generator(name="far target", shape=minimum_above, target_shape=minimum_below)
+"""The reference has its deeper minimum where its search begins, the target four and a half octaves above."""
 
 
 @dataclass
