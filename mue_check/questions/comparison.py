@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mue_check.errors import StoreError
-from mue_check.judge.interval import Looks
+from mue_check.judge.interval import Looks, looks_text
 from mue_check.records import Store
 from mue_check.records.files import read_json, write_json
 from mue_check.records.typed import from_json
@@ -38,7 +38,7 @@ class Comparison:
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
     drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to.
     ``looks`` are the numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was
-    fixed, and in comparisons of versions before 0.4. ``earlier_looks`` are those of earlier runs of the same question
+    fixed, and in comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same question
     with other numbers of seeds.
     """
 
@@ -69,6 +69,15 @@ class Comparison:
     def is_control(self) -> bool:
         """Whether the right answer is known, so that the question tests the suite itself."""
         return self.axis == "control"
+
+
+def looks_note(comparison: Comparison) -> str:
+    """What is wrong with its 95 %: it was asked before with looks at other numbers of seeds."""
+    if not comparison.earlier_looks:
+        return ""
+    before = " and ".join(map(looks_text, comparison.earlier_looks))
+    now = looks_text(comparison.looks)
+    return f"asked before with looks at {before} seeds, now at {now}: the interval covers less than 95 %"
 
 
 def save_comparison(root: Path, comparison: Comparison) -> None:

@@ -9,7 +9,7 @@ from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm
-from mue_check.questions.comparison import Comparison
+from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.question import Finding
 from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
@@ -39,7 +39,7 @@ class DriftFinding(Finding):
     @property
     def measured(self) -> str:
         """The drift, or why there is none."""
-        return str(self.drift)
+        return "; ".join(filter(None, (str(self.drift), looks_note(self.comparison))))
 
     @property
     def is_usual(self) -> bool:

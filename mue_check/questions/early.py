@@ -14,7 +14,7 @@ from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_earl
 from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
-from mue_check.questions.comparison import Comparison, side_table
+from mue_check.questions.comparison import Comparison, looks_note, side_table
 from mue_check.questions.display import Palette, along_ladders, figure_title, heading, picture_folds, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
@@ -43,7 +43,7 @@ class EarlyFinding(Finding):
     @property
     def measured(self) -> str:
         """Level and trend of the ratio."""
-        return str(self.early)
+        return "; ".join(filter(None, (str(self.early), looks_note(self.comparison))))
 
 
 def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:

@@ -12,7 +12,7 @@ from mue_check.judge.law import Law, LawResult, Rung, judge_law
 from mue_check.judge.laws import COORDINATE_STEPS, LAWS
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
-from mue_check.questions.comparison import Comparison, Side, side_table
+from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
 from mue_check.questions.display import (
     Palette,
     count_text,
@@ -61,7 +61,8 @@ class LawsFinding(Finding):
     @property
     def measured(self) -> str:
         """One line for each law; those that hold come last."""
-        return "\n".join(map(str, sorted(self.results, key=lambda result: result.verdict is Verdict.PASS)))
+        results = sorted(self.results, key=lambda result: result.verdict is Verdict.PASS)
+        return "\n".join(filter(None, (*map(str, results), looks_note(self.comparison))))
 
 
 def ask_coordinates(

@@ -1,10 +1,10 @@
 """A study judged from its records, and the report of it: a loop over the kinds of question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mue_check.judge.verdict import Verdict, meets
-from mue_check.questions.comparison import load_comparisons, place
+from mue_check.questions.comparison import Comparison, load_comparisons, place
 from mue_check.questions.costs import Costs, RungCost
 from mue_check.questions.display import count_text, ladder_name, question_columns
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
@@ -21,7 +21,7 @@ _VERDICTS = {
     "law says, and good enough where it was expected.",
     Verdict.FAIL: "The whole interval lies outside the tolerance, and outside the residual where the law leaves one.",
     Verdict.INCONCLUSIVE: "Neither: the interval crosses an edge, or there is no optimum to compare. More seeds or a "
-    "wider grid decide it.",
+    "wider grid decide it. Seeds that are allowed only afterwards weaken the 95 %, and the report then says so.",
 }
 _TITLE = (
     "FAIL when any question is answered against its expected verdict; INCONCLUSIVE when none is, and any is open. "
@@ -68,7 +68,7 @@ def report_of(summary: Summary) -> Report:
     return Report(
         name=summary.name,
         verdict=summary.verdict,
-        lines=tuple(count_lines(summary)),
+        lines=(*count_lines(summary), *looks_lines(summary.comparisons)),
         sections=tuple(sorted(sections, key=lambda section: section.part)),
     )
 
@@ -81,6 +81,18 @@ def count_lines(summary: Summary) -> list[str]:
         counts = f"{correct} of {len(pairs)} as expected" if label == "control" else count_text(v for v, _ in pairs)
         lines.append(f"{label}: {counts}")
     return lines
+
+
+def looks_lines(comparisons: Iterable[Comparison]) -> list[str]:
+    """What to know of answers that were stored without their looks."""
+    kinds = ("drift", "early_curve", "coordinates")
+    without = sum(c.kind in kinds and not c.looks for c in comparisons)
+    if not without:
+        return []
+    return [
+        f"{without} answers are of a version that did not store at which numbers of seeds it looked: their 95 % holds "
+        "only where that number was fixed in advance"
+    ]
 
 
 def _how_to_read(summary: Summary) -> Section:

@@ -109,8 +109,8 @@ def test_more_spread_needs_more_seeds(tmp_path: Path) -> None:
         ask_drift(SimulatedStudy.of(make_study(tmp_path), store), ladder("width"), ladder("width").targets[0])
         return sum(len(c.values) * len(c.seeds) for batch in store.take_new().batches for c in batch)
 
-    # reference: 5 coarse points of one seed, of which 3 lie on the fine grid of 5; 4 seeds a side
-    assert runs(1e-6) == 5 + 2 + 3 * 5 + 4 * 5
+    # reference: 5 coarse points of one seed, of which 3 lie on the fine grid of 5; 4 seeds a side; 2 and 4 far values
+    assert runs(1e-6) == 5 + 2 + 2 + 3 * 5 + 4 * 5 + 4
     assert runs(0.3) > runs(1e-6)
 
 
