@@ -38,8 +38,8 @@ class Comparison:
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
     drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to.
     ``looks`` are the numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was
-    fixed, and in comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same question
-    with other numbers of seeds.
+    fixed, and in comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same
+    question with other numbers of seeds.
     """
 
     kind: str

@@ -98,7 +98,7 @@ def test_constant_losses_have_no_minimum() -> None:
 
 
 def test_flat_losses_have_no_minimum() -> None:
-    """Noise around a constant: the lowest loss of a few is taken for a minimum in 1 of 17 arms, so in 1 of 300 pairs."""
+    """Noise around a constant: the lowest loss is taken for a minimum in 1 of 17 arms, so in 1 of 300 pairs."""
     rng = np.random.default_rng(2)
     arms = [of(2 + 0.01 * rng.normal(size=(4, len(GRID)))) for _ in range(300)]
     fits = [fit_optimum(arm) for arm in arms]
