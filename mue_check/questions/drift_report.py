@@ -46,8 +46,8 @@ class DriftKind(JudgedKind[DriftFinding]):
         "twice the learning rate.",
         "Regret": "What the target loses by keeping the reference's value, in nats per token, and as a share of what "
         "it gains over the reference when both are at their optimum.",
-        "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance; in brackets after the number "
-        "that was used. Seeds are added until the answer is clear, so each look has a wider interval than a single one "
+        "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance, in brackets after the "
+        "number used. Seeds are added until the answer is clear, so each look has a wider interval than a single one "
         "would need: together they contain the true drift in 95 of 100 measurements.",
         "Detectable drift": "The smallest drift, in octaves, that this measurement would have called FAIL in 95 of "
         "100 repetitions. A PASS says nothing about smaller drifts.",
