@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from mue_check.catalog import get_tier
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.interval import Looks, looks_text
+from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.drift import judge_stored_drift
@@ -116,6 +117,17 @@ def tally_of_measured(cases: int) -> Tally:
     return Tally.of(studies())
 
 
+def grid_bias(generator: Generator, drift: float) -> float:
+    """Root mean square error of the drift without any noise, over places of the curves on the grid, in octaves."""
+    quiet = replace(generator, noise=0.0, common=0.0, own=0.0, late=0.0, wall_sd=0.0)
+    rng, errors = np.random.default_rng(7), []
+    for _ in range(100):
+        fits = [fit_optimum(curve) for curve in next(curves_by_look(quiet.pair(rng, drift, 1), START, (1,)))]
+        if all(fit.resolved for fit in fits):
+            errors.append(fits[1].by_seed[0] - fits[0].by_seed[0] - drift)
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
 HEADS = ("studies", "covered", "PASS", "FAIL", "INCONCLUSIVE", "unresolved", "seeds", "runs")
 
 
@@ -137,10 +149,11 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=2000, help="studies of each generator at each drift")
     cases = parser.parse_args().cases
     began = time.perf_counter()
-    rows = table("generator", "true drift")
+    rows = table("generator", "true drift", "grid bias")
     for generator in GENERATORS:
         for drift in DRIFTS:
-            rows.append(row(generator.name, f"{drift:g}", found=tally(generator, drift, cases)))
+            bias = f"{grid_bias(generator, drift):.3f}"
+            rows.append(row(generator.name, f"{drift:g}", bias, found=tally(generator, drift, cases)))
             print(rows[-1], flush=True)
     other = table("studies of")
     other.append(row("the measured drifts", found=tally_of_measured(cases)))
@@ -154,7 +167,11 @@ def main() -> None:
 INTRODUCTION = f"""Simulated studies of tier cpu on the Markov source: the real search, fit and judge with added seeds
 (looks {looks_text(LOOKS)}, tolerance {TOLERANCE:g}), on losses from generators that are not the judge's own model
 (tests/reliability/simulated_arms.py). Shares in per cent; *covered* is the share of resolved studies whose 95 %
-interval contains the true drift. At the tolerance both PASS and FAIL are false."""
+interval contains the true drift. At the tolerance both PASS and FAIL are false.
+
+*Grid bias* is the root mean square error of the drift, in octaves, without any noise: a parabola through five points
+places the vertex of another curve differently at different places of the grid, alike in all seeds. So no interval over
+seeds contains it. With 12 seeds the standard error is about 0.05 octaves, and coverage at the tolerance suffers."""
 OTHER = """The same with the drifts and spreads that reports/example measured (all rules, on parabolas), and where only
 a coarse look around the reference's optimum finds that the target's is elsewhere, so that FAIL is right."""
 

@@ -54,9 +54,9 @@ class Generator:
     """How the curves of both arms come about.
 
     ``noise`` grows by the factor 2^``noise_growth`` per octave. A seed's loss rises by ``rise`` nats, or diverges,
-    ``wall`` octaves above its optimum, give or take 0.15. A share ``late`` of an arm's seeds learns late at low rates:
-    0.15 nats more there. ``starts`` are distances of the reference's optimum from where its search begins, in octaves,
-    one of which is drawn. ``target_shape`` is that of the target if it differs.
+    ``wall`` octaves above its optimum, give or take ``wall_sd``. A share ``late`` of an arm's seeds learns late at low
+    rates: 0.15 nats more there. ``starts`` are distances of the reference's optimum from where its search begins, in
+    octaves, one of which is drawn. ``target_shape`` is that of the target if it differs.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Generator:
     noise: float = NOISE
     noise_growth: float = 0.0
     wall: float = 99.0
+    wall_sd: float = 0.15
     rise: float = np.inf
     late: float = 0.0
     common: float = COMMON
@@ -83,7 +84,7 @@ class Generator:
     def _arm(self, rng: np.random.Generator, shape: Shape, optima: Floats) -> "SimulatedSearch":
         optima = optima + self.own * rng.normal(size=optima.shape)
         late = rng.random(optima.shape) < self.late
-        walls = self.wall + 0.15 * rng.normal(size=optima.shape)
+        walls = self.wall + self.wall_sd * rng.normal(size=optima.shape)
 
         def losses(replicate: int, x: Floats) -> Floats:
             u = x - optima[replicate]
