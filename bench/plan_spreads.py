@@ -14,7 +14,7 @@ import numpy as np
 from packed import REPORTS, unpacked
 
 from mue_check.judge.drift import Drift
-from mue_check.judge.power import vertex_sd
+from mue_check.judge.optimum import vertex_sd
 from mue_check.questions.comparison import Comparison, load_comparisons
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.records import Store

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mue_check.axes import AXES, Ladder, LadderUse, Regime, Sizes
 from mue_check.errors import SpecError
+from mue_check.judge.interval import Looks
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob
 from mue_check.spec import TrainSpec
@@ -58,6 +59,11 @@ class Tier:
     """By corpus name and regime. ``text`` is for the docstrings and for every token file."""
     axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
     """The ladders of each axis at given sizes."""
+
+    @property
+    def looks(self) -> Looks:
+        """The numbers of seeds at which a drift is judged: one more each time, until it is settled."""
+        return tuple(range(self.seeds, self.max_seeds + 1))
 
     def ladders(self, axis: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The ladders of one axis for a question, at this tier's sizes."""
@@ -157,7 +163,7 @@ SMOKE = Tier(
     ),
     tolerance=0.5,
     seeds=4,
-    max_seeds=8,
+    max_seeds=12,
     tasks=_CPU_TASKS,
 )
 CPU = replace(
@@ -201,7 +207,7 @@ GPU = Tier(
     ),
     tolerance=0.25,
     seeds=4,
-    max_seeds=8,
+    max_seeds=12,
     tasks=_GPU_TASKS,
 )
 FULL = replace(
@@ -209,7 +215,6 @@ FULL = replace(
     name="full",
     sizes=replace(_GPU_SIZES, widths=(256, 512, 1024), activated=(2, 4, 8, 16), total_experts=32),
     scale_sizes=replace(GPU.scale_sizes, widths=(256, 512, 1024, 2048), activated=(2, 4, 8, 16, 32), total_experts=32),
-    max_seeds=12,
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mue_check.cost.plan import Plan
 from mue_check.cost.spreads import Spreads
-from mue_check.judge.interval import t_quantile
+from mue_check.judge.interval import look_level, t_quantile
 from mue_check.judge.power import detectable_of
 from mue_check.questions.comparison import Comparison
 
@@ -42,7 +42,8 @@ class PowerLeft:
 def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]:
     """One row for each ladder, knob and corpus that has a drift with an expected verdict in ``before``."""
     kept, full = _by_ladder(plan), _by_ladder(before)
-    seeds = plan.run.settings.tier.max_seeds
+    looks = plan.run.settings.tier.looks
+    seeds = looks[-1]
     rows = []
     for key, drifts in full.items():
         left = kept.get(key, [])
@@ -61,8 +62,8 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
                 tolerance=c.tolerance,
                 residual=c.residual,
                 spread=spread,
-                half_width=t_quantile(seeds - 1) * spread / math.sqrt(seeds),
-                detectable=detectable_of(spread, seeds, c.tolerance + abs(c.residual)),
+                half_width=t_quantile(seeds - 1, look_level(looks)) * spread / math.sqrt(seeds),
+                detectable=detectable_of(spread, looks, c.tolerance + abs(c.residual)),
             )
         )
     return rows

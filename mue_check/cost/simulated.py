@@ -21,6 +21,9 @@ from mue_check.records import Cell, Store
 
 CURVATURE = 0.05
 """Curvature of the simulated parabolas, in nats per octave squared. It does not affect where the optimum lies."""
+FLOOR = 100.0
+"""Lowest simulated loss, in nats: above any stored one, so that a simulated value does not draw the search away from
+stored ones."""
 
 
 class NotSimulated(Exception):
@@ -90,7 +93,7 @@ class SimulatedStore(Store):
         rows = []
         for seed in cell.seeds:
             own = optimum + sd * _draw(arm, "seed", seed)
-            losses = [CURVATURE * (math.log2(value) - own) ** 2 for value in cell.values]
+            losses = [FLOOR + CURVATURE * (math.log2(value) - own) ** 2 for value in cell.values]
             rows += [(seed, value, math.inf, loss) for value, loss in zip(cell.values, losses, strict=True)]
         return pd.DataFrame(rows, columns=["seed", "value", "initial", "loss"])
 

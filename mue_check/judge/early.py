@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.interval import Interval, Looks, look_level, t_interval
 from mue_check.judge.verdict import Verdict
 
 _DIVERGED = Interval(math.inf, math.inf, math.inf, 0)
@@ -43,12 +43,16 @@ def log2_ratio(reference: pd.DataFrame, target: pd.DataFrame) -> tuple[NDArray[n
     return ours.columns.to_numpy(dtype=np.int64), ratio
 
 
-def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyComparison:
-    """Compare two early_curve tables with the same seeds. The intervals are unbounded if a loss is not finite."""
+def compare_early(reference: pd.DataFrame, target: pd.DataFrame, looks: Looks = ()) -> EarlyComparison:
+    """Compare two early_curve tables with the same seeds. The intervals are unbounded if a loss is not finite.
+
+    ``looks`` are the numbers of seeds at which they are compared.
+    """
     steps, ratio = log2_ratio(reference, target)
     if not np.isfinite(ratio).all():
         return EarlyComparison(level=_DIVERGED, trend=_DIVERGED)
     x = np.log2(steps + 1.0)
     levels = [float(row.mean()) for row in ratio]
     trends = [float(np.polyfit(x, row, 1)[0]) for row in ratio]
-    return EarlyComparison(level=t_interval(levels), trend=t_interval(trends))
+    error = look_level(looks)
+    return EarlyComparison(level=t_interval(levels, error), trend=t_interval(trends, error))

@@ -1,28 +1,75 @@
-"""95 % t-intervals of a mean. Below 10 seeds a percentile bootstrap would cover the mean in only 41 to 86 %."""
+"""95 % t-intervals of a mean, also where seeds are added until the answer is clear.
+
+Below 10 seeds a percentile bootstrap would cover the mean in only 41 to 86 %.
+
+Reading a plain interval again and again while seeds are added spoils it: where the true drift equals the tolerance, it
+covers 0.88 over looks 4..8. So all looks share one nominal level that is lower than 5 %. Together the intervals of all
+looks then contain the mean with 95 %, whatever rule decides when to stop.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
+from mue_check.errors import JudgeError
+
+PLAIN = 0.05
+"""The two-sided level of an interval that is read once."""
+CONFIDENCE = 1 - PLAIN
+
+Looks = tuple[int, ...]
+"""Ascending numbers of seeds at which a verdict is read, fixed before the first of them. Empty where the number of
+seeds was fixed, or not stored."""
+_EVERY_LOOK = {(4, 8): 0.0178, (4, 12): 0.0125}
+"""Levels for a look at every number of seeds from first to last, calibrated with 1e6 sequences of normal values."""
 
 
-def t_quantile(df: float) -> float:
-    """Half-width of an interval at CONFIDENCE, in standard errors, for ``df`` degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, df))
+def look_level(looks: Looks) -> float:
+    """The two-sided level of the interval at each look, such that together they cover 95 %.
+
+    The formula was fitted for a look at every number from 4 up to 64; up to 1000 it still covers 0.947. Few looks far
+    apart are better served by an equal share of the 5 % for each (Bonferroni), which is valid for any looks.
+    JudgeError unless they ascend.
+    """
+    if list(looks) != sorted(set(looks)) or any(n < 2 for n in looks):
+        raise JudgeError(f"looks at {looks_text(looks)} seeds: ascending numbers from 2 are needed")
+    if len(looks) < 2:
+        return PLAIN
+    first, last = looks[0], looks[-1]
+    ratio = math.log(last / first)
+    fitted = 0.94 * PLAIN / (1 + 1.964 * math.pow(first, 0.158) * ratio * math.pow(1 + ratio, 0.169))
+    return max(PLAIN / len(looks), _EVERY_LOOK.get((first, last), fitted))
+
+
+def looks_text(looks: Looks) -> str:
+    """``4..12`` for a look at every number of seeds, else ``12, 24, 48``."""
+    if len(looks) > 2 and looks == tuple(range(looks[0], looks[-1] + 1)):
+        return f"{looks[0]}..{looks[-1]}"
+    return ", ".join(map(str, looks))
+
+
+@cache
+def t_quantile(df: float, level: float = PLAIN) -> float:
+    """Half-width of an interval at a two-sided ``level``, in standard errors, for ``df`` degrees of freedom."""
+    return float(stats.t.ppf(1 - level / 2, df))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """``mean`` with ``low`` and ``high`` at 95 % confidence, from ``n`` independent values."""
+    """``mean`` with ``low`` and ``high``, from ``n`` independent values.
+
+    ``level`` is the nominal two-sided level at this n: 5 %, or less at one of several looks (``look_level``).
+    """
 
     mean: float
     low: float
     high: float
     n: int
+    level: float = PLAIN
 
     @property
     def half_width(self) -> float:
@@ -32,7 +79,12 @@ class Interval:
     @property
     def standard_error(self) -> float:
         """Standard error of the mean: half-width / t quantile for n - 1 degrees of freedom. Infinite for n < 2."""
-        return float(self.half_width / t_quantile(self.n - 1)) if self.n > 1 else math.inf
+        return float(self.half_width / t_quantile(self.n - 1, self.level)) if self.n > 1 else math.inf
+
+    @property
+    def plain_half_width(self) -> float:
+        """Half-width of the 95 % interval for a number of values that was fixed: the precision of the mean."""
+        return t_quantile(self.n - 1) * self.standard_error if self.n > 1 else math.inf
 
     def text(self, digits: int = 2) -> str:
         """``mean [low, high]``."""
@@ -42,14 +94,17 @@ class Interval:
         return self.text()
 
 
-def t_interval(values: Sequence[float]) -> Interval:
-    """The t-interval of a mean; unbounded for fewer than two values."""
+def t_interval(values: Sequence[float], level: float = PLAIN, *, least_sd: float = 0.0) -> Interval:
+    """The t-interval of a mean at a two-sided ``level``; unbounded for fewer than two values.
+
+    ``least_sd`` is a lower bound for the standard deviation of the values, in their unit.
+    """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan
     if n < 2:
-        return Interval(mean, -math.inf, math.inf, n)
-    half = float(t_quantile(n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+        return Interval(mean, -math.inf, math.inf, n, level)
+    half = float(t_quantile(n - 1, level) * max(float(np.std(values, ddof=1)), least_sd) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n, level)
 
 
 def jackknife_interval(estimate: float, without: Sequence[float]) -> Interval:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.interval import Interval, Looks, look_level, t_interval
 from mue_check.judge.verdict import Verdict, join, judge_interval
 
 Quantity = Literal["rms", "change"]
@@ -70,15 +70,19 @@ class LawResult:
         return f"{self.verdict}: {self.law.statement}; measured {self.interval}, worst {self.worst}"
 
 
-def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
-    """Judge ``law`` on rungs of ascending size. FAIL if an activation is zero or not finite."""
+def judge_law(law: Law, rungs: Sequence[Rung], looks: Looks = ()) -> LawResult:
+    """Judge ``law`` on rungs of ascending size. FAIL if an activation is zero or not finite.
+
+    ``looks`` are the numbers of seeds at which it is judged.
+    """
+    level = look_level(looks)
     levels = np.stack([log2_levels(law, rung.table) for rung in rungs], axis=1)  # [seeds, rungs]
     dead = ~np.isfinite(levels).all(axis=0)
     if dead.any():
         worst = f"{rungs[int(np.argmax(dead))].label}, zero or not finite"
         return LawResult(law=law, interval=t_interval([]), worst=worst, verdict=Verdict.FAIL)
     if law.form == "ratio":
-        off = [t_interval(list(column)) for column in (levels[:, 1:] - levels[:, :1]).T]
+        off = [t_interval(list(column), level) for column in (levels[:, 1:] - levels[:, :1]).T]
         verdicts = [judge_interval(interval, law.tolerance, center=law.expected) for interval in off]
         verdict = join(verdicts)
         # of the rungs with the joint verdict, the one farthest from the law
@@ -86,7 +90,7 @@ def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
         interval, worst = off[at], rungs[at + 1].label
     else:
         x = np.log2([rung.size for rung in rungs])
-        interval = t_interval([float(np.polyfit(x, row, 1)[0]) for row in levels])
+        interval = t_interval([float(np.polyfit(x, row, 1)[0]) for row in levels], level)
         local = np.diff(levels.mean(axis=0)) / np.diff(x)
         at = int(np.argmax(np.abs(local - law.expected)))
         worst = f"{rungs[at].label} -> {rungs[at + 1].label}"

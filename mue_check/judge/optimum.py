@@ -1,7 +1,8 @@
 """The loss-vs-LR optimum of one arm: a parabola per seed in log2(LR), around the seed-averaged minimum.
 
 The grid's argmin is 4 to 10 times noisier than the fit, so it only decides where to fit. Points that diverged are
-stored but not fitted.
+stored but not fitted. A minimum must be shown: the lowest mean loss lies inside the grid, and the seeds' parabolas fall
+significantly at the low end of the window and rise significantly at the high end. Else the optimum is unresolved.
 """
 
 import math
@@ -11,10 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.interval import Interval, t_interval, t_quantile
 
 WINDOW = 5
 """Points in the fit: the minimum and two on each side."""
+SLOPE_LEVEL = 0.1
+"""Two-sided level at which the slopes at both ends of the window must differ from 0, each in its own direction: the
+usual test of a U shape at 5 % (Sasabuchi 1980; Lind & Mehlum 2010)."""
+_ROUNDING = 2.0**-24
+"""Relative rounding error of a loss: models train in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +53,16 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """log2(LR*) per seed. If it could not be resolved, ``reason`` says why and the other fields are unusable."""
+    """log2(LR*) per seed. If it could not be resolved, ``reason`` says why and the other fields are unusable.
+
+    ``curvature`` is in nats per octave squared, ``residual_sd`` and ``rounding`` (of one loss) are in nats.
+    """
 
     by_seed: Mapping[int, float] = field(default_factory=dict)
     loss_by_seed: Mapping[int, float] = field(default_factory=dict)
     curvature: float = math.nan
     residual_sd: float = math.nan
+    rounding: float = math.nan
     window: tuple[float, ...] = ()
     reason: str | None = None
 
@@ -91,6 +101,22 @@ def lacking(curve: Curve) -> tuple[int, int]:
     return max(0, half - best), max(0, half - above)
 
 
+def vertex_sd(optimum: Optimum) -> float:
+    """Standard error of one seed's vertex in octaves, from the residuals of the fits."""
+    return _shift(optimum, max(optimum.residual_sd, optimum.rounding))
+
+
+def rounding_sd(optimum: Optimum) -> float:
+    """The part of ``vertex_sd`` that comes from rounding the losses."""
+    return _shift(optimum, optimum.rounding)
+
+
+def _shift(optimum: Optimum, sigma: float) -> float:
+    """Standard error of a vertex for losses with error ``sigma``, by the delta method: sigma / (2 c sqrt(Sxx))."""
+    x = np.asarray(optimum.window)
+    return sigma / (2 * optimum.curvature * math.sqrt(float(((x - x.mean()) ** 2).sum())))
+
+
 def fit_optimum(curve: Curve) -> Optimum:
     """The optimum of every seed of ``curve``, or the reason why it is unresolved.
 
@@ -103,14 +129,30 @@ def fit_optimum(curve: Curve) -> Optimum:
     alive = np.flatnonzero(~np.isnan(curve.usable.mean(0)))
     if len(alive) < WINDOW:
         return Optimum(reason=f"only {len(alive)} usable values: {WINDOW} are needed")
+    if best in (0, len(curve.values) - 1):
+        end = "lowest" if best == 0 else "highest"
+        return Optimum(reason=f"the loss is lowest at the {end} value tried, log2 {curve.x[best]:.2f}")
     x, losses = curve.x[alive], curve.usable[:, alive]
     shared = _window(len(alive), int(np.searchsorted(alive, best)))
+    fits = _Parabolas.through(x[shared], losses[:, shared])
+    low, high = x[shared][[0, -1]]
+    # a value that diverged just beyond the window is a rise, too
+    first, last = alive[shared][[0, -1]]
+    walls = first == alive[0] > 0, last == alive[-1] < len(curve.values) - 1
+    if flat := fits.flat(walls):
+        return Optimum(reason=f"no significant minimum between log2 values {low:.2f} and {high:.2f}: {flat}")
+    distinct, counts = np.unique(losses, axis=0, return_counts=True)
+    if len(distinct) < len(losses):
+        twin = distinct[int(np.argmax(counts))]
+        twins = [str(seed) for seed, row in zip(curve.seeds, losses, strict=True) if (row == twin).all()]
+        return Optimum(reason=f"seeds {', '.join(twins)} have the same losses, so they count as one")
     vertices: dict[int, _Vertex] = {}
-    for seed, row in zip(curve.seeds, losses, strict=True):
-        own = _window(len(alive), int(np.argmin(row)))
-        vertex = _fit(x[shared], row[shared]) or _fit(x[own], row[own])
+    for i, (seed, row) in enumerate(zip(curve.seeds, losses, strict=True)):
+        vertex = fits.vertex(i)
         if vertex is None:
-            low, high = x[shared][[0, -1]]
+            own = _window(len(alive), int(np.argmin(row)))
+            vertex = _Parabolas.through(x[own], row[None, own]).vertex(0)
+        if vertex is None:
             return Optimum(
                 reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, "
                 "nor around its lowest loss"
@@ -122,6 +164,7 @@ def fit_optimum(curve: Curve) -> Optimum:
         loss_by_seed={seed: v.loss for seed, v in vertices.items()},
         curvature=float(np.mean([v.curvature for v in vertices.values()])),
         residual_sd=math.sqrt(square / (len(vertices) * (WINDOW - 3))),
+        rounding=fits.rounding,
         window=tuple(float(v) for v in x[shared]),
     )
 
@@ -142,19 +185,63 @@ def _window(points: int, best: int) -> slice:
     return slice(first, first + WINDOW)
 
 
-def _fit(x: NDArray[np.float64], loss: NDArray[np.float64]) -> _Vertex | None:
-    """The least-squares parabola; None if it opens downwards or its vertex lies outside ``x``."""
-    center = x.mean()
-    c, b, a = np.polyfit(x - center, loss, 2)
-    if not c > 0 or not x[0] <= center - b / (2 * c) <= x[-1]:
-        return None
-    residual = loss - np.polyval([c, b, a], x - center)
-    return _Vertex(
-        x=float(center - b / (2 * c)),
-        loss=float(a - b * b / (4 * c)),
-        curvature=float(c),
-        residual=float(residual @ residual),
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Parabolas:
+    """Least-squares parabolas a + b u + c u^2 of S seeds over one window, where u is x minus its mean.
+
+    ``u`` [W], ``coefficients`` [S, 3] as (a, b, c), ``residual`` [S] sums of squares, ``inverse`` [3, 3] of the
+    normal equations, ``rounding`` error of one loss in nats.
+    """
+
+    center: float
+    u: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    inverse: NDArray[np.float64]
+    rounding: float
+
+    @classmethod
+    def through(cls, x: NDArray[np.float64], losses: NDArray[np.float64]) -> "_Parabolas":
+        """Fit ``losses`` [S, W] at ``x`` [W]."""
+        center = float(x.mean())
+        u = x - center
+        design = np.vander(u, 3, increasing=True)
+        inverse = np.asarray(np.linalg.inv(design.T @ design), dtype=np.float64)
+        mean = losses.mean(axis=1, keepdims=True)  # a large constant would cost digits
+        coefficients = (losses - mean) @ design @ inverse
+        residual = np.square(losses - mean - coefficients @ design.T).sum(axis=1)
+        coefficients[:, :1] += mean
+        rounding = _ROUNDING * float(np.abs(losses).max())
+        return cls(center=center, u=u, coefficients=coefficients, residual=residual, inverse=inverse, rounding=rounding)
+
+    def vertex(self, seed: int) -> _Vertex | None:
+        """The vertex of one seed; None if its parabola opens downwards or its vertex lies outside the window."""
+        a, b, c = map(float, self.coefficients[seed])
+        if not c > 0 or not self.u[0] <= -b / (2 * c) <= self.u[-1]:
+            return None
+        return _Vertex(
+            x=self.center - b / (2 * c),
+            loss=a - b * b / (4 * c),
+            curvature=c,
+            residual=float(self.residual[seed]),
+        )
+
+    def flat(self, walls: tuple[bool, bool]) -> str:
+        """Where the mean parabola does not fall significantly at the low end, or rise at the high end; else empty.
+
+        The error of a slope comes from the residuals of all seeds, and is no smaller than rounding makes it. ``walls``
+        are the ends beyond which training diverges: there nothing else has to rise.
+        """
+        seeds = len(self.coefficients)
+        df = seeds * (len(self.u) - 3)
+        variance = max(float(self.residual.sum()) / df, self.rounding**2) / seeds
+        for end, sign, verb, wall in zip(("low", "high"), (-1, 1), ("falls", "rises"), walls, strict=True):
+            gradient = np.array([0.0, 1.0, 2 * self.u[0 if sign < 0 else -1]])
+            slope = sign * float(gradient @ self.coefficients.mean(axis=0))
+            half = t_quantile(df, SLOPE_LEVEL) * math.sqrt(variance * float(gradient @ self.inverse @ gradient))
+            if not wall and not slope > half:
+                return f"at its {end} end the fit {verb} by {slope:.2g} +- {half:.2g} nats per octave"
+        return ""
 
 
 def parabola_loss(optimum: Optimum, seed: int, x: float) -> float:

@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from scipy import optimize, stats
 
-from mue_check.judge.interval import t_quantile
-from mue_check.judge.optimum import Optimum
+from mue_check.judge.interval import Looks, look_level, t_quantile
+from mue_check.judge.optimum import Optimum, vertex_sd
 
 POWER = 0.95
+_SEVERAL_LOOKS = {(4, 8): 4.95, (4, 10): 4.77, (4, 12): 4.68}
+"""As ``_distance``, for a look at every number of seeds from first to last, from simulated sequences."""
 
 
-def detectable_drift(drifts: Sequence[float], reference: Optimum, target: Optimum, tolerance: float) -> float:
+def detectable_drift(
+    drifts: Sequence[float], reference: Optimum, target: Optimum, tolerance: float, looks: Looks = ()
+) -> float:
     """The smallest true drift, in octaves, whose interval lies beyond ``tolerance`` with probability POWER.
 
     The spread over seeds is the larger of two: that of the measured ``drifts``, and the one expected from the residuals
@@ -22,22 +27,23 @@ def detectable_drift(drifts: Sequence[float], reference: Optimum, target: Optimu
     if n < 2:
         return math.inf
     spread = max(float(np.std(drifts, ddof=1)), math.hypot(vertex_sd(reference), vertex_sd(target)))
-    return detectable_of(spread, n, tolerance)
+    return detectable_of(spread, looks or (n,), tolerance)
 
 
-def detectable_of(spread: float, seeds: int, tolerance: float) -> float:
-    """As ``detectable_drift``, for at least two ``seeds`` whose drifts have the standard deviation ``spread``."""
-    return tolerance + spread / math.sqrt(seeds) * _noncentrality(seeds)
+def detectable_of(spread: float, looks: Looks, tolerance: float) -> float:
+    """As ``detectable_drift``, for ``looks`` at drifts whose standard deviation over seeds is ``spread``."""
+    return tolerance + spread / math.sqrt(looks[-1]) * _distance(looks)
 
 
-def vertex_sd(optimum: Optimum) -> float:
-    """Standard error of one seed's vertex in octaves, by the delta method: sigma / (2 c sqrt(Sxx))."""
-    x = np.asarray(optimum.window)
-    return optimum.residual_sd / (2 * optimum.curvature * math.sqrt(float(((x - x.mean()) ** 2).sum())))
+@cache
+def _distance(looks: Looks) -> float:
+    """How many standard errors at the last look the true mean must lie beyond the tolerance to FAIL by then.
 
-
-def _noncentrality(n: int) -> float:
-    """How many standard errors beyond the tolerance a true mean must lie for its interval to clear it."""
-    critical = t_quantile(n - 1)
-    root = optimize.brentq(lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, 0.0, 20.0 + 4 * critical)
+    Earlier looks add a little power: without a simulated value, it is that of the last look alone.
+    """
+    first, last = looks[0], looks[-1]
+    if len(looks) == last - first + 1 and (first, last) in _SEVERAL_LOOKS:
+        return _SEVERAL_LOOKS[first, last]
+    critical = t_quantile(last - 1, look_level(looks))
+    root = optimize.brentq(lambda shift: stats.nct.sf(critical, last - 1, shift) - POWER, 0.0, 20.0 + 4 * critical)
     return float(root)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mue_check.judge.drift import Drift
-from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.interval import Interval, look_level, t_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,4 +36,7 @@ def judge_trend(reference_size: float, drifts: Sequence[tuple[float, Drift]], si
         return None
     slopes = [float(x @ [by_seed[seed] for _, by_seed in resolved] / (x @ x)) for seed in seeds]
     reach = math.log2(size / reference_size)
-    return Trend(slope=t_interval(slopes), size=size, at_size=t_interval([reach * slope for slope in slopes]))
+    # seeds were added until the drifts were settled: the strictest of their levels
+    level = min(look_level(drift.looks) for _, drift in drifts)
+    at_size = t_interval([reach * slope for slope in slopes], level)
+    return Trend(slope=t_interval(slopes, level), size=size, at_size=at_size)

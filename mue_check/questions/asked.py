@@ -51,6 +51,12 @@ def record_question(root: Path, question: Comparison, run: str) -> None:
     write_record(path_of(root, question.name, FOLDER), {"schema": SCHEMA, **asdict(asked)}, root=root)
 
 
+def asked_before(root: Path, name: str) -> Comparison | None:
+    """The question of that name as it was asked last, answered or not; None if it never was."""
+    path = path_of(root, name, FOLDER)
+    return _read(path).question if path.exists() else None
+
+
 def load_asked(root: Path) -> tuple[Asked, ...]:
     """Every question of a study, by name. StoreError names a file that is none."""
     return tuple(_read(path) for path in files_of(root, FOLDER))

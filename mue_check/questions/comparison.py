@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from mue_check.errors import StoreError
+from mue_check.judge.interval import Looks, looks_text
 from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
 from mue_check.records.files import UNUSABLE, read_record, reason_of, write_record
@@ -39,7 +40,9 @@ class Comparison:
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
     drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to,
-    ``prescribed`` what the optimizer must apply, one row per role.
+    ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the numbers of seeds at which it is
+    judged, fixed before the first; empty if the number of seeds was fixed, and in comparisons of version 0.3 and
+    before. ``earlier_looks`` are those of earlier runs of the same question with other numbers of seeds.
     """
 
     kind: str
@@ -56,6 +59,8 @@ class Comparison:
     residual: float = 0.0
     weight_sum: float | None = None
     prescribed: tuple[Row, ...] = ()
+    looks: Looks = ()
+    earlier_looks: tuple[Looks, ...] = ()
     sides: tuple[Side, ...]
     command: str
 
@@ -73,6 +78,15 @@ class Comparison:
 def path_of(root: Path, name: str, folder: str = "comparisons") -> Path:
     """The file of the answer to the question of that name; in another folder, of the question."""
     return root / folder / f"{name}.json"
+
+
+def looks_note(comparison: Comparison) -> str:
+    """What is wrong with its 95 %: it was asked before with looks at other numbers of seeds."""
+    if not comparison.earlier_looks:
+        return ""
+    before = " and ".join(map(looks_text, comparison.earlier_looks))
+    now = looks_text(comparison.looks)
+    return f"asked before with looks at {before} seeds, now at {now}: the interval covers less than 95 %"
 
 
 def save_comparison(root: Path, comparison: Comparison) -> None:

@@ -9,9 +9,9 @@ from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm
-from mue_check.questions.comparison import Comparison
+from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.question import Finding
-from mue_check.questions.search import LossSearch, read_curve
+from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role
@@ -39,7 +39,7 @@ class DriftFinding(Finding):
     @property
     def measured(self) -> str:
         """The drift, or why there is none."""
-        return str(self.drift)
+        return "; ".join(filter(None, (str(self.drift), looks_note(self.comparison))))
 
     @property
     def is_usual(self) -> bool:
@@ -50,7 +50,7 @@ class DriftFinding(Finding):
 def judge_stored_drift(store: Store, comparison: Comparison) -> DriftFinding:
     """Judge a drift from its stored loss curves."""
     reference, target = (read_curve(store, side.cells, first_seed=side.first_seed) for side in comparison.sides)
-    drift = judge_drift(reference, target, comparison.tolerance, comparison.residual)
+    drift = judge_drift(reference, target, comparison.tolerance, comparison.residual, comparison.looks)
     return DriftFinding(comparison=comparison, reference=reference, target=target, drift=drift)
 
 
@@ -116,7 +116,7 @@ def measure_drift(
     residual: float = 0.0,
 ) -> DriftFinding:
     """Measure two arms with more and more seeds until the drift between their optima is settled, and save it."""
-    task, knob = study.task(ladder), arms[0].knob
+    task, knob, looks = study.task(ladder), arms[0].knob, study.tier.looks
     question = study.question(
         "drift",
         name,
@@ -127,19 +127,15 @@ def measure_drift(
         rule=arms[1].prescription.rule,
         knob=knob,
         residual=residual,
+        looks=looks,
     )
     with study.asking(question):
         searches = [LossSearch(arm, study.store) for arm in arms]
-        best = searches[0].follow(searches[0].locate(task.log2_start(knob)))
-        centers = [best, searches[1].follow(best)]
         rungs = (ladder.reference, target)
-        replicates = study.tier.seeds
-        while True:
-            for search, center in zip(searches, centers, strict=True):
-                search.refine(center, replicates)
+        for _ in curves_by_look(searches, task.log2_start(knob), looks):
             sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
             found = judge_stored_drift(study.store, replace(question, sides=sides))
-            if found.drift.settled(task.half_width) or replicates >= study.tier.max_seeds:
-                study.keep(found.comparison)
-                return found
-            replicates += 1
+            if found.drift.settled(task.half_width):
+                break
+        study.keep(found.comparison)
+    return found

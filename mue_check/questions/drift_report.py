@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
+from mue_check.judge.interval import looks_text
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts, side_by_side
 from mue_check.questions.compare_plots import plot_side_by_side
-from mue_check.questions.comparison import Comparison
+from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import (
     Palette,
@@ -46,6 +47,9 @@ class DriftKind(JudgedKind[DriftFinding]):
         "twice the learning rate.",
         "Regret": "What the target loses by keeping the reference's value, in nats per token, and as a share of what "
         "it gains over the reference when both are at their optimum.",
+        "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance, in brackets after the "
+        "number used. Seeds are added until the answer is clear, so each look has a wider interval than a single one "
+        "would need: together they contain the true drift in 95 of 100 measurements.",
         "Detectable drift": "The smallest drift, in octaves, that this measurement would have called FAIL in 95 of "
         "100 repetitions. A PASS says nothing about smaller drifts.",
     }
@@ -98,7 +102,7 @@ class DriftKind(JudgedKind[DriftFinding]):
             del columns["router"]
         if all(is_expected_anyway(d.comparison) for d in found):
             del columns["expected"]
-        return text_table(make_table("", found, columns, note=unresolved_note))
+        return text_table(make_table("", found, columns, note=drift_note))
 
 
 def drift_table(summary: Summary) -> Table:
@@ -117,7 +121,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         DRIFT: lambda d: interval_text(d.drift.interval),
         "regret, nats (of gain)": regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),
-        "seeds": lambda d: str(d.drift.interval.n),
+        "seeds": seeds_text,
         "tolerance": lambda d: tolerance_text(d.comparison),
         "verdict": lambda d: d.drift.verdict.value,
         "expected": lambda d: d.comparison.expected,
@@ -126,12 +130,19 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
     if all(is_expected_anyway(d.comparison) for d in found):
         del columns["expected"]
     numeric = (DETECTABLE, "seeds", "tolerance", "core-s")
-    return make_table(caption, found, columns, numeric=numeric, note=unresolved_note)
+    return make_table(caption, found, columns, numeric=numeric, note=drift_note)
 
 
-def unresolved_note(found: DriftFinding) -> str:
-    """Why there is no drift, where there is none."""
-    return f"unresolved: {found.drift.reason}" if found.drift.reason else ""
+def drift_note(found: DriftFinding) -> str:
+    """Why there is no drift, where there is none, and what is wrong with its 95 %."""
+    reason = f"unresolved: {found.drift.reason}" if found.drift.reason else ""
+    return "; ".join(filter(None, (reason, looks_note(found.comparison))))
+
+
+def seeds_text(found: DriftFinding) -> str:
+    """The number of seeds, and in brackets the looks of which it is one."""
+    looks = found.drift.looks
+    return f"{found.drift.interval.n} ({looks_text(looks)})" if len(looks) > 1 else str(found.drift.interval.n)
 
 
 def is_expected_anyway(comparison: Comparison) -> bool:

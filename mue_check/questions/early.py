@@ -14,7 +14,7 @@ from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_earl
 from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
-from mue_check.questions.comparison import Comparison, side_table
+from mue_check.questions.comparison import Comparison, looks_note, side_table
 from mue_check.questions.display import Palette, along_ladders, figure_title, heading, picture_folds, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
@@ -43,7 +43,7 @@ class EarlyFinding(Finding):
     @property
     def measured(self) -> str:
         """Level and trend of the ratio."""
-        return str(self.early)
+        return "; ".join(filter(None, (str(self.early), looks_note(self.comparison))))
 
 
 def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
@@ -52,9 +52,11 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     arms = [study.arm(ladder, rung) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
-    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS)
+    low, high = study.tier.seeds, study.tier.max_seeds
+    looks = tuple(dict.fromkeys((low, min(2 * low, high), high)))
+    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=looks)
     with study.asking(question):
-        for sides in study.rounds("early_curve", rungs, arms, (study.tier.seeds, study.tier.max_seeds), steps):
+        for sides in study.rounds("early_curve", rungs, arms, looks, steps):
             found = EARLY.judge(study.store, replace(question, sides=sides))
             if found.verdict is not Verdict.INCONCLUSIVE:
                 break
@@ -79,7 +81,8 @@ class EarlyKind(JudgedKind[EarlyFinding]):
         """Compare both curves."""
         reference, target = (side_table(store, side) for side in comparison.sides)
         steps, ratio = log2_ratio(reference, target)
-        return EarlyFinding(comparison=comparison, early=compare_early(reference, target), steps=steps, ratio=ratio)
+        early = compare_early(reference, target, comparison.looks)
+        return EarlyFinding(comparison=comparison, early=early, steps=steps, ratio=ratio)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""

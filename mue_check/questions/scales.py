@@ -7,11 +7,12 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 
 from mue_check.axes import Ladder
+from mue_check.judge.interval import Looks
 from mue_check.judge.law import Law, LawResult, Rung, judge_law
 from mue_check.judge.laws import COORDINATE_STEPS, LAWS
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
-from mue_check.questions.comparison import Comparison, Side, side_table
+from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
 from mue_check.questions.display import (
     Palette,
     count_text,
@@ -32,7 +33,7 @@ from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant
 from mue_check.spec import Experts
 
-COORDINATE_SEEDS = (12, 24, 48)
+COORDINATE_SEEDS = (12, 24, 48, 96)
 """Replicates; the larger numbers where the smaller leave the answer open."""
 COORDINATE_INIT_STD, COORDINATE_LR = 0.05, 2.0**-8
 """Small init, so that what is learned outweighs what was drawn; small LR, so that 5 steps stay in one regime
@@ -60,7 +61,8 @@ class LawsFinding(Finding):
     @property
     def measured(self) -> str:
         """One line for each law; those that hold come last."""
-        return "\n".join(map(str, sorted(self.results, key=lambda result: result.verdict is Verdict.PASS)))
+        results = sorted(self.results, key=lambda result: result.verdict is Verdict.PASS)
+        return "\n".join(filter(None, (*map(str, results), looks_note(self.comparison))))
 
 
 def ask_coordinates(
@@ -83,7 +85,8 @@ def ask_coordinates(
     rule = arms[-1].prescription.rule
     name = study.name("coordinates", ladder.name, rule=rule)
     expected = None if finding or not _is_prescribed(ladder) else Verdict.PASS
-    question = study.question("coordinates", name, ladder, LAWS[ladder.name][0].tolerance, expected, rule=rule)
+    tolerance = LAWS[ladder.name][0].tolerance
+    question = study.question("coordinates", name, ladder, tolerance, expected, rule=rule, looks=COORDINATE_SEEDS)
     with study.asking(question):
         for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
             found = SCALES.judge(study.store, replace(question, sides=sides))
@@ -112,9 +115,9 @@ def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:
     return [law for law in LAWS[ladder] if law.coordinate not in absent]
 
 
-def judge_coordinates(ladder: str, rungs: Sequence[Rung]) -> list[LawResult]:
-    """Judge the laws of the ladder of that name on its rungs, in ascending size."""
-    return [judge_law(law, rungs) for law in laws_of(ladder, rungs[0].table)]
+def judge_coordinates(ladder: str, rungs: Sequence[Rung], looks: Looks = ()) -> list[LawResult]:
+    """Judge the laws of the ladder of that name on its rungs, in ascending size, at one of several ``looks``."""
+    return [judge_law(law, rungs, looks) for law in laws_of(ladder, rungs[0].table)]
 
 
 class ScalesKind(JudgedKind[LawsFinding]):
@@ -134,7 +137,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
         rungs = [rung(side) for side in comparison.sides]
         return LawsFinding(
             comparison=comparison,
-            results=tuple(judge_coordinates(comparison.ladder, rungs)),
+            results=tuple(judge_coordinates(comparison.ladder, rungs, comparison.looks)),
             tables=tuple(rung.table for rung in rungs),
         )
 

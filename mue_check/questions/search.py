@@ -1,14 +1,16 @@
-"""Find an arm's optimum with few runs: a coarse pass (or a start at another arm's optimum), then a fine one.
+"""Find an arm's optimum with few runs: a coarse pass (or a start at another arm's optimum), a fine one, and a look
+around for a deeper minimum.
 
 All learning rates lie on one grid, so passes share points. Every choice follows from stored losses alone, so the same
 question always needs the same cells.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from mue_check.judge.interval import Looks
 from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
 from mue_check.questions.arm import Arm, measure
 from mue_check.records import Cell, Store
@@ -17,6 +19,8 @@ STEP = 0.75
 """Octaves between learning rates: five points then span three octaves, as seven at half octaves do, and place
 the optimum nearly as well for less (docs/choices.md)."""
 REACH = WINDOW // 2
+FAR = 3
+"""Coarse steps on each side of a minimum, two grid points each, in which one replicate looks for a deeper one."""
 MAX_EXTENSIONS = 4
 
 
@@ -54,10 +58,21 @@ class LossSearch:
         return x[best]
 
     def follow(self, center: float) -> float:
-        """log2 of the best learning rate of one replicate's fine pass, which starts at ``center``."""
-        self.refine(center, 1)
-        x, best = self._best()
-        return x[best]
+        """log2 of the best learning rate of one replicate: a fine pass from ``center``, and a coarse one around it.
+
+        Where the coarse pass finds a lower loss, the search goes on there, at most MAX_EXTENSIONS times.
+        """
+        for _ in range(MAX_EXTENSIONS):
+            self.refine(center, 1)
+            x, best = self._best()
+            near = x[best]
+            around = [near + 2 * STEP * i for i in range(-FAR, FAR + 1)]
+            self._run([value for value in around if min(abs(value - known) for known in x) > STEP], replicates=[0])
+            x, best = self._best()
+            center = x[best]
+            if abs(center - near) <= REACH * STEP:
+                break
+        return center
 
     def refine(self, center: float, replicates: int) -> Curve:
         """The curve of ``replicates`` seeds around ``center``, extended until the fit's window is centred."""
@@ -86,14 +101,30 @@ class LossSearch:
         return set.intersection(*others) if others else set()
 
     def _run(self, x: list[float], replicates: Iterable[int]) -> None:
-        cells = []
+        missing: dict[int, list[float]] = {}
         for replicate in replicates:
             done = self._measured.setdefault(replicate, set())
-            if missing := [value for value in x if value not in done]:
-                cells.append(self.arm.cell("loss_grid", [2.0**value for value in missing], [replicate]))
-                done.update(missing)
+            if wanted := [value for value in x if value not in done]:
+                missing[replicate] = wanted
+                done.update(wanted)
+        self._measure(missing)
+
+    def _measure(self, missing: Mapping[int, Sequence[float]]) -> None:
+        """Measure log2 learning rates of some replicates."""
+        cells = [self.arm.cell("loss_grid", [2.0**v for v in x], [replicate]) for replicate, x in missing.items()]
         measure(cells, self.store)
         self._cells.update((cell.key, cell) for cell in cells)
+
+
+def curves_by_look(searches: Sequence[LossSearch], start: float, looks: Looks) -> Iterator[list[Curve]]:
+    """The curves of a reference and a target, with more and more seeds; the caller stops when it knows enough.
+
+    The reference is looked for around ``start``, in log2, and the target where the reference's optimum is.
+    """
+    best = searches[0].follow(searches[0].locate(start))
+    centers = [best, searches[1].follow(best)]
+    for replicates in looks:
+        yield [search.refine(center, replicates) for search, center in zip(searches, centers, strict=True)]
 
 
 def read_curve(store: Store, cells: Iterable[str], *, first_seed: int = 0) -> Curve:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import MueCheckError, first_line
+from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
-from mue_check.questions.asked import record_question
+from mue_check.questions.asked import asked_before, record_question
 from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Row, Rule
@@ -94,12 +95,15 @@ class Study:
         residual: float = 0.0,
         weight_sum: float | None = None,
         prescribed: Sequence[Row] = (),
+        looks: Looks = (),
     ) -> Comparison:
         """A question of this study, without sides. ``rule`` names a mutant of the study's rule; ``axis`` is "control"
         for a control.
 
-        ``expected`` is None where nothing is expected.
+        ``expected`` is None where nothing is expected. Looks of an earlier run that differ from ``looks`` are kept.
         """
+        before = asked_before(self.root, name)
+        earlier = {*before.earlier_looks, before.looks} - {(), looks} if before and looks else set()
         return Comparison(
             kind=kind,
             name=name,
@@ -115,6 +119,8 @@ class Study:
             residual=residual,
             weight_sum=weight_sum,
             prescribed=tuple(prescribed),
+            looks=looks,
+            earlier_looks=tuple(sorted(earlier)),
             sides=(),
             command=self.command,
         )
@@ -149,14 +155,14 @@ class Study:
         measurement: str,
         rungs: Sequence[Rung],
         arms: Sequence[Arm],
-        replicates: Sequence[int],
+        looks: Looks,
         steps: tuple[int, ...],
     ) -> Iterator[tuple[Side, ...]]:
         """Measure the arms with more and more replicates, up to each of these numbers; the caller stops when it knows
         enough."""
         keys: list[list[str]] = [[] for _ in arms]
         first = 0
-        for last in replicates:
+        for last in looks:
             cells = [arm.cell(measurement, [arm.base.lr], range(first, last), steps) for arm in arms]
             measure(cells, self.store)
             for known, cell in zip(keys, cells, strict=True):

@@ -1,7 +1,7 @@
 """A study judged from its records, and the report of it: a loop over the kinds of question."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mue_check.errors import StoreError
@@ -25,7 +25,7 @@ _VERDICTS = {
     "law says, and good enough where it was expected.",
     Verdict.FAIL: "The whole interval lies outside the tolerance, and outside the residual where the law leaves one.",
     Verdict.INCONCLUSIVE: "Neither: the interval crosses an edge, or there is no optimum to compare. More seeds or a "
-    "wider grid decide it.",
+    "wider grid decide it. Seeds that are allowed only afterwards weaken the 95 %, and the report then says so.",
 }
 _TITLE = (
     "The verdict of the whole study, over all its runs. FAIL when any question is answered against its expected "
@@ -91,7 +91,7 @@ def report_of(summary: Summary) -> Report:
     return Report(
         name=summary.name,
         verdict=summary.verdict,
-        lines=tuple(count_lines(summary)),
+        lines=(*count_lines(summary), *looks_lines(summary.comparisons)),
         sections=tuple(sorted(sections, key=lambda section: section.part)),
     )
 
@@ -108,6 +108,18 @@ def count_lines(summary: Summary) -> list[str]:
     if summary.unanswered:
         lines.append(f"no answer: {number_of(len(summary.unanswered), 'question')}")
     return [*lines, unlisted_text(summary)] if summary.unlisted else lines
+
+
+def looks_lines(comparisons: Iterable[Comparison]) -> list[str]:
+    """What to know of answers that were stored without their looks."""
+    kinds = ("drift", "early_curve", "coordinates")
+    without = sum(c.kind in kinds and not c.looks for c in comparisons)
+    if not without:
+        return []
+    return [
+        f"{without} answers are of a version that did not store at which numbers of seeds it looked: their 95 % holds "
+        "only where that number was fixed in advance"
+    ]
 
 
 def _how_to_read(summary: Summary) -> Section:

@@ -10,7 +10,7 @@ from mue_check.questions.case import Options, Scope, TargetCase
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, grouped, question_columns
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_report import DETECTABLE, DRIFT, curve_pictures, unresolved_note
+from mue_check.questions.drift_report import DETECTABLE, DRIFT, curve_pictures, drift_note, seeds_text
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, routing_words
@@ -178,12 +178,12 @@ def drift_table(summary: Summary) -> Table:
         _SHIFT: shift_text,
         DRIFT: lambda d: interval_text(d.drift.interval),
         DETECTABLE: lambda d: number_text(d.drift.detectable),
-        "seeds": lambda d: str(d.drift.interval.n),
+        "seeds": seeds_text,
         "in the budget's fit": use,
         "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
     }
     caption = "Drift of the optimal learning rate against the shift of sigma_0"
-    return make_table(caption, found, cells, numeric=(DETECTABLE, "seeds", "core-s"), note=unresolved_note)
+    return make_table(caption, found, cells, numeric=(DETECTABLE, "seeds", "core-s"), note=drift_note)
 
 
 def kappa_table(findings: Findings) -> Table:

@@ -131,7 +131,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--beside", metavar="RULES", help="also measure these rules, e.g. standard,mup, without expecting a verdict"
     )
-    group.addoption("--seeds", metavar="LOW[:HIGH]", help="seeds per drift, and up to how many if it is inconclusive")
+    group.addoption("--seeds", metavar="LOW[:HIGH]", help="seeds per drift, and up to how many while it is open")
     group.addoption("--rungs", metavar="N", help="measure only the first N targets of each ladder (default: all)")
     group.addoption("--study", metavar="DIR", help="folder for records and report (default: reports/<tier>)")
     group.addoption("--precision", metavar="fp32|tf32|bf16", help="precision of matrix products (default: the tier's)")

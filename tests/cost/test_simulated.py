@@ -8,7 +8,7 @@ import pytest
 
 from mue_check.axes import Ladder
 from mue_check.catalog import get_tier
-from mue_check.cost.simulated import NotSimulated, SimulatedStore, SimulatedStudy
+from mue_check.cost.simulated import FLOOR, NotSimulated, SimulatedStore, SimulatedStudy
 from mue_check.cost.spreads import measured_spreads
 from mue_check.execute import local
 from mue_check.execute.batches import Batch, Measured
@@ -43,6 +43,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, lis
         for cell in batch:
             simulated.has(cell)
             rows = simulated.rows(cell.key).assign(initial=9.0)
+            rows["loss"] += 2 - FLOOR
             columns = {str(name): values.tolist() for name, values in rows.items()}
             found.append(Measured(columns=columns, core_seconds=1.0))
         return found
@@ -109,8 +110,8 @@ def test_more_spread_needs_more_seeds(tmp_path: Path) -> None:
         ask_drift(SimulatedStudy.of(make_study(tmp_path), store), ladder("width"), ladder("width").targets[0])
         return sum(len(c.values) * len(c.seeds) for batch in store.take_new().batches for c in batch)
 
-    # reference: 5 coarse points of one seed, of which 3 lie on the fine grid of 5; 4 seeds a side
-    assert runs(1e-6) == 5 + 2 + 3 * 5 + 4 * 5
+    # reference: 5 coarse points of one seed, of which 3 lie on the fine grid of 5; 4 seeds a side; 2 and 4 far values
+    assert runs(1e-6) == 5 + 2 + 2 + 3 * 5 + 4 * 5 + 4
     assert runs(0.3) > runs(1e-6)
 
 
@@ -135,3 +136,16 @@ def test_simulated_losses_are_the_same_every_time(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*tables)
     assert list(tables[0]["seed"]) == [0, 0, 1, 1]
     assert math.isfinite(tables[0]["loss"].sum())
+
+
+def test_a_plan_of_a_study_without_far_values_keeps_to_its_optimum(trained: tuple[Study, list[Batch]]) -> None:
+    """Studies of version 0.3 lack the far values. Simulated in their place, they must not draw the search away."""
+    real, batches = trained
+    far = [cell for batch in batches for cell in batch if len(cell.values) == 4 and cell.seeds == (0,)]
+    assert far
+    for cell in far:
+        (real.root / "cells" / f"{cell.key}.json").unlink()
+    store = SimulatedStore(real.root, measured_spreads())
+    ask_drift(SimulatedStudy.of(real, store), ladder("width"), ladder("width").targets[0])
+    missing = {cell.key for batch in store.take_new().batches for cell in batch}
+    assert missing <= {cell.key for cell in far}

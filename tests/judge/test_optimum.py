@@ -5,7 +5,7 @@ import pytest
 
 from mue_check.judge.drift import judge_drift
 from mue_check.judge.interval import t_interval
-from mue_check.judge.optimum import Curve, fit_optimum, lacking, mean_minimum
+from mue_check.judge.optimum import Curve, fit_optimum, lacking, mean_minimum, vertex_sd
 from mue_check.judge.verdict import Verdict, join, judge_interval
 
 GRID = np.arange(-9.0, -2.9, 0.5)
@@ -14,7 +14,7 @@ GRID = np.arange(-9.0, -2.9, 0.5)
 def parabolas(optima, *, grid=GRID, curvature=0.03, noise=0.0, floor=2.0, seed=0) -> Curve:
     rng = np.random.default_rng(seed)
     x = np.asarray(grid)
-    losses = np.array([floor + curvature * (x - best) ** 2 for best in optima])
+    losses = np.array([floor + 0.001 * i + curvature * (x - best) ** 2 for i, best in enumerate(optima)])
     losses += noise * rng.normal(size=losses.shape)
     return Curve(
         values=2.0**x, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), floor + 5.0)
@@ -25,7 +25,7 @@ def test_exact_parabolas_give_exact_optima() -> None:
     optima = [-6.2, -6.0, -5.9, -6.3]
     fit = fit_optimum(parabolas(optima))
     assert list(fit.by_seed.values()) == pytest.approx(optima)
-    assert list(fit.loss_by_seed.values()) == pytest.approx([2.0] * 4)
+    assert list(fit.loss_by_seed.values()) == pytest.approx([2.0, 2.001, 2.002, 2.003])
     assert fit.curvature == pytest.approx(0.03)
     assert fit.residual_sd == pytest.approx(0, abs=1e-9)
     assert fit.interval.mean == pytest.approx(np.mean(optima))
@@ -36,7 +36,7 @@ def test_drift_is_paired_by_seed() -> None:
     reference = [-7.0, -6.5, -6.2, -6.6]
     drift = judge_drift(parabolas(reference), parabolas([x + 0.25 for x in reference]), 0.5)
     assert drift.interval.mean == pytest.approx(0.25)
-    assert drift.interval.half_width == pytest.approx(0, abs=1e-9)
+    assert drift.interval.half_width < 1e-5
     assert drift.verdict is Verdict.PASS
     assert drift.regret == pytest.approx(0.03 * 0.25**2)
     assert judge_drift(parabolas(reference), parabolas([x + 0.25 for x in reference]), 0.2).verdict is Verdict.FAIL
@@ -69,17 +69,85 @@ def test_diverged_points_stay_out_of_the_fit() -> None:
     assert max(fit.window) <= -4.5
 
 
+def of(losses) -> Curve:
+    """Losses [S, L] on GRID, none of which diverged."""
+    seeds, points = losses.shape
+    return Curve(values=2.0 ** GRID[:points], seeds=tuple(range(seeds)), losses=losses, initial=np.full(seeds, 99.0))
+
+
 def test_no_minimum_is_no_optimum() -> None:
-    x = GRID
-    falling = Curve(values=2.0**x, seeds=(0, 1, 2, 3), losses=np.tile(10 - x, (4, 1)), initial=np.full(4, 99.0))
+    falling = of(np.tile(10 - GRID, (4, 1)))
     fit = fit_optimum(falling)
     assert not fit.resolved
-    assert "minimum" in (fit.reason or "")
+    assert fit.reason == "the loss is lowest at the highest value tried, log2 -3.00"
     drift = judge_drift(falling, parabolas([-6.0] * 4), 0.5)
     assert drift.verdict is Verdict.INCONCLUSIVE
     assert drift.reason is not None
-    assert drift.reason.startswith("reference: seed 0")
+    assert drift.reason.startswith("reference: the loss is lowest")
     assert "unresolved" in str(drift)
+
+
+def test_constant_losses_have_no_minimum() -> None:
+    """Rounding alone decides where the lowest of them lies, and which way the parabola opens."""
+    bit = np.random.default_rng(1).integers(-4, 5, (4, len(GRID)))
+    for level in np.linspace(0.1, 4, 40):
+        for losses in (np.full(bit.shape, level), level + np.spacing(level) * bit):
+            fit = fit_optimum(of(losses))
+            assert not fit.resolved
+            assert "minimum" in (fit.reason or "") or "lowest at" in (fit.reason or "")
+
+
+def test_flat_losses_have_no_minimum() -> None:
+    """Noise around a constant: the lowest loss is taken for a minimum in 1 of 17 arms, so in 1 of 300 pairs."""
+    rng = np.random.default_rng(2)
+    arms = [of(2 + 0.01 * rng.normal(size=(4, len(GRID)))) for _ in range(300)]
+    fits = [fit_optimum(arm) for arm in arms]
+    assert np.mean([fit.resolved for fit in fits]) <= 0.08
+    assert any("no significant minimum" in (fit.reason or "") for fit in fits)
+    drifts = [judge_drift(a, b, 0.5) for a, b in zip(arms[::2], arms[1::2], strict=True)]
+    assert {drift.verdict for drift in drifts} == {Verdict.INCONCLUSIVE}
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5, 1e-3])
+def test_curves_that_fall_for_ever_do_not_pass(noise: float) -> None:
+    """The parabola through their last points has a vertex inside the window."""
+    rng = np.random.default_rng(3)
+    arms = [of(2 + np.exp(-1.2 * (GRID + 9)) + noise * rng.normal(size=(4, len(GRID)))) for _ in range(2)]
+    drift = judge_drift(*arms, 0.5)
+    assert drift.verdict is Verdict.INCONCLUSIVE
+    assert drift.reason is not None
+
+
+def test_seeds_that_are_copies_of_one_another_count_as_one() -> None:
+    right = parabolas([-6.2, -6.0, -5.9, -6.3], noise=0.002)
+    copies = of(np.concatenate([right.losses[:3], right.losses[:1]]))
+    drift = judge_drift(right, copies, 0.5)
+    assert drift.verdict is Verdict.INCONCLUSIVE
+    assert drift.reason == "target: seeds 0, 3 have the same losses, so they count as one"
+
+
+def test_seeds_that_differ_by_rounding_have_the_spread_of_their_fit() -> None:
+    """Neither curve is a parabola, and the one drift that all seeds share says nothing about its own error."""
+    x = GRID + 0.0
+    bend = 0.04 * np.abs(np.sin(2 * x))
+
+    def copies(best: float) -> Curve:
+        return of(np.array([2 + 0.03 * (x - best) ** 2 + bend + 1e-9 * seed * x for seed in range(4)]))
+
+    drift = judge_drift(copies(-6.0), copies(-5.7), 0.5)
+    assert np.std(list(drift.by_seed.values())) < 1e-6
+    expected = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target)) / 2
+    assert drift.interval.standard_error == pytest.approx(expected)
+    assert drift.interval.half_width > 0.1
+
+
+def test_a_minimum_beside_a_divergence_is_one() -> None:
+    curve = parabolas([-5.0, -5.1, -4.9, -5.0], noise=0.001)
+    losses = curve.losses.copy()
+    losses[:, GRID > -4.4] = np.nan
+    fit = fit_optimum(of(losses))
+    assert fit.resolved
+    assert list(fit.by_seed.values()) == pytest.approx([-5.0, -5.1, -4.9, -5.0], abs=0.05)
 
 
 def test_a_seed_that_learned_late_is_fitted_around_its_own_minimum() -> None:

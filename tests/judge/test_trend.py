@@ -13,7 +13,7 @@ X = np.arange(-11.0, -3.0, 0.5)
 
 
 def curve(optima: list[float]) -> Curve:
-    losses = np.array([3.0 + 0.02 * (X - at) ** 2 for at in optima])
+    losses = np.array([3.0 + 0.001 * i + 0.02 * (X - at) ** 2 for i, at in enumerate(optima)])
     return Curve(values=2.0**X, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), 9.0))
 
 

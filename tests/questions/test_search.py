@@ -35,7 +35,7 @@ class Bowl:
             spread = np.random.default_rng([seed, cell.model.width]).normal() * self.noise
             for lr in cell.values:
                 x = np.log2(lr)
-                loss = 2 + 0.03 * (x - self.optimum(cell) - spread) ** 2
+                loss = 2 + 0.001 * seed + 0.03 * (x - self.optimum(cell) - spread) ** 2
                 row = (seed, lr, 1e6, np.nan if x > self.diverges_above else float(loss))
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
@@ -81,12 +81,31 @@ def test_points_are_shared_between_passes(study: Study, monkeypatch) -> None:
     bowl = use(monkeypatch, Bowl(lambda cell: -6.1))
     s = search(study)
     s.refine(s.follow(s.locate(-6.5)), 4)
-    assert bowl.runs == 5 + 2 + 1 + 3 * 5  # coarse, fine, one more to centre it, three seeds more
+    # coarse, fine, one more to centre it, a far one that no coarse point is close to, three seeds more
+    assert bowl.runs == 5 + 2 + 1 + 1 + 3 * 5
     again = search(study)
     again.refine(again.follow(again.locate(-6.5)), 4)
-    assert bowl.runs == 23
+    assert bowl.runs == 24
     again.refine(-6.0, 6)
-    assert bowl.runs == 23 + 2 * 5
+    assert bowl.runs == 24 + 2 * 5
+
+
+@pytest.mark.parametrize("far", [-4.5, 4.5])
+def test_a_deeper_minimum_far_away_is_found(study: Study, monkeypatch, far: float) -> None:
+    """The target has a minimum where the reference has its own, and a deeper one elsewhere."""
+
+    class TwoBowls(Bowl):
+        def __call__(self, cell, corpus):
+            columns = super().__call__(cell, corpus)
+            if cell.model.width == 64:
+                second = Bowl(lambda cell: self.optimum(cell) + far, noise=self.noise)(cell, corpus)["loss"]
+                columns["loss"] = [min(a, b - 0.05) for a, b in zip(columns["loss"], second, strict=True)]
+            return columns
+
+    use(monkeypatch, TwoBowls(lambda cell: -6.2, noise=0.02))
+    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    assert answer.verdict is Verdict.FAIL
+    assert answer.drift.interval.mean == pytest.approx(far, abs=0.1)
 
 
 def test_divergence_beside_the_optimum(study: Study, monkeypatch) -> None:
@@ -101,7 +120,7 @@ def test_a_curve_without_minimum_ends_unresolved(study: Study, monkeypatch) -> N
     bowl = use(monkeypatch, Bowl(lambda cell: -90.0))
     answer = ask_drift(study, LADDER, LADDER.targets[0])
     assert answer.verdict is Verdict.INCONCLUSIVE
-    assert "seed 0" in answer.measured
+    assert "the loss is lowest at the lowest value tried" in answer.measured
     assert bowl.runs < 200
 
 
@@ -136,7 +155,35 @@ def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> 
     other = replace(study, root=study.root / "tight")
     other.store.prepare()
     assert ask_drift(other, LADDER, LADDER.targets[0]).drift.interval.n == study.tier.seeds
-    assert tight.runs == 23 + 20  # the target is looked for where the reference's optimum is
+    # the target is looked for where the reference's optimum is, and one replicate looks around at four far values
+    assert tight.runs == 24 + 20 + 4
+
+
+def test_the_looks_are_fixed_in_advance_and_stored(study: Study, monkeypatch) -> None:
+    use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.05))
+    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    assert answer.comparison.looks == tuple(range(4, 13))
+    assert answer.drift.interval.level == 0.0125
+    assert "95 % over looks 4..12" in answer.measured
+    tier = replace(study.tier, seeds=6, max_seeds=6)
+    other = replace(study, root=study.root / "fixed", tier=tier)
+    other.store.prepare()
+    fixed = ask_drift(other, LADDER, LADDER.targets[0])
+    assert fixed.comparison.looks == (6,)
+    assert fixed.drift.interval.level == 0.05
+
+
+def test_other_looks_after_the_first_are_remembered(study: Study, monkeypatch) -> None:
+    """Raising the cap after an INCONCLUSIVE spoils the 95 %; asking the same again does not."""
+    use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
+    short = replace(study, tier=replace(study.tier, max_seeds=6))
+    assert ask_drift(short, LADDER, LADDER.targets[0]).comparison.earlier_looks == ()
+    assert ask_drift(short, LADDER, LADDER.targets[0]).comparison.earlier_looks == ()
+    raised = ask_drift(study, LADDER, LADDER.targets[0])
+    assert raised.comparison.looks == tuple(range(4, 13))
+    assert raised.comparison.earlier_looks == ((4, 5, 6),)
+    assert "less than 95 %" in raised.measured
+    assert ask_drift(short, LADDER, LADDER.targets[0]).comparison.earlier_looks == (tuple(range(4, 13)),)
 
 
 def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
