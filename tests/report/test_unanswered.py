@@ -23,6 +23,7 @@ from mue_check.questions.drift import ask_drift
 from mue_check.questions.study import Study
 from mue_check.questions.summary import count_lines
 from mue_check.questions.values import ValuesFinding, ask_values
+from mue_check.records.files import read_record, write_record
 from mue_check.rules import get_rule
 
 Make = Callable[..., Any]
@@ -43,7 +44,7 @@ def study(tmp_path: Path, make: Make) -> Path:
 
 
 def edit(path: Path, **fields: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    write_record(path, read_record(path) | fields, root=path.parent)
 
 
 def reported(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -124,7 +125,7 @@ def test_a_file_that_holds_another_question_is_an_error(study: Path, capsys: pyt
     (answers / f"{DEPTH}.json").write_text((answers / f"{WIDTH}.json").read_text())
     code, said, _ = reported(study, capsys)
     assert code == 2
-    assert f"holds the question {WIDTH!r}" in said
+    assert f"has the name {WIDTH!r}: a copy of another one" in said
 
 
 def test_a_study_without_its_list_of_questions_says_so(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
