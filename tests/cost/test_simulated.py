@@ -12,6 +12,7 @@ from mue_check.cost.simulated import FLOOR, NotSimulated, SimulatedStore, Simula
 from mue_check.cost.spreads import measured_spreads
 from mue_check.execute import local
 from mue_check.execute.batches import Batch, Measured
+from mue_check.execute.machine import environment
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.routing import ask_load
 from mue_check.questions.study import Study
@@ -45,7 +46,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, lis
             rows = simulated.rows(cell.key).assign(initial=9.0)
             rows["loss"] += 2 - FLOOR
             columns = {str(name): values.tolist() for name, values in rows.items()}
-            found.append(Measured(columns=columns, core_seconds=1.0))
+            found.append(Measured(columns=columns, environment=environment("cpu"), core_seconds=1.0))
         return found
 
     monkeypatch.setattr(local, "measure", measure)
