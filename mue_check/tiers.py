@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from mue_check.axes import AXES, Ladder, LadderUse, Regime, Sizes
 from mue_check.errors import SpecError
-from mue_check.judge.interval import Looks
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob
 from mue_check.spec import TrainSpec
@@ -61,7 +60,7 @@ class Tier:
     """The ladders of each axis at given sizes."""
 
     @property
-    def looks(self) -> Looks:
+    def looks(self) -> tuple[int, ...]:
         """The numbers of seeds at which a drift is judged: one more each time, until it is settled."""
         return tuple(range(self.seeds, self.max_seeds + 1))
 
