@@ -20,7 +20,7 @@ from mue_check.questions.routing import ROUTING
 from mue_check.questions.scales import SCALES
 from mue_check.questions.speed import SPEED
 from mue_check.questions.trend import TrendKind
-from mue_check.questions.values import ValuesKind
+from mue_check.questions.values import VALUES
 from mue_check.sigma0.forecast import FORECAST
 from mue_check.sigma0.gamma_report import GAMMA
 from mue_check.sigma0.laboratory import LAB, LABORATORIES
@@ -38,7 +38,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     GAMMA,
     SHIFT,
     FORECAST,
-    ValuesKind(),
+    VALUES,
     ControlKind(),
 )
 """Kinds are judged, counted and printed in this order. A kind may use the findings of those before it."""

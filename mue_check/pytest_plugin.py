@@ -6,7 +6,7 @@ until ``suites/conftest.py`` calls ``activate``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,12 +15,15 @@ from mue_check.errors import MueCheckError
 from mue_check.questions.case import Case, TargetCase
 from mue_check.suite import cluster, conformance, rerun
 from mue_check.suite.cases import MARKER, fixture_cases
+from mue_check.suite.ending import Ending
 from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import LiveResults, Progress, shows_progress
-from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
-from mue_check.suite.workers import hand_out_one_by_one
+from mue_check.suite.settings import RUN, Settings, add_options, read_settings, users_router
+from mue_check.suite.workers import hand_out_one_by_one, keep_apart
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from mue_check.questions.question import Finding
     from mue_check.questions.study import Study
 
@@ -45,6 +48,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     try:
         cluster.start(config)
         give_gpus(config)
+        if router := users_router(config):
+            keep_apart(config, router)
     except MueCheckError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -68,7 +73,15 @@ def activate(config: pytest.Config) -> None:
     rerun.register(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LiveResults(config), "mue_check-live-results")
+        config.pluginmanager.register(Ending(config, config.stash[_SETTINGS]), "mue_check-ending")
     hand_out_one_by_one(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker which run it belongs to."""
+    if settings := node.config.stash.get(_SETTINGS, None):
+        node.workerinput[RUN] = settings.run
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -124,6 +137,17 @@ def _work(item: pytest.Item) -> float:
     return cases[0].work if cases else 0.0
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Fail a test that would end the run: the measured code may call ``pytest.exit``, even with exit code 0."""
+    try:
+        return (yield)
+    except pytest.exit.Exception as error:
+        if _SETTINGS not in pyfuncitem.config.stash:
+            raise
+        pytest.fail(f"pytest.exit was called in a test: {error}")
+
+
 @pytest.fixture
 def settings(request: pytest.FixtureRequest) -> Settings:
     """The checked options of this run."""
@@ -152,7 +176,7 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
         result = "measured" if verdict is None else f"{verdict}{expected}"
         record_property(comparison.name, f"{result}: {finding.measured}")
-        if verdict is None or not comparison.expected or meets(verdict, comparison.expected):
+        if not comparison.expected or (verdict is not None and meets(verdict, comparison.expected)):
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)
         text = "\n".join(
@@ -164,30 +188,8 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
                 f"again: {comparison.command}",
             ]
         )
-        if verdict == "INCONCLUSIVE" and settings.allow_inconclusive:
+        if verdict == "INCONCLUSIVE" and settings.allow_inconclusive and not comparison.is_control:
             pytest.xfail(text)
         pytest.fail(text, pytrace=False)
 
     return check
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Write the report and print its first table, in the controller."""
-    settings = config.stash.get(_SETTINGS, None)
-    ran = any(terminalreporter.stats.get(key) for key in ("passed", "failed", "xfailed"))
-    if settings is None or hasattr(config, "workerinput") or not ran or trains_nothing(config.args):
-        return
-    from mue_check.catalog import summarize, write_report
-    from mue_check.questions.summary import verdict_lines
-
-    terminalreporter.section("mue_check")
-    if config.get_verbosity() < 0:  # -q prints no header
-        for notice in settings.notices:
-            terminalreporter.line(notice)
-    try:
-        summary = summarize(settings.root)
-        for line in verdict_lines(summary):
-            terminalreporter.line(line)
-        terminalreporter.line(f"report: {write_report(settings.root, summary)}")
-    except MueCheckError as error:
-        terminalreporter.line(f"no report: {error}")

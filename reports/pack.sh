@@ -12,5 +12,5 @@ for figure in overview trend speedup routing controls sigma0; do
   done
 done
 [ -e "$study/sigma0_calibration.json" ] && cp "$study/sigma0_calibration.json" "$target/"
-tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - cells costs comparisons |
+tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - asked cells comparisons costs |
   xz -9 >"$target/records.tar.xz"

@@ -111,7 +111,11 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--corpus", "absent.bin"], "absent.bin' cannot be read: No such file"),
         (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
         (["--study", "{tmp}/file/study"], "cannot be written"),
-        (["--tolerance", "-1"], "--tolerance -1.0: must be above 0"),
+        (["--tolerance", "-1"], "tolerance -1: must be above 0 and at most 2 octaves"),
+        (
+            ["--tolerance", "99"],
+            "tolerance 99: must be above 0 and at most 2 octaves, a factor of 4 in the learning rate",
+        ),
         (["--claim", "claim.toml"], "--claim: goes with a router of your own"),
         (["--claim", "absent.toml", "--router", "docs/examples/my_router.py:Router"], "cannot be read: No such file"),
         (["--expected", "absent.toml"], "cannot be read: No such file"),

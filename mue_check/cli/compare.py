@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -11,7 +11,8 @@ def add(commands: "Commands[Parser]") -> None:
         "compare",
         help="show rules or studies side by side",
         description="Judge the drifts of one or more studies and show their rules side by side. Writes compare.md, "
-        "compare.csv and compare.png. A rule that occurs in several studies gets one column per study.",
+        "compare.csv and compare.png. A rule that occurs in several studies gets one column per study. "
+        "Exit 0: compared, 2: a study cannot be read, 3: a study has questions without an answer.",
         epilog="example: mue_check compare reports/cpu reports/cpu-mup --out reports/rules",
     )
     compare.add_argument("study", metavar="STUDY", type=Path, nargs="+", help="folders written by `pytest suites/`")
@@ -23,12 +24,18 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Judge the studies, write the files, and print the table."""
     from mue_check.catalog import summarize
+    from mue_check.questions.asked_report import outcome_lines
     from mue_check.questions.compare import compare_studies
     from mue_check.questions.compare_files import compare_lines, write_comparison
+    from mue_check.report.format import printable
 
     sides = compare_studies(options.study, summarize)
     page = write_comparison(sides, options.out or options.study[0])
+    studies = dict(sides.studies.values())
+    incomplete = {name: summary for name, summary in studies.items() if summary.unanswered or summary.unlisted}
     if not options.quiet:
         print("\n".join(compare_lines(sides)))
+        for name, summary in incomplete.items():
+            print("\n".join(outcome_lines(summary, f"study {printable(name)}")))
         print(f"comparison: {page}")
-    return EXIT_OK
+    return EXIT_INCONCLUSIVE if incomplete else EXIT_OK

@@ -20,7 +20,8 @@ def add(commands: "Commands[Parser]") -> None:
             kind,
             help=f"validate your own {kind} in seconds",
             description=f"Check a {kind}: {signature}. Two verdicts: it matches its own claim; it is fit for "
-            "Complete-muE. Exit 0 when both pass, 1 when one fails, 2 on bad arguments, 3 when one is inconclusive.",
+            "Complete-muE. Exit 0 when both pass, 1 when one fails, 2 on bad arguments, 3 when one is inconclusive: a "
+            "check is open, or none passed.",
             epilog=f"example: mue_check {kind} mymodel.moe:make_{kind} --claim {kind}.toml",
         )
         command.add_argument("candidate", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY, or builtin:NAME")

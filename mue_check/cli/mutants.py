@@ -51,6 +51,7 @@ def _rules(options: Options) -> int:
     from mue_check.mutants.report import render_rules, rule_lines
     from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule
     from mue_check.mutants.run import get_mutant, run
+    from mue_check.questions.asked import new_run
     from mue_check.questions.study import Study
     from mue_check.rules import get_rule
     from mue_check.tiers import require_device
@@ -67,6 +68,7 @@ def _rules(options: Options) -> int:
         rule=get_rule("complete_mue"),
         tolerance=tier.tolerance,
         command="mue_check mutants",
+        run=new_run(),
     )
     study.store.prepare()
     checks = [check for check in CHECKS if options.sweep or check != "drift"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -10,8 +10,10 @@ def add(commands: "Commands[Parser]") -> None:
     report = commands.add_parser(
         "report",
         help="judge a study's records again and write its report",
-        description="Judge a study's records again, without training, and write report.html, report.md and figures. "
-        "A study of sigma_0 also gets sigma0_calibration.json, for `mue_check budget --calibration`.",
+        description="Judge a study's records again, without training, and write report.html, report.md and figures. A "
+        "study of sigma_0 also gets sigma0_calibration.json, for `mue_check budget --calibration`. Exit 0: every "
+        "question has its expected verdict, 1: one has another, 2: the study cannot be read, 3: a question is open or "
+        "has no answer, or nothing is judged.",
         epilog="example: mue_check report reports/cpu",
     )
     report.add_argument("study", metavar="STUDY", type=Path, help="a folder written by `pytest suites/`")
@@ -20,13 +22,15 @@ def add(commands: "Commands[Parser]") -> None:
 
 
 def run(options: Options) -> int:
-    """Write and print the report. The exit code is 1 if a verdict is not the expected one."""
+    """Write and print the report of the whole study."""
     from mue_check.catalog import summarize, write_report
+    from mue_check.judge.verdict import Verdict
+    from mue_check.questions.asked_report import outcome_lines
     from mue_check.questions.summary import verdict_lines
 
     summary = summarize(options.study)
     page = write_report(options.study, summary)
     if not options.quiet:
-        print("\n".join(verdict_lines(summary)))
+        print("\n".join([*verdict_lines(summary), *outcome_lines(summary, "whole study")]))
         print(f"report: {page}")
-    return EXIT_OK if summary.as_expected else EXIT_FAIL
+    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(summary.verdict, EXIT_INCONCLUSIVE)

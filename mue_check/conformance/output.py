@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mue_check.conformance.isolate import Session
@@ -35,11 +36,15 @@ def verdict_lines(results: Sequence[CheckResult], verdicts: Mapping[Question, Ve
         about = [r for r in results if r.question == question]
         against = [r.check for r in about if r.against]
         warned = [r.check for r in about if r.warning]
-        passed, skipped = (sum(r.outcome == outcome for r in about) for outcome in ("passed", "skipped"))
-        reason = f"{passed} of {len(about)} checks pass, {skipped} do not apply"
+        outcomes = Counter(r.outcome for r in about)
+        passed, expected = outcomes["passed"], outcomes["xfailed"]
+        reason = f"{passed} of {len(about)} checks pass, {outcomes['skipped']} do not apply"
+        reason += f", {expected} were expected to fail" if expected else ""
         if against:
             more = f" and {len(against) - _LISTED} more" if len(against) > _LISTED else ""
             reason = ", ".join(against[:_LISTED]) + more
+        elif not passed:
+            reason = f"nothing was checked: {reason}"
         elif question == "fit":
             reason = next((r.measured for r in about if r.check == "fit-scale"), reason)
         lines.append(

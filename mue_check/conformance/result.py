@@ -98,8 +98,9 @@ class CheckResult:
 
 
 def verdict_of(results: Iterable[CheckResult], question: Question) -> Verdict:
-    """FAIL with any broken must, INCONCLUSIVE with any unknown one, else PASS."""
-    against = [r for r in results if r.question == question and r.against]
+    """FAIL with any broken must, INCONCLUSIVE with any unknown one or if no check passed, else PASS."""
+    about = [r for r in results if r.question == question]
+    against = [r for r in about if r.against]
     if any(r.broken for r in against):
         return Verdict.FAIL
-    return Verdict.INCONCLUSIVE if against else Verdict.PASS
+    return Verdict.PASS if not against and any(r.outcome == "passed" for r in about) else Verdict.INCONCLUSIVE

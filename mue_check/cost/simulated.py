@@ -133,5 +133,8 @@ class SimulatedStudy(Study):
         """The simulated store."""
         return self.simulated
 
-    def keep(self, comparison: Comparison) -> None:
+    def open(self, question: Comparison) -> None:
+        """List nothing, since nothing is measured."""
+
+    def keep(self, answer: Comparison) -> None:
         """Keep nothing, since nothing was measured."""

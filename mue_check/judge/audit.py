@@ -33,17 +33,21 @@ class Offence:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The values that differ, out of all ``parameters``. PASS if there are none."""
+    """The values that differ, out of all ``parameters``."""
 
     parameters: int
     offences: tuple[Offence, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL if any value differs."""
+        """FAIL if any value differs, PASS if none does, INCONCLUSIVE if nothing was measured."""
+        if not self.parameters:
+            return Verdict.INCONCLUSIVE
         return Verdict.FAIL if self.offences else Verdict.PASS
 
     def __str__(self) -> str:
+        if not self.parameters:
+            return "no parameter was measured"
         if not self.offences:
             return f"{self.parameters} parameters, all as prescribed"
         first = "; ".join(map(str, self.offences[:3]))

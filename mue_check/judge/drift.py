@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mue_check.judge.interval import Interval, Looks, look_level, looks_text, t_interval
-from mue_check.judge.optimum import Curve, Optimum, fit_optimum, parabola_loss, rounding_sd, vertex_sd
+from mue_check.judge.optimum import (
+    Curve,
+    Optimum,
+    fit_optimum,
+    mean_minimum,
+    parabola_loss,
+    rounding_sd,
+    vertex_sd,
+)
 from mue_check.judge.power import detectable_drift
 from mue_check.judge.verdict import Verdict, judge_interval
 
@@ -59,6 +67,7 @@ class Drift:
 def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: float = 0.0, looks: Looks = ()) -> Drift:
     """PASS if the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
 
+    An arm that diverges at every value is FAIL too; without an optimum for another reason it is INCONCLUSIVE.
     An approximate law states a ``residual`` by which its optimum may move; a drift within that is RESIDUAL. ``looks``
     are the numbers of seeds at which the question is judged; without them the number was fixed in advance.
     """
@@ -74,6 +83,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: flo
     elif not reasons and looks and len(seeds) not in looks:
         reasons = [f"{len(seeds)} seeds in common, but it is to be judged at {looks_text(looks)}"]
     if reasons:
+        every_value_diverged = any(mean_minimum(curve) < 0 for curve in (reference, target))
         return Drift(
             reference=ours,
             target=theirs,
@@ -82,7 +92,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: flo
             interval=t_interval(drifts, look_level(looks)),
             regret=math.nan,
             gain=math.nan,
-            verdict=Verdict.INCONCLUSIVE,
+            verdict=Verdict.FAIL if every_value_diverged else Verdict.INCONCLUSIVE,
             detectable=math.inf,
             reason="; ".join(reasons),
         )

@@ -6,8 +6,13 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from mue_check.errors import JudgeError
+
 if TYPE_CHECKING:
     from mue_check.judge.interval import Interval
+
+LARGEST_TOLERANCE = 2.0
+"""Octaves: a factor of 4 in the learning rate."""
 
 
 class Verdict(StrEnum):
@@ -19,11 +24,21 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
+def require_tolerance(octaves: float) -> float:
+    """The tolerance of a drift, if it is one. JudgeError if it is not above 0, or so large that every drift passes."""
+    if not 0 < octaves <= LARGEST_TOLERANCE:
+        raise JudgeError(
+            f"tolerance {octaves:g}: must be above 0 and at most {LARGEST_TOLERANCE:g} octaves, a factor of "
+            f"{2**LARGEST_TOLERANCE:g} in the learning rate; a drift that is larger is not harmless"
+        )
+    return octaves
+
+
 def join(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst verdict, in the order FAIL, INCONCLUSIVE, RESIDUAL, PASS."""
+    """The worst verdict, in the order FAIL, INCONCLUSIVE, RESIDUAL, PASS; INCONCLUSIVE where nothing was judged."""
     found = set(verdicts)
-    worst = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.RESIDUAL)
-    return next((v for v in worst if v in found), Verdict.PASS)
+    worst = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.RESIDUAL, Verdict.PASS)
+    return next((v for v in worst if v in found), Verdict.INCONCLUSIVE)
 
 
 def meets(verdict: Verdict, expected: str) -> bool:

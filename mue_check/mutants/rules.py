@@ -10,7 +10,7 @@ from mue_check.mutants.mutant import CheckOutcome, Mutant, summary_of
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
-from mue_check.questions.values import audit_rung
+from mue_check.questions.values import ask_values
 from mue_check.rules import Prescription, Role, get_rule
 from mue_check.rules.roles import HIDDEN
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts
@@ -40,8 +40,8 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
         verdict = join(result.verdict for result in results)
         outcomes.append(_outcome("scales", verdict, str(first), named=not mutant.finding or bool(naming)))
     if "audit" in checks:
-        audit = audit_rung(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
-        outcomes.append(_outcome("audit", audit.verdict, str(audit)))
+        values = ask_values(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
+        outcomes.append(_outcome("audit", values.verdict, values.measured))
     if drift and "drift" in checks:
         found = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
         outcomes.append(_outcome("drift", found.verdict, found.measured))

@@ -11,6 +11,7 @@ from mue_check.judge.interval import Looks, looks_text
 from mue_check.records import Store
 from mue_check.records.files import read_json, write_json
 from mue_check.records.typed import from_json
+from mue_check.rules import Row
 
 SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
@@ -32,14 +33,14 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One question. ``kind`` is the kind of question that judges it, and how many sides it has; the first is the
-    reference.
+    reference. A question that is only asked has no sides yet (``questions.asked``).
 
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
-    drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to.
-    ``looks`` are the numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was
-    fixed, and in comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same
-    question with other numbers of seeds.
+    drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to,
+    ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the numbers of seeds at which it is
+    judged, fixed before the first; empty if the number of seeds was fixed, and in comparisons of version 0.3 and
+    before. ``earlier_looks`` are those of earlier runs of the same question with other numbers of seeds.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Comparison:
     knob: str = "lr"
     residual: float = 0.0
     weight_sum: float | None = None
+    prescribed: tuple[Row, ...] = ()
     looks: Looks = ()
     earlier_looks: tuple[Looks, ...] = ()
     sides: tuple[Side, ...]
@@ -80,24 +82,19 @@ def looks_note(comparison: Comparison) -> str:
     return f"asked before with looks at {before} seeds, now at {now}: the interval covers less than 95 %"
 
 
+def path_of(root: Path, name: str, folder: str = "comparisons") -> Path:
+    """The file of the answer to the question of that name; in another folder, of the question."""
+    return root / folder / f"{name}.json"
+
+
 def save_comparison(root: Path, comparison: Comparison) -> None:
     """Write it into the study; the same question overwrites its earlier file."""
-    write_json(root / "comparisons" / f"{comparison.name}.json", {"schema": SCHEMA, **asdict(comparison)})
-
-
-def stored_comparison(root: Path, name: str) -> Comparison | None:
-    """The question of that name, if the study has it."""
-    path = root / "comparisons" / f"{name}.json"
-    return _read(path) if path.exists() else None
+    write_json(path_of(root, comparison.name), {"schema": SCHEMA, **asdict(comparison)})
 
 
 def load_comparisons(root: Path) -> list[Comparison]:
-    """Every comparison of a study, by name. StoreError when there is none or one is of another schema."""
-    folder = root / "comparisons"
-    found = [_read(path) for path in sorted(folder.glob("*.json"))]
-    if not found:
-        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
-    return found
+    """Every comparison of a study, by name. StoreError if one is of another schema."""
+    return [_read(path) for path in sorted((root / "comparisons").glob("*.json"))]
 
 
 def side_table(store: Store, side: Side) -> pd.DataFrame:
@@ -120,10 +117,23 @@ def place(
     return *where, size, label, c.rule, c.name
 
 
-def _read(path: Path) -> Comparison:
-    raw: Mapping[str, object] = read_json(path)
-    if raw.get("schema") != SCHEMA:
+def read_versioned(path: Path, schema: int) -> Mapping[str, object]:
+    """The fields of a JSON file of that schema, without the schema. StoreError if it has another one."""
+    raw = read_json(path)
+    if raw.get("schema") != schema:
         raise StoreError(
-            f"{str(path)!r} has schema {raw.get('schema')!r}, this version reads {SCHEMA}: use a new study"
+            f"{str(path)!r} has schema {raw.get('schema')!r}, this version reads {schema}: use a new study"
         )
-    return from_json(Comparison, {key: value for key, value in raw.items() if key != "schema"}, f"comparison {path}")
+    return {key: value for key, value in raw.items() if key != "schema"}
+
+
+def require_name(path: Path, comparison: Comparison) -> None:
+    """StoreError if a question is not in the file that has its name."""
+    if comparison.name != path.stem:
+        raise StoreError(f"{str(path)!r} holds the question {comparison.name!r}: remove it and run again")
+
+
+def _read(path: Path) -> Comparison:
+    comparison = from_json(Comparison, read_versioned(path, SCHEMA), f"comparison {path}")
+    require_name(path, comparison)
+    return comparison

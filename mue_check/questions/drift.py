@@ -116,29 +116,26 @@ def measure_drift(
     residual: float = 0.0,
 ) -> DriftFinding:
     """Measure two arms with more and more seeds until the drift between their optima is settled, and save it."""
-    searches = [LossSearch(arm, study.store) for arm in arms]
     task, knob, looks = study.task(ladder), arms[0].knob, study.tier.looks
-    for _ in curves_by_look(searches, task.log2_start(knob), looks):
-        found = judge_stored_drift(
-            study.store,
-            study.comparison(
-                "drift",
-                name,
-                ladder,
-                study.tolerance,
-                tuple(
-                    side_of(rung, search.arm, search.cells)
-                    for rung, search in zip((ladder.reference, target), searches, strict=True)
-                ),
-                expected,
-                axis=axis,
-                rule=arms[1].prescription.rule,
-                knob=knob,
-                residual=residual,
-                looks=looks,
-            ),
-        )
-        if found.drift.settled(task.half_width):
-            break
-    study.keep(found.comparison)
+    question = study.question(
+        "drift",
+        name,
+        ladder,
+        study.tolerance,
+        expected,
+        axis=axis,
+        rule=arms[1].prescription.rule,
+        knob=knob,
+        residual=residual,
+        looks=looks,
+    )
+    with study.asking(question):
+        searches = [LossSearch(arm, study.store) for arm in arms]
+        rungs = (ladder.reference, target)
+        for _ in curves_by_look(searches, task.log2_start(knob), looks):
+            sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
+            found = judge_stored_drift(study.store, replace(question, sides=sides))
+            if found.drift.settled(task.half_width):
+                break
+        study.keep(found.comparison)
     return found

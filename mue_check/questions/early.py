@@ -1,7 +1,7 @@
 """Early curve: whether a target falls behind its reference in the first steps, both at the base learning rate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -54,12 +54,13 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     name = study.name("early", ladder.name, target.label)
     low, high = study.tier.seeds, study.tier.max_seeds
     looks = tuple(dict.fromkeys((low, min(2 * low, high), high)))
-    for sides in study.rounds("early_curve", rungs, arms, looks, steps):
-        comparison = study.comparison("early_curve", name, ladder, TREND_TOLERANCE, sides, Verdict.PASS, looks=looks)
-        found = EARLY.judge(study.store, comparison)
-        if found.verdict is not Verdict.INCONCLUSIVE:
-            break
-    study.keep(found.comparison)
+    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=looks)
+    with study.asking(question):
+        for sides in study.rounds("early_curve", rungs, arms, looks, steps):
+            found = EARLY.judge(study.store, replace(question, sides=sides))
+            if found.verdict is not Verdict.INCONCLUSIVE:
+                break
+        study.keep(found.comparison)
     return found
 
 

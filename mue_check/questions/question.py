@@ -1,18 +1,20 @@
 """The protocol of a kind of question: how it judges the records, and what it adds to a report.
 
 A kind of question is one file of this package (or of a package above it), listed in ``mue_check.catalog``. It has
-* a function ``ask_...(study, ...)`` that measures the cells it needs, saves a ``Comparison`` and returns its finding,
+* a function ``ask_...(study, ...)`` that records the question, measures the cells it needs, saves the answer as a
+  ``Comparison`` and returns its finding,
 * a ``Finding``, the result of judging one comparison,
 * a ``JudgedKind``, whose ``judge`` makes that finding from the store. Suites and ``mue_check report`` both call it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.judge.verdict import Verdict, meets
+from mue_check.questions.asked import Asked, Unanswered, unanswered
 from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.costs import Costs
@@ -125,12 +127,14 @@ class JudgedKind(QuestionKind, Generic[F_co]):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A study judged from its records: what every kind of question found, and what the cells cost."""
+    """A study judged from its records: what was asked, what every kind of question found, and what the cells cost."""
 
     name: str
     axes: tuple[str, ...]
     """All axes in the order of the report."""
+    asked: tuple[Asked, ...]
     comparisons: tuple[Comparison, ...]
+    """The answers that are stored."""
     answers: tuple[tuple[QuestionKind, tuple[Finding, ...]], ...]
     costs: Costs
     findings: Findings = field(repr=False)
@@ -158,12 +162,54 @@ class Summary:
         return {label: tuple(pairs) for label, pairs in (*counted.items(), ("control", controls)) if pairs}
 
     @property
+    def questions(self) -> Sequence[Comparison]:
+        """Every question, answered or not, in the order of the report."""
+        answered = {c.name for c in self.comparisons}
+        return (*self.comparisons, *(a.question for a in self.asked if a.question.name not in answered))
+
+    @property
+    def unanswered(self) -> tuple[Unanswered, ...]:
+        """The questions that were asked and have no answer."""
+        return tuple(unanswered(self.asked, self.comparisons))
+
+    @property
+    def unlisted(self) -> tuple[Comparison, ...]:
+        """The answers to questions that are not in the list of questions, as in studies of version 0.3."""
+        names = {each.question.name for each in self.asked}
+        return tuple(c for c in self.comparisons if c.name not in names)
+
+    @property
+    def last_run(self) -> str:
+        """The last run that asked anything; empty if that is not known."""
+        return max((each.run for each in self.asked), default="")
+
+    def of_run(self, run: str) -> "Summary":
+        """The part of the study that this run asked: the questions that no later run has asked again."""
+        asked = tuple(each for each in self.asked if each.run == run)
+        names = {each.question.name for each in asked}
+        answers = tuple((kind, tuple(f for f in found if f.comparison.name in names)) for kind, found in self.answers)
+        return replace(
+            self,
+            asked=asked,
+            comparisons=tuple(c for c in self.comparisons if c.name in names),
+            answers=answers,
+            findings=Findings(tuple(finding for _, found in answers for finding in found)),
+        )
+
+    @property
     def verdict(self) -> Verdict:
-        """FAIL when any question is answered against its expected verdict, else INCONCLUSIVE when any is open."""
+        """FAIL when any question is answered against its expected verdict.
+
+        Else INCONCLUSIVE when any is open, unanswered or unlisted, and when nothing is judged at all.
+        """
         pairs = [pair for pairs in self.verdicts.values() for pair in pairs]
         if any(verdict is not Verdict.INCONCLUSIVE and not meets(verdict, expected) for verdict, expected in pairs):
             return Verdict.FAIL
-        return Verdict.INCONCLUSIVE if any(v is Verdict.INCONCLUSIVE for v, _ in pairs) else Verdict.PASS
+        judged = {finding.comparison.name for _, found in self.answers for finding in found if finding.verdicts}
+        is_open = any(verdict is Verdict.INCONCLUSIVE for verdict, _ in pairs) or any(
+            c.expected and c.name not in judged for c in self.comparisons
+        )
+        return Verdict.INCONCLUSIVE if is_open or self.unanswered or self.unlisted or not pairs else Verdict.PASS
 
     @property
     def as_expected(self) -> bool:

@@ -1,7 +1,7 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -56,20 +56,20 @@ def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
     if not isinstance(experts, Experts):
         raise SpecError(f"{rung.label} of {ladder.name} is dense and routes nothing")
     arm = study.arm(ladder, rung)
-    cell = arm.cell("routing", [arm.base.lr], range(study.tier.seeds))
-    measure([cell], study.store)
     claim = experts.claimed_sum
-    comparison = study.comparison(
+    question = study.question(
         "routing",
         study.name("routing", ladder.name, rung.label),
         ladder,
         CLAIM_TOLERANCE,
-        (side_of(rung, arm, [cell.key]),),
         None if claim is None else Verdict.PASS,
         weight_sum=claim,
     )
-    found = ROUTING.judge(study.store, comparison)
-    study.keep(comparison)
+    with study.asking(question):
+        cell = arm.cell("routing", [arm.base.lr], range(study.tier.seeds))
+        measure([cell], study.store)
+        found = ROUTING.judge(study.store, replace(question, sides=(side_of(rung, arm, [cell.key]),)))
+        study.keep(found.comparison)
     return found
 
 

@@ -85,15 +85,14 @@ def ask_coordinates(
     rule = arms[-1].prescription.rule
     name = study.name("coordinates", ladder.name, rule=rule)
     expected = None if finding or not _is_prescribed(ladder) else Verdict.PASS
-    for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
-        tolerance = laws_of(ladder.name, side_table(study.store, sides[0]))[0].tolerance
-        comparison = study.comparison(
-            "coordinates", name, ladder, tolerance, sides, expected, rule=rule, looks=COORDINATE_SEEDS
-        )
-        found = SCALES.judge(study.store, comparison)
-        if found.verdict is not Verdict.INCONCLUSIVE:
-            break
-    study.keep(found.comparison)
+    tolerance = LAWS[ladder.name][0].tolerance
+    question = study.question("coordinates", name, ladder, tolerance, expected, rule=rule, looks=COORDINATE_SEEDS)
+    with study.asking(question):
+        for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
+            found = SCALES.judge(study.store, replace(question, sides=sides))
+            if found.verdict is not Verdict.INCONCLUSIVE:
+                break
+        study.keep(found.comparison)
     return found
 
 

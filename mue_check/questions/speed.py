@@ -57,23 +57,22 @@ def ask_speed(study: Study, ladder: Ladder, target: Rung) -> SpeedupFinding:
     MueCheckError when the two share no loss, because one of them did not learn.
     """
     rungs = (ladder.reference, target)
-    sides = []
-    for rung in rungs:
-        arm = study.arm(ladder, rung)
-        train = replace(arm.train, steps=LONGER * arm.train.steps, final_lr=1.0)
-        arm = replace(arm, train=train)
-        # geometric, as the speed-up is a ratio of steps
-        looks = sorted({max(1, round(train.steps ** (i / LOOKS))) for i in range(LOOKS // 3, LOOKS + 1)})
-        cell = arm.cell("learning_curve", [arm.base.lr], range(study.tier.seeds), looks)
-        measure([cell], study.store)
-        sides.append(side_of(rung, arm, [cell.key]))
-    comparison = study.comparison(
-        "speedup", study.name(ladder.name, target.label), ladder, 0.0, tuple(sides), expected=None
-    )
-    found = SPEED.judge(study.store, comparison)
-    if not found.speedup.overall.n:
-        raise MueCheckError(f"{ladder.name}: {rungs[0].label} and {target.label} reach no common loss")
-    study.keep(comparison)
+    question = study.question("speedup", study.name(ladder.name, target.label), ladder, 0.0, expected=None)
+    with study.asking(question):
+        sides = []
+        for rung in rungs:
+            arm = study.arm(ladder, rung)
+            train = replace(arm.train, steps=LONGER * arm.train.steps, final_lr=1.0)
+            arm = replace(arm, train=train)
+            # geometric, as the speed-up is a ratio of steps
+            looks = sorted({max(1, round(train.steps ** (i / LOOKS))) for i in range(LOOKS // 3, LOOKS + 1)})
+            cell = arm.cell("learning_curve", [arm.base.lr], range(study.tier.seeds), looks)
+            measure([cell], study.store)
+            sides.append(side_of(rung, arm, [cell.key]))
+        found = SPEED.judge(study.store, replace(question, sides=tuple(sides)))
+        if not found.speedup.overall.n:
+            raise MueCheckError(f"{ladder.name}: {rungs[0].label} and {target.label} reach no common loss")
+        study.keep(found.comparison)
     return found
 
 

@@ -1,22 +1,19 @@
 """The setting of a study: where its records are, and what all its questions share."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mue_check.axes import Ladder, Rung
+from mue_check.errors import MueCheckError, first_line
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
-from mue_check.questions.comparison import (
-    DEFAULT_ROUTER,
-    Comparison,
-    Side,
-    save_comparison,
-    stored_comparison,
-)
+from mue_check.questions.asked import asked_before, record_question
+from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.records import Store
-from mue_check.rules import Knob, Prescription, Rule
+from mue_check.rules import Knob, Prescription, Row, Rule
 from mue_check.spec import Scenario
 from mue_check.tiers import Task, Tier
 
@@ -26,6 +23,7 @@ class Study:
     """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
 
     ``routing`` names how the mixtures route; the ladders hold the routing itself. ``command`` repeats the question.
+    ``run`` is the run that asks (``questions.asked.new_run``).
     """
 
     root: Path
@@ -35,6 +33,7 @@ class Study:
     tolerance: float
     command: str
     routing: str = DEFAULT_ROUTER
+    run: str = ""
 
     @property
     def store(self) -> Store:
@@ -82,13 +81,12 @@ class Study:
         routing = [self.routing] if self.routing != DEFAULT_ROUTER else []
         return "-".join([*parts, self.corpus_name, rule or self.rule.name, *routing])
 
-    def comparison(
+    def question(
         self,
         kind: str,
         name: str,
         ladder: Ladder,
         tolerance: float,
-        sides: tuple[Side, ...],
         expected: Verdict | None,
         *,
         axis: str | None = None,
@@ -96,14 +94,16 @@ class Study:
         knob: Knob = "lr",
         residual: float = 0.0,
         weight_sum: float | None = None,
+        prescribed: Sequence[Row] = (),
         looks: Looks = (),
     ) -> Comparison:
-        """A question of this study. ``rule`` names a mutant of the study's rule; ``axis`` is "control" for a control.
+        """A question of this study, without sides. ``rule`` names a mutant of the study's rule; ``axis`` is "control"
+        for a control.
 
         ``expected`` is None where nothing is expected. Looks of an earlier run that differ from ``looks`` are kept.
         """
-        stored = stored_comparison(self.root, name)
-        earlier = {*stored.earlier_looks, stored.looks} - {(), looks} if stored and looks else set()
+        before = asked_before(self.root, name)
+        earlier = {*before.earlier_looks, before.looks} - {(), looks} if before and looks else set()
         return Comparison(
             kind=kind,
             name=name,
@@ -118,15 +118,37 @@ class Study:
             knob=knob,
             residual=residual,
             weight_sum=weight_sum,
+            prescribed=tuple(prescribed),
             looks=looks,
             earlier_looks=tuple(sorted(earlier)),
-            sides=sides,
+            sides=(),
             command=self.command,
         )
 
-    def keep(self, comparison: Comparison) -> None:
-        """Write a question into the study."""
-        save_comparison(self.root, comparison)
+    @contextmanager
+    def asking(self, question: Comparison) -> Iterator[None]:
+        """Record the question before the body measures it; the body stores its answer with ``keep``.
+
+        The measured code may be a user's, and may raise what ends or skips a test, or the process (``SystemExit``,
+        pytest's outcomes). That becomes a MueCheckError: only an answer ends a question.
+        """
+        self.open(question)
+        try:
+            yield
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise MueCheckError(
+                f"{question.name}: {type(error).__name__} was raised while it was measured: {first_line(error)}"
+            ) from error
+
+    def open(self, question: Comparison) -> None:
+        """List the question in the study, and withdraw an earlier answer."""
+        record_question(self.root, question, self.run)
+
+    def keep(self, answer: Comparison) -> None:
+        """Write the answer to a question into the study."""
+        save_comparison(self.root, answer)
 
     def rounds(
         self,

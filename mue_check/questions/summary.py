@@ -1,13 +1,16 @@
 """A study judged from its records, and the report of it: a loop over the kinds of question."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict, meets
-from mue_check.questions.comparison import Comparison, load_comparisons, place
+from mue_check.questions.asked import FOLDER, load_asked
+from mue_check.questions.asked_report import number_of, of_last_run, unlisted_text, which_run, without_answer
+from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
 from mue_check.questions.costs import Costs, RungCost
 from mue_check.questions.display import count_text, ladder_name, question_columns
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, Findings, JudgedKind, QuestionKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import in_words, printable
 from mue_check.report.section import Fold, Part, Report, Section
@@ -24,15 +27,23 @@ _VERDICTS = {
     "wider grid decide it. Seeds that are allowed only afterwards weaken the 95 %, and the report then says so.",
 }
 _TITLE = (
-    "FAIL when any question is answered against its expected verdict; INCONCLUSIVE when none is, and any is open. "
+    "The verdict of the whole study, over all its runs. FAIL when any question is answered against its expected "
+    "verdict; INCONCLUSIVE when none is, and any is open or has no answer, or when nothing is judged. "
     "Findings, such as a speed-up, have no expected verdict and do not count."
 )
 
 
 def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) -> Summary:
-    """Judge every comparison under ``root``. StoreError, one line, when there is none or a cell is missing."""
-    store = Store(root)
-    comparisons = tuple(sorted(load_comparisons(root), key=lambda c: place(c, axes)))
+    """Judge every comparison under ``root``.
+
+    StoreError, one line, when nothing was asked, when a cell is missing, or when a kind of question is unknown.
+    """
+    store, asked, loaded = Store(root), load_asked(root), load_comparisons(root)
+    if not asked and not loaded:
+        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
+    _require_kinds({path_of(root, c.name): c for c in loaded}, kinds)
+    _require_kinds({path_of(root, each.question.name, FOLDER): each.question for each in asked}, kinds)
+    comparisons = tuple(sorted(loaded, key=lambda c: place(c, axes)))
     answers: list[tuple[QuestionKind, tuple[Finding, ...]]] = []
     known = Findings()
     for kind in kinds:
@@ -42,11 +53,20 @@ def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) ->
     return Summary(
         name=root.resolve().name,
         axes=tuple(axes),
+        asked=tuple(sorted(asked, key=lambda each: place(each.question, axes))),
         comparisons=comparisons,
         answers=tuple(answers),
         costs=Costs.read(store, comparisons),
         findings=known,
     )
+
+
+def _require_kinds(files: Mapping[Path, Comparison], kinds: Sequence[QuestionKind]) -> None:
+    """StoreError for a question that no kind judges: it would be left out of the report."""
+    known = [kind.kind for kind in kinds if isinstance(kind, JudgedKind)]
+    for path, question in files.items():
+        if question.kind not in known:
+            raise StoreError(f"{str(path)!r} has the unknown kind {question.kind!r}: allowed are {', '.join(known)}")
 
 
 def verdict_lines(summary: Summary) -> list[str]:
@@ -63,8 +83,9 @@ def write_report(root: Path, summary: Summary) -> Path:
 
 def report_of(summary: Summary) -> Report:
     """The report: sections of all kinds part by part, then how to read it, what it cost and how to run it again."""
-    sections = [section for kind, _ in summary.answers for section in kind.sections(summary)]
-    sections += [_how_to_read(summary), _cost(summary), _run_again(summary)]
+    sections = [without_answer(summary)] if summary.unanswered else []
+    sections += [section for kind, _ in summary.answers for section in kind.sections(summary)]
+    sections += [_how_to_read(summary), which_run(summary), _cost(summary), _run_again(summary)]
     return Report(
         name=summary.name,
         verdict=summary.verdict,
@@ -74,13 +95,17 @@ def report_of(summary: Summary) -> Report:
 
 
 def count_lines(summary: Summary) -> list[str]:
-    """``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
-    lines = []
+    """What the report is of; then ``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
+    lines = [f"whole study: {number_of(len(summary.questions), 'question')}{of_last_run(summary)}"]
     for label, pairs in summary.verdicts.items():
         correct = sum(meets(verdict, expected) for verdict, expected in pairs)
         counts = f"{correct} of {len(pairs)} as expected" if label == "control" else count_text(v for v, _ in pairs)
         lines.append(f"{label}: {counts}")
-    return lines
+    if not summary.verdicts:
+        lines.append("nothing is judged: no question with an answer expects a verdict")
+    if summary.unanswered:
+        lines.append(f"no answer: {number_of(len(summary.unanswered), 'question')}")
+    return [*lines, unlisted_text(summary)] if summary.unlisted else lines
 
 
 def looks_lines(comparisons: Iterable[Comparison]) -> list[str]:
@@ -117,7 +142,7 @@ def _cost(summary: Summary) -> Section:
 
 
 def _run_again(summary: Summary) -> Section:
-    commands = dict.fromkeys(printable(comparison.command) for comparison in summary.comparisons)
+    commands = dict.fromkeys(printable(comparison.command) for comparison in summary.questions)
     return Section(part=Part.APPENDIX, anchor="again", title="Run again", commands=tuple(commands))
 
 

@@ -1,36 +1,113 @@
-"""Values: whether the values that a rule prescribes arrive at the optimizer of a rung. Stores no comparison."""
+"""Values: whether the values that a rule prescribes arrive at the optimizer of a rung."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.audit import Audit, judge_audit
+from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import measure
 from mue_check.questions.case import any_target_cases
-from mue_check.questions.comparison import Comparison
+from mue_check.questions.comparison import Comparison, side_table
+from mue_check.questions.display import question_columns
 from mue_check.questions.drift import Mutation
-from mue_check.questions.question import Finding, Findings, QuestionKind
-from mue_check.questions.study import Study
+from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
+from mue_check.report.section import Fold, Part, Section
+from mue_check.report.table import Cells, make_table
 
 
-def audit_rung(study: Study, ladder: Ladder, rung: Rung, mutate: Mutation = lambda p: p, *, flaw: str = "") -> Audit:
-    """The stack of a rung, built from a (mutated) prescription, against the prescription of the study's rule."""
+@dataclass(frozen=True, kw_only=True)
+class ValuesFinding(Finding):
+    """The values that the optimizer of one rung applies, against those that the rule prescribes."""
+
+    audit: Audit
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether all are as prescribed."""
+        return self.audit.verdict
+
+    @property
+    def measured(self) -> str:
+        """How many parameters are as prescribed, or the first that are not."""
+        return str(self.audit)
+
+
+def ask_values(
+    study: Study, ladder: Ladder, rung: Rung, mutate: Mutation = lambda p: p, *, flaw: str = ""
+) -> ValuesFinding:
+    """The stack of a rung, built from a (mutated) prescription, against the prescription of the study's rule.
+
+    PASS is expected. The prescribed values are stored with the question.
+    """
     arm = study.arm(ladder, rung)
     train = replace(arm.train, warmup=0, final_lr=1.0)
     mutant = replace(arm, prescription=mutate(arm.prescription), train=train, flaw=flaw)
-    cell = mutant.cell("optimizer", [arm.base.lr], [0])
-    measure([cell], study.store)
-    return judge_audit(study.store.rows(cell.key), arm.prescription.values(arm.base))
+    rule = mutant.prescription.rule
+    question = study.question(
+        "values",
+        study.name("values", ladder.name, rung.label, rule=rule),
+        ladder,
+        0.0,
+        Verdict.PASS,
+        rule=rule,
+        prescribed=arm.prescription.values(arm.base),
+    )
+    with study.asking(question):
+        cell = mutant.cell("optimizer", [arm.base.lr], [0])
+        measure([cell], study.store)
+        found = VALUES.judge(study.store, replace(question, sides=(side_of(rung, mutant, [cell.key]),)))
+        study.keep(found.comparison)
+    return found
 
 
-class ValuesKind(QuestionKind):
-    """The suite checks every target of every axis. It stores no comparison, so a report shows nothing."""
+class ValuesKind(JudgedKind[ValuesFinding]):
+    """Every target of every axis: weight decay, eps and betas too, which activations cannot show."""
 
+    kind = "values"
     label = "values"
     cases: ClassVar = {"any_case": any_target_cases}
 
-    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
-        """Nothing."""
-        return ()
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> ValuesFinding:
+        """Compare what was measured with what was prescribed."""
+        (side,) = comparison.sides
+        return ValuesFinding(comparison=comparison, audit=judge_audit(side_table(store, side), comparison.prescribed))
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """The rungs whose values are not as prescribed; a fold of all."""
+        found = summary.of(ValuesFinding)
+        if not found:
+            return
+        columns: Cells[ValuesFinding] = {
+            **question_columns(found),
+            "parameters": lambda v: str(v.audit.parameters),
+            "values not as prescribed": lambda v: str(len(v.audit.offences)),
+            "verdict": lambda v: v.verdict.value,
+        }
+
+        def note(finding: ValuesFinding) -> str:
+            return finding.measured if finding.audit.offences else ""
+
+        numeric = ("parameters", "values not as prescribed")
+        wrong = [each for each in found if each.verdict is not Verdict.PASS]
+        caption = "Values at the optimizer"
+        yield Section(
+            part=Part.DETAILS,
+            anchor="values",
+            title=caption,
+            text="Init std, learning rate, weight decay, eps and betas of every parameter, by probing the optimizer.",
+            tables=(make_table(caption, wrong, columns, numeric=numeric, note=note),) if wrong else (),
+            folds=(
+                Fold(
+                    title=f"{caption}: {len(found) - len(wrong)} of {len(found)} as prescribed",
+                    tables=(make_table(caption, found, columns, numeric=numeric),),
+                    brief=True,
+                ),
+            ),
+        )
+
+
+VALUES = ValuesKind()

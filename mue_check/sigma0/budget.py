@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mue_check.errors import JudgeError, LoadError
 from mue_check.judge.interval import Interval
-from mue_check.judge.verdict import Verdict, judge_interval
+from mue_check.judge.verdict import Verdict, judge_interval, require_tolerance
 from mue_check.loads import require_feasible
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, Range, Routing, routing_of
 from mue_check.sigma0.imbalance import EVEN, Imbalance
@@ -94,8 +94,7 @@ def make_budget(
     """
     if batch < 1:
         raise JudgeError(f"batch={batch}: must be a whole number of tokens, at least 1")
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise JudgeError(f"tolerance={tolerance:g}: must be a finite number of octaves above 0")
+    require_tolerance(tolerance)
     if len(load) != experts.total:
         raise LoadError(f"the load has {len(load)} numbers for N={experts.total} experts: give one for each")
     shares = [float(share) for share in load / load.sum()]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -76,11 +76,13 @@ def judge_stored_forecast(
 
 def ask_forecast(study: Study, ladder: Ladder, target: Rung, calibration: DriftCalibration) -> ForecastFinding:
     """Measure the drift under a load that no fit uses, and compare it with the budget."""
-    sides = ask_sigma0_drift(study, ladder, target).comparison.sides
     name = study.name("forecast", ladder.name, target.label)
-    comparison = study.comparison("forecast", name, ladder, study.tolerance, sides, Verdict.PASS)
-    study.keep(comparison)
-    return judge_stored_forecast(study.store, comparison, calibration)
+    question = study.question("forecast", name, ladder, study.tolerance, Verdict.PASS)
+    with study.asking(question):
+        sides = ask_sigma0_drift(study, ladder, target).comparison.sides
+        found = judge_stored_forecast(study.store, replace(question, sides=sides), calibration)
+        study.keep(found.comparison)
+    return found
 
 
 class ForecastKind(JudgedKind[ForecastFinding]):

@@ -6,7 +6,7 @@ the |G|^2 of the raw gradient comes from a few large entries (docs/choices.md). 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -120,23 +120,19 @@ def ask_gamma(study: Study, ladder: Ladder, *, switched: bool = False) -> GammaF
     loads = tuple(rung.load for rung in ladder.targets) if switched else ()
     control = switched and experts_of(rungs[0].model).router == "content_blind"
     name = study.name("gamma", ladder.name, *(["switched"] if switched else []))
+    question = study.question(
+        "gamma", name, ladder, TOLERANCE, Verdict.PASS if control else None, axis="control" if control else None
+    )
     seeds = 0
-    while True:
-        seeds += lab.noise_seeds
-        comparison = study.comparison(
-            "gamma",
-            name,
-            ladder,
-            TOLERANCE,
-            tuple(noise_side(study, ladder, rung, loads, seeds=seeds) for rung in rungs),
-            Verdict.PASS if control else None,
-            axis="control" if control else None,
-        )
-        found = judge_stored_gamma(study.store, comparison)
-        is_settled = switched or ladder.steered_router is None or found.is_known
-        if is_settled or seeds + lab.noise_seeds > lab.max_noise_seeds:
-            study.keep(comparison)
-            return found
+    with study.asking(question):
+        while True:
+            seeds += lab.noise_seeds
+            sides = tuple(noise_side(study, ladder, rung, loads, seeds=seeds) for rung in rungs)
+            found = judge_stored_gamma(study.store, replace(question, sides=sides))
+            is_settled = switched or ladder.steered_router is None or found.is_known
+            if is_settled or seeds + lab.noise_seeds > lab.max_noise_seeds:
+                study.keep(found.comparison)
+                return found
 
 
 def noise_side(

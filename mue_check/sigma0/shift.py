@@ -98,16 +98,18 @@ class ShiftFinding(Finding):
 
 def ask_shift(study: Study, ladder: Ladder, target: Rung) -> ShiftFinding:
     """Measure the shift from the ladder's reference to ``target``, at one learning rate."""
-    comparison = study.comparison(
+    question = study.question(
         "sigma0",
         study.name("sigma0", ladder.name, target.label),
         ladder,
         study.tolerance,
-        tuple(noise_side(study, ladder, rung) for rung in (ladder.reference, target)),
         Verdict.RESIDUAL if ladder.name in LEARNED_LOADS else None,
     )
-    study.keep(comparison)
-    return judge_stored_shift(study.store, comparison)
+    with study.asking(question):
+        sides = tuple(noise_side(study, ladder, rung) for rung in (ladder.reference, target))
+        found = judge_stored_shift(study.store, replace(question, sides=sides))
+        study.keep(found.comparison)
+    return found
 
 
 def ask_sigma0_drift(study: Study, ladder: Ladder, target: Rung) -> DriftFinding:

@@ -62,7 +62,10 @@ class RerunOutOfMemory:
 
 
 class RerunCrashed:
-    """Puts the test of a crashed worker back into the queue once, and reports reruns and tests that never ran."""
+    """Puts the test of a crashed worker back into the queue once, and reports reruns.
+
+    A run fails if tests never ran or never ended: workers died, or ``pytest.exit`` ended the run with exit code 0.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -70,6 +73,7 @@ class RerunCrashed:
         self.died: list[str] = []
         self.finished: set[str] = set()
         self.missing = 0
+        self.unfinished = False
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Scheduling) -> None:
@@ -108,13 +112,17 @@ class RerunCrashed:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail the run if tests never ran because workers died."""
-        self.missing = session.testscollected - len(self.finished)
-        if self.died and (self.missing or not session.testscollected) and session.exitstatus in (0, 5):
+        """Fail the run if tests that were collected did not end."""
+        self.missing = 0 if self.config.option.collectonly else session.testscollected - len(self.finished)
+        no_test = self.died and not session.testscollected
+        if (self.missing or no_test) and session.exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.unfinished = True
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """List what ran again, and say what never ran."""
+        if self.unfinished and not self.died:
+            terminalreporter.line(f"{self.missing} tests did not end: exit code 1")
         if not self.reasons and not self.died:
             return
         terminalreporter.section("run again")

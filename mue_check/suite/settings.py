@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from mue_check.tiers import Tier
 
 
+RUN = "mue_check_run"
+"""Where a worker's input has the name of its run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The checked command line of a run of the suites."""
@@ -41,6 +45,8 @@ class Settings:
     heldout: str | None
     beside: tuple[Rule, ...]
     options: tuple[str, ...]
+    run: str
+    """The run's name in the study (``questions.asked.new_run``), the same in all its workers."""
     candidate: str = "builtin:sigmoid_norm"
     """The router whose conformance is checked, named relative to ``folder``."""
     folder: Path = Path()
@@ -73,6 +79,7 @@ class Settings:
             tolerance=self.tolerance,
             command=self.command(test),
             routing=self.routing,
+            run=self.run,
         )
 
     def late_notices(self) -> tuple[str, ...]:
@@ -157,13 +164,13 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     """The settings, without notices. Loads a user's router, and has no other side effect."""
     from mue_check.catalog import parse_axes
     from mue_check.conformance.expected import read_expected
+    from mue_check.judge.verdict import require_tolerance
+    from mue_check.questions.asked import new_run
     from mue_check.rules import get_rule
 
     option = config.getoption
     rule, tier, claim = get_rule(option("rule")), _tier(config), _claim(config, folder)
     tolerance = option("tolerance")
-    if tolerance is not None and not 0 < tolerance < 100:
-        raise SpecError(f"--tolerance {tolerance}: must be above 0 octaves")
     corpora = _corpora(option("corpus"), folder, tier)
     router, balance = _routing(option("router"), folder, claim)
     others = dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip())
@@ -175,13 +182,14 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         corpora=corpora,
         rule=rule,
         root=folder / option("study") if option("study") else config.rootpath / "reports" / tier.name,
-        tolerance=tier.tolerance if tolerance is None else tolerance,
+        tolerance=tier.tolerance if tolerance is None else require_tolerance(tolerance),
         allow_inconclusive=option("allow_inconclusive"),
         router=router,
         balance=balance,
         heldout=option("heldout"),
         beside=tuple(map(get_rule, others)),
         options=_repeated_options(config, tier.name, rule.name),
+        run=getattr(config, "workerinput", {}).get(RUN) or new_run(),
         candidate=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,
@@ -223,7 +231,7 @@ def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
     from mue_check.routing.claim import read_claim
 
     path = config.getoption("claim")
-    if path and not _users_router(config):
+    if path and not users_router(config):
         raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
     return read_claim(folder / path) if path else None
 
@@ -237,7 +245,7 @@ def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str,
     return (*options, *(["--rule", rule] if rule != "complete_mue" else []))
 
 
-def _users_router(config: pytest.Config) -> str | None:
+def users_router(config: pytest.Config) -> str | None:
     """The text of ``--router`` if it names a user's router."""
     text = config.getoption("router")
     return text if text and ":" in text and not text.startswith("builtin:") else None
@@ -278,7 +286,7 @@ def _named(router: str) -> Iterator[None]:
 @contextmanager
 def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
     """A user's router in a separate process. None in workers, which start after it has been tried."""
-    router = _users_router(config)
+    router = users_router(config)
     if router is None or hasattr(config, "workerinput"):
         yield None
         return

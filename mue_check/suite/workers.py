@@ -14,10 +14,15 @@ RERUNS_WITH = ("load", "worksteal")
 """The schedulers of xdist that take back a test whose worker crashed."""
 
 
-def refuse_other_workers(config: pytest.Config, option: str) -> None:
-    """SpecError if xdist is missing, or if another option also asks for workers."""
+def require_xdist(config: pytest.Config, option: str) -> None:
+    """SpecError if xdist is missing."""
     if not config.pluginmanager.hasplugin("xdist"):
         raise SpecError(f"{option}: needs pytest-xdist, which is not installed or is disabled (-p no:xdist)")
+
+
+def refuse_other_workers(config: pytest.Config, option: str) -> None:
+    """SpecError if xdist is missing, or if another option also asks for workers."""
+    require_xdist(config, option)
     given = config.option
     others = {
         "-n": given.numprocesses is not None,
@@ -46,6 +51,20 @@ def start_workers(config: pytest.Config, environments: Sequence[Mapping[str, str
         config.option.dist = "load"
     if config.option.maxworkerrestart is None:
         config.option.maxworkerrestart = str(RESTARTS * len(environments))
+
+
+def keep_apart(config: pytest.Config, router: str) -> None:
+    """Run a user's router in a worker where no workers are requested: it may end its process, even with exit code 0.
+
+    Not with ``--pdb``, which needs the terminal. Call it in ``pytest_cmdline_main``.
+    """
+    given = config.option
+    if hasattr(config, "workerinput") or given.collectonly or given.usepdb:
+        return
+    require_xdist(config, f"--router {router}")
+    if not given.numprocesses and not given.tx:
+        given.numprocesses = None  # xdist would not start any worker for -n 0
+        start_workers(config, [{}])
 
 
 def hand_out_one_by_one(config: pytest.Config) -> None:

@@ -163,8 +163,12 @@ def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixt
             ["router", broken, "--seeds=1", "--only=claim", "--expected", str(file), *(f"--check={c}" for c in checks)]
         )
 
-    assert exit_of('weight-sum = "a sum by design"\ngate = "the same"\n', "weight-sum", "gate") == 0
+    by_design = 'weight-sum = "a sum by design"\ngate = "the same"\n'
+    assert exit_of(by_design, "weight-sum", "gate", "runs") == 0
     assert "[expected: a sum by design]" in capsys.readouterr().out
+    assert exit_of(by_design, "weight-sum", "gate") == 3  # no check passed
+    said = "INCONCLUSIVE (nothing was checked: 0 of 2 checks pass, 0 do not apply, 2 were expected to fail)"
+    assert said in capsys.readouterr().out
     assert exit_of('runs = "it never did"\n', "runs") == 1
     assert "its failure was expected" in capsys.readouterr().out
     assert exit_of('load = "not asked here"\n', "runs") == 1
@@ -173,6 +177,12 @@ def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixt
     assert exit_of("weight-sum = 3\n") == 2
     with pytest.raises(ClaimError, match="match no check that ran: load"):
         check_router(CompleteMueRouter, only=["runs"], expected={"load": "not asked"})
+
+
+def test_a_check_that_does_not_apply_is_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["router", "builtin:sigmoid_norm", "--seeds=1", "--check=capacity"]) == 3
+    said = "matches its own claim: INCONCLUSIVE (nothing was checked: 0 of 1 checks pass, 1 do not apply)"
+    assert said in capsys.readouterr().out
 
 
 def test_the_decorator_gives_each_check_to_a_test(pytester: pytest.Pytester) -> None:

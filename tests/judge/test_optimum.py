@@ -238,4 +238,4 @@ def test_verdict_of_an_interval(values: list[float], verdict: Verdict) -> None:
 
 def test_verdicts_join_to_the_worst() -> None:
     p, f, i = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
-    assert [join([p, p]), join([p, i]), join([i, f, p]), join([])] == [p, i, f, p]
+    assert [join([p, p]), join([p, i]), join([i, f, p]), join([])] == [p, i, f, i]

@@ -13,7 +13,7 @@ from mue_check.mutants.rules import MUTANTS, examine_rule, mutant_rule
 from mue_check.mutants.run import get_mutant, run
 from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
-from mue_check.questions.values import audit_rung
+from mue_check.questions.values import ask_values
 from mue_check.rules import RULES, get_rule
 
 LADDERS = ("width", "width_of_mixture", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "routing_hybrids")
@@ -70,8 +70,8 @@ def test_what_a_rule_prescribes_arrives(root: Path, rule: str, ladder: str) -> N
     found = asked.tier.ladder(ladder)
     assert found is not None
     for rung in found.rungs:
-        audit = audit_rung(asked, found, rung)
-        assert audit.verdict is Verdict.PASS, str(audit)
+        values = ask_values(asked, found, rung)
+        assert values.verdict is Verdict.PASS, values.measured
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from mue_check.judge.laws import COORDINATE_STEPS
+from mue_check.questions.asked import record_question
 from mue_check.questions.comparison import Comparison, Side, save_comparison
 from mue_check.records import Cell, Columns, Store
 from mue_check.rules import HyperParameters, get_rule
@@ -33,6 +34,7 @@ class Made:
     corpus: str = "markov"
     rule: str = "complete_mue"
     router: str = "sigmoid_norm"
+    run: str = "2026-11-01T10:00:00.000000Z"
 
     @property
     def store(self) -> Store:
@@ -163,6 +165,7 @@ class Made:
         expected: str = "PASS",
         knob: str = "lr",
         residual: float = 0.0,
+        answered: bool = True,
     ) -> None:
         names = [kind, axis, ladder, sides[-1].label, knob, self.corpus, self.rule, self.router]
         comparison = Comparison(
@@ -181,7 +184,9 @@ class Made:
             sides=sides,
             command=f"pytest suites/ -k {sides[-1].label}",
         )
-        save_comparison(self.root, comparison)
+        record_question(self.root, replace(comparison, sides=()), self.run)
+        if answered:
+            save_comparison(self.root, comparison)
 
 
 @pytest.fixture(scope="session")

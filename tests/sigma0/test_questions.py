@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.catalog import QUESTIONS
+from mue_check.catalog import QUESTIONS, summarize
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure import gradient_noise as noise_module
@@ -16,8 +16,8 @@ from mue_check.questions.question import Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.sigma0.calibrate import _expected_gamma, calibrate, kappa_points
-from mue_check.sigma0.calibration import DriftCalibration, Gamma
-from mue_check.sigma0.forecast import ForecastFinding
+from mue_check.sigma0.calibration import DriftCalibration, Gamma, read_calibration
+from mue_check.sigma0.forecast import ForecastFinding, ask_forecast
 from mue_check.sigma0.gamma import GammaFinding, ask_gamma
 from mue_check.sigma0.laboratory import LABORATORIES
 from mue_check.sigma0.ladders import HELDOUT_LOADS, PROBED_LOADS
@@ -53,6 +53,25 @@ def is_judged_again(study: Study, finding: Finding, ask: Callable[[], Finding]) 
     kinds = {kind.kind: kind for kind in QUESTIONS if isinstance(kind, JudgedKind)}
     again = kinds[stored.kind].judge(Store(study.root), stored)
     return stored == finding.comparison and repr(ask()) == repr(again) == repr(finding)
+
+
+def test_questions_that_raise_are_unanswered(known: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(cell: Cell, corpus: object) -> None:
+        raise RuntimeError("the device is gone")
+
+    for name in ("gradient_noise", "loss_grid"):
+        monkeypatch.setitem(MEASUREMENTS, name, replace(MEASUREMENTS[name], measure=measure))
+    noise, loads = known.tier.ladders("sigma0", "noise")[0], world.ladder_of(known, HELDOUT_LOADS)
+    for ask in (
+        lambda: ask_gamma(known, noise),
+        lambda: ask_shift(known, loads, loads.targets[0]),
+        lambda: ask_forecast(known, loads, loads.targets[0], read_calibration()),
+    ):
+        with pytest.raises(RuntimeError):
+            ask()
+    summary = summarize(known.root)
+    assert sorted(each.comparison.kind for each in summary.unanswered) == ["drift", "forecast", "gamma", "sigma0"]
+    assert summary.verdict is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("switched", [False, True])

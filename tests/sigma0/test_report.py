@@ -14,6 +14,7 @@ from mue_check.catalog import summarize, write_report
 from mue_check.cli import main
 from mue_check.errors import CalibrationError
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.asked import record_question
 from mue_check.questions.comparison import load_comparisons, save_comparison
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_table as main_drift_table
@@ -136,9 +137,10 @@ def test_writing_twice_gives_the_same_bytes(study: Path) -> None:
 
 def part_of(asked: Study, root: Path, *kinds: str) -> Path:
     """A study with the same records, and only the comparisons of these kinds."""
-    shutil.copytree(asked.root, root, ignore=lambda _, names: {"comparisons"} & set(names))
+    shutil.copytree(asked.root, root, ignore=lambda _, names: {"asked", "comparisons"} & set(names))
     for comparison in load_comparisons(asked.root):
         if comparison.kind in kinds:
+            record_question(root, replace(comparison, sides=()), "")
             save_comparison(root, comparison)
     return root
 

@@ -1,0 +1,91 @@
+"""The list of questions: one file for each, written before it is measured, so that a report sees what has no answer.
+
+``asked/<name>.json`` holds the question and the run that asked it last, ``comparisons/<name>.json`` the answer. Several
+processes may write into one study: each file is replaced as a whole, and asking the same question again overwrites it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mue_check.questions.comparison import Comparison, path_of, read_versioned, require_name
+from mue_check.records.files import write_json
+from mue_check.records.typed import from_json
+
+SCHEMA = 1
+FOLDER = "asked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question, which is a comparison without sides, and the ``run`` that asked it last (``new_run``)."""
+
+    question: Comparison
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unanswered:
+    """A question without an answer, and why."""
+
+    asked: Asked
+    reason: str
+
+    @property
+    def comparison(self) -> Comparison:
+        """The question."""
+        return self.asked.question
+
+
+def new_run() -> str:
+    """A name for a run that begins now: the time (UTC). Later runs sort behind earlier ones."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def record_question(root: Path, question: Comparison, run: str) -> None:
+    """List the question, and withdraw the answer of an earlier run: from now on it has none until one is stored."""
+    path_of(root, question.name).unlink(missing_ok=True)
+    asked = Asked(question=question, run=run)
+    write_json(path_of(root, question.name, FOLDER), {"schema": SCHEMA, **asdict(asked)})
+
+
+def load_asked(root: Path) -> tuple[Asked, ...]:
+    """Every question of a study, by name. StoreError names a file that is none."""
+    return tuple(_read(path) for path in sorted((root / FOLDER).glob("*.json")))
+
+
+def asked_before(root: Path, name: str) -> Comparison | None:
+    """The question of that name as it was asked last, if it was."""
+    path = path_of(root, name, FOLDER)
+    return _read(path).question if path.exists() else None
+
+
+def unanswered(asked: Sequence[Asked], answers: Iterable[Comparison]) -> Iterator[Unanswered]:
+    """The questions whose answer is missing, or is an answer to another question."""
+    by_name = {answer.name: answer for answer in answers}
+    for each in asked:
+        answer = by_name.get(each.question.name)
+        if answer is None:
+            yield Unanswered(asked=each, reason="it was asked, and no answer was stored")
+        elif differing := _differing(each.question, answer):
+            wanted, stored = (getattr(c, differing) for c in (each.question, answer))
+            reason = f"asked with {differing} {_short(wanted)}, but the stored answer has {_short(stored)}"
+            yield Unanswered(asked=each, reason=reason)
+
+
+def _differing(question: Comparison, answer: Comparison) -> str:
+    """The first field in which the answer is not one to this question; empty if there is none."""
+    names = (f.name for f in fields(Comparison) if f.name != "sides")
+    return next((name for name in names if getattr(question, name) != getattr(answer, name)), "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _read(path: Path) -> Asked:
+    asked = from_json(Asked, read_versioned(path, SCHEMA), f"question {path}")
+    require_name(path, asked.question)
+    return asked
