@@ -63,3 +63,14 @@ def test_a_run_that_is_not_finite_at_the_end_keeps_what_it_reached() -> None:
 
     found = compare_learning(table(falling(1.0)), table(lost))
     np.testing.assert_allclose(found.ratios, 1.0)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_not_reached(loss: float) -> None:
+    def spiked(seed: int, step: float) -> float:
+        return loss if step == STEPS[3] else falling(1.0)(seed, step)
+
+    found = compare_learning(table(falling(1.0)), table(spiked))
+    assert np.isfinite(found.ratios).all()
+    assert found.overall.mean == pytest.approx(0, abs=0.1)
+    assert found.ratios.max() == pytest.approx(1.0)

@@ -174,7 +174,10 @@ def test_routing_is_measured_after_the_training(cell: Cell, corpus: Corpus) -> N
     rows = pd.DataFrame(measure_routing(replace(cell, values=LRS[:1]), corpus))
     assert len(rows) == len(SEEDS) * MODEL.depth * 8
     assert rows.groupby(["seed", "layer"])["load"].sum().tolist() == pytest.approx([1.0] * 4)
-    assert rows["weight_sum"].tolist() == pytest.approx([1.0] * len(rows))
+    for column in ("weight_sum", "weight_sum_low", "weight_sum_high"):
+        assert rows[column].tolist() == pytest.approx([1.0] * len(rows))
+    assert judge_load(rows, 1.0).verdict is Verdict.PASS
+    assert judge_load(rows, 1.02).verdict is Verdict.FAIL
     assert (rows["variance_factor"] >= 1 - 1e-6).all()
     found = judge_load(rows)
     by_hand = rows.groupby(["seed", "layer"])["load"].max().groupby("seed").mean() * 8
