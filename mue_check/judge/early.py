@@ -63,7 +63,7 @@ def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyCompari
     (steps, ratio), (_, ours) = log2_ratio(reference, target), _log2_losses(reference)
     if not np.isfinite(ratio).all():
         unknown = dict.fromkeys(("start", "level", "trend", "learning"), _DIVERGED)
-        return EarlyComparison(**unknown, verdict=Verdict.FAIL, reason="a loss is not a positive number")
+        return EarlyComparison(**unknown, verdict=Verdict.FAIL, reason="a run diverged within these steps")
     x = np.log2(steps + 1.0)
     start, level = t_interval(list(ratio[:, 0])), t_interval(list(ratio.mean(axis=1)))
     trend, learning = (t_interval(list(np.polyfit(x, rows.T, 1)[0])) for rows in (ratio, ours))

@@ -80,8 +80,8 @@ def judge_law(law: Law, rungs: Sequence[Rung]) -> LawResult:
     """Judge ``law`` on rungs of ascending size. FAIL if an activation of any block is zero or not finite.
 
     An exponent needs the slope of the fitted line, and every rung near that line: a slope alone does not see a bump in
-    the middle. The law is judged on all blocks combined, which is known best. It also fails if one block surely
-    breaks it, since errors in opposite directions cancel. Where rungs differ in depth, these are the first and the last.
+    the middle. The law is judged on all blocks combined, which is known best. It also fails if one block surely breaks
+    it, since errors in opposite directions cancel. Where rungs differ in depth, the first and the last are looked at.
     """
     blocks = [_by_block(law, rung.table) for rung in rungs]
     for rung, values in zip(rungs, blocks, strict=True):
