@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mue_check.judge.interval import Interval, t_interval
-from mue_check.judge.verdict import Verdict, join, judge_interval
+from mue_check.judge.verdict import Verdict, join, judge_interval, judge_upper
 
 TREND_TOLERANCE = 0.01
 """Octaves of loss per doubling of the step. Over 100 steps this lets the target fall 5 % behind the reference."""
@@ -69,8 +69,8 @@ def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyCompari
     trend, learning = (t_interval(list(np.polyfit(x, rows.T, 1)[0])) for rows in (ratio, ours))
     verdicts = {
         f"the losses before the first update differ by {start.text(3)} octaves": judge_interval(start, START_TOLERANCE),
-        f"the target lies {level.text(3)} octaves above the reference": _judge_upper(level, LEVEL_TOLERANCE),
-        f"the target falls behind by {trend.text(4)} octaves per doubling": _judge_upper(trend, TREND_TOLERANCE),
+        f"the target lies {level.text(3)} octaves above the reference": judge_upper(level, LEVEL_TOLERANCE),
+        f"the target falls behind by {trend.text(4)} octaves per doubling": judge_upper(trend, TREND_TOLERANCE),
     }
     if not learning.high < -TREND_TOLERANCE:
         what = f"the reference does not learn: its loss changes by {learning.text(4)} octaves per doubling of the step"
@@ -84,10 +84,3 @@ def compare_early(reference: pd.DataFrame, target: pd.DataFrame) -> EarlyCompari
         verdict=verdict,
         reason="; ".join(what for what, each in verdicts.items() if each is not Verdict.PASS) or None,
     )
-
-
-def _judge_upper(interval: Interval, limit: float) -> Verdict:
-    """PASS if the whole interval lies at or below the limit, FAIL if all of it lies above."""
-    if interval.high <= limit:
-        return Verdict.PASS
-    return Verdict.FAIL if interval.low > limit else Verdict.INCONCLUSIVE

@@ -38,8 +38,21 @@ def test_equal_curves_pass() -> None:
     for interval in (found.start, found.level, found.trend):
         assert (interval.mean, interval.n) == (pytest.approx(0, abs=1e-9), 4)
     assert found.learning.mean == pytest.approx(-0.05)
-    assert str(found).startswith("log2 loss ratio ")
-    assert ";" not in str(found)
+
+
+def test_a_comparison_as_text() -> None:
+    better = compared(falling(0.06))
+    assert (
+        str(better) == "log2 loss ratio -0.0525 [-0.0525, -0.0525], "
+        "trend per doubling of steps -0.0100 [-0.0100, -0.0100]"
+    )
+    flat = compared(falling(0.007, start=36.0), falling(0.005))
+    assert str(flat) == (
+        "log2 loss ratio +3.3114 [+3.3114, +3.3114], trend per doubling of steps -0.0020 [-0.0020, -0.0020]; "
+        "the losses before the first update differ by +3.322 [+3.322, +3.322] octaves; "
+        "the target lies +3.311 [+3.311, +3.311] octaves above the reference; "
+        "the reference does not learn: its loss changes by -0.0050 [-0.0050, -0.0050] octaves per doubling of the step"
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,6 +94,14 @@ def test_a_constant_offset_is_judged(factor: float, verdict: str, says: str) -> 
     assert found.verdict == verdict
     assert says in (found.reason or "")
     assert bool(found.reason) == bool(says)
+
+
+def test_the_start_is_the_loss_before_the_first_update() -> None:
+    target = curve(LEARNS)
+    target.loc[target["step"] == 0, "loss"] *= 1.5
+    found = compare_early(curve(LEARNS), target)
+    assert found.start.mean == pytest.approx(math.log2(1.5))
+    assert found.verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0, -1.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mue_check.judge.law import Law, Rung, judge_law
+from mue_check.judge.law import Law, Rung, judge_law, log2_levels
 from mue_check.judge.verdict import Verdict
 
 LAW = Law(name="branch", coordinate="ffn_branch", quantity="rms", step=0, form="ratio", tolerance=0.1, source="a test")
@@ -175,3 +175,35 @@ def test_a_law_states_itself() -> None:
     summed = replace(change, step=5, over_blocks="sum")
     assert summed.statement == "change, summed over blocks, of ffn_branch after 5 steps: slope -0.5 +- 0.25"
     assert str(judge_law(LAW, ladder(0, 0))) == f"PASS: {LAW.statement}; measured +0.00 [+0.00, +0.00], worst d64"
+
+
+def test_a_ratio_is_judged_against_the_expected_one() -> None:
+    law = replace(LAW, expected=1.0)
+    rungs = [rung("r", [0.0] * 4), rung("twice", [1.0] * 4), rung("same", [1.05] * 4)]
+    assert judge_law(law, rungs).verdict is Verdict.PASS
+    result = judge_law(law, [*rungs, rung("equal", [0.0] * 4), rung("more", [1.5] * 4)])
+    assert (result.verdict, result.worst) == (Verdict.FAIL, "equal")
+
+
+def test_the_pair_of_rungs_with_the_steepest_slope_is_named() -> None:
+    rungs = [replace(rung(label, [level] * 4), size=size) for label, level, size in (("a", 0, 32), ("b", 0.3, 64))]
+    rungs.append(replace(rung("c", [0.65] * 4), size=512))  # 0.3 per doubling, then 0.12
+    result = judge_law(replace(SLOPE, expected=0.0), rungs)
+    assert (result.verdict, result.worst) == (Verdict.PASS, "a -> b")
+    result = judge_law(replace(SLOPE, expected=0.3), rungs)
+    assert (result.verdict, result.worst) == (Verdict.PASS, "b -> c")
+
+
+def test_a_block_in_the_middle_is_named() -> None:
+    result = judge_law(LAW, [in_blocks("r", 1, 1, 1), in_blocks("odd", 1.2, 0.5, 1.2)])
+    assert (result.verdict, result.worst) == (Verdict.FAIL, "odd in block 0")
+    result = judge_law(LAW, [in_blocks("r", 1, 1, 1), in_blocks("odd", 1, 1.2, 0.95)])
+    assert (result.verdict, result.worst) == (Verdict.FAIL, "odd in block 1")
+
+
+def test_nothing_is_measured_of_a_dead_rung() -> None:
+    rungs = [in_blocks("r", 1, 1), in_blocks("dead", 1, 0)]
+    result = judge_law(LAW, rungs)
+    assert (result.law, result.interval.n, result.misfit) == (LAW, 0, None)
+    # a figure draws what is left, without a warning
+    assert log2_levels(LAW, in_blocks("dead", 0, 0).table).tolist() == [-np.inf] * 4

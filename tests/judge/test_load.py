@@ -77,7 +77,11 @@ def test_layers_that_are_wrong_in_opposite_directions_fail() -> None:
     assert found.verdict is Verdict.FAIL
     assert found.worst == "0.5 in layer 0 of seed 0"
     assert str(found).endswith("weights sum to +1.00 [+1.00, +1.00], worst 0.5 in layer 0 of seed 0, claimed 1")
-    assert "claimed" not in str(judge_load(sums(1.0, 1.0), 1.0))
+    text = "busiest expert +1.00 [+1.00, +1.00] times the mean load, variance factor +1.00 [+1.00, +1.00], "
+    text += "weights sum to +1.00 [+1.00, +1.00]"
+    assert str(judge_load(sums(1.0, 1.0), 1.0)) == text
+    unclaimed = judge_load(sums(1.0, 1.0))
+    assert (str(unclaimed), unclaimed.worst) == (text, "")
 
 
 def test_a_sum_that_is_not_a_number_fails_whichever_layer_or_seed_has_it() -> None:
@@ -119,5 +123,5 @@ def test_tokens_that_are_wrong_in_opposite_directions_fail() -> None:
 
 
 def test_a_table_without_rows_is_refused() -> None:
-    with pytest.raises(JudgeError, match="no rows"):
+    with pytest.raises(JudgeError, match=r"^the routing table has no rows$"):
         judge_load(sums(), 1.0)

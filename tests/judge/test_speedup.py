@@ -41,6 +41,8 @@ def test_the_lowest_level_is_one_that_every_run_reaches() -> None:
     found = compare_learning(table(falling(1.0)), table(falling(2.0)))
     worst = 4.0 + 0.05 * 3 - 0.2 * math.log2(STEPS[-1])
     assert found.levels[-1] == pytest.approx(worst)
+    best = 4.0 - 0.2 * math.log2(2 * STEPS[0])
+    assert found.levels[0] == pytest.approx(best - (best - worst) / LEVELS)
 
 
 def test_a_loss_that_rises_again_does_not_undo_what_was_reached() -> None:
@@ -55,6 +57,12 @@ def test_no_shared_loss_is_no_speedup() -> None:
     found = compare_learning(table(falling(1.0)), table(lambda s, t: 40.0 - 0.2 * math.log2(t)))
     assert found.overall.n == 0
     assert np.isnan(found.levels).all()
+    assert found.ratios.shape == (1, 1)
+    assert np.isnan(found.ratios).all()
+    flat = table(lambda _seed, _step: 3.0)
+    assert compare_learning(flat, flat).overall.n == 0
+    none = compare_learning(table(falling(1.0)), table(falling(1.0)).assign(seed=lambda rows: rows["seed"] + 9))
+    assert none.overall.n == 0
 
 
 def test_a_run_that_is_not_finite_at_the_end_keeps_what_it_reached() -> None:
