@@ -1,5 +1,7 @@
 """How evenly a router spreads its tokens, and how unequal the weights of a token's active experts are."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +52,8 @@ def judge_load(table: pd.DataFrame, claim: float | None = None) -> RoutingLoad:
     if table.empty:
         raise JudgeError("the routing table has no rows")
     experts = table["expert"].nunique()
-    # with numpy, because pandas skips NaN
-    layers = table.groupby(["seed", "layer"])[["load", "weight_sum", "variance_factor"]].agg(
-        lambda v: v.to_numpy().max()
-    )
-    seeds = layers.groupby("seed").agg(lambda v: v.to_numpy().mean())
+    layers = table.groupby(["seed", "layer"])[["load", "weight_sum", "variance_factor"]].agg(_maximum)
+    seeds = layers.groupby("seed").agg(_mean)
     worst, verdict = ("", None) if claim is None else _judge_sums(table, claim)
     return RoutingLoad(
         imbalance=t_interval(list(seeds["load"] * experts)),
@@ -64,6 +63,15 @@ def judge_load(table: pd.DataFrame, claim: float | None = None) -> RoutingLoad:
         worst=worst,
         verdict=verdict,
     )
+
+
+# pandas' own skip NaN
+def _maximum(values: pd.Series[float]) -> float:
+    return float(values.to_numpy().max())
+
+
+def _mean(values: pd.Series[float]) -> float:
+    return float(values.to_numpy().mean())
 
 
 _TOLERANCES = {"weight_sum": CLAIM_TOLERANCE, "weight_sum_low": TOKEN_TOLERANCE, "weight_sum_high": TOKEN_TOLERANCE}
