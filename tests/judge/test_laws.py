@@ -14,7 +14,7 @@ UNSCALED = ("token_embedding", "position_embedding", "norm_gain")
 BRANCHES = ("attention_branch", "ffn_branch")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def laws() -> dict[str, dict[str, Law]]:
     """By ladder and name; made anew, so that mutation testing sees the functions that make them."""
     made = importlib.reload(module).LAWS

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mue_check.judge.drift import judge_drift
-from mue_check.judge.interval import Interval, t_interval
+from mue_check.judge.interval import t_interval
 from mue_check.judge.optimum import Curve, fit_optimum, lacking, mean_minimum
-from mue_check.judge.verdict import Verdict, join, judge_interval, judge_upper
+from mue_check.judge.verdict import Verdict, join, judge_interval
 
 GRID = np.arange(-9.0, -2.9, 0.5)
 
@@ -176,21 +176,6 @@ def test_t_interval() -> None:
 )
 def test_verdict_of_an_interval(values: list[float], verdict: Verdict) -> None:
     assert judge_interval(t_interval(values), 0.5) is verdict
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (-9.0, 0.5, Verdict.PASS),
-        (0.5, 0.5, Verdict.PASS),
-        (0.5, 0.6, Verdict.INCONCLUSIVE),
-        (0.51, 0.6, Verdict.FAIL),
-        (-math.inf, math.inf, Verdict.INCONCLUSIVE),
-        (math.nan, math.nan, Verdict.INCONCLUSIVE),
-    ],
-)
-def test_verdict_against_an_upper_limit(low: float, high: float, verdict: Verdict) -> None:
-    assert judge_upper(Interval(0.0, low, high, 4), 0.5) is verdict
 
 
 def test_verdicts_join_to_the_worst() -> None:

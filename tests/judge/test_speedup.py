@@ -30,6 +30,11 @@ def test_a_curve_that_is_twice_as_fast_has_a_log2_ratio_of_one() -> None:
     assert all(level.mean == pytest.approx(1.0) for level in found.by_level)
     assert len(found.levels) == LEVELS
     assert (np.diff(found.levels) < 0).all()
+    slower = compare_learning(table(falling(2.0)), table(lambda seed, step: falling(1.0)(seed, step) + 0.01 * step))
+    assert str(slower) == (
+        f"speed-up {2**slower.overall.mean:.2f} times, log2 {slower.overall}; at the lowest shared loss "
+        f"{slower.levels[-1]:.3f} nats log2 {slower.by_level[-1]}"
+    )
 
 
 def test_the_slower_target_is_below_zero_and_equals_are_at_zero() -> None:

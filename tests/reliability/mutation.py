@@ -95,6 +95,8 @@ def read_results(folder: Path, diff: Callable[[str], str]) -> tuple[Counter[str]
     for meta in sorted(folder.glob("mue_check/*/*.meta")):
         file = str(meta.relative_to(folder)).removesuffix(".meta")
         for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
+            if code is None:
+                raise SystemExit(f"{name} was not run: run {COMMAND} again, it goes on there")
             total[file] += 1
             if code not in _KILLED:
                 lines = [line for line in diff(name).splitlines() if not line.startswith(("---", "+++"))]
