@@ -81,7 +81,7 @@ def test_more_seeds_are_pointless_after_a_fail_or_when_it_is_known() -> None:
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 0.1), (4, 0.1), (8, 0.3)])
 def test_the_detectable_drift_clears_the_tolerance_in_95_of_100(seeds: int, spread: float) -> None:
-    found = detectable_of(spread, seeds, 0.5)
+    found = detectable_of(spread, (seeds,), 0.5)
     shift = (found - 0.5) / (spread / math.sqrt(seeds))
     assert stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, shift) == pytest.approx(0.95, abs=1e-6)
 
@@ -90,15 +90,17 @@ def test_the_spread_is_that_of_the_drifts_or_of_the_fits() -> None:
     sharp = drifted(0.2, 0.25, 0.3, 0.25).reference
     drifts = [0.1, 0.3, 0.2, 0.5]
     assert detectable_drift(drifts, sharp, sharp, 0.5) == pytest.approx(
-        detectable_of(float(np.std(drifts, ddof=1)), 4, 0.5)
+        detectable_of(float(np.std(drifts, ddof=1)), (4,), 0.5)
     )
     # the textbook's standard error of a vertex; the noise is that of the reference or of the target alone
     noisy = replace(sharp, residual_sd=0.01, curvature=0.02, window=(-6.0, -5.25, -4.5, -3.75, -3.0))
     error = 0.01 / (2 * 0.02 * math.sqrt(5.625))
     still = replace(sharp, residual_sd=1e-12)
     for ours, theirs in ((noisy, still), (still, noisy)):
-        assert detectable_drift([0.1] * 4, ours, theirs, 0.5) == pytest.approx(detectable_of(error, 4, 0.5), rel=1e-3)
-    both = detectable_of(math.sqrt(2) * error, 4, 0.5)
+        assert detectable_drift([0.1] * 4, ours, theirs, 0.5) == pytest.approx(
+            detectable_of(error, (4,), 0.5), rel=1e-3
+        )
+    both = detectable_of(math.sqrt(2) * error, (4,), 0.5)
     assert detectable_drift([0.1] * 4, noisy, noisy, 0.5) == pytest.approx(both)
     assert detectable_drift([0.1, 0.2], noisy, noisy, 0.5) < math.inf
     assert detectable_drift([0.1], noisy, noisy, 0.5) == math.inf
@@ -107,7 +109,8 @@ def test_the_spread_is_that_of_the_drifts_or_of_the_fits() -> None:
 def test_the_noise_of_a_fit_has_two_degrees_of_freedom_in_five_points() -> None:
     """This pattern is orthogonal to all parabolas, so all of it is residual."""
     x, noise = X[2:7], 1e-4
-    losses = 2.0 + CURVATURE * (x + 6.0) ** 2 + noise * np.array([-1, 2, 0, -2, 1]) * np.ones((4, 1))
+    losses = 2.0 + CURVATURE * (x + 6.0) ** 2 + noise * np.array([-1, 2, 0, -2, 1])
+    losses = losses + 0.01 * np.arange(4)[:, None]  # seeds with the same losses would count as one
     found = fit_optimum(Curve(values=2.0**x, seeds=(0, 1, 2, 3), losses=losses, initial=np.full(4, 9.0)))
     assert found.reason is None
     assert found.residual_sd == pytest.approx(noise * math.sqrt(10 / 2))

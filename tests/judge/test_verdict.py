@@ -68,7 +68,7 @@ def test_verdicts_join_to_the_worst() -> None:
     for at, better in enumerate(order):
         for worse in order[at:]:
             assert join([better, worse]) is join([worse, better]) is worse
-    assert join([]) is PASS
+    assert join([]) is OPEN
 
 
 def test_a_pass_meets_a_residual_and_nothing_else_meets_another() -> None:
