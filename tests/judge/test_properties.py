@@ -200,7 +200,7 @@ def test_one_initial_loss_that_is_not_a_number_never_passes(pair: Pair, seed: in
     initial = pair.target.initial.copy()
     initial[seed % len(initial)] = math.nan
     for arms in ((pair.reference, replace(pair.target, initial=initial)), (replace(pair.target, initial=initial),) * 2):
-        assert judge_drift(*arms, 2.0).verdict is Verdict.INCONCLUSIVE
+        assert judge_drift(*arms, 2.0).verdict is not Verdict.PASS
 
 
 @quick
