@@ -1,5 +1,6 @@
 # make suite   set up, then the suites: nine axes on the Markov source, width and activated experts also on text
 # make test    set up, then the tests of mue_check itself
+# make mutate  set up, then break judge/ and records/ line by line to see whether their tests notice
 PYTHON ?= python3
 VENV ?= .venv
 TIER ?= cpu
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 # one thread per process: the workers are the parallelism
 export OMP_NUM_THREADS := 1
 
-.PHONY: suite test lint types bench clean
+.PHONY: suite test lint types bench mutate clean
 
 suite: $(READY)
 	$(BIN)/pytest suites/ --tier $(TIER) -n $(WORKERS)
@@ -31,6 +32,10 @@ bench: $(READY)
 	$(BIN)/mue_check bench
 	$(BIN)/python bench/expert_product.py
 
+mutate: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
+	$(BIN)/python -m tests.reliability.mutation
+
 # install torch first, so that no other package pulls in another build of it
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,4 +46,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache mutants

@@ -42,8 +42,9 @@ class Curve:
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
-        """[S, L]: the loss ended higher than it began, or is not finite."""
-        return ~np.isfinite(self.losses) | (self.losses > self.initial[:, None])
+        """[S, L]: the loss ended higher than it began, or one of the two is not finite."""
+        # an initial loss that is NaN compares false with everything
+        return ~(np.isfinite(self.losses) & (self.losses <= self.initial[:, None]))
 
     @property
     def usable(self) -> NDArray[np.float64]:

@@ -57,7 +57,8 @@ def _curves(table: pd.DataFrame) -> dict[int, _Curve]:
     """By seed, the steps and the running minimum of the loss."""
     curves: dict[int, _Curve] = {}
     for seed, rows in table.sort_values("step").groupby("seed"):
-        losses = np.minimum.accumulate(np.nan_to_num(rows["loss"].to_numpy(dtype=np.float64), nan=np.inf))
+        losses = rows["loss"].to_numpy(dtype=np.float64)
+        losses = np.minimum.accumulate(np.where(np.isfinite(losses), losses, np.inf))
         curves[int(str(seed))] = (rows["step"].to_numpy(dtype=np.float64), losses)
     return curves
 

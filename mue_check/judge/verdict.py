@@ -61,3 +61,10 @@ def judge_interval(interval: Interval, tolerance: float, *, center: float = 0.0,
     if residual and low <= interval.low and interval.high <= high:
         return Verdict.RESIDUAL
     return Verdict.INCONCLUSIVE
+
+
+def judge_upper(interval: Interval, limit: float) -> Verdict:
+    """PASS if the whole interval lies at or below the limit, FAIL if all of it lies above."""
+    if interval.high <= limit:
+        return Verdict.PASS
+    return Verdict.FAIL if interval.low > limit else Verdict.INCONCLUSIVE

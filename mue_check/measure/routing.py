@@ -9,10 +9,11 @@ from mue_check.records import Cell, Columns
 
 
 def measure_routing(cell: Cell, data: Data) -> Columns:
-    """Columns seed, value, layer, expert, load, weight_sum, variance_factor, on the held-out part after training.
+    """Columns seed, value, layer, expert, load, weight_sum, weight_sum_low, weight_sum_high, variance_factor, on the
+    held-out part after training.
 
-    ``load`` is the share of all assignments; ``weight_sum`` and ``variance_factor`` are means over tokens, equal for
-    all experts of a layer.
+    ``load`` is the share of all assignments. The rest is equal for all experts of a layer: ``weight_sum`` and
+    ``variance_factor`` are means over tokens, ``weight_sum_low`` and ``weight_sum_high`` the extremes.
     """
     return by_columns(_rows(cell, data))
 
@@ -22,11 +23,16 @@ def _rows(cell: Cell, data: Data) -> Iterator[Row]:
     stack.advance(cell.train.steps)
     for layer, statistics in enumerate(stack.routing(stack.examples.observed())):
         load_RE = statistics.load_RE.tolist()
-        sums, factors = statistics.weight_sum_R.tolist(), statistics.variance_factor_R.tolist()
+        shared = {
+            "weight_sum": statistics.weight_sum_R.tolist(),
+            "weight_sum_low": statistics.weight_sum_low_R.tolist(),
+            "weight_sum_high": statistics.weight_sum_high_R.tolist(),
+            "variance_factor": statistics.variance_factor_R.tolist(),
+        }
         for run, (seed, value) in enumerate(zip(seeds, values, strict=True)):
             for expert, load in enumerate(load_RE[run]):
                 row: Row = {"seed": seed, "value": value, "layer": layer, "expert": expert, "load": load}
-                yield {**row, "weight_sum": sums[run], "variance_factor": factors[run]}
+                yield {**row, **{name: values[run] for name, values in shared.items()}}
 
 
 ROUTING = Measurement(measure=measure_routing, passes=lambda cell: Passes(steps=cell.train.steps, evaluations=1))

@@ -41,11 +41,14 @@ class RoutingStatistics:
 
     ``load_RE``: share of all assignments, sums to 1. Per token with a active weights w, then averaged over the
     tokens that have an expert at all: ``weight_sum_R`` is sum w; ``variance_factor_R`` is a sum w^2 / (sum w)^2,
-    the variance of the routed sum relative to that of equal weights.
+    the variance of the routed sum relative to that of equal weights. ``weight_sum_low_R`` and ``weight_sum_high_R``
+    are the extremes over these tokens.
     """
 
     load_RE: Tensor
     weight_sum_R: Tensor
+    weight_sum_low_R: Tensor
+    weight_sum_high_R: Tensor
     variance_factor_R: Tensor
 
 
@@ -85,4 +88,10 @@ def routing_statistics(layer: LayerRouting) -> RoutingStatistics:
         return torch.where(routed_RM, value_RM, 0).sum(-1) / routed_RM.sum(-1)
 
     load_RE = met_RME.sum(1)
-    return RoutingStatistics(load_RE / load_RE.sum(-1, keepdim=True), mean(sum_RM), mean(factor_RM))
+    return RoutingStatistics(
+        load_RE=load_RE / load_RE.sum(-1, keepdim=True),
+        weight_sum_R=mean(sum_RM),
+        weight_sum_low_R=torch.where(routed_RM, sum_RM, torch.inf).amin(-1),
+        weight_sum_high_R=torch.where(routed_RM, sum_RM, -torch.inf).amax(-1),
+        variance_factor_R=mean(factor_RM),
+    )

@@ -113,7 +113,7 @@ def early_table(found: Sequence[EarlyFinding]) -> Table:
         "Early loss curves",
         found,
         columns,
-        note=lambda e: "" if e.early.trend.n else "a run diverged within these steps",
+        note=lambda e: e.early.reason or "",
     )
 
 

@@ -133,8 +133,14 @@ def routing_table(found: Sequence[RoutingFinding]) -> Table:
         "busiest expert / mean": lambda r: unsigned_text(r.load.imbalance),
         "variance factor": lambda r: unsigned_text(r.load.variance_factor),
         "sum of weights": lambda r: unsigned_text(r.load.weight_sum),
+        "sum as claimed": lambda r: NONE if r.verdict is None else r.verdict.value,
     }
-    return make_table("Routing variants", rows, columns)
+    return make_table(
+        "Routing variants",
+        rows,
+        columns,
+        note=lambda r: f"weights sum to {r.load.worst}" if r.verdict is Verdict.FAIL else "",
+    )
 
 
 def _pictures(summary: Summary, ladders: set[str]) -> Iterator[Picture]:

@@ -27,7 +27,7 @@ from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedK
 from mue_check.questions.scale_plots import drawn_laws, plot_laws
 from mue_check.questions.study import Study
 from mue_check.records import Store
-from mue_check.report.format import interval_text
+from mue_check.report.format import NONE, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant
@@ -206,6 +206,7 @@ def _law_table(caption: str, laws: Sequence[_Judged], columns: Cells[_Judged]) -
         "law": lambda law: law.result.law.statement,
         "form": lambda law: "slope" if law.result.law.form == "exponent" else "log2 ratio",
         "measured [95 %]": lambda law: interval_text(law.result.interval, 3),
+        "off the line [95 %]": lambda law: interval_text(law.result.misfit, 3) if law.result.misfit else NONE,
         "worst": lambda law: law.result.worst,
         "verdict": lambda law: law.result.verdict.value,
         "expected": lambda law: law.comparison.expected,

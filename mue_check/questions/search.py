@@ -142,7 +142,8 @@ def curve_of(tables: Sequence[pd.DataFrame], *, first_seed: int = 0) -> Curve:
     # a loss that is NaN because the run diverged is present; a pair that was never run is not
     present = rows.assign(one=1).pivot(index="seed", columns="value", values="one").notna().all(axis=0)
     grid = grid.loc[:, present]
-    initial = rows.groupby("seed")["initial"].first()
+    # one that is NaN must not be passed over for another
+    initial = rows.groupby("seed")["initial"].agg(lambda losses: losses.min(skipna=False))
     return Curve(
         values=grid.columns.to_numpy(dtype=np.float64),
         seeds=tuple(int(seed) - first_seed for seed in grid.index),

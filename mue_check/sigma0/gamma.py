@@ -20,7 +20,7 @@ from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.sigma0.laboratory import LABORATORIES
 from mue_check.sigma0.ladders import NATURAL, experts_of
-from mue_check.sigma0.noise import Form, select_form
+from mue_check.sigma0.noise import Form, mean_over_steps, select_form
 from mue_check.sigma0.power_law import GammaFit, fit_gamma
 from mue_check.spec import Experts, ModelSpec, parse_scenario
 
@@ -153,7 +153,7 @@ def noise_side(
 def judge_stored_gamma(store: Store, comparison: Comparison) -> GammaFinding:
     """Average noise and signal over the measured steps, and fit gamma over the loads."""
     settings = [side_table(store, side).pipe(_with_setting, side.label) for side in comparison.sides]
-    points = pd.concat(settings, ignore_index=True).groupby(_POINT, as_index=False)[["tokens", *_VALUES]].mean()
+    points = mean_over_steps(pd.concat(settings, ignore_index=True), _POINT, ["tokens", *_VALUES])
     experts = points[points["kind"].str.startswith(EXPERTS)].copy()
     if [side.label for side in comparison.sides] == [NATURAL]:
         # each seed has another load: experts pair by how busy they are, not by their number

@@ -124,6 +124,18 @@ def read_replicates(table: pd.DataFrame, keys: Sequence[str]) -> Replicates:
     )
 
 
+def mean_over_steps(table: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Each point (``keys``) with the mean of its ``values`` over the measured steps.
+
+    JudgeError for a value that is not finite: pandas would skip it, and the mean would be over other steps.
+    """
+    bad = ~np.isfinite(table[list(values)].to_numpy(dtype=np.float64))
+    for row, column in np.argwhere(bad)[:1]:
+        where = ", ".join(f"{key} {table.iloc[row][key]}" for key in keys)
+        raise JudgeError(f"the noise table has no finite {values[column]} for {where}")
+    return table.groupby(list(keys), as_index=False)[list(values)].mean()
+
+
 def select_form(table: pd.DataFrame, form: Form) -> pd.DataFrame:
     """Rows of a measurement with the noise and signal of one form of the gradient."""
     prefix = "adam_" if form == "adam" else ""

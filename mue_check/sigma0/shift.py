@@ -27,7 +27,7 @@ from mue_check.sigma0.gamma import EXPERTS, noise_side
 from mue_check.sigma0.imbalance import Imbalance
 from mue_check.sigma0.laboratory import LABORATORIES
 from mue_check.sigma0.ladders import LEARNED_LOADS
-from mue_check.sigma0.noise import MIN_SEEDS, Replicates, read_replicates, select_form
+from mue_check.sigma0.noise import MIN_SEEDS, VALUES, Replicates, mean_over_steps, read_replicates, select_form
 from mue_check.sigma0.power_law import power_law
 from mue_check.spec import Experts, parse_scenario
 
@@ -133,7 +133,7 @@ def judge_stored_shift(store: Store, comparison: Comparison) -> ShiftFinding:
 def _feed_forward(table: pd.DataFrame) -> pd.DataFrame:
     """Noise of the feed-forward matrices, dense or experts, as Adam sees it, averaged over the measured steps."""
     chosen = select_form(table[table["kind"].str.startswith((EXPERTS, "ffn_"))], "adam")
-    means = chosen.groupby(["seed", *MATRIX, "expert"], as_index=False)[["tokens", "noise", "signal"]].mean()
+    means = mean_over_steps(chosen, ["seed", *MATRIX, "expert"], VALUES)
     # a dense matrix counts as one expert of its kind
     return means.assign(kind=means["kind"].str.replace("ffn_", EXPERTS))
 

@@ -1,10 +1,12 @@
 """The load of routers that are even, collapsed, and in between."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
 import pytest
 
+from mue_check.errors import JudgeError
 from mue_check.judge.load import judge_load
 from mue_check.judge.verdict import Verdict
 
@@ -56,3 +58,70 @@ def test_a_claim_about_the_sum_is_judged_from_the_table(claim: float | None, ver
     assert judge_load(pd.DataFrame(rows), claim).verdict is verdict
     rows[0]["weight_sum"] = rows[1]["weight_sum"] = 1.2  # one seed that does not keep it is enough
     assert judge_load(pd.DataFrame(rows), claim).verdict is (Verdict.FAIL if claim else None)
+
+
+def sums(*by_layer: float, seeds: int = 4, **columns: float) -> pd.DataFrame:
+    """A table whose layers have these weight sums."""
+    rows = [
+        {"seed": seed, "layer": layer, "expert": e, "load": 0.5, "weight_sum": total, "variance_factor": 1.0} | columns
+        for seed in range(seeds)
+        for layer, total in enumerate(by_layer)
+        for e in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_layers_that_are_wrong_in_opposite_directions_fail() -> None:
+    found = judge_load(sums(0.5, 1.5), 1.0)
+    assert found.weight_sum.mean == pytest.approx(1.0)
+    assert found.verdict is Verdict.FAIL
+    assert found.worst == "0.5 in layer 0 of seed 0"
+    assert str(found).endswith("weights sum to +1.00 [+1.00, +1.00], worst 0.5 in layer 0 of seed 0, claimed 1")
+    text = "busiest expert +1.00 [+1.00, +1.00] times the mean load, variance factor +1.00 [+1.00, +1.00], "
+    text += "weights sum to +1.00 [+1.00, +1.00]"
+    assert str(judge_load(sums(1.0, 1.0), 1.0)) == text
+    unclaimed = judge_load(sums(1.0, 1.0))
+    assert (str(unclaimed), unclaimed.worst) == (text, "")
+
+
+def test_a_sum_that_is_not_a_number_fails_whichever_layer_or_seed_has_it() -> None:
+    for row in range(16):
+        table = sums(1.0, 1.0)
+        table.loc[row, "weight_sum"] = math.nan
+        found = judge_load(table, 1.0)
+        assert found.verdict is Verdict.FAIL
+        assert math.isnan(found.weight_sum.mean)
+        assert found.worst == f"nan in layer {row // 2 % 2} of seed {row // 4}"
+
+
+def test_a_load_that_is_not_a_number_is_not_left_out_of_the_mean() -> None:
+    table = sums(1.0, 1.0)
+    table.loc[3, ["load", "variance_factor"]] = math.nan
+    found = judge_load(table)
+    assert math.isnan(found.imbalance.mean)
+    assert math.isnan(found.variance_factor.mean)
+
+
+@pytest.mark.parametrize(("claim", "factor"), [(1.0, 1.0), (2.5, 2.5), (8.0, 8.0)])
+def test_the_tolerance_of_a_sum_is_relative(claim: float, factor: float) -> None:
+    for off, verdict in (
+        (0.9e-3, Verdict.PASS),
+        (-0.9e-3, Verdict.PASS),
+        (1.1e-3, Verdict.FAIL),
+        (-1.1e-3, Verdict.FAIL),
+    ):
+        assert judge_load(sums(factor, factor * (1 + off)), claim).verdict is verdict
+
+
+def test_tokens_that_are_wrong_in_opposite_directions_fail() -> None:
+    assert judge_load(sums(1.0, weight_sum_low=0.995, weight_sum_high=1.005), 1.0).verdict is Verdict.PASS
+    for column, value in (("weight_sum_low", 0.5), ("weight_sum_high", 1.5), ("weight_sum_low", math.nan)):
+        columns = {"weight_sum_low": 1.0, "weight_sum_high": 1.0} | {column: value}
+        found = judge_load(sums(1.0, **columns), 1.0)
+        assert found.verdict is Verdict.FAIL
+        assert found.worst == f"{value:g} for one token in layer 0 of seed 0"
+
+
+def test_a_table_without_rows_is_refused() -> None:
+    with pytest.raises(JudgeError, match=r"^the routing table has no rows$"):
+        judge_load(sums(), 1.0)

@@ -69,6 +69,16 @@ def test_diverged_points_stay_out_of_the_fit() -> None:
     assert max(fit.window) <= -4.5
 
 
+def test_an_initial_loss_that_is_not_a_number_does_not_switch_divergence_off() -> None:
+    curve = parabolas([-5.0] * 4)
+    start = curve.initial.copy()
+    start[2] = math.nan
+    hurt = Curve(values=curve.values, seeds=curve.seeds, losses=curve.losses, initial=start)
+    assert hurt.diverged.sum(axis=1).tolist() == [0, 0, len(GRID), 0]
+    assert fit_optimum(hurt).reason == "every value diverged"
+    assert judge_drift(curve, hurt, 0.5).verdict is not Verdict.PASS
+
+
 def of(losses) -> Curve:
     """Losses [S, L] on GRID, none of which diverged."""
     seeds, points = losses.shape

@@ -30,6 +30,11 @@ def test_a_curve_that_is_twice_as_fast_has_a_log2_ratio_of_one() -> None:
     assert all(level.mean == pytest.approx(1.0) for level in found.by_level)
     assert len(found.levels) == LEVELS
     assert (np.diff(found.levels) < 0).all()
+    slower = compare_learning(table(falling(2.0)), table(lambda seed, step: falling(1.0)(seed, step) + 0.01 * step))
+    assert str(slower) == (
+        f"speed-up {2**slower.overall.mean:.2f} times, log2 {slower.overall}; at the lowest shared loss "
+        f"{slower.levels[-1]:.3f} nats log2 {slower.by_level[-1]}"
+    )
 
 
 def test_the_slower_target_is_below_zero_and_equals_are_at_zero() -> None:
@@ -41,6 +46,8 @@ def test_the_lowest_level_is_one_that_every_run_reaches() -> None:
     found = compare_learning(table(falling(1.0)), table(falling(2.0)))
     worst = 4.0 + 0.05 * 3 - 0.2 * math.log2(STEPS[-1])
     assert found.levels[-1] == pytest.approx(worst)
+    best = 4.0 - 0.2 * math.log2(2 * STEPS[0])
+    assert found.levels[0] == pytest.approx(best - (best - worst) / LEVELS)
 
 
 def test_a_loss_that_rises_again_does_not_undo_what_was_reached() -> None:
@@ -55,6 +62,12 @@ def test_no_shared_loss_is_no_speedup() -> None:
     found = compare_learning(table(falling(1.0)), table(lambda s, t: 40.0 - 0.2 * math.log2(t)))
     assert found.overall.n == 0
     assert np.isnan(found.levels).all()
+    assert found.ratios.shape == (1, 1)
+    assert np.isnan(found.ratios).all()
+    flat = table(lambda _seed, _step: 3.0)
+    assert compare_learning(flat, flat).overall.n == 0
+    none = compare_learning(table(falling(1.0)), table(falling(1.0)).assign(seed=lambda rows: rows["seed"] + 9))
+    assert none.overall.n == 0
 
 
 def test_a_run_that_is_not_finite_at_the_end_keeps_what_it_reached() -> None:
@@ -63,3 +76,14 @@ def test_a_run_that_is_not_finite_at_the_end_keeps_what_it_reached() -> None:
 
     found = compare_learning(table(falling(1.0)), table(lost))
     np.testing.assert_allclose(found.ratios, 1.0)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_not_reached(loss: float) -> None:
+    def spiked(seed: int, step: float) -> float:
+        return loss if step == STEPS[3] else falling(1.0)(seed, step)
+
+    found = compare_learning(table(falling(1.0)), table(spiked))
+    assert np.isfinite(found.ratios).all()
+    assert found.overall.mean == pytest.approx(0, abs=0.1)
+    assert found.ratios.max() == pytest.approx(1.0)

@@ -12,13 +12,14 @@ from mue_check.judge.trend import judge_trend
 X = np.arange(-11.0, -3.0, 0.5)
 
 
-def curve(optima: list[float]) -> Curve:
+def curve(optima: list[float], first: int = 0) -> Curve:
     losses = np.array([3.0 + 0.001 * i + 0.02 * (X - at) ** 2 for i, at in enumerate(optima)])
-    return Curve(values=2.0**X, seeds=tuple(range(len(optima))), losses=losses, initial=np.full(len(optima), 9.0))
+    seeds = tuple(range(first, first + len(optima)))
+    return Curve(values=2.0**X, seeds=seeds, losses=losses, initial=np.full(len(optima), 9.0))
 
 
-def drift(by_seed: list[float]) -> Drift:
-    return judge_drift(curve([-7.0] * len(by_seed)), curve([-7.0 + d for d in by_seed]), 0.5)
+def drift(by_seed: list[float], first: int = 0) -> Drift:
+    return judge_drift(curve([-7.0] * len(by_seed), first), curve([-7.0 + d for d in by_seed], first), 0.5)
 
 
 SLOPES = [0.05, 0.07, 0.09, 0.11]
@@ -36,6 +37,7 @@ def test_slopes_are_recovered_seed_by_seed_and_extrapolated() -> None:
     assert trend.slope.half_width == pytest.approx(half)
     assert trend.at_size.mean == pytest.approx(7 * np.mean(SLOPES))
     assert trend.at_size.half_width == pytest.approx(7 * half)
+    assert trend.size == 1024
 
 
 def test_the_line_goes_through_the_reference() -> None:
@@ -51,6 +53,9 @@ def test_no_trend_below_two_resolved_targets_or_two_common_seeds() -> None:
     assert judge_trend(8, [on_the_line(32)], 1024) is None
     assert judge_trend(8, [on_the_line(32), (256, lost)], 1024) is None
     assert judge_trend(8, [], 1024) is None
+    for first, seeds in ((2, 2), (3, None)):  # common seeds of 0 to 3 with these
+        trend = judge_trend(8, [on_the_line(32), (256, drift([5 * slope for slope in SLOPES], first))], 1024)
+        assert (trend and trend.slope.n) == seeds
 
 
 def test_seeds_that_only_one_target_has_are_left_out() -> None:

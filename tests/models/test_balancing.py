@@ -123,7 +123,22 @@ def test_statistics_of_token_choice() -> None:
     found = routing_statistics(layer)
     assert found.load_RE.tolist() == [[0.5, 0.25, 0, 0.25]]
     assert found.weight_sum_R.tolist() == [3]
+    assert [found.weight_sum_low_R.tolist(), found.weight_sum_high_R.tolist()] == [[3], [3]]
     assert found.variance_factor_R.item() == pytest.approx((1 + 2 * (0.75**2 + 0.25**2)) / 2)
+
+
+def test_tokens_whose_sums_err_in_opposite_directions_show_in_the_extremes() -> None:
+    weights = torch.tensor([[[0.25, 0.25], [0.75, 0.75]]])
+    found = routing_statistics(
+        LayerRouting(torch.zeros(1, 2, 4), TokenChoice(weights, torch.tensor([[[0, 1], [0, 3]]])))
+    )
+    assert found.weight_sum_R.tolist() == [1]
+    assert [found.weight_sum_low_R.tolist(), found.weight_sum_high_R.tolist()] == [[0.5], [1.5]]
+    weights[0, 0, 0] = torch.nan
+    found = routing_statistics(
+        LayerRouting(torch.zeros(1, 2, 4), TokenChoice(weights, torch.tensor([[[0, 1], [0, 3]]])))
+    )
+    assert torch.stack([found.weight_sum_R, found.weight_sum_low_R, found.weight_sum_high_R]).isnan().all()
 
 
 def test_statistics_of_expert_choice_count_who_took_a_token() -> None:
@@ -132,4 +147,6 @@ def test_statistics_of_expert_choice_count_who_took_a_token() -> None:
     found = routing_statistics(LayerRouting(torch.zeros(1, 4, 2), routing))
     assert found.load_RE.tolist() == [[0.5, 0.5]]
     assert found.weight_sum_R.item() == pytest.approx((0.8 + 0.3 + 0.4) / 3)
+    assert found.weight_sum_low_R.item() == pytest.approx(0.3)
+    assert found.weight_sum_high_R.item() == pytest.approx(0.8)
     assert found.variance_factor_R.item() == pytest.approx((2 * (0.36 + 0.04) / 0.64 + 1 + 1) / 3)

@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mue_check.axes import Ladder, Rung
@@ -14,7 +15,7 @@ from mue_check.mutants.run import get_mutant
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.drift import ask_drift, judge_stored_drift
-from mue_check.questions.search import LossSearch
+from mue_check.questions.search import LossSearch, curve_of
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
@@ -236,3 +237,12 @@ def test_a_mutant_is_asked_under_its_own_name(study: Study, monkeypatch) -> None
     assert mutant.comparison.name != right.comparison.name
     assert mutant.comparison.sides[0].cells == right.comparison.sides[0].cells
     assert not set(mutant.comparison.sides[1].cells) & set(right.comparison.sides[1].cells)
+
+
+def test_an_initial_loss_that_is_not_a_number_is_not_passed_over_for_another() -> None:
+    table = pd.DataFrame({"seed": [0, 0, 1, 1], "value": [0.1, 0.2] * 2, "initial": 3.0, "loss": 2.0})
+    assert not curve_of([table]).diverged.any()
+    table.loc[2, "initial"] = np.nan
+    curve = curve_of([table])
+    assert curve.initial[0] == 3.0
+    assert curve.diverged.tolist() == [[False, False], [True, True]]

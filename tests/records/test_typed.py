@@ -97,3 +97,10 @@ def test_what_does_not_fit_is_refused_by_name(path: str, value: object, says: st
     with pytest.raises(StoreError) as error:
         from_json(Stored, changed(path, value), "file")
     assert str(error.value).startswith(says)
+
+
+def test_a_long_value_is_cut_to_forty_characters() -> None:
+    for length, shown in ((38, "'" + "x" * 38 + "'"), (39, "'" + "x" * 36 + "...")):
+        with pytest.raises(StoreError) as error:
+            refuse("x" * length, "here", "a number")
+        assert str(error.value) == f"here is {shown}: a number is needed"

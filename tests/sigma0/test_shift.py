@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mue_check.errors import JudgeError
+from mue_check.sigma0.noise import mean_over_steps
 from mue_check.sigma0.shift import sigma0_shift
 from tests.sigma0.noise_tables import EXPERTS, noise_table, shares
 
@@ -92,3 +93,12 @@ def test_seeds_must_be_common_and_settings_one() -> None:
         assert f"{4 - least} seed(s) in common" in str(found.reason)
     with pytest.raises(JudgeError, match="holds the settings a, b"):
         sigma0_shift(pd.concat([one.assign(setting="a"), one.assign(setting="b")]), other)
+
+
+def test_a_step_whose_noise_is_not_a_number_is_not_left_out_of_the_mean() -> None:
+    table = pd.DataFrame({"expert": [0, 0, 1, 1], "noise": [1.0, 2.0, 3.0, 5.0], "tokens": 1.0})
+    assert mean_over_steps(table, ["expert"], ["noise", "tokens"])["noise"].tolist() == [1.5, 4.0]
+    for bad in (math.nan, math.inf):
+        table.loc[3, "noise"] = bad
+        with pytest.raises(JudgeError, match="no finite noise for expert 1"):
+            mean_over_steps(table, ["expert"], ["tokens", "noise"])
