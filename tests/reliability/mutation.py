@@ -42,6 +42,14 @@ class Equivalent:
 
 
 EQUIVALENTS = (
+    Equivalent(before=r'"records"', after=r'"RECORDS"', reason="pandas takes the word in either case"),
+    Equivalent(before=r"allow_nan=False", after=r"allow_nan=None", reason="both are false"),
+    Equivalent(before=r"missing_ok=True", after=r"missing_ok=(None|False)", reason="the file was made just before"),
+    Equivalent(
+        before=r"kinds\[-1\] is Ellipsis",
+        after=r"kinds\[\+1\] is Ellipsis",
+        reason="only the second of two types can be an ellipsis",
+    ),
     Equivalent(
         before=r"dtype=np\.(float64|int64)",
         after=r"dtype=None|, \)|\(\)$|\(\),",
