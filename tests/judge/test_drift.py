@@ -107,7 +107,7 @@ def test_the_spread_is_that_of_the_drifts_or_of_the_fits() -> None:
 def test_the_noise_of_a_fit_has_two_degrees_of_freedom_in_five_points() -> None:
     """This pattern is orthogonal to all parabolas, so all of it is residual."""
     x, noise = X[2:7], 1e-4
-    losses = 2.0 + CURVATURE * (x + 6.0) ** 2 + noise * np.array([-1, 2, 0, -2, 1]) * np.ones((4, 1))
+    losses = 2.0 + CURVATURE * (x + 6.0) ** 2 + noise * np.array([-1, 2, 0, -2, 1]) + 0.01 * np.arange(4)[:, None]
     found = fit_optimum(Curve(values=2.0**x, seeds=(0, 1, 2, 3), losses=losses, initial=np.full(4, 9.0)))
     assert found.reason is None
     assert found.residual_sd == pytest.approx(noise * math.sqrt(10 / 2))
