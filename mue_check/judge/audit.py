@@ -33,17 +33,17 @@ class Offence:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The values that differ, out of those of all ``parameters``."""
+    """The values that differ, out of all ``parameters``."""
 
     parameters: int
     offences: tuple[Offence, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL if any value differs, INCONCLUSIVE if there was no parameter to compare."""
-        if self.offences:
-            return Verdict.FAIL
-        return Verdict.PASS if self.parameters else Verdict.INCONCLUSIVE
+        """FAIL if any value differs, PASS if none does, INCONCLUSIVE if nothing was measured."""
+        if not self.parameters:
+            return Verdict.INCONCLUSIVE
+        return Verdict.FAIL if self.offences else Verdict.PASS
 
     def __str__(self) -> str:
         if not self.parameters:
