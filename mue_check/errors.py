@@ -47,9 +47,3 @@ class TimingError(MueCheckError):
 
 class UnreadableError(ClaimError):
     """Something about a candidate could not be determined. The message says what to declare. This is not a failure."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, at most 200 characters."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0][:200]

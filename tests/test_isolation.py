@@ -65,7 +65,9 @@ def test_an_object_lives_between_calls(capfd: pytest.CaptureFixture[str]) -> Non
         assert child.call("add", 1, limit=5) == 42
         with pytest.raises(ClaimError, match="not like this"):
             child.call("refuse", limit=5)
-        with pytest.raises(ChildError, match="raises KeyboardInterrupt: now while it is asked"):
+        with pytest.raises(
+            ChildError, match=r"raises KeyboardInterrupt: now \(test_isolation.py:41\) while it is asked"
+        ):
             child.call("interrupt", limit=5, doing=" while it is asked")
         with pytest.raises(ChildError, match=r"raises .*pickle"):
             child.call("unpicklable", limit=5)

@@ -131,13 +131,15 @@ class _Checker:
 
         from mue_check.conformance.case import ConformanceCase
         from mue_check.conformance.describe import describe
-        from mue_check.conformance.runner import preserve_global_state, time_limit
+        from mue_check.conformance.runner import quietly
+        from mue_check.global_state import preserved_globals
         from mue_check.routing.factory import SHAPES
+        from mue_check.user_code import time_limit
 
         shape = self.candidate.shapes(self.options.shapes or SHAPES)[0]
         case = ConformanceCase(candidate=self.candidate, shape=shape, seed=0, device=torch.device(self.options.device))
         try:
-            with preserve_global_state(), time_limit(self.options.time_limit):
+            with preserved_globals(), quietly(), time_limit(self.options.time_limit):
                 return describe(case)
         except BaseException as error:  # a check will report it in detail
             return [f"routing: could not be looked at: {type(error).__name__}"]

@@ -3,7 +3,11 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -88,6 +92,18 @@ def factories(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's work in this process, which takes a fraction of the time."""
+
+    @contextmanager
+    def here(make: Callable[..., Any], *arguments: object, **_: object) -> Iterator[Any]:
+        made = make(*arguments)
+        yield SimpleNamespace(call=lambda method, *a, **_: getattr(made, method)(*a), printed=str)
+
+    monkeypatch.setattr("mue_check.isolation.isolated", here)
+
+
 def audit(*arguments: str) -> int:
     try:
         return main(["audit", *arguments])
@@ -115,6 +131,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "example: mue_check audit" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_process")
 def test_json_to_standard_output_and_to_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
 ) -> None:
@@ -134,6 +151,7 @@ def test_json_to_standard_output_and_to_a_file(
     assert value["multipliers"][0] | {"fold": 0.5, "form": "folded"} == value["multipliers"][0]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_base_values_and_target_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit(f"{MUTANTS}:right", *SPECS, "--lr", "2e-3", "--wd", "0.2", "--init-std", "0.02") == 1
     out = capsys.readouterr().out
@@ -143,6 +161,7 @@ def test_base_values_and_target_are_the_users(capsys: pytest.CaptureFixture[str]
     assert audit(f"{MUTANTS}:right", *SPECS, "--rule", "standard", "--quiet") == 1
 
 
+@pytest.mark.usefixtures("in_process")
 def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str) -> None:
     assert audit(f"{factories}:renamed", *SPECS) == 1
     assert "readout.weight: its name is not known: declare it" in capsys.readouterr().out
@@ -154,6 +173,7 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
     assert "the forward pass shows another value than declared" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -184,6 +204,7 @@ def test_odd_factories_are_one_line_and_exit_2(
     assert says in captured.err
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -206,6 +227,7 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert says in captured.err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_model_without_configuration_needs_a_target(
     capsys: pytest.CaptureFixture[str], factories: str, tmp_path: Path
 ) -> None:
