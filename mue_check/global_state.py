@@ -44,9 +44,12 @@ _HOOKS = tuple(name for name in vars(hooks) if name.startswith("_global_") and i
 class Changes:
     """What user code left changed, as it would be named in a message. Filled when the context ends."""
 
-    state: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     """Functions of torch, math and builtins that it replaced, such as "torch.equal"."""
+    torch: list[str] = field(default_factory=list)
+    """Settings of torch, such as "the default dtype"."""
+    process: list[str] = field(default_factory=list)
+    """The rest, such as "the working folder"."""
 
 
 @contextmanager
@@ -99,20 +102,20 @@ def _torch_state(changes: Changes) -> Iterator[None]:
             # modes first: they intercept the calls below
             while torch._C._len_torch_function_stack() > modes[0]:
                 torch._C._pop_torch_function_stack()
-                changes.state.append("a mode of torch's functions")
+                changes.torch.append("a mode of torch's functions")
             while torch._C._len_torch_dispatch_stack() > modes[1]:
                 torch._C._pop_torch_dispatch_stack(None)
-                changes.state.append("a mode of torch's dispatcher")
+                changes.torch.append("a mode of torch's dispatcher")
             for (name, before, put), (_, get, _) in zip(settings, _SETTINGS, strict=True):
                 if get() != before:
                     put(before)
-                    changes.state.append(name)
+                    changes.torch.append(name)
             for name, kept in global_hooks.items():
                 now = getattr(hooks, name)
                 if dict(now) != kept:
                     now.clear()
                     now.update(kept)
-                    changes.state.append("hooks of all modules")
+                    changes.torch.append("hooks of all modules")
             random.setstate(generators[0])
             np.random.set_state(generators[1])  # noqa: NPY002
 
@@ -151,32 +154,32 @@ def _process_state(changes: Changes) -> list[Callable[[], None]]:
         for name, stream in streams.items():
             if getattr(sys, name) is not stream:
                 setattr(sys, name, stream)
-                changes.state.append(f"sys.{name}")
+                changes.process.append(f"sys.{name}")
 
     def put_folder() -> None:
         if folder and _folder() != folder:
             os.chdir(folder)
-            changes.state.append("the working folder")
+            changes.process.append("the working folder")
 
     def put_environment() -> None:
         if dict(os.environ) != environment:
             os.environ.clear()
             os.environ.update(environment)
-            changes.state.append("the environment")
+            changes.process.append("the environment")
 
     def put_interpreter() -> None:
         if sys.getrecursionlimit() != recursion:
             sys.setrecursionlimit(recursion)
-            changes.state.append("the recursion limit")
+            changes.process.append("the recursion limit")
         if gc.isenabled() != collects:
             (gc.enable if collects else gc.disable)()
-            changes.state.append("garbage collection")
+            changes.process.append("garbage collection")
 
     def put_handlers() -> None:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-                changes.state.append(f"the handler of {signal.Signals(number).name}")
+                changes.process.append(f"the handler of {signal.Signals(number).name}")
 
     return [put_streams, put_folder, put_environment, put_interpreter, put_handlers]
 

@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     settings = metafunc.config.stash.get(_SETTINGS, None)
     if conformance.FIXTURE in metafunc.fixturenames:
         try:
-            checks = [] if settings is None else conformance.router_checks(settings)
+            checks = [] if settings is None else conformance.router_checks(settings, metafunc.config)
         except MueCheckError as error:
             raise pytest.UsageError(str(error)) from None
         metafunc.parametrize(conformance.FIXTURE, checks)

@@ -53,6 +53,7 @@ def run(options: Options) -> int:
     from mue_check.conformance.output import as_json, as_junit, explanations, line_of, verdict_lines
     from mue_check.conformance.result import QUESTIONS, CheckResult, Question, verdict_of
     from mue_check.judge.verdict import Verdict
+    from mue_check.routing.claim import read_claim
 
     if options.seeds < 1:
         raise ClaimError(f"--seeds {options.seeds}: must be at least 1")
@@ -62,7 +63,7 @@ def run(options: Options) -> int:
     job = Job(
         kind=options.kind,
         name=options.candidate,
-        claim=str(options.claim) if options.claim else None,
+        claim=read_claim(options.claim) if options.claim else None,
         checks=tuple(options.check or ()),
         question=options.only,
         expected=tuple(expected),

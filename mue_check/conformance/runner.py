@@ -37,9 +37,14 @@ class Options:
     rerun_flags: tuple[str, ...] = ()
 
 
-def run_checks(candidate: Candidate, checks: Sequence[Check], options: Options) -> Iterator[CheckResult]:
-    """Yield one result per check. Nothing that the candidate raises, prints or warns escapes."""
-    learned, limit = Learned(), options.time_limit
+def run_checks(
+    candidate: Candidate, checks: Sequence[Check], options: Options, learned: Learned | None = None
+) -> Iterator[CheckResult]:
+    """Yield one result per check. Nothing that the candidate raises, prints or warns escapes.
+
+    ``learned`` is what earlier checks of this candidate have found out.
+    """
+    learned, limit = learned or Learned(), options.time_limit
     for check in checks:
         start = time.perf_counter()
         result = None

@@ -131,7 +131,6 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "example: mue_check audit" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("in_process")
 def test_json_to_standard_output_and_to_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
 ) -> None:
