@@ -19,6 +19,7 @@ from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import LiveResults, Progress, shows_progress
 from mue_check.suite.settings import Settings, add_options, read_settings, trains_nothing
 from mue_check.suite.workers import hand_out_one_by_one
+from mue_check.user_code import one_line
 
 if TYPE_CHECKING:
     from mue_check.questions.question import Finding
@@ -46,7 +47,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         cluster.start(config)
         give_gpus(config)
     except MueCheckError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,7 +65,7 @@ def activate(config: pytest.Config) -> None:
         config.stash[_SETTINGS] = read_settings(config)
         cluster.join(config)
     except MueCheckError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
     rerun.register(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LiveResults(config), "mue_check-live-results")
@@ -92,7 +93,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         try:
             checks = [] if settings is None else conformance.router_checks(settings, metafunc.config)
         except MueCheckError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(one_line(str(error))) from None
         metafunc.parametrize(conformance.FIXTURE, checks)
     if settings is None:
         return

@@ -9,11 +9,13 @@ import sys
 import sysconfig
 import threading
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST = 200
+_BREAKING = {"Cc", "Cs", "Zl", "Zp"}
 _PACKAGE = Path(__file__).parent
 _LIBRARIES = {"site-packages", "dist-packages"}
 
@@ -47,8 +49,13 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and other characters that cannot be printed written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """The text with line breaks and control characters written as escapes."""
+    return "".join(c if is_one_line(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text has no line breaks, control characters, and halves of characters (of an undecodable file name)."""
+    return not any(unicodedata.category(c) in _BREAKING for c in text)
 
 
 def describe_error(error: BaseException, *, code: bool = False) -> str:

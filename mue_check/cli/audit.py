@@ -1,13 +1,23 @@
 """``mue_check audit``: check a real model and its optimizer against what a rule prescribes."""
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import (
+    A_DAY,
+    EXIT_FAIL,
+    EXIT_INCONCLUSIVE,
+    EXIT_OK,
+    Commands,
+    Options,
+    Parser,
+    require_between,
+    write_output,
+)
 from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
 from mue_check.errors import SpecError
+from mue_check.input_files import read_toml
 from mue_check.rules import RULES, get_rule
 from mue_check.spec import parse_scenario
 
@@ -60,9 +70,9 @@ def run(options: Options) -> int:
     """Build, measure and judge in a child process, and print."""
     from mue_check.isolation import ChildError, isolated
     from mue_check.judge.verdict import Verdict
-    from mue_check.records.files import write_atomic
 
     declared = _read(options.roles) if options.roles else {}
+    require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
     get_rule(options.rule)
     parse_scenario(options.reference, head_width=1)
     judging = {
@@ -81,11 +91,9 @@ def run(options: Options) -> int:
         raise SpecError(f"factory {options.factory!r} {error}") from None
     sys.stderr.write(child.printed())
     verdict, text, json = audited
-    if options.json and options.json != "-":
-        write_atomic(Path(options.json), json.encode())
-    if options.json == "-":
-        print(json)
-    else:
+    if options.json:
+        write_output(options.json, json + "\n" * (options.json == "-"))
+    if options.json != "-":
         print(text.rpartition("\n")[2] if options.quiet else text)
     return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(verdict, EXIT_INCONCLUSIVE)
 
@@ -108,10 +116,7 @@ class _SetUp:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"--roles {path}: cannot be read: {error}") from None
+    table = read_toml(path, f"--roles {path}", SpecError)
     unknown = set(table) - {"roles", "multipliers"}
     if unknown or not all(isinstance(part, dict) for part in table.values()):
         found = f", not {', '.join(sorted(unknown))}" if unknown else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from mue_check.errors import CalibrationError, JudgeError, StoreError
+from mue_check.input_files import parse_json, read_text
 from mue_check.judge.interval import Interval, t_quantile
 from mue_check.records.typed import from_json, read_number, refuse
 from mue_check.sigma0.kappa import KappaFit, Pair
@@ -68,10 +69,7 @@ class DriftCalibration:
     @classmethod
     def from_json(cls, text: str) -> "DriftCalibration":
         """Read what ``to_json`` wrote. CalibrationError names the first field that is wrong."""
-        try:
-            value = json.loads(text)
-        except ValueError:
-            raise CalibrationError("it is not JSON") from None
+        value = parse_json(text, "it", CalibrationError)
         if isinstance(value, dict) and isinstance(kappa := value.get("kappa"), dict):
             kappa.pop("reason", None)  # files of older versions have it
             if "tau_doubted" in kappa:
@@ -106,14 +104,11 @@ def routing_of(experts: Experts) -> Routing:
 def read_calibration(path: Path | None = None) -> DriftCalibration:
     """From a file, or the one that comes with the package; raises CalibrationError."""
     where = f"the packaged {PACKAGED}" if path is None else f"calibration {str(path)!r}"
-    source = importlib.resources.files(__package__).joinpath(PACKAGED) if path is None else path
+    source = importlib.resources.files(__package__).joinpath(PACKAGED)
     try:
-        text = source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8") if path is None else read_text(path, where, CalibrationError)
     except OSError as error:
-        hint = ": pass one with --calibration FILE" if path is None else ""
-        raise CalibrationError(f"{where} cannot be read: {error.strerror}{hint}") from None
-    except ValueError:
-        raise CalibrationError(f"{where} is not text") from None
+        raise CalibrationError(f"{where} cannot be read: {error.strerror}: pass one with --calibration FILE") from None
     try:
         return DriftCalibration.from_json(text)
     except CalibrationError as error:

@@ -296,7 +296,7 @@ def seeds() -> None:
     """Set every global seed."""
     torch.manual_seed(0)
     random.seed(0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
 
 
 @kind("import", harmless=True)
