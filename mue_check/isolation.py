@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,6 +28,8 @@ _SET_DEATH_SIGNAL = 1
 _LONGEST = 160
 _KEPT = 1 << 16
 """Bytes of what the child prints that are kept, from the end."""
+_LARGEST = 1 << 28
+"""Bytes of an answer."""
 _SLACK = 1.0
 """Seconds to wait for the last words of a child that has ended."""
 
@@ -63,10 +65,13 @@ class Child:
         try:
             with suppress(OSError):  # if the child has died, the read below reports it
                 self.pipe.send((method, args))
-            answer = self.pipe.recv_bytes()  # the end of the child ends this too, in the middle of an answer as well
-        except (EOFError, OSError):
+            # the end of the child ends this too, in the middle of an answer as well
+            answer = self.pipe.recv_bytes(_LARGEST)
+        except (EOFError, OSError) as error:
             if overdue.is_set():
                 raise ChildError(f"hangs{doing}: no answer in {limit:g} s") from None
+            if isinstance(error, OSError) and error.errno is None:  # no length of an answer
+                raise ChildError(f"writes into the connection to its process{doing}") from None
             raise ChildError(self._death(doing)) from None
         finally:
             timer.cancel()
@@ -174,6 +179,7 @@ def _serve(pipe: "Connection[Any, Any]", output: "Connection[Any, Any]", parent:
     for stream in (sys.stdout, sys.stderr):  # a child that is killed writes no buffers
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+    _leave_tracker()
     own = os.getpid()
     os.register_at_fork(after_in_child=pipe.close)
     target: object = None
@@ -196,6 +202,14 @@ def _serve(pipe: "Connection[Any, Any]", output: "Connection[Any, Any]", parent:
         if os.getpid() != own:  # user code forked, and this copy of it came back
             os._exit(0)
         pipe.send_bytes(reply)
+
+
+def _leave_tracker() -> None:
+    """Close the pipe to the parent's tracker of shared memory: user code could write into it."""
+    tracker = resource_tracker._resource_tracker
+    if tracker._fd is not None:
+        os.close(tracker._fd)
+        tracker._fd = None
 
 
 def _is_ours(error: MueCheckError) -> bool:

@@ -137,7 +137,7 @@ def _text(source: str | Path) -> tuple[str, str]:
 def _numbers(text: str, where: str) -> list[float]:
     text = text.strip()
     if text.startswith(("[", "{")):
-        values = parse_json(text, f"{where} begins like JSON but", LoadError)
+        values = parse_json(text, f"{where} begins with a bracket and", LoadError)
         if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             raise LoadError(f"{where} is JSON but not a list of numbers: give one number for each expert")
         return [_float(v) for v in values]

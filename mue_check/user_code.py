@@ -33,9 +33,10 @@ def no_exit() -> Iterator[None]:
     """Turn an exit of user code into a UserCodeExit. Ctrl-C and the time limit pass."""
     try:
         yield
-    except (Exception, KeyboardInterrupt, TimeLimit):
-        raise
     except BaseException as error:
+        of_pytest = type(error).__module__ == "_pytest.outcomes"  # pytest.exit raises an Exception
+        if isinstance(error, Exception | KeyboardInterrupt | TimeLimit) and not of_pytest:
+            raise
         raise UserCodeExit(describe_error(error)) from error
 
 

@@ -19,7 +19,7 @@ BUG = {"id": "PYSEC-1", "fix_versions": ["1.1"], "aliases": [], "description": "
         (
             [{"name": "a", "skip_reason": "not found"}],
             0,
-            "not audited, no database that is reachable knows any of the 1",
+            "no database that is reachable knows any of the 1",
         ),
         ([{"name": "a", "skip_reason": ""}, {"name": "b", "version": "1", "vulns": []}], 0, "not in the database: a"),
     ],

@@ -26,7 +26,7 @@ A_DAY = 86400.0
 def error_line(text: str) -> str:
     """An error as one line that is not too long."""
     text = one_line(text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 def require_between(flag: str, value: float, low: float, high: float, *, above: bool = False) -> None:

@@ -1,6 +1,7 @@
 """``mue_check audit``: exit codes, one-line errors, text and JSON."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +12,19 @@ from typing import Any
 
 import pytest
 
+from mue_check.audit import AuditError, audit_model
 from mue_check.audit.setup import call_factory, load_factory
 from mue_check.cli import main
+from mue_check.mutants.setups.broken import right
 from mue_check.mutants.setups.workbench import REFERENCE, TARGET
 from tests.audit.set_ups import GPT
 
 MUTANTS = "mue_check.mutants.setups.broken"
 SPECS = ["--reference", REFERENCE, "--target", TARGET]
 FACTORIES = """
+import os
+import sys
+
 import torch
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from mue_check.mutants.setups.broken import right
@@ -79,6 +85,17 @@ def renamed():
     del model.lm_head
     model.multipliers["unembedding"] = 1.0
     type(model).lm_head = property(lambda self: self.readout)
+    return model, optimizer, scheduler, loss
+
+def exits_in_loss():
+    def loss():
+        sys.exit(0)
+
+    return (*right()[:3], loss)
+
+def ends_in_step():
+    model, optimizer, scheduler, loss = right()
+    optimizer.step = lambda: os._exit(0)
     return model, optimizer, scheduler, loss
 
 answer = 42
@@ -213,6 +230,7 @@ def test_odd_factories_are_one_line_and_exit_2(
         ([f"{MUTANTS}:right", "--target", "d=128"], "the target says d=128"),
         ([f"{MUTANTS}:right", "--rule", "mump"], "unknown rule 'mump'"),
         ([f"{MUTANTS}:right", "--lr", "0"], "lr=0"),
+        ([f"{MUTANTS}:right", "--time-limit", "inf"], "--time-limit inf: must be above 0 and at most 86400"),
         ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml: cannot be read"),
     ],
 )
@@ -224,6 +242,30 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
     assert says in captured.err
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("exits_in_loss", r"the set-up raises SystemExit: 0 \(factories.py:\d+\)$"),
+        ("ends_in_step", r"factories.py:ends_in_step' ends its process \(exit code 0\) while it is audited$"),
+    ],
+)
+def test_a_set_up_that_exits_is_no_pass(
+    capsys: pytest.CaptureFixture[str], factories: str, name: str, says: str
+) -> None:
+    assert audit(f"{factories}:{name}", *SPECS) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(says, captured.err.strip())
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("act", [lambda: pytest.skip("no"), lambda: sys.exit(0)])
+def test_no_exit_of_a_loss_leaves_the_audit(act: Callable[[], Any]) -> None:
+    model, optimizer, scheduler, _ = right()
+    with pytest.raises(AuditError, match=r"the set-up raises \w+: .* \(test_audit_cli.py:\d+\)"):
+        audit_model(model, optimizer, scheduler, reference=REFERENCE, target=TARGET, loss=act)
 
 
 @pytest.mark.usefixtures("in_process")
