@@ -39,6 +39,9 @@ _JUDGING = frozenset(
 Others it may replace."""
 _HOOKS = tuple(name for name in vars(hooks) if name.startswith("_global_") and isinstance(getattr(hooks, name), dict))
 
+_SIGNALS = {each.value: each.name for each in signal.Signals}
+"""Names; real-time signals have none."""
+
 
 @dataclass(kw_only=True)
 class Changes:
@@ -179,7 +182,7 @@ def _process_state(changes: Changes) -> list[Callable[[], None]]:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-                changes.process.append(f"the handler of {signal.Signals(number).name}")
+                changes.process.append(f"the handler of {_SIGNALS.get(number, number)}")
 
     return [put_streams, put_folder, put_environment, put_interpreter, put_handlers]
 

@@ -252,7 +252,8 @@ def write_into_files() -> None:
 @kind("forward", harmless=True)
 def close_output() -> None:
     """Close the standard output, or replace it by nothing."""
-    sys.stdout.close()
+    if sys.stdout is not None:
+        sys.stdout.close()
     sys.stdout = sys.stderr = None  # type: ignore[assignment]
 
 
