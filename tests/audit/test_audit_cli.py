@@ -231,7 +231,7 @@ def test_odd_factories_are_one_line_and_exit_2(
         ([f"{MUTANTS}:right", "--rule", "mump"], "unknown rule 'mump'"),
         ([f"{MUTANTS}:right", "--lr", "0"], "lr=0"),
         ([f"{MUTANTS}:right", "--time-limit", "inf"], "--time-limit inf: must be above 0 and at most 86400"),
-        ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml: cannot be read"),
+        ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml cannot be read"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(
