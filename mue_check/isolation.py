@@ -206,7 +206,7 @@ def _serve(pipe: "Connection[Any, Any]", output: "Connection[Any, Any]", parent:
 
 def _leave_tracker() -> None:
     """Close the pipe to the parent's tracker of shared memory: user code could write into it."""
-    tracker = resource_tracker._resource_tracker
+    tracker: Any = resource_tracker._resource_tracker
     if tracker._fd is not None:
         os.close(tracker._fd)
         tracker._fd = None

@@ -18,7 +18,7 @@ from mue_check.conformance.result import TIMED_OUT, CheckResult
 from mue_check.errors import ClaimError, UnreadableError
 from mue_check.global_state import Changes, preserved_globals
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape
-from mue_check.user_code import TimeLimit, describe_error, time_limit
+from mue_check.user_code import TimeLimit, describe_error, one_line, time_limit
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""
@@ -96,9 +96,9 @@ def _run_case(check: Check, case: ConformanceCase) -> CheckOutcome:
     except (TimeLimit, KeyboardInterrupt):
         raise
     except UnreadableError as error:
-        return CheckOutcome(status="unknown", measured=str(error))
+        return CheckOutcome(status="unknown", measured=one_line(str(error)))
     except ClaimError as error:
-        return CheckOutcome(status="error", measured=str(error))
+        return CheckOutcome(status="error", measured=one_line(str(error)))
     except BaseException as error:  # the candidate's own code may raise anything
         return CheckOutcome(status="error", measured=f"raises {describe_error(error)}")
 

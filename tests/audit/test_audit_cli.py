@@ -128,6 +128,7 @@ def audit(*arguments: str) -> int:
         return int(str(stop.code))
 
 
+@pytest.mark.usefixtures("in_process")
 def test_exit_codes_and_text(capsys: pytest.CaptureFixture[str], factories: str) -> None:
     assert audit(f"{MUTANTS}:right", *SPECS) == 0
     out = capsys.readouterr().out.splitlines()
@@ -138,9 +139,7 @@ def test_exit_codes_and_text(capsys: pytest.CaptureFixture[str], factories: str)
         capsys.readouterr().out == "FAIL: 2 of 27 parameters are not as prescribed: init_std, lr, weight_decay, eps\n"
     )
     assert audit(f"{factories}:sgd", *SPECS) == 3
-    captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1].startswith("INCONCLUSIVE: ")
-    assert captured.err == "built\n"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("INCONCLUSIVE: ")
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +151,9 @@ def test_json_to_standard_output_and_to_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
 ) -> None:
     assert audit(f"{factories}:sgd", *SPECS, "--json", "-") == 3
-    value = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert captured.err == "built\n"
+    value = json.loads(captured.out)
     assert value["verdict"] == "INCONCLUSIVE"
     path = tmp_path / "deep" / "audit.json"
     assert audit(f"{MUTANTS}:scheduler_overwrites_groups", *SPECS, "--json", str(path)) == 1
