@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mue_check.cli.command import EXIT_OK, Commands, Options, Parser, require_between
+from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
 from mue_check.errors import SpecError
 from mue_check.loads import read_load
 from mue_check.spec import Experts, parse_scenario
@@ -57,8 +57,6 @@ def run(options: Options) -> int:
     from mue_check.sigma0.budget import make_budget
     from mue_check.sigma0.calibration import read_calibration
 
-    require_between("--batch", options.batch, 1, 10**15)
-    require_between("--tolerance", options.tolerance, 0, 100, above=True)
     experts = parse_experts(options.spec)
     load = np.array(read_load(options.load, experts.total))
     calibration = read_calibration(options.calibration)

@@ -3,7 +3,7 @@
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,8 @@ from mue_check.records.typed import from_json, read_number, refuse
 from mue_check.sigma0.kappa import KappaFit, Pair
 from mue_check.spec import Experts
 
+_LARGEST = 1e12
+"""No octave, exponent or batch is larger, and squares of it are numbers too."""
 PACKAGED = "sigma0_calibration.json"
 Routing = Literal["learned", "content_blind"]
 Range = Literal["shortfall_bits", "experts", "activated", "tokens_per_expert", "batch"]
@@ -70,6 +72,8 @@ class DriftCalibration:
     def from_json(cls, text: str) -> "DriftCalibration":
         """Read what ``to_json`` wrote. CalibrationError names the first field that is wrong."""
         value = parse_json(text, "it", CalibrationError)
+        if any(abs(number) > _LARGEST for number in _numbers(value)):
+            raise CalibrationError(f"it has a number above {_LARGEST:g}")
         if isinstance(value, dict) and isinstance(kappa := value.get("kappa"), dict):
             kappa.pop("reason", None)  # files of older versions have it
             if "tau_doubted" in kappa:
@@ -78,6 +82,15 @@ class DriftCalibration:
             return from_json(cls, value, "calibration", {Interval: _read_interval})
         except (StoreError, JudgeError) as error:
             raise CalibrationError(str(error)) from None
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """All numbers in plain JSON."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
 
 
 def _plain(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 from pathlib import Path
 
 import mue_check.sigma0
@@ -18,6 +19,11 @@ WORDS = (
     *("1h30m", "99999h", "cpu", "cuda", "cuda:99", "fp32", "width,depth", "zipf:1", "hot:1:0.5", "1,2,3", "%s"),
     *("markov", "complete_mue"),
 )
+NUMBERS = (
+    *("0", "1", "2", "3", "7", "8", "16", "63", "64", "65", "1000", "65536", "1048576", "1048577", "1000000000000000"),
+    *("1000000000000001", "-1", "0.5", "-0.5", "1e-300", "1e300", "1e-9", "1e9", "null", "[]", '"1"'),
+)
+"""What a number is replaced by."""
 TEXTS = (
     *("", " ", "\n", "{}", "[]", "null", "1", "1\n2\n3\n4", "1,2,3,4", "[1, 2, 3, 4]", "[1e400, 1, 1, 1]"),
     *("nan\n1\n1\n1", "[" * 100_000, '{"a":' * 50_000, "a = " + "[" * 50_000, f"[{'9' * 5000}, 1, 1, 1]"),
@@ -48,6 +54,17 @@ USUAL = {
     "device": "cpu",
     "only": "headline",
     "study": "absent",
+    "lr": "1e-3",
+    "weight_decay": "0.1",
+    "init_std": "0.01",
+    "eps": "1e-8",
+    "beta1": "0.9",
+    "beta2": "0.95",
+    "tolerance": "0.5",
+    "workers": "2",
+    "time_limit": "20",
+    "deadline": "10",
+    "rungs": "2",
 }
 """Right values, by the name of the option: what is broken is near them."""
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -79,12 +96,22 @@ class Draw:
         usual, way = USUAL.get(name, ""), self.random.random()
         if name in FILES and way < 0.4:
             return self.file(name)
-        if way < 0.65:
+        if way < 0.7 and usual:
+            return self.near(usual)
+        if way < 0.85:
             return self.random.choice(WORDS)
-        if way < 0.85 and usual:
+        if way < 0.95 and usual:
             return self.broken(usual)
         letters = [*map(chr, range(32, 127)), "\u03b1", "\n", "\U0001f600"]
         return "".join(self.random.choices(letters, k=self.random.randrange(12)))
+
+    def near(self, text: str) -> str:
+        """A text with one to three of its numbers changed, or as it is if it has none."""
+        for _ in range(self.random.randrange(1, 4)):
+            if numbers := [*re.finditer(r"\d[\d.]*(?:e-?\d+)?", text)]:
+                found = self.random.choice(numbers)
+                text = text[: found.start()] + self.random.choice(NUMBERS) + text[found.end() :]
+        return text
 
     def broken(self, text: str) -> str:
         """A text with one place changed."""
@@ -96,8 +123,9 @@ class Draw:
         ending = self.random.choice((".toml", ".json", ".csv", ".bin", ".txt", ""))
         path = self.folder / f"file{ending}"
         text = self.random.choice(TEXTS)
-        if name == "calibration" and self.random.random() < 0.7:
-            text = self.broken(Path(mue_check.sigma0.__file__).with_name(PACKAGED).read_text())
+        if name == "calibration" and (way := self.random.random()) < 0.9:
+            packaged = Path(mue_check.sigma0.__file__).with_name(PACKAGED).read_text()
+            text = self.near(packaged) if way < 0.7 else self.broken(packaged)
         data = text.encode("utf-8", "surrogatepass")
         path.write_bytes(self.random.randbytes(self.random.randrange(2000)) if self.random.random() < 0.1 else data)
         return str(path)
@@ -108,7 +136,7 @@ def command_case(draw: Draw) -> list[str]:
     (commands,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
     name = draw.random.choice(sorted(commands.choices))
     actions = [a for a in commands.choices[name]._actions if a.dest != "help"]
-    odd = {a.dest for a in draw.random.sample(actions, min(len(actions), draw.random.randrange(1, 4)))}
+    odd = {a.dest for a in draw.random.sample(actions, min(len(actions), draw.random.choice((1, 1, 1, 2, 3))))}
     flags, places = [], []
     for action in actions:
         if action.dest not in odd and action.dest not in NEEDED.get(name, ()):
@@ -131,7 +159,7 @@ def command_case(draw: Draw) -> list[str]:
 
 def pytest_case(draw: Draw) -> list[str]:
     """Options of ``pytest suites/``, one to three with odd values."""
-    given = {name: draw.value(name) for name in draw.random.sample(PYTEST, draw.random.randrange(1, 4))}
+    given = {name: draw.value(name) for name in draw.random.sample(PYTEST, draw.random.choice((1, 1, 1, 2, 3)))}
     if "claim" in given:
         given.setdefault("router", "docs/examples/my_router.py:Router")
     if "cluster" in given:

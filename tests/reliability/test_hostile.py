@@ -9,7 +9,6 @@ from tests.reliability.hostile_code import KINDS
 @pytest.mark.parametrize(
     ("kind", "command", "right", "code"),
     [
-        ("exit_0_loss", "audit", False, 2),
         ("end_process_build", "audit", False, 2),
         ("default_device_import", "audit", True, 0),
         ("liar_output", "router", False, 1),
