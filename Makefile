@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 # one thread per process: the workers are the parallelism
 export OMP_NUM_THREADS := 1
 
-.PHONY: suite test lint types bench mutate clean
+.PHONY: suite test lint types audit-dependencies bench mutate clean
 
 suite: $(READY)
 	$(BIN)/pytest suites/ --tier $(TIER) -n $(WORKERS)
@@ -19,10 +19,14 @@ suite: $(READY)
 test: $(READY)
 	$(BIN)/pytest tests/ -n $(WORKERS) --dist worksteal
 
-lint: $(READY)
+lint: $(READY) audit-dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+
+# fails on a known vulnerability; says so and goes on if the database is not reachable
+audit-dependencies: $(READY)
+	$(BIN)/python .ci/audit_dependencies.py $(VENV)/audit
 
 types: $(READY)
 	$(BIN)/mypy

@@ -69,9 +69,3 @@ class TimingError(MueCheckError):
 
 class UnreadableError(ClaimError):
     """Something about a candidate could not be determined. The message says what to declare. This is not a failure."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message without secrets, at most 200 characters."""
-    lines = hide_secrets(str(error)).strip().splitlines() or [""]
-    return lines[0][:200]

@@ -6,13 +6,13 @@ expert at most once, so no expert can have more than 1/a of all assignments, and
 load within these bounds is feasible. Nothing here imports torch.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mue_check.errors import LoadError
+from mue_check.input_files import parse_json, read_text
 
 Load = tuple[float, ...]
 """Share of all assignments by expert; the shares sum to 1."""
@@ -131,24 +131,16 @@ def _text(source: str | Path) -> tuple[str, str]:
     if isinstance(source, str) and ("," in source or _is_number(source)):
         return source, "the load"
     where = f"load file {str(source)!r}"
-    try:
-        return Path(source).read_text(encoding="utf-8-sig"), where
-    except OSError as error:
-        raise LoadError(f"{where} cannot be read: {error.strerror} (or write the load as p1,p2,...)") from None
-    except ValueError:
-        raise LoadError(f"{where} is not text: give numbers, one for each expert") from None
+    return read_text(Path(source), where, LoadError), where
 
 
 def _numbers(text: str, where: str) -> list[float]:
     text = text.strip()
     if text.startswith(("[", "{")):
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
-            raise LoadError(f"{where} begins like JSON but is invalid: give a list of numbers") from None
+        values = parse_json(text, f"{where} begins with a bracket and", LoadError)
         if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             raise LoadError(f"{where} is JSON but not a list of numbers: give one number for each expert")
-        return [float(v) for v in values]
+        return [_float(v) for v in values]
     words: list[str] = []
     for line in text.splitlines():
         # an empty cell between two commas is a missing number, which must not be skipped like a space
@@ -156,8 +148,16 @@ def _numbers(text: str, where: str) -> list[float]:
         words += [cell.strip() for cell in re.split("[,;]", row)] if re.search("[,;]", line) else row.split()
     for at, word in enumerate(words):
         if not _is_number(word):
-            raise LoadError(f"{where} has {word!r} as item {at + 1}: give only numbers, one for each expert")
+            raise LoadError(f"{where} has {word[:40]!r} as item {at + 1}: give only numbers, one for each expert")
     return [float(word) for word in words]
+
+
+def _float(value: float) -> float:
+    """The number as a float, infinite where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _is_number(word: str) -> bool:

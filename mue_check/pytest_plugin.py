@@ -20,6 +20,7 @@ from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import LiveResults, Progress, shows_progress
 from mue_check.suite.settings import RUN, Settings, add_options, read_settings, users_router
 from mue_check.suite.workers import hand_out_one_by_one, keep_apart
+from mue_check.user_code import one_line
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -51,7 +52,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         if router := users_router(config):
             keep_apart(config, router)
     except MueCheckError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,7 +70,7 @@ def activate(config: pytest.Config) -> None:
         config.stash[_SETTINGS] = read_settings(config)
         cluster.join(config)
     except MueCheckError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(one_line(str(error))) from None
     rerun.register(config)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LiveResults(config), "mue_check-live-results")
@@ -103,9 +104,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     settings = metafunc.config.stash.get(_SETTINGS, None)
     if conformance.FIXTURE in metafunc.fixturenames:
         try:
-            checks = [] if settings is None else conformance.router_checks(settings)
+            checks = [] if settings is None else conformance.router_checks(settings, metafunc.config)
         except MueCheckError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(one_line(str(error))) from None
         metafunc.parametrize(conformance.FIXTURE, checks)
     if settings is None:
         return

@@ -5,13 +5,13 @@ G = 1 and s = 0 are omitted, as in ``128e8a1s`` (arXiv 2605.23893).
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from mue_check.errors import SpecError
+from mue_check.input_files import read_toml
 from mue_check.loads import Load, parse_load, read_load, require_target
 from mue_check.routing.choice import Mixture
 from mue_check.routing.claim import RoutingSpec
@@ -19,15 +19,22 @@ from mue_check.routing.variants import BALANCES, get_variant
 
 REFERENCE_HEAD_WIDTH = 16
 """The head width at which attention scaled by 1/d_head and by 1/sqrt(d_head) agree."""
-_NOTATION = re.compile(r"(?P<n>\d+)e(?P<a>\d+)a(?:(?P<g>\d+)g)?(?:(?P<s>\d+)s)?")
+_NOTATION = re.compile(r"(?P<n>\d{1,18})e(?P<a>\d{1,18})a(?:(?P<g>\d{1,18})g)?(?:(?P<s>\d{1,18})s)?", re.ASCII)
+
+
+_LARGEST = 10**15
+"""No size is larger, and floating-point numbers hold all up to here."""
+_MOST_EXPERTS = 1 << 20
 
 
 def require_positive(owner: object, *names: str) -> None:
-    """Refuse fields that are not integers of at least 1."""
+    """Refuse fields that are not integers of at least 1, or that are larger than any size."""
     for name in names:
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise SpecError(f"{type(owner).__name__}.{name}={value!r}: must be a whole number of at least 1")
+        if value > _LARGEST:
+            raise SpecError(f"{type(owner).__name__}.{name}={str(value)[:20]}...: must be at most {_LARGEST:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +73,10 @@ class Experts(Mixture):
 
     def __post_init__(self) -> None:
         require_positive(self, "total", "activated", "hidden", "groups")
-        if not isinstance(self.shared, int) or self.shared < 0:
-            raise SpecError(f"Experts.shared={self.shared!r}: must be a whole number of at least 0")
+        if not isinstance(self.shared, int) or not 0 <= self.shared <= _MOST_EXPERTS:
+            raise SpecError(f"Experts.shared={self.shared!r}: must be a whole number from 0 to {_MOST_EXPERTS}")
+        if self.total > _MOST_EXPERTS:
+            raise SpecError(f"Experts.total={self.total}: must be at most {_MOST_EXPERTS}")
         if self.activated > self.total:
             raise SpecError(f"{self.notation}: activated experts a={self.activated} must be at most N={self.total}")
         for name, value in (("N", self.total), ("a", self.activated)):
@@ -321,10 +330,7 @@ def says_head_width(text: str) -> bool:
 def _read(text: str) -> _Draft:
     draft = _Draft()
     if text.endswith(".toml"):
-        try:
-            table = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise SpecError(f"SPEC file {text!r} cannot be read: {error}") from None
+        table = read_toml(Path(text), f"SPEC file {text!r}", SpecError)
         for key, value in table.items():
             draft.put(key, value, text)
     else:

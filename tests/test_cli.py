@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mue_check.cli import main
+from mue_check.cli.command import write_output
 from mue_check.mutants.run import get_mutant
 
 REFERENCE = "d=128,L=32,H=128,B=65536,T=25000"
@@ -111,6 +112,61 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list
     assert "example: mue_check" in out or "pytest suites/" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["budget", "--load", "FILE", "--spec", "4e1a", "--batch", "8"], "its brackets are nested too deep"),
+        (
+            ["budget", "--load", "1,2,3,4", "--spec", "4e1a", "--batch", "9" * 400],
+            "and at most 1e+15",
+        ),
+        (["budget", "--load", "1,2,3,4", "--spec", f"4e{'9' * 5000}a", "--batch", "8"], "is not a notation of experts"),
+        (
+            ["budget", "--load", "1,2,3,4", "--spec", "4e1a", "--batch", "8", "--tolerance", "inf"],
+            "tolerance=inf: must",
+        ),
+        (["budget", "--load", "1,2,3,4", "--spec", "4e1a", "--batch", "8", "--calibration", "FILE"], "nested too deep"),
+        (["rules", "--reference", f"d={'9' * 400},L=2,H=8", "--target", "d=8"], "ModelSpec.width=9999999999"),
+        (["rules", "--reference", "FILE.toml", "--target", "d=8"], "nested too deep"),
+        (["router", "builtin:sigmoid_norm", "--time-limit", "inf"], "--time-limit inf: must be above 0"),
+        (["router", "builtin:sigmoid_norm", "--seeds", "9" * 30], "--seeds 99999999999999999999...: must"),
+        (["router", "builtin:sigmoid_norm", "--claim", "FILE.toml"], "nested too deep"),
+        (["router", "builtin:sigmoid_norm", "--expected", "FILE.toml"], "nested too deep"),
+        (["router", "builtin:sigmoid_norm", "--shapes", f"{'9' * 5000}x8x4x1"], "write d_model x d_expert"),
+        (["report", "a\nb"], "must not contain line breaks"),
+        (["report", "x" * 300], "File name too long"),
+        (["compare", "x" * 5000], "File name too long"),
+        (["plan", "--budget", "9" * 400 + "h", "--suites", "."], "write a time above 0"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else value[0],
+)
+def test_odd_values_and_files_are_one_line_and_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("[" * 100_000)
+    Path("FILE.toml").write_text("a = " + "[" * 100_000)
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert len(captured.err.splitlines()) == 1
+    assert len(captured.err) < 1100
+    assert says in captured.err
+
+
+def test_a_result_never_replaces_a_device(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_output(str(pipe), "text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_report_on_no_study(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "holds no study" in capsys.readouterr().err
@@ -187,7 +243,7 @@ def test_mutants_refuse_bad_arguments(
     [
         (BrokenPipeError(), 141, ""),
         (KeyboardInterrupt(), 130, "mue_check rules: interrupted\n"),
-        (OSError(errno.ENOSPC, "No space left"), 2, "mue_check rules: the output cannot be written: No space left\n"),
+        (OSError(errno.ENOSPC, "No space left"), 2, "mue_check rules: the output cannot be used: No space left\n"),
     ],
     ids=["reader left", "interrupted", "full disk"],
 )

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from mue_check.errors import SpecError, first_line, hide_secrets
+from mue_check.errors import SpecError, hide_secrets
 from mue_check.records.journal import at_work
 from mue_check.suite.cluster import ClusterInfo
 from mue_check.suite.settings import Settings
 from mue_check.suite.workers import start_workers
+from mue_check.user_code import first_line
 from tests.records.test_journal import make_cells
 
 TOKEN = "c2VjcmV0//dG9rZW4="

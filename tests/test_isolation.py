@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,23 @@ class Code:
         os.write(1, b"x" * 10**6)
         return "done"
 
+    def fork(self) -> int:
+        os.fork()
+        return self.number
+
+    def fork_and_end(self) -> None:
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(0)
+
+    def write_into_files(self) -> None:
+        for number in range(3, 64):
+            with suppress(OSError):
+                os.write(number, b"\x7f" * 100)
+
+    def foreign(self) -> object:
+        return self
+
     def unpicklable(self) -> object:
         return lambda: 0
 
@@ -65,7 +83,9 @@ def test_an_object_lives_between_calls(capfd: pytest.CaptureFixture[str]) -> Non
         assert child.call("add", 1, limit=5) == 42
         with pytest.raises(ClaimError, match="not like this"):
             child.call("refuse", limit=5)
-        with pytest.raises(ChildError, match="raises KeyboardInterrupt: now while it is asked"):
+        with pytest.raises(
+            ChildError, match=r"raises KeyboardInterrupt: now \(test_isolation.py:42\) while it is asked"
+        ):
             child.call("interrupt", limit=5, doing=" while it is asked")
         with pytest.raises(ChildError, match=r"raises .*pickle"):
             child.call("unpicklable", limit=5)
@@ -91,6 +111,27 @@ def test_a_call_that_never_returns_is_an_error(method: str, says: str) -> None:
         if method != "hang":  # later calls say so too
             with pytest.raises(ChildError, match="ends its process"):
                 child.call("add", 1, limit=5)
+
+
+def test_a_fork_answers_once() -> None:
+    with isolated(Code, 7, limit=60) as child:
+        assert [child.call("fork", limit=20), child.call("add", 1, limit=5)] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("fork_and_end", r"^ends its process \(exit code 0\)$"),
+        ("write_into_files", r"^writes into the connection to its process$"),
+        ("foreign", r"^writes into the connection to its process$"),
+    ],
+)
+def test_only_an_answer_is_a_result(method: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    with pytest.raises(ChildError, match=says), isolated(Code, limit=60) as child:
+        child.call(method, limit=30)
+    assert time.monotonic() - began < 30
+    assert capfd.readouterr().err == ""
 
 
 def test_what_cannot_be_made_is_an_error() -> None:

@@ -64,7 +64,7 @@ def test_what_is_no_load_is_refused_in_one_line(text: str, says: str) -> None:
         ("", "is empty"),
         (" \n", "is empty"),
         ("[]", "is empty"),
-        ("[1, 2", "begins like JSON but is invalid"),
+        ("[1, 2", "begins with a bracket and is not JSON"),
         (json.dumps({"load": [1, 2, 3]}), "not a list of numbers"),
         ("[1, true, 2]", "not a list of numbers"),
         ("[1, NaN, 2]", "expert 1 the load nan"),

@@ -375,3 +375,7 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pyt
     silent = "--router=mue_check.mutants.routing.misbehaving:ReturnsNone"
     assert "the router returns None, no tensors" in run_pytest_here("suites/test_router.py", silent, study).out
     assert run_pytest_here("suites/test_capacity.py", silent, study).code == 4
+    ends = "--router=mue_check.mutants.routing.misbehaving:ExitsAtOnce"
+    ended = run_pytest("suites/test_router.py", "-k", "runs", ends, study)
+    assert ended.returncode == 1
+    assert "ends its process (exit code 0) while it is checked" in ended.stdout

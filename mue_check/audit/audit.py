@@ -13,11 +13,13 @@ from mue_check.audit.prescribed import ModelPrescription
 from mue_check.audit.report import VALUES, AuditFindings, AuditReport, MultiplierRow, ParameterRow
 from mue_check.audit.roles import width_of
 from mue_check.audit.scenario import scenarios_of
-from mue_check.audit.setup import Loss, SetUp
+from mue_check.audit.setup import AuditError, Loss, SetUp
 from mue_check.audit.updates import EffectiveValues
+from mue_check.global_state import preserved_globals
 from mue_check.rules import HyperParameters, Role, about_expansion, get_rule
 from mue_check.rules.roles import VECTORS
 from mue_check.spec import Scenario
+from mue_check.user_code import UserCodeExit, no_exit
 
 _FORMS = {
     "present": "present in the model",
@@ -52,9 +54,21 @@ def audit_model(
     setup = SetUp.of(model, optimizer, scheduler, loss)
     source, goal, head_width_note = scenarios_of(model, reference, target)
     prescription = get_rule(rule).prescribe(source, goal)
-    prescribed = ModelPrescription.of(
-        model, prescription, base or HyperParameters(), roles=roles, multipliers=multipliers, probe=probe
-    )
+    try:
+        with preserved_globals() as changes, no_exit():
+            prescribed = ModelPrescription.of(
+                model, prescription, base or HyperParameters(), roles=roles, multipliers=multipliers, probe=probe
+            )
+            report = _audit(setup, prescribed, head_width_note, probe=probe)
+    except UserCodeExit as error:
+        raise AuditError(f"the set-up raises {error}") from error
+    if changes.functions:  # then no comparison can be trusted
+        raise AuditError(f"the set-up replaces {', '.join(changes.functions)}")
+    return report
+
+
+def _audit(setup: SetUp, prescribed: ModelPrescription, head_width_note: str, *, probe: bool) -> AuditReport:
+    model, prescription = setup.model, prescribed.prescription
     assignments, probed = prescribed.assignments, prescribed.probed
     where, initial = groups_of(setup), measure_initial(model, prescribed)
     notes = filter(None, [*probed.notes, head_width_note, about_expansion(prescription), *_model_notes(prescribed)])
@@ -70,8 +84,8 @@ def audit_model(
     judge_membership(setup, assignments, where, moved, found)
     return AuditReport(
         rule=prescription.rule,
-        reference=str(source),
-        target=str(goal),
+        reference=str(prescription.reference),
+        target=str(prescription.target),
         form=_summary_of_forms(prescribed.forms),
         multipliers=tuple(f for f in prescribed.forms if f.form != "none"),
         rows=tuple(_parameter_rows(prescribed, where, initial, values)),

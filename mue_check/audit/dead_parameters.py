@@ -13,8 +13,10 @@ from mue_check.audit.report import AuditFindings
 from mue_check.audit.restore import preserved
 from mue_check.audit.roles import Assignment
 from mue_check.audit.schedule import step_scheduler
-from mue_check.audit.setup import Loss, SetUp, describe, uncompiled, unwrapped
+from mue_check.audit.setup import Loss, SetUp, uncompiled, unwrapped
+from mue_check.plain import plain
 from mue_check.rules.roles import ROUTED
+from mue_check.user_code import describe_error
 
 STEPS = 3
 """With a matrix at zero the first step trains that matrix alone; the others follow in the next steps."""
@@ -37,7 +39,7 @@ def judge_training(
         n: p for n, p in setup.model.named_parameters(remove_duplicate=False) if n in assignments and p.requires_grad
     }
     # the experts of a stack count one by one
-    reached = {name: torch.zeros(assignments[name].experts or 1, dtype=torch.bool) for name in named}
+    reached = {name: torch.zeros(assignments[name].experts or 1, dtype=torch.bool, device="cpu") for name in named}
     moved = dict.fromkeys(named, False)
     failure = _train(setup, loss, named, reached, moved)
     if failure and setup.loss is None:
@@ -80,13 +82,13 @@ def _train(
                 before = {name: p.detach().clone() for name, p in named.items() if not moved[name]}
                 for p in named.values():
                     p.grad = None
-                value = loss()
+                value = plain(loss())
                 if not bool(torch.isfinite(value.detach()).all()):
                     return f"the loss is {float(value.detach().sum()):g}"
                 torch.autograd.backward(value)
                 for name, p in named.items():
                     if p.grad is not None:
-                        experts = p.grad.detach().reshape(len(reached[name]), -1)
+                        experts = plain(p.grad).detach().reshape(len(reached[name]), -1)
                         reached[name] |= (experts != 0).any(1).cpu()
                 for optimizer in setup.optimizers:
                     optimizer.step()
@@ -99,7 +101,7 @@ def _train(
                     break
     except Exception as error:
         # model, loss and optimizer are the user's code
-        return f"a training step raised {describe(error)}"
+        return f"a training step raised {describe_error(error)}"
     return ""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mue_check.audit.least_squares import fit
 from mue_check.audit.mixtures import Mixture
 from mue_check.audit.roles import Assignment, width_of
+from mue_check.plain import plain
 from mue_check.rules import Role
 from mue_check.rules.roles import DOWN, EMBEDDINGS
 
@@ -193,10 +194,10 @@ def _readout_module(model: nn.Module, a: Assignment) -> nn.Module | None:
 
 def _main_input(values: tuple[object, ...]) -> Tensor | None:
     """The first tensor of floating-point numbers among a module's inputs, or else of token ids."""
-    tensors = [v for v in values if isinstance(v, Tensor)]
+    tensors = [plain(v) for v in values if isinstance(v, Tensor)]
     return next((t for t in tensors if t.is_floating_point()), tensors[0] if tensors else None)
 
 
 def _main_output(output: object) -> Tensor | None:
     value = output[0] if isinstance(output, tuple | list) and output else output
-    return value if isinstance(value, Tensor) else None
+    return plain(value) if isinstance(value, Tensor) else None

@@ -102,7 +102,7 @@ def identical_experts(
             coarse = parameter.is_floating_point() and torch.finfo(parameter.dtype).eps > _COARSE
             measured = a.role in DOWN | {Role.ATTENTION_OUT, Role.UNEMBEDDING} or of_readout
             if measured and (coarse or not bool(parameter.any())):
-                drawn = torch.randn(a.shape, generator=generator) * (a.fan_in or 1) ** -0.5
+                drawn = torch.randn(a.shape, generator=generator, device="cpu") * (a.fan_in or 1) ** -0.5
                 put(parameter, drawn.to(parameter))
         for mixture in mixtures:
             if mixture.listed:

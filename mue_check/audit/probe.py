@@ -19,9 +19,11 @@ from mue_check.audit.least_squares import AGREEMENT, fit, fit_gated, rounding_er
 from mue_check.audit.mixtures import ExpertForm, expert_outputs, find_mixtures, identical_experts
 from mue_check.audit.restore import preserved_model
 from mue_check.audit.roles import Assignment
-from mue_check.audit.setup import describe, uncompiled, unwrapped
+from mue_check.audit.setup import uncompiled, unwrapped
+from mue_check.plain import plain
 from mue_check.rules import Role
 from mue_check.spec import Experts, Scenario
+from mue_check.user_code import describe_error
 
 _NOTHING = 1e-3
 """Within rounding of 1 there is no multiplier."""
@@ -63,7 +65,7 @@ def probe_model(model: nn.Module, assignments: Mapping[str, Assignment], target:
     except Exception as error:
         # the model is the user's code and may need other arguments
         return ProbeResult(
-            notes=(f"the forward pass on random tokens failed ({describe(error)}): multipliers were not measured",)
+            notes=(f"the forward pass on random tokens failed ({describe_error(error)}): no multiplier was measured",)
         )
 
 
@@ -74,7 +76,7 @@ def random_tokens(model: nn.Module, assignments: Mapping[str, Assignment]) -> Te
         return None
     positions = [a.shape[0] for a in assignments.values() if a.role is Role.POSITION_EMBEDDING]
     size = (_SEQUENCES, min([_TOKENS, *positions]))
-    tokens = torch.randint(table.shape[0], size, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(table.shape[0], size, generator=torch.Generator().manual_seed(0), device="cpu")
     return tokens.to(model.get_parameter(table.name).device)
 
 
@@ -85,7 +87,7 @@ def logits_of(output: object) -> Tensor | None:
         value = value.get("logits")
     if isinstance(value, tuple | list):
         value = next((v for v in value if isinstance(v, Tensor)), None)
-    return value if isinstance(value, Tensor) and value.ndim >= 2 else None
+    return plain(value) if isinstance(value, Tensor) and value.ndim >= 2 else None
 
 
 class _Probe:

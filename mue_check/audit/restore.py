@@ -1,19 +1,18 @@
-"""Use a set-up and leave it as it was: weights, gradients, buffers, optimizer, scheduler, random state.
+"""Use a set-up and leave it as it was: weights, gradients, buffers, optimizer, scheduler, torch's global state.
 
 Tensors, dicts and lists keep their identity: their old contents are written back into them.
 """
 
-import random
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mue_check.audit.setup import SetUp
+from mue_check.global_state import preserved_torch
 
 
 @contextmanager
@@ -32,7 +31,7 @@ def preserved(setup: SetUp, *, weights: bool = True) -> Iterator[None]:
         stepped = {id(p) for p in in_groups}
         copied = [] if stepped <= {id(p) for p in of_model} else [p for p in of_model if id(p) not in stepped]
     with ExitStack() as undo:
-        _preserve_random_state(undo)
+        undo.enter_context(preserved_torch())
         _remember_model(undo, setup.model)
         for p in copied:
             _remember_tensor(undo, p)
@@ -46,17 +45,10 @@ def preserved(setup: SetUp, *, weights: bool = True) -> Iterator[None]:
 def preserved_model(model: nn.Module) -> Iterator[None]:
     """The same for a model alone, in evaluation mode: for a forward pass."""
     with ExitStack() as undo:
-        _preserve_random_state(undo)
+        undo.enter_context(preserved_torch())
         _remember_model(undo, model)
         model.eval()
         yield
-
-
-def _preserve_random_state(undo: ExitStack) -> None:
-    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    undo.enter_context(torch.random.fork_rng(devices=cuda))
-    undo.callback(random.setstate, random.getstate())
-    undo.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - it is the user's global state
 
 
 def _remember_model(undo: ExitStack, model: nn.Module) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mue_check.audit.setup import SetUp, describe
+from mue_check.audit.setup import SetUp
 from mue_check.audit.updates import EffectiveValues, measure_updates
+from mue_check.user_code import describe_error
 
 STEPS = 2000
 """How many scheduler steps are followed: most warm-ups end before."""
@@ -82,7 +83,7 @@ def follow_schedule(setup: SetUp) -> ScheduleTrace:
                     step_scheduler(scheduler, step)
             except Exception as error:
                 # a OneCycleLR raises at its end, and a user's scheduler may raise anything
-                trouble = "" if step > 1 else f"the scheduler cannot be stepped: {describe(error)}"
+                trouble = "" if step > 1 else f"the scheduler cannot be stepped: {describe_error(error)}"
                 break
             rates.append(_rates(setup))
             beta1s.append(_beta1s(setup))

@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mue_check.errors import MueCheckError, first_line
+from mue_check.errors import MueCheckError, UnreadableError
+from mue_check.global_state import guarded_import
+from mue_check.plain import require_plain
+from mue_check.user_code import describe_error, no_exit
 
 Loss = Callable[[], Tensor]
 """Runs one batch through the model and returns a scalar loss."""
@@ -57,6 +60,10 @@ class SetUp:
             raise AuditError("the model has parameters on the meta device, which have no values: materialize it first")
         if not any(p.requires_grad for p in parameters):
             raise AuditError("every parameter of the model is frozen (requires_grad=False)")
+        try:
+            require_plain(self.model)
+        except UnreadableError as error:
+            raise AuditError(str(error)) from None
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: object, scheduler: object = None, loss: Loss | None = None) -> "SetUp":
@@ -98,10 +105,10 @@ def load_factory(name: str) -> Callable[[], object]:
     if not (module and colon and attribute):
         raise AuditError(f"factory {name!r}: write module:function or path/to/file.py:function")
     try:
-        value: Any = _import(module)
-    except (Exception, SystemExit) as error:
-        # a script that parses its command line on import raises SystemExit
-        raise AuditError(f"factory {name!r}: {module} cannot be imported: {describe(error)}") from error
+        with no_exit(), guarded_import():  # a script that parses its command line on import raises SystemExit
+            value: Any = _import(module)
+    except Exception as error:
+        raise AuditError(f"factory {name!r}: {module} cannot be imported: {describe_error(error)}") from error
     for part in attribute.split("."):
         value = getattr(value, part, None)
     if value is None:
@@ -132,19 +139,14 @@ def _import(module: str) -> object:
 def call_factory(factory: Callable[[], object], name: str) -> SetUp:
     """Build the set-up; AuditError if the factory raises or does not return (model, optimizer, ...)."""
     try:
-        parts = factory()
-    except (Exception, SystemExit) as error:
-        raise AuditError(f"factory {name!r} raised {describe(error)}") from error
+        with no_exit():
+            parts = factory()
+    except Exception as error:
+        raise AuditError(f"factory {name!r} raised {describe_error(error)}") from error
     if not isinstance(parts, tuple | list) or not 2 <= len(parts) <= 4:
         what = f"{len(parts)} values" if isinstance(parts, tuple | list) else f"a {type(parts).__name__}"
         raise AuditError(f"factory {name!r} returned {what}: must be {_RETURNS}")
     return SetUp.of(*parts)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of its message."""
-    message = first_line(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mue_check.audit.restore import preserved
-from mue_check.audit.setup import SetUp, describe
+from mue_check.audit.setup import SetUp
+from mue_check.user_code import describe_error
 
 _SMALL = 1e-8
 """A gradient near the usual eps, so that eps shows."""
@@ -56,7 +57,7 @@ def measure_updates(setup: SetUp) -> dict[int, EffectiveValues]:
             (small,) = _steps(setup, parameters, 0.0, [_SMALL])
     except Exception as error:
         # optimizers are the user's code and may raise anything
-        why = f"the optimizer's step cannot be probed: {describe(error)}"
+        why = f"the optimizer's step cannot be probed: {describe_error(error)}"
         return {id(p): EffectiveValues(why=why) for p in parameters}
     return {
         i: _solve(group, first[i], big[i], decayed[i], small[i], (second[i], third[i]))

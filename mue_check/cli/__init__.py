@@ -1,22 +1,27 @@
 """The command line, one file per command. Bad arguments are reported in one line with exit code 2."""
 
-import errno
 import sys
 from collections.abc import Sequence
 
 from mue_check import __version__
 from mue_check.cli import audit, bench, budget, compare, conformance, mutants, plan, report, rules
-from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser
+from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser, error_line
 from mue_check.errors import MueCheckError
+from mue_check.user_code import is_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 not as expected, 2 bad arguments, 3 inconclusive."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser()
+    for argument in given:
+        if not is_one_line(argument):
+            parser.error(f"{argument!r}: an argument must not contain line breaks or control characters")
+    options = parser.parse_args(given)
     try:
         code: int = options.run(options)
     except MueCheckError as error:
-        print(f"mue_check {options.command}: {error}", file=sys.stderr)
+        print(error_line(f"mue_check {options.command}: {error}"), file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
         sys.stderr.close()  # the reader is gone, and Python would print an error at exit
@@ -25,9 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mue_check {options.command}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"mue_check {options.command}: the output cannot be written: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename!r}" if error.filename else "the output"
+        print(error_line(f"mue_check {options.command}: {where} cannot be used: {error.strerror}"), file=sys.stderr)
         return EXIT_USAGE
     return code
 

@@ -1,15 +1,28 @@
 """``mue_check audit``: check a real model and its optimizer against what a rule prescribes."""
 
 import sys
-import tomllib
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import (
+    A_DAY,
+    EXIT_FAIL,
+    EXIT_INCONCLUSIVE,
+    EXIT_OK,
+    Commands,
+    Options,
+    Parser,
+    require_between,
+    write_output,
+)
 from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
 from mue_check.errors import SpecError
-from mue_check.rules import RULES
+from mue_check.input_files import read_toml
+from mue_check.rules import RULES, get_rule
+from mue_check.spec import parse_scenario
+
+if TYPE_CHECKING:
+    from mue_check.judge.verdict import Verdict
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -41,51 +54,69 @@ def add(commands: "Commands[Parser]") -> None:
         "model multiplies",
     )
     audit.add_argument("--no-probe", action="store_true", help="do not run a forward pass on random tokens")
+    audit.add_argument(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds to build it, and again to audit it (default: 600)",
+    )
     audit.add_argument("--json", metavar="OUT", help="write everything as JSON; - prints it instead of the text")
     audit.add_argument("--quiet", action="store_true", help="print only the verdict")
     audit.set_defaults(run=run)
 
 
 def run(options: Options) -> int:
-    """Build, measure, judge and print."""
-    from mue_check.audit import audit_model
-    from mue_check.audit.setup import call_factory, load_factory
+    """Build, measure and judge in a child process, and print."""
+    from mue_check.isolation import ChildError, isolated
     from mue_check.judge.verdict import Verdict
-    from mue_check.records.files import write_atomic
 
     declared = _read(options.roles) if options.roles else {}
-    # keep what the user's code prints out of the report
-    with redirect_stdout(sys.stderr):
-        setup = call_factory(load_factory(options.factory), options.factory)
-        report = audit_model(
-            setup.model,
-            setup.optimizers,
-            setup.schedulers,
-            reference=options.reference,
-            target=options.target,
-            rule=options.rule,
-            base=base_values(options),
-            roles=declared.get("roles"),
-            multipliers=declared.get("multipliers"),
-            loss=setup.loss,
-            probe=not options.no_probe,
-        )
-    if options.json and options.json != "-":
-        write_atomic(Path(options.json), report.to_json().encode())
-    if options.json == "-":
-        print(report.to_json())
-    elif options.quiet:
-        print(str(report).rpartition("\n")[2])
-    else:
-        print(report)
-    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(report.verdict, EXIT_INCONCLUSIVE)
+    require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
+    get_rule(options.rule)
+    parse_scenario(options.reference, head_width=1)
+    judging = {
+        "reference": options.reference,
+        "target": options.target,
+        "rule": options.rule,
+        "base": base_values(options),
+        "roles": declared.get("roles"),
+        "multipliers": declared.get("multipliers"),
+        "probe": not options.no_probe,
+    }
+    try:
+        with isolated(_SetUp, options.factory, limit=options.time_limit, doing=" while it is built") as child:
+            audited = child.call("audit", judging, limit=options.time_limit, doing=" while it is audited")
+    except ChildError as error:
+        raise SpecError(f"factory {options.factory!r} {error}") from None
+    sys.stderr.write(child.printed())
+    verdict, text, json = audited
+    if options.json:
+        write_output(options.json, json + "\n" * (options.json == "-"))
+    if options.json != "-":
+        print(text.rpartition("\n")[2] if options.quiet else text)
+    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(verdict, EXIT_INCONCLUSIVE)
+
+
+class _SetUp:
+    """The user's set-up in the child."""
+
+    def __init__(self, factory: str) -> None:
+        from mue_check.audit.setup import call_factory, load_factory
+
+        self.setup = call_factory(load_factory(factory), factory)
+
+    def audit(self, judging: dict[str, Any]) -> "tuple[Verdict, str, str]":
+        """The verdict, and the report as text and as JSON."""
+        from mue_check.audit import audit_model
+
+        s = self.setup
+        report = audit_model(s.model, s.optimizers, s.schedulers, loss=s.loss, **judging)
+        return report.verdict, str(report), report.to_json()
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"--roles {path}: cannot be read: {error}") from None
+    table = read_toml(path, f"--roles {path}", SpecError)
     unknown = set(table) - {"roles", "multipliers"}
     if unknown or not all(isinstance(part, dict) for part in table.values()):
         found = f", not {', '.join(sorted(unknown))}" if unknown else ""

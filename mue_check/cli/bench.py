@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser, require_between
 from mue_check.errors import SpecError
 from mue_check.precision import PRECISIONS, Precision, require_precision
 
@@ -60,8 +60,8 @@ def run(options: Options) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecError("--device cuda: this machine has no CUDA device")
-    if options.deadline is not None and not options.deadline > 0:
-        raise SpecError(f"--deadline {options.deadline:g}: must be above 0")
+    if options.deadline is not None:
+        require_between("--deadline", options.deadline, 0, math.inf, above=True)
     if options.json:
         _require_file(options.json)
     precisions, only = _precisions(options.precision, device), _parts(options.only)

@@ -3,7 +3,11 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
+
+from mue_check.errors import SpecError
+from mue_check.user_code import one_line
 
 EXIT_OK, EXIT_FAIL, EXIT_USAGE, EXIT_INCONCLUSIVE = 0, 1, 2, 3
 EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
@@ -13,12 +17,45 @@ Options = argparse.Namespace
 Run = Callable[[Options], int]
 
 
+_LONGEST = 1000
+MOST_WORKERS = 4096
+A_DAY = 86400.0
+"""Seconds: the longest limit on time."""
+
+
+def error_line(text: str) -> str:
+    """An error as one line that is not too long."""
+    text = one_line(text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
+
+
+def require_between(flag: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    """SpecError unless ``value`` lies between ``low`` and ``high``, both included (``above``: without ``low``)."""
+    if not (low < value if above else low <= value) or not value <= high:
+        text = str(value)
+        shown = text if len(text) <= 20 else f"{text[:20]}..."
+        raise SpecError(f"{flag} {shown}: must be {'above' if above else 'at least'} {low:g} and at most {high:g}")
+
+
+def write_output(where: str, text: str) -> None:
+    """Write a result to a file, or to the standard output (``-``). A device or a pipe is written to, never replaced."""
+    path = Path(where)
+    if where == "-":
+        sys.stdout.write(text)
+    elif path.exists() and not path.is_file() and not path.is_dir():
+        path.write_text(text, encoding="utf-8")
+    else:
+        from mue_check.records.files import write_atomic
+
+        write_atomic(path, text.encode())
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that reports usage errors in one line and exits with 2."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message and a hint to --help, and exit."""
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(error_line(f"{self.prog}: {message}") + f" (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
 
 

@@ -4,7 +4,17 @@ import re
 import sys
 from pathlib import Path
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import (
+    A_DAY,
+    EXIT_FAIL,
+    EXIT_INCONCLUSIVE,
+    EXIT_OK,
+    Commands,
+    Options,
+    Parser,
+    require_between,
+    write_output,
+)
 from mue_check.errors import ClaimError
 
 _SIGNATURES = {
@@ -54,16 +64,15 @@ def run(options: Options) -> int:
     from mue_check.conformance.output import as_json, as_junit, explanations, line_of, verdict_lines
     from mue_check.conformance.result import QUESTIONS, CheckResult, Question, verdict_of
     from mue_check.judge.verdict import Verdict
+    from mue_check.routing.claim import read_claim
 
-    if options.seeds < 1:
-        raise ClaimError(f"--seeds {options.seeds}: must be at least 1")
-    if not options.time_limit > 0:
-        raise ClaimError(f"--time-limit {options.time_limit:g}: must be above 0 seconds")
+    require_between("--seeds", options.seeds, 1, 1000)
+    require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
     expected = read_expected(options.expected) if options.expected else {}
     job = Job(
         kind=options.kind,
         name=options.candidate,
-        claim=str(options.claim) if options.claim else None,
+        claim=read_claim(options.claim) if options.claim else None,
         checks=tuple(options.check or ()),
         question=options.only,
         expected=tuple(expected),
@@ -97,9 +106,9 @@ def run(options: Options) -> int:
         print(f"expected failure {id!r} matches no check that ran", file=sys.stderr)
     if options.json:
         text = as_json(options.candidate, session, results, verdicts, unmatched)
-        _write(options.json, text + "\n")
+        write_output(options.json, text + "\n")
     if options.junit:
-        _write(options.junit, as_junit(options.candidate, results))
+        write_output(options.junit, as_junit(options.candidate, results))
     if Verdict.FAIL in verdicts.values() or unmatched:
         return EXIT_FAIL
     return EXIT_INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts.values() else EXIT_OK
@@ -121,19 +130,10 @@ def _shapes(text: str | None) -> tuple[tuple[int, ...], ...]:
     """(d, f, experts, activated, tokens) of DxFxExA; tokens as in the first of the usual shapes."""
     out = []
     for part in (text or "").split(",") if text else []:
-        if not re.fullmatch(r"\d+x\d+x\d+x\d+", part.strip()):
+        if not re.fullmatch(r"\d{1,6}(x\d{1,6}){3}", part.strip(), re.ASCII):
             raise ClaimError(f"--shapes {part!r}: write d_model x d_expert x experts x top_k, such as 64x32x8x2")
         sizes = tuple(int(n) for n in part.split("x"))
         if min(sizes) < 1 or sizes[3] > sizes[2]:
             raise ClaimError(f"--shapes {part}: sizes are at least 1 and top_k at most the experts")
         out.append((*sizes, 50))
     return tuple(out)
-
-
-def _write(where: str, text: str) -> None:
-    if where == "-":
-        sys.stdout.write(text)
-        return
-    from mue_check.records.files import write_atomic
-
-    write_atomic(Path(where), text.encode())

@@ -2,8 +2,16 @@
 
 from pathlib import Path
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
-from mue_check.errors import SpecError
+from mue_check.cli.command import (
+    EXIT_FAIL,
+    EXIT_OK,
+    MOST_WORKERS,
+    Commands,
+    Options,
+    Parser,
+    require_between,
+    write_output,
+)
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -36,10 +44,8 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Run the mutants, print each as it is done, and write the table."""
-    if options.workers < 1:
-        raise SpecError(f"--workers {options.workers}: must be at least 1")
-    if options.seeds < 1:
-        raise SpecError(f"--seeds {options.seeds}: must be at least 1")
+    require_between("--workers", options.workers, 1, MOST_WORKERS)
+    require_between("--seeds", options.seeds, 1, 1000)
     return _routing(options) if options.routing else _rules(options)
 
 
@@ -114,8 +120,5 @@ def _print(options: Options, caught: bool, line: str) -> None:
 
 
 def _write(options: Options, text: str) -> None:
-    from mue_check.records.files import write_atomic
-
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(options.out, text.encode())
+        write_output(str(options.out), text)

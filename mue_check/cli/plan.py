@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import EXIT_FAIL, EXIT_OK, MOST_WORKERS, Commands, Options, Parser, require_between
 from mue_check.errors import SpecError, StoreError, TimingError
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def run(options: Options) -> int:
     from mue_check.cost.trim import parse_budget, trim
     from mue_check.terminal import status
 
-    if options.workers < 1:
-        raise SpecError(f"--workers {options.workers}: must be at least 1")
+    require_between("--workers", options.workers, 1, MOST_WORKERS)
     budget = None if options.budget is None else parse_budget(options.budget)
     if not Path(options.suites).exists():
         raise SpecError(f"no suites in {options.suites!r}: run in the folder of `pytest suites/`, or give --suites DIR")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mue_check.conformance.check import Check
 from mue_check.conformance.expected import with_expected
@@ -76,49 +76,61 @@ def parametrize_with_checks(
     cases = [
         case
         for factory in factories
-        for case in bound_checks(_candidate(kind, factory, claim), expected=expected or {}, only=only, seeds=seeds)
+        for case in bound_checks(InProcess(_candidate(kind, factory, claim), seeds), kind, expected or {}, only)
     ]
     return pytest.mark.parametrize("check", cases)
 
 
+class Runner(Protocol):
+    """Runs the checks of one candidate, by their ids."""
+
+    name: str
+
+    def check(self, check: str) -> CheckResult:
+        """The result of one check."""
+
+
+class InProcess:
+    """Runs the checks of a candidate in this process. Once one has timed out, the others have little time."""
+
+    def __init__(self, candidate: Candidate, seeds: int) -> None:
+        self.name, self.candidate, self.options = candidate.name, candidate, Options(seeds=seeds)
+
+    def check(self, check: str) -> CheckResult:
+        """The result of one check."""
+        (result,) = run_checks(self.candidate, checks_for(self.candidate.kind, [check]), self.options)
+        if result.hung:
+            self.options = replace(self.options, time_limit=AFTER_TIMEOUT)
+        return result
+
+
 def bound_checks(
-    candidate: Candidate, *, expected: Mapping[str, str], only: Sequence[str] = (), seeds: int = 2
+    runner: Runner, kind: CandidateKind, expected: Mapping[str, str], only: Sequence[str] = ()
 ) -> "list[ParameterSet]":
     """One pytest parameter per check of a candidate; ClaimError for an expected failure with an unknown id."""
     import pytest
 
-    checks_for(candidate.kind, expected)  # an unknown id is an error
-    cases, budget = [], TimeBudget()
-    for check in checks_for(candidate.kind, only):
+    checks_for(kind, expected)  # an unknown id is an error
+    cases = []
+    for check in checks_for(kind, only):
         marks = [pytest.mark.xfail(reason=expected[check.id], strict=True)] if check.id in expected else []
-        bound = BoundCheck(candidate=candidate, check=check, options=Options(seeds=seeds), budget=budget)
-        cases.append(pytest.param(bound, id=f"{candidate.name}-{check.id}", marks=marks))
+        bound = BoundCheck(runner=runner, check=check)
+        cases.append(pytest.param(bound, id=repr(bound), marks=marks))
     return cases
-
-
-@dataclass
-class TimeBudget:
-    """Seconds for the next check of a candidate; few once a check has timed out."""
-
-    seconds: float = TIME_LIMIT
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BoundCheck:
     """One check of one candidate. Calling it in a test fails or skips that test with the full explanation."""
 
-    candidate: Candidate
+    runner: Runner
     check: Check
-    options: Options
-    budget: TimeBudget
 
     def __call__(self) -> CheckResult:
         """Run the check; a failing ``should`` is only a warning in the result."""
         import pytest
 
-        (result,) = run_checks(self.candidate, [self.check], replace(self.options, time_limit=self.budget.seconds))
-        if result.hung:
-            self.budget.seconds = AFTER_TIMEOUT
+        result = self.runner.check(self.check.id)
         if result.against:
             heading = "" if result.broken else "INCONCLUSIVE\n"
             pytest.fail(heading + result.explain(), pytrace=False)
@@ -127,7 +139,7 @@ class BoundCheck:
         return result
 
     def __repr__(self) -> str:
-        return f"{self.candidate.name}-{self.check.id}"
+        return f"{self.runner.name}-{self.check.id}"
 
 
 def _candidate(kind: CandidateKind, factory: Factory | str, claim: Claim) -> Candidate:

@@ -15,6 +15,7 @@ from mue_check.conformance.learned import ExpertForm
 from mue_check.conformance.logits import gate_logits
 from mue_check.conformance.router_probe import layout_of, router_input, router_name, router_of, router_routing
 from mue_check.errors import UnreadableError
+from mue_check.plain import plain
 from mue_check.routing.canonical import Routing
 
 _SMALL = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -164,7 +165,7 @@ def views_of(built: BuiltCandidate, x: Tensor) -> list[tuple[str, Tensor]]:
     with record_calls(built.module, lambda m: m is not built.module) as calls:
         built.call(x)
     for call in calls:
-        output = call.output
-        if isinstance(output, Tensor) and output.shape[-1:] == x.shape[1:] and output.numel() == x.numel():
+        output = plain(call.output) if isinstance(call.output, Tensor) else None
+        if output is not None and output.shape[-1:] == x.shape[1:] and output.numel() == x.numel():
             views.setdefault(call.name, output.reshape(x.shape).to(built.dtype))
     return list(views.items())

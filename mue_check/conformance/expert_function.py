@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from mue_check.conformance.expert_weights import ExpertTensor, Values
 from mue_check.errors import ClaimError
+from mue_check.plain import plain
 from mue_check.routing.claim import ExpertLayout
 
 Half = Literal["all", "first", "second", "even", "odd"]
@@ -114,7 +115,7 @@ class ExpertFunction:
         y = functional_call(module.get_submodule(name), own, (x,))
         if not isinstance(y, Tensor) or y.shape != x.shape:
             raise ClaimError(f"{name} does not map tokens [T, D] to [T, D]")
-        return y
+        return plain(y)
 
     def __str__(self) -> str:
         if not self.parts:

@@ -14,7 +14,8 @@ from torch import Tensor
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.expert_weights import ExpertTensor, Values, expand, keep_experts, random_values
 from mue_check.conformance.router_probe import router_name
-from mue_check.errors import ClaimError, first_line
+from mue_check.errors import ClaimError
+from mue_check.user_code import describe_error
 
 DECLARE = (
     "declare them: RoutingSpec(experts=ExpertLayout(up='experts.up', gate=..., down=..., axes=..., activation=...))"
@@ -77,7 +78,7 @@ def _growing(case: ConformanceCase, values: Values) -> list[ExpertTensor]:
     try:
         larger = {n: p.shape for n, p in more.build().parameters().items()}
     except Exception as error:
-        raise ClaimError(f"no block at {more.shape}: {type(error).__name__}: {first_line(error)}") from None
+        raise ClaimError(f"no block at {more.shape}: {describe_error(error)}") from None
     found = []
     for name in dict.fromkeys(template for n in values for template in _templates(n)):
         count = [sum(name.replace("{}", str(e)) in of for e in range(more.shape.experts)) for of in (values, larger)]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from mue_check.errors import ClaimError
+from mue_check.plain import plain
 
 
 class ModuleCall(NamedTuple):
@@ -38,7 +39,7 @@ def block_output(returned: object, shape: tuple[int, ...]) -> Tensor:
     """The one tensor with the input's shape in what a block returns."""
     parts = list(returned.values()) if isinstance(returned, dict) else returned
     leaves = parts if isinstance(parts, tuple | list) else [parts]
-    floats = [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
+    floats = [t for t in (plain(t) for t in leaves if isinstance(t, Tensor)) if t.is_floating_point()]
     outputs = [t for t in floats if tuple(t.shape) == shape]
     if not outputs:  # Llama 4's block returns [batch * time, d] and leaves the reshape to its layer
         outputs = [t.reshape(shape) for t in floats if tuple(t.shape) == (prod(shape[:-1]), shape[-1])]

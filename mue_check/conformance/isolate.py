@@ -1,14 +1,15 @@
 """Run checks in a child process: a candidate that hangs in C, exits or floods stdout affects one check only."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mue_check.conformance.result import TIMED_OUT, CheckResult
 from mue_check.errors import ClaimError
-from mue_check.isolation import ChildError, isolated
+from mue_check.isolation import Child, ChildError, isolated
+from mue_check.routing.claim import RoutingSpec
 
 if TYPE_CHECKING:
     from mue_check.routing.factory import CandidateKind
@@ -22,12 +23,14 @@ _AFTER_A_DEATH = 1.0
 class Job:
     """What to check: all checks of a kind or some, of one question or both; ``expected`` must be ids.
 
-    ``shapes`` are (d, f, experts, activated, tokens), none for the usual ones; ``look``: describe the candidate first.
+    ``shapes`` are (d, f, experts, activated, tokens), none for the usual ones; ``look``: describe the candidate first;
+    ``shown``: its name in results, if not ``name``.
     """
 
     kind: "CandidateKind"
     name: str
-    claim: str | None = None
+    shown: str = ""
+    claim: RoutingSpec | None = None
     checks: tuple[str, ...] = ()
     question: str | None = None
     expected: tuple[str, ...] = ()
@@ -49,37 +52,73 @@ class Session:
 
 def run_isolated(job: Job) -> Iterator[tuple[Session, CheckResult]]:
     """Each result as it comes, with the session so far; ClaimError where the candidate cannot even be loaded."""
-    session, todo, started = Session(), dict[str, CheckResult](), False
-    while todo or not started:
+    with closing(CandidateProcess(job)) as process:
+        session = process.look() if job.look else process.session
+        for check in process.results:
+            yield session, process.check(check)
+
+
+class CandidateProcess:
+    """A candidate in a child process, which is started when it is needed, and again after it has died."""
+
+    def __init__(self, job: Job) -> None:
+        self.name, self.job, self.session = job.shown or job.name, job, Session()
+        self._limit = job.time_limit
+        self._held = ExitStack()
+        self._child: Child | None = None
+        self._results: dict[str, CheckResult] = {}
+
+    @property
+    def results(self) -> Mapping[str, CheckResult]:
+        """By check, the result that it has if the process dies. ClaimError where the candidate cannot be loaded."""
+        self._alive()
+        return self._results
+
+    def look(self) -> Session:
+        """The session, with lines about the routing that was found."""
         try:
-            with isolated(_Checker, job, limit=_IMPORT_LIMIT, doing=" while it is imported") as child:
-                if not started:
-                    session.device, head, todo = child.call("plan", limit=_IMPORT_LIMIT)
-                    session.head, started = [head], True
-                if job.look:
-                    job = replace(job, look=False)
-                    try:
-                        session.head += child.call(
-                            "look", limit=job.time_limit + _GRACE, doing=" while it is looked at"
-                        )
-                    except ChildError as error:
-                        session.head.append(f"routing: {error}")
-                        continue
-                while todo:
-                    try:
-                        result = child.call("next", limit=job.time_limit + _GRACE, doing=" while it is checked")
-                        died = False
-                    except ChildError as error:
-                        result, died = replace(next(iter(todo.values())), measured=str(error)), True
-                    del todo[result.check]
-                    if died or result.measured.startswith(TIMED_OUT):
-                        job = replace(job, time_limit=min(job.time_limit, _AFTER_A_DEATH))
-                    yield session, result
-                    if died:
-                        break
+            found: list[str] = self._alive().call("look", limit=self._limit + _GRACE, doing=" while it is looked at")
         except ChildError as error:
-            raise ClaimError(f"{job.name}: {error}") from None
-        job = replace(job, checks=tuple(todo), question=None)
+            found = [f"routing: {error}"]
+            self._died()
+        self.session.head += found
+        return self.session
+
+    def check(self, check: str) -> CheckResult:
+        """The result of one check, by its id."""
+        child = self._alive()
+        try:
+            result: CheckResult = child.call(
+                "check", check, self._limit, limit=self._limit + _GRACE, doing=" while it is checked"
+            )
+        except ChildError as error:
+            result = replace(self._results[check], measured=str(error))
+            self._died()
+        if result.measured.startswith(TIMED_OUT):
+            self._limit = min(self._limit, _AFTER_A_DEATH)
+        return result
+
+    def close(self) -> None:
+        """End the process."""
+        self._held.close()
+        self._child = None
+
+    def _alive(self) -> Child:
+        if self._child is None:
+            try:
+                opened = isolated(_Checker, self.job, limit=_IMPORT_LIMIT, doing=" while it is imported")
+                self._child = self._held.enter_context(opened)
+                if not self._results:
+                    self.session.device, head, self._results = self._child.call("plan", limit=_IMPORT_LIMIT)
+                    self.session.head = [head]
+            except ChildError as error:
+                self.close()
+                raise ClaimError(f"{self.job.name}: {error}") from None
+        return self._child
+
+    def _died(self) -> None:
+        self.close()
+        self._limit = min(self._limit, _AFTER_A_DEATH)
 
 
 class _Checker:
@@ -88,9 +127,9 @@ class _Checker:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from mue_check.conformance.learned import Learned
         from mue_check.conformance.registry import checks_for
-        from mue_check.conformance.runner import Options, run_checks
-        from mue_check.routing.claim import read_claim
+        from mue_check.conformance.runner import Options
         from mue_check.routing.factory import Shape, load_candidate
 
         torch.set_num_threads(1)
@@ -101,12 +140,12 @@ class _Checker:
             raise ClaimError(f"--device {device}: must be cpu, cuda or auto")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ClaimError(f"--device {device}: there is no CUDA device")
-        claim = read_claim(Path(job.claim)) if job.claim else None
         checks_for(job.kind, job.expected)  # an unknown id is an error
         self.checks = [c for c in checks_for(job.kind, job.checks) if job.question in (None, c.question)]
         if not self.checks:
             raise ClaimError(f"--only {job.question}: none of the checks asked for is about that")
-        self.candidate = load_candidate(job.kind, job.name, claim)
+        candidate = load_candidate(job.kind, job.name, job.claim)
+        self.candidate = replace(candidate, name=job.shown or candidate.name)
         self.options = Options(
             shapes=tuple(Shape(*sizes) for sizes in job.shapes),
             seeds=job.seeds,
@@ -114,7 +153,7 @@ class _Checker:
             time_limit=job.time_limit,
             rerun_flags=job.rerun_flags,
         )
-        self.results = run_checks(self.candidate, self.checks, self.options)
+        self.learned = Learned()
 
     def plan(self) -> tuple[str, str, dict[str, CheckResult]]:
         """The device, a line about the claim, and by check the result that it has if the process dies."""
@@ -131,17 +170,23 @@ class _Checker:
 
         from mue_check.conformance.case import ConformanceCase
         from mue_check.conformance.describe import describe
-        from mue_check.conformance.runner import preserve_global_state, time_limit
+        from mue_check.conformance.runner import quietly
+        from mue_check.global_state import preserved_globals
         from mue_check.routing.factory import SHAPES
+        from mue_check.user_code import time_limit
 
         shape = self.candidate.shapes(self.options.shapes or SHAPES)[0]
         case = ConformanceCase(candidate=self.candidate, shape=shape, seed=0, device=torch.device(self.options.device))
         try:
-            with preserve_global_state(), time_limit(self.options.time_limit):
+            with preserved_globals(), quietly(), time_limit(self.options.time_limit):
                 return describe(case)
         except BaseException as error:  # a check will report it in detail
             return [f"routing: could not be looked at: {type(error).__name__}"]
 
-    def next(self) -> CheckResult:
-        """The result of the next check."""
-        return next(self.results)
+    def check(self, id: str, limit: float) -> CheckResult:
+        """The result of one check."""
+        from mue_check.conformance.runner import run_checks
+
+        checks = [check for check in self.checks if check.id == id]
+        (result,) = run_checks(self.candidate, checks, replace(self.options, time_limit=limit), self.learned)
+        return result

@@ -8,6 +8,7 @@ from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.hooks import record_calls
 from mue_check.conformance.learned import RouterReading
 from mue_check.errors import ClaimError, UnreadableError
+from mue_check.plain import plain
 from mue_check.routing.adapter import Layout, Size, learn_layout
 from mue_check.routing.canonical import Routing
 
@@ -69,7 +70,7 @@ def router_input(built: BuiltCandidate, x: Tensor) -> Tensor:
     router = router_of(built)
     with record_calls(built.module, lambda m: m is router) as calls:
         built.call(x)
-    given = [t for t in calls[0].inputs if isinstance(t, Tensor) and t.is_floating_point()] if calls else []
+    given = [plain(t) for t in calls[0].inputs if isinstance(t, Tensor) and t.is_floating_point()] if calls else []
     return given[0].reshape(-1, given[0].shape[-1]) if given else x.to(built.dtype)
 
 

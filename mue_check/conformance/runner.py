@@ -1,18 +1,13 @@
 """Run checks over shapes and seeds, safely even if the candidate raises, prints or changes global state."""
 
-import contextlib
 import io
-import random
 import shlex
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from mue_check.conformance.case import ConformanceCase
@@ -20,17 +15,15 @@ from mue_check.conformance.check import Check, CheckOutcome
 from mue_check.conformance.known_bugs import likely_bugs
 from mue_check.conformance.learned import Learned
 from mue_check.conformance.result import TIMED_OUT, CheckResult
-from mue_check.errors import ClaimError, UnreadableError, first_line
+from mue_check.errors import ClaimError, UnreadableError
+from mue_check.global_state import Changes, preserved_globals
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, Candidate, Shape
+from mue_check.user_code import TimeLimit, describe_error, one_line, time_limit
 
 TIME_LIMIT = 20.0
 """Seconds that one check may take over all its cases."""
 AFTER_TIMEOUT = 1.0
 """Seconds for the other checks of a candidate after one timed out."""
-
-
-class TimeLimit(BaseException):
-    """A check took too long. Not an Exception, so a candidate's ``except Exception`` does not swallow it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +37,26 @@ class Options:
     rerun_flags: tuple[str, ...] = ()
 
 
-def run_checks(candidate: Candidate, checks: Sequence[Check], options: Options) -> Iterator[CheckResult]:
-    """Yield one result per check. Nothing that the candidate raises, prints or warns escapes."""
-    learned, limit = Learned(), options.time_limit
+def run_checks(
+    candidate: Candidate, checks: Sequence[Check], options: Options, learned: Learned | None = None
+) -> Iterator[CheckResult]:
+    """Yield one result per check. Nothing that the candidate raises, prints or warns escapes.
+
+    ``learned`` is what earlier checks of this candidate have found out.
+    """
+    learned, limit = learned or Learned(), options.time_limit
     for check in checks:
         start = time.perf_counter()
         result = None
         message = f"{TIMED_OUT} {limit:g} s"
+        changes = Changes()
         try:
-            with preserve_global_state(), time_limit(limit):
+            with preserved_globals() as changes, quietly(), time_limit(limit):
                 result = _run_check(check, candidate, options, learned)
         except TimeLimit:
             limit = min(limit, AFTER_TIMEOUT)
+        if changes.functions:  # then no comparison can be trusted
+            result, message = None, f"replaces {', '.join(changes.functions)}"
         if result is None:
             result = result_of_case(check, candidate, CheckOutcome(status="error", measured=message), options)
         yield replace(result, seconds=round(time.perf_counter() - start, 3))
@@ -95,28 +96,11 @@ def _run_case(check: Check, case: ConformanceCase) -> CheckOutcome:
     except (TimeLimit, KeyboardInterrupt):
         raise
     except UnreadableError as error:
-        return CheckOutcome(status="unknown", measured=str(error))
+        return CheckOutcome(status="unknown", measured=one_line(str(error)))
     except ClaimError as error:
-        return CheckOutcome(status="error", measured=str(error))
+        return CheckOutcome(status="error", measured=one_line(str(error)))
     except BaseException as error:  # the candidate's own code may raise anything
-        measured = f"raises {type(error).__name__}: {first_line(error)}{_own_line(error)}"
-        return CheckOutcome(status="error", measured=measured)
-
-
-_HERE = Path(__file__).parent
-_OURS = (_HERE, _HERE / "checks", _HERE.parent / "routing")
-
-
-def _own_line(error: BaseException) -> str:
-    """The candidate's own line that raised: the last one outside of libraries."""
-    where = ""
-    trace = error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if "site-packages" not in name and Path(name).parent not in _OURS:
-            where = f" ({name.rsplit('/', 1)[-1]}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return where
+        return CheckOutcome(status="error", measured=f"raises {describe_error(error)}")
 
 
 def result_of_case(check: Check, candidate: Candidate, outcome: CheckOutcome, options: Options) -> CheckResult:
@@ -138,37 +122,9 @@ def result_of_case(check: Check, candidate: Candidate, outcome: CheckOutcome, op
     )
 
 
-@contextlib.contextmanager
-def preserve_global_state() -> Iterator[None]:
-    """Keep random states and the default dtype; swallow prints and warnings."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global one is what a candidate may touch)
-    dtype = torch.get_default_dtype()
-    quiet = contextlib.redirect_stdout(io.StringIO())
-    try:
-        with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings(), quiet:
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_default_dtype(dtype)
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeLimit after ``seconds``; only the main thread can be interrupted, others have no limit."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Gradients on, and nothing that is printed or warned escapes."""
+    with torch.enable_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
         yield
-        return
-
-    def stop(*_: object) -> None:
-        raise TimeLimit
-
-    before = signal.signal(signal.SIGALRM, stop)
-    # repeated, because a candidate may catch the first one
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -23,9 +23,9 @@ class Trimmed:
 
 def parse_budget(text: str) -> float:
     """The seconds in a time such as 10m, 90s or 1h30m. SpecError for anything else."""
-    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip(), re.ASCII)
     seconds = sum(float(n) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0
-    if not seconds:
+    if not 0 < seconds < 1e9:
         raise SpecError(f"--budget {text}: write a time above 0 such as 10m, 90s or 1h30m")
     return seconds
 

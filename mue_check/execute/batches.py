@@ -12,6 +12,7 @@ from mue_check.measure import MEASUREMENTS
 from mue_check.measure.stacks import stacks
 from mue_check.records import Cell, Columns, Environment
 from mue_check.training.out_of_memory import is_out_of_memory
+from mue_check.user_code import no_exit
 
 Batch = tuple[Cell, ...]
 """Cells that differ only in their seeds."""
@@ -48,7 +49,8 @@ def measure(batch: Batch) -> list[Measured]:
     whole = replace(batch[0], seeds=tuple(seed for cell in batch for seed in cell.seeds))
     clock = time.process_time if whole.device == "cpu" else time.perf_counter
     began = clock()
-    found = _stack_by_stack(whole)
+    with no_exit():  # a user's router may exit in a forward or a backward pass
+        found = _stack_by_stack(whole)
     seconds = clock() - began
     columns = {name: [value for part in found for value in part[name]] for name in found[0]}
     return [

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from mue_check.data import Data, give_data, load_data
-from mue_check.errors import ClusterError, first_line
+from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
 from mue_check.listener import require_listener
@@ -23,6 +23,7 @@ from mue_check.records import Cell
 from mue_check.routing.variants import USER_ROUTERS, is_users
 from mue_check.spec import Experts
 from mue_check.training.out_of_memory import is_out_of_memory
+from mue_check.user_code import first_line
 
 RETRIES = 3
 """How often a batch is retried after its process or node died."""

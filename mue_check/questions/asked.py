@@ -62,12 +62,6 @@ def load_asked(root: Path) -> tuple[Asked, ...]:
     return tuple(_read(path) for path in files_of(root, FOLDER))
 
 
-def asked_before(root: Path, name: str) -> Comparison | None:
-    """The question of that name as it was asked last, if it was."""
-    path = path_of(root, name, FOLDER)
-    return _read(path).question if path.exists() else None
-
-
 def unanswered(asked: Sequence[Asked], answers: Iterable[Comparison]) -> Iterator[Unanswered]:
     """The questions whose answer is missing, or is an answer to another question."""
     by_name = {answer.name: answer for answer in answers}

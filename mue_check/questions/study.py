@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mue_check.axes import Ladder, Rung
-from mue_check.errors import MueCheckError, first_line
+from mue_check.errors import MueCheckError
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
@@ -16,6 +16,7 @@ from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Row, Rule
 from mue_check.spec import Scenario
 from mue_check.tiers import Task, Tier
+from mue_check.user_code import first_line
 
 
 @dataclass(frozen=True, kw_only=True)

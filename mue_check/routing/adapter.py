@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mue_check.errors import ClaimError, UnreadableError
+from mue_check.plain import plain
 from mue_check.routing.canonical import Routing, from_expert_choice, from_token_choice
 from mue_check.routing.claim import Field, RoutingSpec
 
@@ -260,6 +261,7 @@ def _rows(part: Tensor, rows: int, name: str) -> Tensor:
 def leaves_of(returned: object, size: Size, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     """Every tensor in tuples, mappings and dataclasses with its path; leading batch axes become one token axis."""
     if isinstance(returned, Tensor):
+        returned = plain(returned)
         lead = len(size.lead)
         # [1, 1] is one token and one column already
         flat = lead > 1 and tuple(returned.shape[:lead]) == size.lead and tuple(returned.shape) != (1, 1)

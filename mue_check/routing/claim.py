@@ -1,13 +1,13 @@
 """RoutingSpec: the claim that the author of a router or a block makes about it, in standard terms."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mue_check.errors import ClaimError
+from mue_check.input_files import read_toml
 
 Kind = Literal["token_choice", "capacity", "expert_choice", "variable"]
 """Each token takes a experts; it does, within the capacity of each expert; each expert takes its tokens; the number of
@@ -151,13 +151,7 @@ class RoutingSpec:
 
 def read_claim(path: Path) -> RoutingSpec:
     """The claim in a TOML file: fields of RoutingSpec at the top level, [returns] and [experts] as tables."""
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ClaimError(f"claim {path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ClaimError(f"claim {path}: not TOML: {error}") from None
-    return claim_of(values, str(path))
+    return claim_of(read_toml(path, f"claim {path}", ClaimError), str(path))
 
 
 def claim_of(values: Mapping[str, Any] | RoutingSpec, where: str) -> RoutingSpec:

@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from mue_check.errors import ClaimError, first_line
+from mue_check.errors import ClaimError
+from mue_check.global_state import guarded_import
+from mue_check.plain import require_plain
 from mue_check.routing.builtin import builtin_router
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
+from mue_check.user_code import describe_error, no_exit
 
 CandidateKind = Literal["router", "block"]
 Factory = Callable[..., nn.Module]
@@ -68,6 +71,7 @@ class Candidate:
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if tensor.is_meta:
                 raise TypeError(f"{name} is on the meta device and has no values: to_empty, then its init, are missing")
+        require_plain(module)
         return module
 
     def shapes(self, shapes: Sequence[Shape] = SHAPES) -> tuple[Shape, ...]:
@@ -140,29 +144,35 @@ def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:
 
 def _module(where: str) -> object:
     try:
-        if where.endswith(".py"):
-            path = Path(where).resolve()
-            if not path.is_file():
-                raise ClaimError(f"{where}: no such file")
-            name = f"_mue_check_candidate_{path.stem}"
-            spec = importlib.util.spec_from_file_location(name, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module  # dataclasses and pickle look it up there
-            sys.path.insert(0, str(path.parent))  # a script finds its neighbours
-            try:
-                spec.loader.exec_module(module)
-            finally:
-                sys.path.remove(str(path.parent))
-            return module
+        with no_exit(), guarded_import():
+            return _import(where)
+    except ClaimError:
+        raise
+    except Exception as error:  # an import may raise anything
+        raise ClaimError(f"cannot import {where!r}: {describe_error(error)}") from None
+
+
+def _import(where: str) -> object:
+    if not where.endswith(".py"):
         if "" not in sys.path:
             sys.path.insert(0, "")  # the console script does not look in the current folder by itself
         return importlib.import_module(where)
-    except ClaimError:
-        raise
-    except (Exception, SystemExit) as error:  # an import may raise anything
-        raise ClaimError(f"cannot import {where!r}: {type(error).__name__}: {first_line(error)}") from None
+    path = Path(where).resolve()
+    if not path.is_file():
+        raise ClaimError(f"{where}: no such file")
+    name = f"_mue_check_candidate_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look it up there
+    sys.path.insert(0, str(path.parent))  # a script finds its neighbours
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if str(path.parent) in sys.path:
+            sys.path.remove(str(path.parent))
+    return module
 
 
 def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:

@@ -30,6 +30,9 @@ ROUNDING = 1e-3
 """Relative error of a load that was written with a few digits."""
 SWEEP_STEP = 0.75
 """Octaves between two points of a sweep (docs/choices.md)."""
+MOST_TOKENS = 10**15
+WIDEST = 100.0
+"""Octaves. A wider interval comes from a calibration that says nothing."""
 SWEEP_POINTS = 5
 """The fewest points to which a parabola is fitted (``judge.optimum``)."""
 _QUANTITIES: Mapping[Range, str] = {
@@ -92,8 +95,8 @@ def make_budget(
 
     Raises LoadError for a load that is infeasible, and JudgeError for an impossible batch or tolerance.
     """
-    if batch < 1:
-        raise JudgeError(f"batch={batch}: must be a whole number of tokens, at least 1")
+    if not 1 <= batch <= MOST_TOKENS:
+        raise JudgeError(f"batch={batch}: must be a whole number of tokens, at least 1 and at most {MOST_TOKENS:g}")
     require_tolerance(tolerance)
     if len(load) != experts.total:
         raise LoadError(f"the load has {len(load)} numbers for N={experts.total} experts: give one for each")
@@ -154,6 +157,8 @@ def _predict(gamma: Gamma, imbalance: Imbalance, calibration: DriftCalibration) 
     if imbalance.variation < EVEN:
         return Prediction(shift=shift, drift=Interval(0.0, 0.0, 0.0, len(calibration.kappa.points)))
     drift = calibration.kappa.predict(shift.mean, gamma.se * abs(bits), shift_df=gamma.df)
+    if not abs(drift.low) + abs(drift.high) < WIDEST:
+        raise JudgeError(f"the drift is predicted as {drift.low:.3g} to {drift.high:.3g} octaves, which says nothing")
     return Prediction(shift=shift, drift=drift)
 
 

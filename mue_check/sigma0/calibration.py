@@ -3,17 +3,20 @@
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mue_check.errors import CalibrationError, JudgeError, StoreError
+from mue_check.input_files import parse_json, read_text
 from mue_check.judge.interval import Interval, t_quantile
 from mue_check.records.typed import from_json, read_number, refuse
 from mue_check.sigma0.kappa import KappaFit, Pair
 from mue_check.spec import Experts
 
+_LARGEST = 1e12
+"""No octave, exponent or batch is larger, and squares of it are numbers too."""
 PACKAGED = "sigma0_calibration.json"
 Routing = Literal["learned", "content_blind"]
 Range = Literal["shortfall_bits", "experts", "activated", "tokens_per_expert", "batch"]
@@ -68,10 +71,9 @@ class DriftCalibration:
     @classmethod
     def from_json(cls, text: str) -> "DriftCalibration":
         """Read what ``to_json`` wrote. CalibrationError names the first field that is wrong."""
-        try:
-            value = json.loads(text)
-        except ValueError:
-            raise CalibrationError("it is not JSON") from None
+        value = parse_json(text, "it", CalibrationError)
+        if any(abs(number) > _LARGEST for number in _numbers(value)):
+            raise CalibrationError(f"it has a number above {_LARGEST:g}")
         if isinstance(value, dict) and isinstance(kappa := value.get("kappa"), dict):
             kappa.pop("reason", None)  # files of older versions have it
             if "tau_doubted" in kappa:
@@ -80,6 +82,15 @@ class DriftCalibration:
             return from_json(cls, value, "calibration", {Interval: _read_interval})
         except (StoreError, JudgeError) as error:
             raise CalibrationError(str(error)) from None
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """All numbers in plain JSON."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
 
 
 def _plain(value: object) -> object:
@@ -106,14 +117,11 @@ def routing_of(experts: Experts) -> Routing:
 def read_calibration(path: Path | None = None) -> DriftCalibration:
     """From a file, or the one that comes with the package; raises CalibrationError."""
     where = f"the packaged {PACKAGED}" if path is None else f"calibration {str(path)!r}"
-    source = importlib.resources.files(__package__).joinpath(PACKAGED) if path is None else path
+    source = importlib.resources.files(__package__).joinpath(PACKAGED)
     try:
-        text = source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8") if path is None else read_text(path, where, CalibrationError)
     except OSError as error:
-        hint = ": pass one with --calibration FILE" if path is None else ""
-        raise CalibrationError(f"{where} cannot be read: {error.strerror}{hint}") from None
-    except ValueError:
-        raise CalibrationError(f"{where} is not text") from None
+        raise CalibrationError(f"{where} cannot be read: {error.strerror}: pass one with --calibration FILE") from None
     try:
         return DriftCalibration.from_json(text)
     except CalibrationError as error:

@@ -98,6 +98,9 @@ class KappaFit:
         for name, least in (("tau", 0), ("tau_predicted", 0), ("df", 1)):
             if not getattr(self, name) >= least:
                 raise JudgeError(f"kappa has {name} {getattr(self, name):g}: at least {least} is needed")
+        (a, b), (c, d) = self.covariance
+        if not (a >= 0 and d >= 0 and math.isclose(b, c) and b * c <= a * d * (1 + 1e-9)):
+            raise JudgeError(f"kappa has the covariance {self.covariance}, and no errors have that")
 
     def predict(
         self,

@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mue_check.errors import first_line
 from mue_check.listener import require_listener
+from mue_check.user_code import first_line
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Object store of a local cluster. It holds corpora and tables but no tensors, and spills to disk when it is full."""

@@ -25,7 +25,7 @@ def with_seeds(tier: Tier, text: str | None) -> Tier:
         return tier
     from mue_check.judge.drift import MIN_SEEDS
 
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+    found = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", text.strip())
     if found is None:
         raise SpecError(f"--seeds {text}: write LOW or LOW:HIGH, for example 4:8")
     low, high = int(found[1]), int(found[2] or found[1])
@@ -40,7 +40,7 @@ def parse_rungs(text: str | None) -> int | None:
     """The number of targets of each ladder, or None for all. SpecError unless it is a whole number of at least 1."""
     if text is None:
         return None
-    if not text.strip().isdecimal() or int(text) < 1:
+    if not re.fullmatch(r"\d{1,9}", text.strip()) or int(text) < 1:
         raise SpecError(f"--rungs {text}: must be a whole number of at least 1")
     return int(text)
 

@@ -1,20 +1,30 @@
 """``mue_check audit``: exit codes, one-line errors, text and JSON."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from mue_check.audit import AuditError, audit_model
 from mue_check.audit.setup import call_factory, load_factory
 from mue_check.cli import main
+from mue_check.mutants.setups.broken import right
 from mue_check.mutants.setups.workbench import REFERENCE, TARGET
 from tests.audit.set_ups import GPT
 
 MUTANTS = "mue_check.mutants.setups.broken"
 SPECS = ["--reference", REFERENCE, "--target", TARGET]
 FACTORIES = """
+import os
+import sys
+
 import torch
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from mue_check.mutants.setups.broken import right
@@ -77,6 +87,17 @@ def renamed():
     type(model).lm_head = property(lambda self: self.readout)
     return model, optimizer, scheduler, loss
 
+def exits_in_loss():
+    def loss():
+        sys.exit(0)
+
+    return (*right()[:3], loss)
+
+def ends_in_step():
+    model, optimizer, scheduler, loss = right()
+    optimizer.step = lambda: os._exit(0)
+    return model, optimizer, scheduler, loss
+
 answer = 42
 """
 
@@ -88,6 +109,18 @@ def factories(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's work in this process, which takes a fraction of the time."""
+
+    @contextmanager
+    def here(make: Callable[..., Any], *arguments: object, **_: object) -> Iterator[Any]:
+        made = make(*arguments)
+        yield SimpleNamespace(call=lambda method, *a, **_: getattr(made, method)(*a), printed=str)
+
+    monkeypatch.setattr("mue_check.isolation.isolated", here)
+
+
 def audit(*arguments: str) -> int:
     try:
         return main(["audit", *arguments])
@@ -95,6 +128,7 @@ def audit(*arguments: str) -> int:
         return int(str(stop.code))
 
 
+@pytest.mark.usefixtures("in_process")
 def test_exit_codes_and_text(capsys: pytest.CaptureFixture[str], factories: str) -> None:
     assert audit(f"{MUTANTS}:right", *SPECS) == 0
     out = capsys.readouterr().out.splitlines()
@@ -105,9 +139,7 @@ def test_exit_codes_and_text(capsys: pytest.CaptureFixture[str], factories: str)
         capsys.readouterr().out == "FAIL: 2 of 27 parameters are not as prescribed: init_std, lr, weight_decay, eps\n"
     )
     assert audit(f"{factories}:sgd", *SPECS) == 3
-    captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1].startswith("INCONCLUSIVE: ")
-    assert captured.err == "built\n"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("INCONCLUSIVE: ")
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +151,9 @@ def test_json_to_standard_output_and_to_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
 ) -> None:
     assert audit(f"{factories}:sgd", *SPECS, "--json", "-") == 3
-    value = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert captured.err == "built\n"
+    value = json.loads(captured.out)
     assert value["verdict"] == "INCONCLUSIVE"
     path = tmp_path / "deep" / "audit.json"
     assert audit(f"{MUTANTS}:scheduler_overwrites_groups", *SPECS, "--json", str(path)) == 1
@@ -134,6 +168,7 @@ def test_json_to_standard_output_and_to_a_file(
     assert value["multipliers"][0] | {"fold": 0.5, "form": "folded"} == value["multipliers"][0]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_base_values_and_target_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit(f"{MUTANTS}:right", *SPECS, "--lr", "2e-3", "--wd", "0.2", "--init-std", "0.02") == 1
     out = capsys.readouterr().out
@@ -143,6 +178,7 @@ def test_base_values_and_target_are_the_users(capsys: pytest.CaptureFixture[str]
     assert audit(f"{MUTANTS}:right", *SPECS, "--rule", "standard", "--quiet") == 1
 
 
+@pytest.mark.usefixtures("in_process")
 def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str) -> None:
     assert audit(f"{factories}:renamed", *SPECS) == 1
     assert "readout.weight: its name is not known: declare it" in capsys.readouterr().out
@@ -154,6 +190,7 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
     assert "the forward pass shows another value than declared" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -184,6 +221,7 @@ def test_odd_factories_are_one_line_and_exit_2(
     assert says in captured.err
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -193,7 +231,8 @@ def test_odd_factories_are_one_line_and_exit_2(
         ([f"{MUTANTS}:right", "--target", "d=128"], "the target says d=128"),
         ([f"{MUTANTS}:right", "--rule", "mump"], "unknown rule 'mump'"),
         ([f"{MUTANTS}:right", "--lr", "0"], "lr=0"),
-        ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml: cannot be read"),
+        ([f"{MUTANTS}:right", "--time-limit", "inf"], "--time-limit inf: must be above 0 and at most 86400"),
+        ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml cannot be read"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(
@@ -206,6 +245,31 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert says in captured.err
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("exits_in_loss", r"the set-up raises SystemExit: 0 \(factories.py:\d+\)$"),
+        ("ends_in_step", r"factories.py:ends_in_step' ends its process \(exit code 0\) while it is audited$"),
+    ],
+)
+def test_a_set_up_that_exits_is_no_pass(
+    capsys: pytest.CaptureFixture[str], factories: str, name: str, says: str
+) -> None:
+    assert audit(f"{factories}:{name}", *SPECS) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(says, captured.err.strip())
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("act", [lambda: pytest.skip("no"), lambda: sys.exit(0)])
+def test_no_exit_of_a_loss_leaves_the_audit(act: Callable[[], Any]) -> None:
+    model, optimizer, scheduler, _ = right()
+    with pytest.raises(AuditError, match=r"the set-up raises \w+: .* \(test_audit_cli.py:\d+\)"):
+        audit_model(model, optimizer, scheduler, reference=REFERENCE, target=TARGET, loss=act)
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_model_without_configuration_needs_a_target(
     capsys: pytest.CaptureFixture[str], factories: str, tmp_path: Path
 ) -> None:

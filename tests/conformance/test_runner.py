@@ -50,6 +50,15 @@ def test_a_misbehaving_candidate_fails_with_its_own_error(factory: str, message:
     assert verdict_of(results, "claim") == Verdict.FAIL
 
 
+def test_a_line_stays_a_line() -> None:
+    class Clears(CompleteMueRouter):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            raise ClaimError("no\n\x1b[2Jyes")
+
+    (result,) = check_router(Clears, only=["runs"], seeds=1)
+    assert (result.outcome, result.measured) == ("error", r"no\n\x1b[2Jyes")
+
+
 @pytest.mark.parametrize("factory", ["Sleeps", "Spins"])
 def test_a_candidate_that_hangs_is_stopped(factory: str) -> None:
     start = time.perf_counter()

@@ -19,6 +19,7 @@ from mue_check.execute.memory import runs_of_a_stack
 from mue_check.measure import MEASUREMENTS, Measurement, stacks
 from mue_check.records import Cell, Columns, Store
 from mue_check.training import Stack
+from mue_check.user_code import UserCodeExit
 
 MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
 TRAIN = TrainSpec(steps=20, batch=16, context=16)
@@ -46,6 +47,15 @@ def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
         )
         for seed in range(count)
     ]
+
+
+@pytest.mark.parametrize("exits", [lambda cell, data: sys.exit(0), lambda cell, data: pytest.exit("x", 0)])
+def test_a_router_that_exits_in_training_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch, exits: Callable[[Cell, Data], Columns]
+) -> None:
+    monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(exits))
+    with pytest.raises(UserCodeExit, match=r"Exit.* \(test_local.py:\d+\)"):
+        measure(tuple(make_cells(1)))
 
 
 @pytest.fixture

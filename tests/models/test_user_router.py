@@ -18,6 +18,7 @@ from mue_check.measure.coordinates import measure_coordinates
 from mue_check.measure.optimizer import measure_optimizer
 from mue_check.models.user_router.load import add_router
 from mue_check.models.user_router.loaded import loaded_router
+from mue_check.mutants.routing import misbehaving
 from mue_check.records import Cell
 from mue_check.routing.factory import Factory, candidate_of
 from mue_check.routing.variants import USER_ROUTERS
@@ -305,6 +306,12 @@ def no_module(d_model: int, n_experts: int, top_k: int) -> object:
     return lambda x: x
 
 
+class SetsDtype(users.Sigmoid):
+    def forward(self, x):
+        torch.set_default_dtype(torch.float64)
+        return super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("factory", "says"),
     [
@@ -319,6 +326,9 @@ def no_module(d_model: int, n_experts: int, top_k: int) -> object:
         ),
         (Bad, "cannot tell weights and choice in"),
         (Raising, r"calling it raises KeyError: 'no key' \(test_user_router.py:\d+: raise KeyError"),
+        (misbehaving.RaisesBaseException, r"calling it raises GivesUp: no \(misbehaving.py:\d+"),
+        (misbehaving.Exits, r"calling it raises SystemExit: 0 \(misbehaving.py:\d+"),
+        (SetsDtype, "calling it changes the default dtype, and with that what other models do"),
         (AlwaysNoisy, "draws random numbers in eval mode too"),
         (Unset, "its constructor leaves offset without a value"),
         (UnclaimedChoice, "its claim must say kind = 'expert_choice'"),

@@ -188,7 +188,6 @@ SIZE = Shape(d=32, f=0, experts=8, activated=2, tokens=0)
     [
         ("Sleeps", "at d_model=32, n_experts=8, top_k=2: it hangs: no answer in 2 s"),
         ("ExitsAtOnce", "at d_model=32, n_experts=8, top_k=2: it ends its process (exit code 0)"),
-        ("RaisesBaseException", "at d_model=32, n_experts=8, top_k=2: it raises GivesUp: no"),
     ],
 )
 def test_what_would_take_pytest_along_is_found_in_a_process_of_its_own(factory: str, says: str) -> None:

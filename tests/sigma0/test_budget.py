@@ -275,6 +275,28 @@ def test_gamma_of_an_interval() -> None:
     assert Gamma.of(interval).times(1) == interval
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"gamma": {"learned": {"mean": 0.1, "se": 1e300, "df": 5}}}, "it has a number above 1e+12"),
+        ({"gamma": {"learned": {"mean": 0.1, "se": 1e9, "df": 5}}}, "octaves, which says nothing"),
+        ({"kappa": {"covariance": [[0.0, 0.0], [0.0, -0.5]]}}, "no errors have that"),
+    ],
+    ids=["huge", "wide", "negative"],
+)
+def test_a_calibration_that_says_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, dict[str, object]], says: str
+) -> None:
+    made = calibration().to_json()
+    for name, part in changes.items():
+        made[name] = made[name] | part  # type: ignore[operator]
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(made))
+    given = ["--load", "4,2,1,1", "--spec", "4e1a", "--batch", "4096", "--calibration", str(path)]
+    assert main(["budget", *given]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["budget", "--help"])

@@ -12,6 +12,7 @@ from mue_check.conformance.check import Check, CheckOutcome, failed, passed
 from mue_check.conformance.checks.compare import first_token
 from mue_check.conformance.reading import route
 from mue_check.conformance.router_probe import layout_of, router_name, router_output
+from mue_check.global_state import preserved_globals
 from mue_check.routing.adapter import leaves_of
 
 
@@ -61,7 +62,7 @@ def quiet(case: ConformanceCase) -> CheckOutcome:
 
 
 def global_state(case: ConformanceCase) -> CheckOutcome:
-    """A forward pass in eval mode does not change the random generators, the default dtype or the gradient mode."""
+    """A forward pass in eval mode does not change the random generators, the gradient mode or the settings of torch."""
     built = case.build()
 
     def state() -> dict[str, object]:
@@ -69,13 +70,14 @@ def global_state(case: ConformanceCase) -> CheckOutcome:
             "torch's generator": torch.random.get_rng_state().tolist(),
             "Python's generator": random.getstate(),
             "numpy's generator": str(np.random.get_state()),  # noqa: NPY002  (the global one is what we look at)
-            "the default dtype": torch.get_default_dtype(),
             "the gradient mode": torch.is_grad_enabled(),
         }
 
     before = state()
-    built.call(case.tokens())
-    changed = [name for name, value in state().items() if value != before[name]]
+    with preserved_globals() as changes:
+        built.call(case.tokens())
+        changed = [name for name, value in state().items() if value != before[name]]
+    changed += changes.torch
     with torch.no_grad():
         built.call(case.tokens())
         if torch.is_grad_enabled():

@@ -1,25 +1,22 @@
 """A user's module called for R runs with each run's own tensors: at once by vmap, or run after run."""
 
-import os
 import re
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path as File
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mue_check.errors import ClaimError, first_line
+from mue_check.errors import ClaimError
 from mue_check.models.user_router.returns import Returned, part_at
 from mue_check.routing.adapter import Path
 from mue_check.routing.claim import Field
+from mue_check.user_code import describe_error, no_exit
 
 Tensors = Mapping[str, Tensor]
 """The module's parameters and buffers by their own names, [R, *shape] (without R for one run)."""
-_OURS = tuple(f"{folder}{os.sep}" for folder in (File(torch.__file__).parent, File(__file__).parents[2]))
 _REPEATED = re.compile(r"batching rule for ([\w:]+)")
 """The warning of torch where vmap falls back to a loop over one operation."""
 
@@ -62,17 +59,19 @@ def try_both_ways(call: Call, module: nn.Module, tensors: Tensors, x_RMD: Tensor
         return {name: value if value.requires_grad else value.clone() for name, value in tensors.items()}, x_RMD.clone()
 
     try:
-        alone = call.looped([module, module], *inputs())
-        _differentiate(alone, leaves)
+        with no_exit():
+            alone = call.looped([module, module], *inputs())
+            _differentiate(alone, leaves)
     except Exception as error:  # a user's module may raise anything
-        raise ClaimError(f"its gradient raises {describe_error(error)}") from None
+        raise ClaimError(f"its gradient raises {describe_error(error, code=True)}") from None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            together = call.stacked(module, *inputs())
-            _differentiate(together, leaves)
+            with no_exit():
+                together = call.stacked(module, *inputs())
+                _differentiate(together, leaves)
         except Exception as error:  # vmap's own error, or one of the user's module
-            return describe_error(error), ()
+            return describe_error(error, code=True), ()
     for name, part in together.items():
         if not torch.allclose(alone[name].float(), part.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
             return f"it would give other {name}", ()
@@ -84,10 +83,3 @@ def _differentiate(found: Returned, leaves: Sequence[Tensor]) -> None:
     reached = [part.float().sum() for part in found.values() if part.requires_grad]
     if reached:
         torch.autograd.grad(torch.stack(reached).sum(), leaves, allow_unused=True)
-
-
-def describe_error(error: BaseException) -> str:
-    """The first sentence of an error, and the last line outside torch and mue_check that led to it."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
-    where = f" ({File(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
-    return f"{type(error).__name__}: {first_line(error).partition('. ')[0]}{where}"

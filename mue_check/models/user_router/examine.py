@@ -12,12 +12,14 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from mue_check.errors import ClaimError
-from mue_check.models.user_router.call import Call, Tensors, describe_error, try_both_ways
+from mue_check.global_state import preserved_globals, preserved_torch
+from mue_check.models.user_router.call import Call, Tensors, try_both_ways
 from mue_check.models.user_router.returns import Reading
 from mue_check.routing.adapter import Layout, Size, learn_layout
 from mue_check.routing.canonical import Routing
 from mue_check.routing.claim import Field
 from mue_check.routing.factory import Candidate, Shape
+from mue_check.user_code import describe_error, no_exit
 
 Vector = float | tuple[float, ...]
 _READ: tuple[Field, ...] = ("weights", "indices", "combine", "mask", "logits")
@@ -69,13 +71,14 @@ class _Unset(TorchFunctionMode):
 
 def build(candidate: Candidate, shape: Shape, seed: int) -> nn.Module:
     """The factory's module, equal for equal seeds; memory that its constructor leaves unset is NaN. ClaimError."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _Unset():
+    with preserved_torch(), warnings.catch_warnings(), _Unset():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
-            return candidate.build(shape)
+            with no_exit():
+                return candidate.build(shape)
         except Exception as error:  # a user's constructor may raise anything
-            raise ClaimError(f"the factory raises {describe_error(error)}") from None
+            raise ClaimError(f"the factory raises {describe_error(error, code=True)}") from None
 
 
 def untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -87,12 +90,19 @@ def untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
 def examine(candidate: Candidate, shape: Shape, layout: Layout | None = None) -> RouterProfile:
     """Try the router at a size; the layout is learned there if it is not known. ClaimError where it cannot serve."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
+        with preserved_globals() as changes:
             warnings.simplefilter("ignore")
-            return _examine(candidate, shape, layout)
+            profile = _examine(candidate, shape, layout)
+        if changed := [*changes.functions, *changes.torch]:
+            raise ClaimError(f"calling it changes {', '.join(changed)}, and with that what other models do")
+        return profile
     except Exception as error:
         # reading the return can fail in any way: it may hold tensors without values, or of another class
-        reason = str(error) if isinstance(error, ClaimError) else f"what it returns raises {describe_error(error)}"
+        reason = (
+            str(error)
+            if isinstance(error, ClaimError)
+            else f"what it returns raises {describe_error(error, code=True)}"
+        )
         where = f"d_model={shape.d}, n_experts={shape.experts}, top_k={shape.activated}"
         raise ClaimError(f"at {where}: {reason}") from None
 
@@ -187,9 +197,10 @@ def _try(module: nn.Module, tensors: Tensors, x_MD: Tensor) -> tuple[object, boo
     before = torch.get_rng_state()
     own = {name: value.clone() for name, value in tensors.items()}
     try:
-        returned: object = functional_call(module, own, (x_MD,))
+        with no_exit():
+            returned: object = functional_call(module, own, (x_MD,))
     except Exception as error:  # a user's module may raise anything
-        raise ClaimError(f"calling it raises {describe_error(error)}") from None
+        raise ClaimError(f"calling it raises {describe_error(error, code=True)}") from None
     moved = tuple(n for n, value in tensors.items() if not value.requires_grad and not torch.equal(value, own[n]))
     return returned, not torch.equal(before, torch.get_rng_state()), moved
 

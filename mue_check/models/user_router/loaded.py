@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import torch
 
 from mue_check.errors import SpecError
-from mue_check.models.user_router.call import describe_error
 from mue_check.models.user_router.examine import RouterProfile, build, examine
 from mue_check.routing.adapter import Layout
 from mue_check.routing.factory import Candidate, Shape
 from mue_check.routing.variants import USER_ROUTERS, Variant
 from mue_check.spec import Experts
+from mue_check.user_code import describe_error, no_exit
 
 
 @dataclass(kw_only=True)
@@ -90,7 +90,7 @@ def _capture_trouble(candidate: Candidate, shape: Shape, profile: RouterProfile)
 
     call, modules = profile.call(training=True), [build(candidate, shape, 0).train(profile.trains) for _ in range(2)]
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), capture_guard(), warnings.catch_warnings():
+        with no_exit(), FakeTensorMode(allow_non_fake_inputs=True), capture_guard(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             forms = {**profile.matrices, **{name: form for name, (form, _) in profile.vectors.items()}}
             tensors = {name: torch.empty(2, *form, requires_grad=True) for name, form in forms.items()}
@@ -101,7 +101,7 @@ def _capture_trouble(candidate: Candidate, shape: Shape, profile: RouterProfile)
             if weights.requires_grad:
                 torch.autograd.backward(weights.sum())
     except Exception as error:  # a user's module may raise anything
-        return describe_error(error)
+        return describe_error(error, code=True)
     return ""
 
 

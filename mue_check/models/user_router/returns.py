@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mue_check.plain import plain
 from mue_check.routing.adapter import Path
 from mue_check.routing.canonical import from_expert_choice, from_token_choice
 from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice
@@ -54,7 +55,7 @@ def part_at(returned: object, path: Path) -> Tensor:
         returned = returned[key] if isinstance(returned, Mapping | tuple | list) else getattr(returned, str(key))  # type: ignore[index]
     if not isinstance(returned, Tensor):
         raise LookupError(f"no tensor at {'.'.join(map(str, path))}")
-    return returned
+    return plain(returned)
 
 
 def _columns(part: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.parameters import Parameter, Parameters, stable_seed
-from mue_check.models.user_router.call import describe_error
 from mue_check.models.user_router.examine import build, untrained_tensors
 from mue_check.models.user_router.loaded import loaded_router, shape_of
 from mue_check.rules import Role
 from mue_check.spec import Experts
+from mue_check.user_code import describe_error
 
 
 class StackedUserRouter:
@@ -63,7 +63,7 @@ class StackedUserRouter:
 
     def cannot_be_captured(self, error: BaseException) -> None:
         """Remember that a capture failed, and why."""
-        self.router.cannot_be_captured(self.shape, describe_error(error))
+        self.router.cannot_be_captured(self.shape, describe_error(error, code=True))
 
     def __call__(self, layer: int, p: Parameters, y_RMD: Tensor) -> LayerRouting:
         """Route the tokens of one layer; logits are those that the router returns."""

@@ -1,0 +1,112 @@
+"""Calls into other people's code: what they raise in one line with its place, no exits, and a limit on time.
+
+The user's code may raise anything: SystemExit, ``pytest.exit`` and ``pytest.skip``, or an exception whose text cannot
+be read. ``no_exit`` turns all of these into an Exception, so that no caller takes an exit for a result.
+"""
+
+import signal
+import sys
+import sysconfig
+import threading
+import traceback
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mue_check.errors import hide_secrets
+
+_LONGEST = 200
+_BREAKING = {"Cc", "Cs", "Zl", "Zp"}
+_PACKAGE = Path(__file__).parent
+_LIBRARIES = {"site-packages", "dist-packages"}
+
+
+class UserCodeExit(Exception):
+    """User code raised something that is no Exception, such as SystemExit. The message has one line."""
+
+
+class TimeLimit(BaseException):
+    """A call took too long. Not an Exception, so a candidate's ``except Exception`` does not swallow it."""
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Turn an exit of user code into a UserCodeExit. Ctrl-C and the time limit pass."""
+    try:
+        yield
+    except BaseException as error:
+        of_pytest = type(error).__module__ == "_pytest.outcomes"  # pytest.exit raises an Exception
+        if isinstance(error, Exception | KeyboardInterrupt | TimeLimit) and not of_pytest:
+            raise
+        raise UserCodeExit(describe_error(error)) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message without secrets, at most 200 characters, control characters escaped."""
+    try:
+        text = hide_secrets(str(error))
+    except BaseException as trouble:  # the exception is the user's class
+        text = f"its text raises {type(trouble).__name__}"
+    return one_line((text.strip().splitlines() or [""])[0][:_LONGEST])
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and control characters written as escapes."""
+    return "".join(c if is_one_line(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text has no line breaks, control characters, and halves of characters (of an undecodable file name)."""
+    return not any(unicodedata.category(c) in _BREAKING for c in text)
+
+
+def describe_error(error: BaseException, *, code: bool = False) -> str:
+    """Type, first line, and the user's line that led to it: ``ValueError: no (train.py:3)``.
+
+    ``code`` adds the text of that line, and leaves out all but the first sentence of the message.
+    """
+    if isinstance(error, UserCodeExit):
+        return str(error)
+    message = first_line(error).partition(". ")[0] if code else first_line(error)
+    return type(error).__name__ + (f": {message}" if message else "") + own_line(error, code=code)
+
+
+def own_line(error: BaseException, *, code: bool = False) -> str:
+    """`` (FILE:LINE)`` of the last line in the user's own code; of an installed package, where no other is involved."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
+    own = [frame for frame in frames if not _LIBRARIES & set(Path(frame.filename).parts)] or frames
+    if not own:
+        return ""
+    text = f": {own[-1].line}" if code and own[-1].line else ""
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno}{text})"
+
+
+def _is_users(file: Path) -> bool:
+    """Whether a file belongs to the user. The shipped mutants count as a user's code."""
+    if file.is_relative_to(_PACKAGE):
+        return file.is_relative_to(_PACKAGE / "mutants")
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    if file.name.startswith("<") or (torch and file.is_relative_to(Path(torch).parent)):
+        return False
+    return bool(_LIBRARIES & set(file.parts)) or not file.is_relative_to(sysconfig.get_path("stdlib"))
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeLimit after ``seconds``; only the main thread can be interrupted, others have no limit."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # repeated, because a candidate may catch the first one
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
