@@ -11,7 +11,7 @@ from mue_check.data import Data, load_data
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure.coordinates import PROBE_EXAMPLES
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
-from mue_check.models.experts import all_experts, choose_product
+from mue_check.models.experts import all_experts, all_is_little_on_cuda, choose_product
 from mue_check.models.families import family_of
 from mue_check.models.load_steering import ROUNDS
 from mue_check.records import Cell
@@ -69,7 +69,7 @@ def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
     if ffn.router == "expert_choice":
         return "active"
     if device == "cuda" and not torch.cuda.is_available():
-        return "all" if ffn.total < 2 * ffn.activated else "blocks"
+        return "all" if all_is_little_on_cuda(ffn.total, ffn.activated, ffn.hidden) else "blocks"
     x, up = torch.empty(1, 1, model.width, device=device), torch.empty(1, 1, ffn.total, ffn.hidden, device=device)
     chosen = torch.empty(1, tokens, ffn.activated, device=device)
     product = choose_product(x, up, TokenChoice(chosen, chosen.long()))
