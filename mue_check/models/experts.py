@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
+from mue_check.models.kernels import uses_kernel
+from mue_check.models.routed_experts import routed_experts
 from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine
 
 
@@ -73,6 +75,8 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
 
 def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
     """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the product that is fastest for the shape."""
+    if isinstance(routing, TokenChoice) and uses_kernel("experts", x_RMD):
+        return routed_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
     if routing.weights.dtype is not x_RMD.dtype:
         routing = replace(routing, weights=routing.weights.to(x_RMD.dtype))
     if isinstance(routing, ExpertChoice):
