@@ -3,7 +3,8 @@
     python bench/compile_kernels.py [--capability 90] [--arch sm_90a]
 
 Finds what a CPU's interpreter cannot: errors of the compiler, and blocks that do not fit into a multiprocessor. Needs
-Triton, which brings the assembler. The exit code is 1 if a kernel does not compile or wants more shared memory than there is.
+Triton, which brings the assembler. The exit code is 1 if a kernel does not compile, or wants more shared memory than
+there is.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ class Compiler:
         signature, constants, attributes = {}, {}, {}
         for i, p in enumerate(kernel.params):
             value = given[p.name]
-            if p.is_constexpr or (isinstance(value, int) and value == 1):
+            if p.is_constexpr or (isinstance(value, int) and value == 1 and not p.do_not_specialize):
                 signature[p.name] = "constexpr"
                 constants[(i,)] = value
                 continue
@@ -58,7 +60,7 @@ class Compiler:
             else:
                 signature[p.name] = "fp32" if isinstance(value, float) else "i32"
                 aligned = isinstance(value, int) and value % 16 == 0
-            if aligned:
+            if aligned and not p.do_not_specialize:
                 attributes[(i,)] = [["tt.divisibility", 16]]
         key = (kernel.__name__, *signature.values(), *constants.values(), *attributes, *options.values())
         if key in self.found:
@@ -110,9 +112,7 @@ def main() -> None:
         for dtype, precision in ((torch.float32, "highest"), (torch.float32, "high"), (torch.bfloat16, "high")):
             torch.set_float32_matmul_precision(precision)
 
-            def leaf(*shape: int) -> torch.Tensor:
-                return torch.zeros(*shape, dtype=dtype, requires_grad=True)
-
+            leaf = partial(torch.zeros, dtype=dtype, requires_grad=True)
             matrices = leaf(runs, width, total, hidden), leaf(runs, width, total, hidden)
             indices = torch.zeros(runs, tokens, active, dtype=torch.int64)
             routing = TokenChoice(leaf(runs, tokens, active).float(), indices)

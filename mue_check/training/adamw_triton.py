@@ -28,7 +28,7 @@ def launch(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["programs", "segments"])
 def _adamw(
     flat, gradient, first, second, blocks, rates, table, counter, programs, segments,
     rest1, beta2, rest2, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,

@@ -15,6 +15,10 @@ from torch import Tensor
 from mue_check.models.kernels.sort import Sorted
 
 
+FULL = "ieee"
+"""How Triton multiplies in full float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
     """Sizes of the blocks of one program, all powers of two, and how it is run.
@@ -58,12 +62,14 @@ class _Launch:
         return self._with(min(32, self.tiling.rows), self.tiling.width)
 
     def _with(self, rows: int, width: int) -> dict[str, object]:
+        full = self.x.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
         return {
             "ROWS": rows,
             "WIDTH": min(width, _power(self.x.shape[2])),
             "HIDDEN": self.hidden,
-            "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
-            "num_warps": self.tiling.warps,
+            "PRECISION": FULL if full else "tf32",
+            # without tensor cores, a product needs more registers
+            "num_warps": 8 if full and rows >= 64 else self.tiling.warps,
             "num_stages": self.tiling.stages,
         }
 
@@ -170,7 +176,11 @@ def _tile(tiles_3T, all_tiles, order_S, ROWS: tl.constexpr):
     return expert, row.to(tl.int64), live, tl.load(order_S + row, mask=live, other=0)
 
 
-@triton.jit
+SHARED = ["tiles", "all_tiles", "all_rows", "chunks", "active", "total"]
+"""Sizes for which no kernel is compiled anew: nothing would be gained."""
+
+
+@triton.jit(do_not_specialize=SHARED)
 def _hidden(
     x, up, gate, weights, order_S, tiles_3T, h_SF,
     tiles, all_tiles, active, width, total, hidden,
@@ -199,7 +209,7 @@ def _hidden(
     tl.store(h_SF + row[:, None] * hidden + f[None, :], h.to(h_SF.dtype.element_ty), mask=kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def _to_tokens(
     rows_SF, others_SF, weights, other_weights, order_S, tiles_3T, out_SD,
     tiles, all_tiles, width, total, hidden,
@@ -237,7 +247,7 @@ def _to_tokens(
     tl.store(out_SD + place, out.to(out_SD.dtype.element_ty), mask=live[:, None] & (d[None, :] < width))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def _hidden_backward(
     x, up, gate, down, weights, gradient, order_S, tiles_3T,
     h_SF, up_SF, gate_SF, of_weights,
@@ -282,7 +292,7 @@ def _hidden_backward(
     tl.store(gate_SF + place, of_gate.to(gate_SF.dtype.element_ty), mask=kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def _weight_gradients(
     x, gradient, h_SF, up_SF, gate_SF, order_S, end_REC, of_up, of_gate, of_down,
     chunks, active, width, total, hidden,

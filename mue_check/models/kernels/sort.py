@@ -61,7 +61,11 @@ def _ranks(expert, CHUNK: tl.constexpr):
     return tl.sum(before.to(tl.int32), 1), tl.sum(same.to(tl.int32), 1)
 
 
-@triton.jit
+SHARED = ["per_run", "total", "chunks", "tiles", "all_tiles"]
+"""Sizes for which no kernel is compiled anew: nothing would be gained."""
+
+
+@triton.jit(do_not_specialize=SHARED)
 def _count(indices, count_REC, per_run, total, chunks, CHUNK: tl.constexpr):
     """How many assignments of each chunk go to each expert; those without any keep 0."""
     run, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
@@ -71,7 +75,7 @@ def _count(indices, count_REC, per_run, total, chunks, CHUNK: tl.constexpr):
     tl.store(count_REC + (run * total + expert) * chunks + chunk, count, mask=(at < per_run) & (rank == 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def _place(indices, count_REC, end_REC, order_S, per_run, total, chunks, CHUNK: tl.constexpr):
     """Write each assignment into its row."""
     run, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
@@ -84,7 +88,7 @@ def _place(indices, count_REC, end_REC, order_S, per_run, total, chunks, CHUNK: 
     tl.store(order_S + first + rank, run * per_run + at, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SHARED)
 def _tiles(end_REC, tiles_3T, total, chunks, tiles, all_tiles, TILE: tl.constexpr, BLOCK: tl.constexpr):
     """The map from tiles to groups: each program counts the tiles of all experts of its run."""
     run = tl.program_id(0)
