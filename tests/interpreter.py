@@ -15,28 +15,30 @@ needs_interpreter = pytest.mark.skipif(not HAS_TRITON or torch.cuda.is_available
 
 
 @pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fill new memory with NaN, so that what a kernel forgets to write shows."""
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fill new memory with NaN, so that what a kernel forgets to write shows, and mend two faults of the interpreter.
+
+    It multiplies the integers in which it keeps bfloat16, and in older versions NumPy refuses its bounds of loops.
+    """
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    dot, patch_tensor = interpreter.InterpreterBuilder.create_dot, interpreter._patch_lang_tensor
+
+    def wide(handle):
+        if handle.data.dtype != np.uint16:
+            return handle
+        return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def patched(tensor, scope) -> None:
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(
+        interpreter.InterpreterBuilder, "create_dot", lambda self, a, b, *rest: dot(self, wide(a), wide(b), *rest)
+    )
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter keeps bfloat16 as integers, and multiplies them as such."""
-    import numpy as np
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    given = InterpreterBuilder.create_dot
-
-    def wide(handle: TensorHandle) -> TensorHandle:
-        if handle.data.dtype != np.uint16:
-            return handle
-        return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
-
-    def create_dot(self, a, b, *rest):
-        return given(self, wide(a), wide(b), *rest)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)

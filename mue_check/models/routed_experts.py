@@ -31,7 +31,8 @@ def _forward(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor,
     tokens, active = indices.shape[1:]
     tiling = choose_tiling(tokens, active, up.shape[2])
     found = sort_by_expert(indices.contiguous(), up.shape[2], tiling.rows)
-    out = forward(*(t.contiguous() for t in (x, up, gate, down, weights)), found, tiling)
+    x, up, gate, down, weights = (t.contiguous() for t in (x, up, gate, down, weights))
+    out = forward(x, up, gate, down, weights, found, tiling)
     return out, found.order_S, found.end_REC, found.tiles_3T
 
 
@@ -52,8 +53,8 @@ def _backward(
 
     tokens, active = weights.shape[1:]
     tiling = choose_tiling(tokens, active, up.shape[2])
-    given = (t.contiguous() for t in (gradient, x, up, gate, down, weights))
-    return backward(*given, Sorted(order_S, end_REC, tiles_3T), tiling)
+    gradient, x, up, gate, down, weights = (t.contiguous() for t in (gradient, x, up, gate, down, weights))
+    return backward(gradient, x, up, gate, down, weights, Sorted(order_S, end_REC, tiles_3T), tiling)
 
 
 @_forward.register_fake

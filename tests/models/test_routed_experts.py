@@ -6,11 +6,11 @@ import torch
 from mue_check.models.experts import all_experts
 from mue_check.models.routed_experts import routed_experts
 from mue_check.routing.choice import TokenChoice
-from tests.interpreter import bfloat16_products, needs_interpreter, poisoned
+from tests.interpreter import interpreted, needs_interpreter
 
-pytestmark = [needs_interpreter, pytest.mark.usefixtures("poisoned")]
+pytestmark = [needs_interpreter, pytest.mark.usefixtures("interpreted")]
 
-__all__ = ["bfloat16_products", "poisoned"]
+__all__ = ["interpreted"]
 
 SHAPES = {  # R, M, D, E, F, K
     "even": (2, 64, 32, 4, 16, 2),
@@ -57,7 +57,6 @@ def test_forward_and_backward_are_those_of_float64(name: str, skew: float) -> No
         assert error < 1e-6, f"{name}: {error}"
 
 
-@pytest.mark.usefixtures("bfloat16_products")
 def test_bfloat16_is_as_close_as_its_rounding() -> None:
     tensors, indices = case(*SHAPES["all experts active"], dtype=torch.bfloat16)
     ours = run(routed_experts, tensors, indices)

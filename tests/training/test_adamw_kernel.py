@@ -11,7 +11,9 @@ from mue_check.training import adamw as adamw_module
 from mue_check.training.adamw import AdamW
 from mue_check.training.adamw_kernel import BLOCK, blocks_of
 from mue_check.training.state import RunState
-from tests.interpreter import needs_interpreter
+from tests.interpreter import interpreted, needs_interpreter
+
+__all__ = ["interpreted"]
 
 TRAIN = TrainSpec(steps=6, batch=1, warmup=2, final_lr=0.2)
 BASE = HyperParameters(lr=0.5, weight_decay=0.3, init_std=0.1, eps=1e-4, beta1=0.8, beta2=0.97)
@@ -46,6 +48,7 @@ def trained(sizes: list[int]) -> RunState:
 
 
 @needs_interpreter
+@pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("sizes", [[64, 8, 4], [BLOCK + 3, 7, 1]], ids=["aligned", "ragged"])
 def test_the_kernel_makes_the_same_step(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
     expected = trained(sizes)
