@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--capability", type=int, default=90)
     parser.add_argument("--quick", action="store_true", help="the first shape only")
     arguments = parser.parse_args()
+    from mue_check.models import fused_pointwise
     from mue_check.models.routed_experts import routed_experts
     from mue_check.routing.choice import TokenChoice
     from mue_check.training.adamw_kernel import adamw, blocks_of
@@ -118,6 +119,12 @@ def main() -> None:
             routing = TokenChoice(leaf(runs, tokens, active).float(), indices)
             out = routed_experts(leaf(runs, tokens, width), *matrices, leaf(runs, total, hidden, width), routing)
             out.sum().backward()
+    for width in (128, 130):
+        for dtype in (torch.float32, torch.bfloat16):
+            leaf = partial(torch.zeros, dtype=dtype, requires_grad=True)
+            total, out = fused_pointwise.add_norm(leaf(2, 9, width), leaf(2, 9, width), leaf(2, width), 1e-6)
+            out.sum().backward(retain_graph=True)
+            (total + out + fused_pointwise.swiglu(leaf(2, 9, width), leaf(2, 9, width))).sum().backward()
     for aligned in (True, False):
         blocks, rates, table = blocks_of([1024, 8], torch.device("cpu")), torch.zeros(3, 2), torch.zeros(4, 3)
         state = [torch.zeros(1032) for _ in range(4)]

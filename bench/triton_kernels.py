@@ -52,7 +52,7 @@ TILINGS = {
     "h": Tiling(rows=128, warps=8),
 }
 FULL = ("ieee", "tf32x3")
-KERNELS = {"old": "", "new": "experts,adamw"}
+KERNELS = {"old": "", "new": "experts,adamw,pointwise"}
 CASES = [
     replace(CUDA_MIXTURE, precision="tf32"),
     replace(CUDA_CAPACITY, precision="bf16"),
@@ -207,7 +207,8 @@ def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
     """Whole captured steps, interleaved."""
     stacks: dict[str, Stack] = {}
     logs = {}
-    for name, names in KERNELS.items():
+    more = {"without pointwise": "experts,adamw"} if profiled else {}
+    for name, names in (KERNELS | more).items():
         stacks[name] = built(case, names)
         stacks[name].advance(8)
         logs[name] = stacks[name].log[:6].clone()
@@ -221,7 +222,7 @@ def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
     line += f", losses apart {max(apart.values()):.1g}"
     results.add("steps", line, case=case.name, rounds=times, ms=medians, apart=apart)
     if profiled:
-        del stacks["old"]
+        del stacks["old"], stacks["without pointwise"]
         hot(results, case, stacks["new"])
 
 

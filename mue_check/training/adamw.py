@@ -26,9 +26,9 @@ def schedule_table(train: TrainSpec, beta1: float, beta2: float) -> Tensor:
 class AdamW:
     """One optimizer for R runs; ``restart`` gives it their learning rates.
 
-    Where its kernel is used, a step is one pass over the state with a small table of rates: one for each run of each parameter. ``by_element``
-    means that rates differ within a parameter (``restart`` with ``update``). Then, and without the kernel, rates are
-    as long as the state, and torch's operations pass over it.
+    Where its kernel is used, a step is one pass over the state, with a small table of rates: one for each run of each
+    parameter. ``by_element`` means that rates differ within a parameter (``restart`` with ``update``). Then, and
+    without the kernel, rates are as long as the state, and torch's operations pass over it many times.
     """
 
     by_element = False

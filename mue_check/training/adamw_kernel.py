@@ -42,9 +42,9 @@ def adamw(
 
     ``aligned``: every segment begins at a multiple of four numbers.
     """
-    from mue_check.training.adamw_triton import launch
+    from mue_check.models.kernels.adamw import launch
 
-    launch(flat, gradient, first, second, blocks, rates, table, counter, beta1, beta2, aligned)
+    launch(flat, gradient, first, second, blocks, rates, table, counter, beta1, beta2, aligned, BLOCK)
 
 
 @adamw.register_fake

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mue_check.models import pointwise
 from mue_check.models.experts import all_experts
 from mue_check.models.kernels import VARIABLE, uses_kernel
 from mue_check.models.routed_experts import routed_experts
@@ -27,7 +28,7 @@ SHAPES = {  # R, M, D, E, F, K
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "experts,adamw")
+    monkeypatch.setenv(VARIABLE, "experts,adamw,pointwise")
     if not torch.cuda.is_available() or not uses_kernel("experts", torch.empty(1, device="cuda")):
         pytest.skip("needs Triton and an Ampere or later GPU")
     # new memory holds NaN: what a kernel forgets to write shows
@@ -94,6 +95,27 @@ def test_a_nan_run_does_not_touch_its_neighbours(precision: Precision) -> None:
         assert torch.equal(ours[[0, 2]], theirs[[0, 2]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [128, 20, 130])
+def test_norm_and_swiglu_are_those_of_float64(width: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((3, 150, width), (3, 150, width), (3, width))
+    tensors = [torch.randn(*shape, generator=generator).to(CUDA, dtype) for shape in shapes]
+
+    def both(x, branch, gain):
+        total, out = pointwise.add_norm(x, branch, gain)
+        return [total, out, pointwise.swiglu(total, out)]
+
+    found = []
+    for inputs in (tensors, tensors, [t.double() for t in tensors]):
+        leaves = [t.detach().requires_grad_() for t in inputs]
+        outputs = both(*leaves)
+        found.append([*outputs, *torch.autograd.grad(outputs[0].sum() + outputs[2].square().sum(), leaves)])
+    for first, again, expected in zip(*found, strict=True):
+        assert torch.equal(first, again)
+        assert (first.double() - expected).norm() < (2e-6 if dtype is torch.float32 else 2e-2) * expected.norm()
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("text", ["d=32", "16e2a", "64e8a1s,h=8,router=deepseek_v3"])
 def test_a_captured_step_with_kernels_trains_as_one_without(
@@ -118,7 +140,7 @@ def test_a_captured_step_with_kernels_trains_as_one_without(
 @pytest.mark.parametrize("text", ["d=32", "d=128,H=128", "5e2a,d=48,h=7"])
 def test_one_step_of_adamw_is_that_of_torchs_operations(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     stacks = [build(text)]
-    monkeypatch.setenv(VARIABLE, "experts")
+    monkeypatch.setenv(VARIABLE, "experts,pointwise")
     stacks.append(build(text))
     gradient = torch.randn(stacks[0].state.flat.shape, generator=torch.Generator().manual_seed(0)).cuda() * 1e-3
     for stack in stacks:

@@ -13,7 +13,7 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def uses_kernel(name: str, x: Tensor) -> bool:
-    """Whether to use the kernels of that name, ``experts`` or ``adamw``, on the device and in the precision of ``x``."""
+    """Whether to use some kernels where ``x`` is and in its precision: ``experts``, ``adamw`` or ``pointwise``."""
     return name in os.environ.get(VARIABLE, DEFAULT).split(",") and supports_triton(x)
 
 

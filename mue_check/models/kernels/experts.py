@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mue_check.models.kernels.sort import Sorted
 
-
 FULL = "ieee"
 """How Triton multiplies in full float32."""
 

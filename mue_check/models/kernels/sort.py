@@ -20,9 +20,10 @@ LOOKED_UP = 64
 class Sorted:
     """S = R*M*K assignments, sorted by run and expert, and cut into tiles that each belong to one expert.
 
-    ``order_S``: which assignment is in each row; assignment (r*M + m)*K + k is token m's k-th expert. ``end_REC`` [R, E,
-    chunks]: its last chunk is the row after the last of each group. ``tiles_3T``: expert, first row, and the row after
-    the last of the group, for the tiles of all runs. Their number follows from shapes alone; tiles that are not needed have no rows.
+    ``order_S``: which assignment is in each row; assignment (r*M + m)*K + k is token m's k-th expert.
+    ``end_REC`` [R, E, chunks]: its last chunk is the row after the last of each group.
+    ``tiles_3T``: expert, first row, and the row after the last of the group, for the tiles of all runs. Their number
+    follows from shapes alone; tiles that are not needed have no rows.
     """
 
     order_S: Tensor

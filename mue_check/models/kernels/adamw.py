@@ -1,10 +1,8 @@
-"""The kernel of ``adamw_kernel``."""
+"""The kernel of ``training.adamw_kernel``."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from mue_check.training.adamw_kernel import BLOCK
 
 
 def launch(
@@ -19,12 +17,13 @@ def launch(
     beta1: float,
     beta2: float,
     aligned: bool,
+    block: int,
 ) -> None:
-    """One program per block."""
+    """One program per block of at most ``block`` numbers."""
     programs, segments = blocks.shape[1], rates.shape[1]
     _adamw[(programs,)](
         flat, gradient, first, second, blocks, rates, table, counter, programs, segments,
-        1 - beta1, beta2, 1 - beta2, ALIGNED=4 if aligned else 1, BLOCK=BLOCK,
+        1 - beta1, beta2, 1 - beta2, ALIGNED=4 if aligned else 1, BLOCK=block,
     )  # fmt: skip
 
 
