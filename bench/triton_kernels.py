@@ -37,6 +37,7 @@ from mue_check.models.kernels.experts import Tiling
 from mue_check.models.routed_experts import routed_experts
 from mue_check.precision import PRECISIONS, Precision
 from mue_check.training import Stack, training_step
+from mue_check.training.compiling import VARIABLE as COMPILED
 from mue_check.training.products import set_products
 
 DEVICE = torch.device("cuda")
@@ -180,8 +181,8 @@ def shown(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def built(case: BenchCase, names: str) -> Stack:
-    os.environ[VARIABLE] = names
+def built(case: BenchCase, names: str, backend: str = "") -> Stack:
+    os.environ[VARIABLE], os.environ[COMPILED] = names, backend
     set_products(case.precision, DEVICE)
     # a CPU draws the numbers of each seed once, which takes seconds
     return BenchSetup(case, DEVICE).stack([run % 2 for run in range(case.runs)])
@@ -226,6 +227,26 @@ def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
         hot(results, case, stacks["new"])
 
 
+def compiled(results: Results, case: BenchCase) -> None:
+    """Loss and optimizer by inductor, around the kernels and without them."""
+    times = {}
+    for name, names in (("kernels", "experts,adamw"), ("none", "")):
+        torch.compiler.reset()
+        began = results.seconds
+        stack = built(case, names, "inductor")
+        stack.advance(8)
+        torch.cuda.synchronize()
+        start = results.seconds - began
+        times[name] = 1e3 * statistics.median(clock(partial(stack.advance, 8), DEVICE) / 8 for _ in range(ROUNDS))
+        line = f"compiled {case.model} {case.precision}: {name} {times[name]:.3g} ms a step, {start:.0f} s to start"
+        results.add("compiled steps", line, case=case.name, kernels=names, ms=times[name], start=start)
+        if name == "kernels":
+            hot(results, case, stack)
+        del stack
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def hot(results: Results, case: BenchCase, stack: Stack) -> None:
     """Milliseconds and launches by kernel, of one eager step."""
     training_step(stack)
@@ -254,6 +275,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--until", type=float, default=145, help="begin nothing after that many seconds")
+    parser.add_argument(
+        "--compiled", action="store_true", help="only steps that inductor compiles, with and without kernels"
+    )
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     prepare_process()
@@ -262,6 +286,10 @@ def main() -> None:
         return
     results = Results(options.out, options.until)
     results.add("device", f"{torch.cuda.get_device_name()}, torch {torch.__version__}", torch=torch.__version__)
+    if options.compiled:
+        for case in CASES[:3]:
+            results.attempt(f"compiled {case.name}", partial(compiled, results, case), options.until)
+        return
     results.attempt("compile", partial(compile_all, results), 60)
     results.attempt("tests", partial(test, results), 60)
     for case in CASES[:2]:
