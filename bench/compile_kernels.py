@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--capability", type=int, default=90)
     parser.add_argument("--quick", action="store_true", help="the first shape only")
     arguments = parser.parse_args()
-    from mue_check.models import fused_pointwise
+    from mue_check.models import fused_pointwise, fused_routing  # noqa: F401
     from mue_check.models.routed_experts import routed_experts
     from mue_check.routing.choice import TokenChoice
     from mue_check.training.adamw_kernel import adamw, blocks_of
@@ -125,6 +125,10 @@ def main() -> None:
             total, out = fused_pointwise.add_norm(leaf(2, 9, width), leaf(2, 9, width), leaf(2, width), 1e-6)
             out.sum().backward(retain_graph=True)
             (total + out + fused_pointwise.swiglu(leaf(2, 9, width), leaf(2, 9, width))).sum().backward()
+    for total, groups in ((16, 1), (256, 1), (12, 3)):
+        for bias in (None, torch.zeros(2, total)):
+            scores, _ = torch.ops.mue_check.top_sigmoid(torch.zeros(2, 9, total, requires_grad=True), bias, 6, groups)
+            scores.sum().backward()
     for aligned in (True, False):
         blocks, rates, table = blocks_of([1024, 8], torch.device("cpu")), torch.zeros(3, 2), torch.zeros(4, 3)
         state = [torch.zeros(1032) for _ in range(4)]

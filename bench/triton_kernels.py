@@ -25,17 +25,20 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.expert_product import SHAPES, measure, repeated
+from bench.expert_product import SHAPES, difference, measure, repeated
 from mue_check.bench.cases import CUDA_CAPACITY, CUDA_MIXTURE, CUDA_SHORT, BenchCase
 from mue_check.bench.setup import BenchSetup
 from mue_check.bench.timing import clock
 from mue_check.execute.process import prepare_process
 from mue_check.models.experts import all_experts, blocked_experts, grouped_experts
+from mue_check.models.fused_routing import choose_by_sigmoid
 from mue_check.models.kernels import VARIABLE
 from mue_check.models.kernels import experts as kernels
 from mue_check.models.kernels.experts import Tiling
 from mue_check.models.routed_experts import routed_experts
 from mue_check.precision import PRECISIONS, Precision
+from mue_check.routing.variants import route
+from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.compiling import VARIABLE as COMPILED
 from mue_check.training.products import set_products
@@ -53,7 +56,7 @@ TILINGS = {
     "h": Tiling(rows=128, warps=8),
 }
 FULL = ("ieee", "tf32x3")
-KERNELS = {"old": "", "new": "experts,adamw,pointwise"}
+KERNELS = {"old": "", "new": "experts,adamw,pointwise,router"}
 CASES = [
     replace(CUDA_MIXTURE, precision="tf32"),
     replace(CUDA_CAPACITY, precision="bf16"),
@@ -204,11 +207,33 @@ def optimizer(results: Results, case: BenchCase) -> None:
     results.add("adamw", line, case=case.name, gigabytes=gigabytes, **times)
 
 
+def routers(results: Results, shape: tuple[int, ...]) -> None:
+    """The choice of experts, forward and backward, by torch's operations and by the kernel."""
+    runs, tokens, _, total, active, hidden = shape
+    experts = Experts(total=total, activated=active, hidden=hidden)
+    logits = torch.randn(runs, tokens, total, device=DEVICE, requires_grad=True)
+
+    def call() -> list[torch.Tensor]:
+        weights = route(logits, experts, by_sigmoid=choose_by_sigmoid).weights
+        return list(torch.autograd.grad(weights.square().sum(), [logits]))
+
+    times, gradients = {}, []
+    for name, names in KERNELS.items():
+        os.environ[VARIABLE] = names
+        found, repeat = repeated(call, DEVICE)
+        times[name] = 1e3 * statistics.median(clock(repeat, DEVICE) for _ in range(9))
+        gradients.append(found[0].clone())
+        del found, repeat
+    error = difference(gradients[1], gradients[0])
+    line = f"router N={total} a={active}: {in_short(times)} ms, error {error:.1g}"
+    results.add("router", line, shape=shape, error=error, **times)
+
+
 def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
     """Whole captured steps, interleaved."""
     stacks: dict[str, Stack] = {}
     logs = {}
-    more = {"without pointwise": "experts,adamw"} if profiled else {}
+    more = {"two": "experts,adamw"} if profiled else {}
     for name, names in (KERNELS | more).items():
         stacks[name] = built(case, names)
         stacks[name].advance(8)
@@ -223,14 +248,14 @@ def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
     line += f", losses apart {max(apart.values()):.1g}"
     results.add("steps", line, case=case.name, rounds=times, ms=medians, apart=apart)
     if profiled:
-        del stacks["old"], stacks["without pointwise"]
+        del stacks["old"], stacks["two"]
         hot(results, case, stacks["new"])
 
 
 def compiled(results: Results, case: BenchCase) -> None:
     """Loss and optimizer by inductor, around the kernels and without them."""
     times = {}
-    for name, names in (("kernels", "experts,adamw"), ("none", "")):
+    for name, names in (("kernels", "experts,adamw,router"), ("none", "")):
         torch.compiler.reset()
         began = results.seconds
         stack = built(case, names, "inductor")
@@ -298,6 +323,8 @@ def main() -> None:
     for precision in ("tf32", "bf16"):
         for shape in (MIXTURE, CAPACITY, WIDE):
             results.attempt(f"product {shape} {precision}", partial(product, results, shape, precision), 130)
+    for shape in (MIXTURE, CAPACITY):
+        results.attempt(f"router {shape}", partial(routers, results, shape), 140)
     for case in CASES[2:]:
         step = partial(steps, results, case, profiled=case.precision != "fp32" and case.runs > 1)
         results.attempt(f"steps of {case.name}", step, 150)

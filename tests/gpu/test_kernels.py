@@ -5,10 +5,11 @@ import torch
 
 from mue_check.models import pointwise
 from mue_check.models.experts import all_experts
+from mue_check.models.fused_routing import choose_by_sigmoid
 from mue_check.models.kernels import VARIABLE, uses_kernel
 from mue_check.models.routed_experts import routed_experts
 from mue_check.precision import Precision
-from mue_check.routing.choice import TokenChoice
+from mue_check.routing.choice import Mixture, TokenChoice, select
 from mue_check.training import training_step
 from mue_check.training.products import set_products
 from tests.gpu.test_cuda import TRAIN, build
@@ -28,7 +29,7 @@ SHAPES = {  # R, M, D, E, F, K
 
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "experts,adamw,pointwise")
+    monkeypatch.setenv(VARIABLE, "experts,adamw,pointwise,router")
     if not torch.cuda.is_available() or not uses_kernel("experts", torch.empty(1, device="cuda")):
         pytest.skip("needs Triton and an Ampere or later GPU")
     # new memory holds NaN: what a kernel forgets to write shows
@@ -116,6 +117,25 @@ def test_norm_and_swiglu_are_those_of_float64(width: int, dtype: torch.dtype) ->
         assert (first.double() - expected).norm() < (1e-5 if dtype is torch.float32 else 2e-2) * expected.norm()
 
 
+@pytest.mark.parametrize(("total", "active", "groups"), [(16, 4, 1), (256, 8, 1), (12, 6, 3), (300, 2, 1)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_choice_of_experts_is_that_of_torch(total: int, active: int, groups: int, biased: bool) -> None:
+    logits = torch.randn(3, 129, total, device=CUDA, requires_grad=True)
+    bias = torch.randn(3, total, device=CUDA) if biased else None
+    experts = Mixture(router="sigmoid_norm", total=total, activated=active, groups=groups)
+    found, expected = choose_by_sigmoid(logits, experts, bias), select(logits.sigmoid(), experts, bias)
+    assert found is not None
+    # the last bit of a sigmoid may order two experts the other way
+    same = found.indices == expected.indices
+    assert same.float().mean() > 0.999
+    torch.testing.assert_close(found.weights[same], expected.weights[same], rtol=1e-5, atol=1e-6)
+    upstream = torch.randn_like(found.weights)
+    ours, theirs = (torch.autograd.grad(choice.weights, logits, upstream)[0] for choice in (found, expected))
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
+    rows = same.all(-1)
+    torch.testing.assert_close(ours[rows], theirs[rows], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("text", ["d=32", "16e2a", "64e8a1s,h=8,router=deepseek_v3"])
 def test_a_captured_step_with_kernels_trains_as_one_without(
@@ -141,7 +161,7 @@ def test_a_captured_step_with_kernels_trains_as_one_without(
 @pytest.mark.parametrize("text", ["d=32", "d=128,H=128", "5e2a,d=48,h=7"])
 def test_one_step_of_adamw_is_that_of_torchs_operations(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     stacks = [build(text)]
-    monkeypatch.setenv(VARIABLE, "experts,pointwise")
+    monkeypatch.setenv(VARIABLE, "experts,pointwise,router")
     stacks.append(build(text))
     gradient = torch.randn(stacks[0].state.flat.shape, generator=torch.Generator().manual_seed(0)).cuda() * 1e-3
     for stack in stacks:

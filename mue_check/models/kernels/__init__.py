@@ -13,7 +13,10 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def uses_kernel(name: str, x: Tensor) -> bool:
-    """Whether to use some kernels where ``x`` is and in its precision: ``experts``, ``adamw`` or ``pointwise``."""
+    """Whether to use the kernels of that name where ``x`` is, in its precision.
+
+    Names: ``experts``, ``router``, ``adamw`` and ``pointwise``.
+    """
     return name in os.environ.get(VARIABLE, DEFAULT).split(",") and supports_triton(x)
 
 
