@@ -76,6 +76,12 @@ def test_every_part_runs_and_is_packed(tmp_path: Path) -> None:
     assert "locks" not in files["study.tar.gz"]
 
 
+def test_only_some_parts_run(tmp_path: Path) -> None:
+    code, parts, _ = run(tmp_path, ONLY="test_memory report", FAIL="test_cuda.py")
+    assert code == 0
+    assert tuple(parts) == ("device", "test_memory", "report")
+
+
 @pytest.mark.parametrize("fails", ["test_cuda.py", "test_memory.py", "bench --device", "expert_product.py"])
 def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path, fails: str) -> None:
     code, parts, files = run(tmp_path, FAIL=f"{fails}")

@@ -6,8 +6,9 @@
 # At most 5 files go to the folder OUT, packed again after every part: summary.txt, results.tar.gz (logs, tables, JSON),
 # study.tar.gz (records of the gpu tier), bench.md and report.md. A part that fails, hangs or runs out of time does not
 # stop the others. The exit code is then 1, except for the gpu tier, which does as much as the time allows. docs/gpu_testing.md describes the parts.
-# Settings from the environment: PYTHON, DEADLINE (seconds for all, 530), GRACE (seconds from SIGINT to SIGKILL, 10),
-# REPORT (seconds kept for the report of the tier, 25), WORKERS (processes of the parallel tests, 8).
+# Settings from the environment: ONLY (the names of some parts, such as "gpu_tier report"; all by default), PYTHON,
+# DEADLINE (seconds for all, 530), GRACE (seconds from SIGINT to SIGKILL, 10), REPORT (seconds kept for the report of
+# the tier, 25), WORKERS (processes of the parallel tests, 8).
 set -uo pipefail
 SECONDS=0
 deadline=${DEADLINE:-530} grace=${GRACE:-10} workers=${WORKERS:-8} report=${REPORT:-25} python=${PYTHON:-python3}
@@ -35,6 +36,7 @@ pack() { # each file appears in OUT whole
 part() { # part SECONDS NAME COMMAND...: run with a time limit, keep the log, pack everything so far
   local limit=$1 name=$2 began=$SECONDS code=skipped
   shift 2
+  [[ -z ${ONLY:-} || " $ONLY device " = *" $name "* ]] || return 0
   ((limit <= $(left))) || limit=$(left)
   if ((limit > 0)); then
     echo "== $name (at $began s, limit $limit s)"
