@@ -67,7 +67,7 @@ tests 30 test_memory -v tests/gpu/test_memory.py
 bench 130 110 --only headline
 tier 90 gpu_tier
 report report
-tests 60 test_others -v -n "$workers" --dist worksteal tests/gpu --ignore tests/gpu/test_cuda.py --ignore tests/gpu/test_memory.py
+tests 110 test_others -v -n "$workers" --dist worksteal tests/gpu --ignore tests/gpu/test_cuda.py --ignore tests/gpu/test_memory.py
 part 45 expert_product "$python" bench/expert_product.py --device cuda --json "$work/results/expert_product.json"
 part 35 launches "$python" bench/launches.py --out "$work/results"
 tier "$deadline" gpu_tier_continued
