@@ -1,10 +1,10 @@
-"""Everything to know about the Triton kernels from one short visit to a GPU.
+"""The Triton kernels on a GPU: their tests, whole steps with and without them, products, and a page of numbers.
 
-    python bench/triton_kernels.py OUT [--until SECONDS]
+    python bench/triton_kernels.py OUT [--compiled]
 
-Compiles in parallel first. Then: the tests of tests/gpu/test_kernels.py; the expert product by several tilings; one
-step of AdamW; whole captured steps with and without kernels, interleaved; and which kernels of a step take the time.
-Every result is written to OUT/kernels.json at once. A part that fails or finds no time does not stop the others.
+About 100 s on an H100. Every result is written to OUT/kernels.json at once; the products go to OUT/expert_product.json
+(bench/expert_product.py). A part that fails or finds no time does not stop the others. --compiled measures instead
+steps that inductor compiles, with and without kernels, in a minute.
 """
 
 import argparse
@@ -16,8 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,60 +24,41 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.expert_product import SHAPES, difference, measure, repeated
+from bench.expert_product import SHAPES, measure, repeated
 from mue_check.bench.cases import CUDA_CAPACITY, CUDA_MIXTURE, CUDA_SHORT, BenchCase
 from mue_check.bench.setup import BenchSetup
 from mue_check.bench.timing import clock
 from mue_check.execute.process import prepare_process
-from mue_check.models.experts import all_experts, blocked_experts, grouped_experts
-from mue_check.models.fused_routing import choose_by_sigmoid
 from mue_check.models.kernels import VARIABLE
-from mue_check.models.kernels import experts as kernels
-from mue_check.models.kernels.experts import Tiling
 from mue_check.models.routed_experts import routed_experts
-from mue_check.precision import PRECISIONS, Precision
-from mue_check.routing.variants import route
-from mue_check.spec import Experts
+from mue_check.precision import PRECISIONS
+from mue_check.spec import Dense
 from mue_check.training import Stack, training_step
 from mue_check.training.compiling import VARIABLE as COMPILED
 from mue_check.training.products import set_products
 
 DEVICE = torch.device("cuda")
-MIXTURE, CAPACITY, WIDE = (32, 4096, 128, 16, 4, 32), (32, 4096, 128, 256, 8, 16), (32, 4096, 128, 16, 2, 128)
-TILINGS = {
-    "a": Tiling(),
-    "b": Tiling(stages=1),
-    "c": Tiling(stages=3),
-    "d": Tiling(step=64),
-    "e": Tiling(width=128),
-    "f": Tiling(rows=32),
-    "g": Tiling(rows=32, step=64, width=128),
-    "h": Tiling(rows=128, warps=8),
-}
-FULL = ("ieee", "tf32x3")
-KERNELS = {"old": "", "new": "experts,adamw,pointwise,router"}
+KERNELS = {"old": "", "new": None}
+"""Without kernels, and as chosen by shape."""
+PAGES = [replace(case, precision=p) for case in (CUDA_MIXTURE, CUDA_CAPACITY) for p in ("tf32", "bf16")]
 CASES = [
-    replace(CUDA_MIXTURE, precision="tf32"),
-    replace(CUDA_CAPACITY, precision="bf16"),
-    replace(CUDA_MIXTURE, precision="bf16"),
-    replace(CUDA_CAPACITY, precision="tf32"),
-    replace(CUDA_SHORT, precision="bf16"),
-    replace(CUDA_SHORT, precision="tf32"),
-    replace(CUDA_CAPACITY.dense, precision="bf16"),
-    replace(CUDA_CAPACITY.dense, precision="tf32"),
+    *PAGES,
+    *(replace(CUDA_SHORT, precision=p) for p in ("tf32", "bf16")),
+    *(replace(CUDA_MIXTURE.dense, precision=p) for p in ("tf32", "bf16")),
     replace(CUDA_MIXTURE, precision="fp32"),
+    replace(CUDA_SHORT, precision="fp32"),
     replace(CUDA_MIXTURE, precision="tf32", runs=1),
 ]
-WORKERS = 12
-ROUNDS = 5
+WORKERS, ROUNDS, UNTIL = 10, 5, 92
+"""Processes that compile; rounds of timing; seconds after which nothing is begun."""
 
 
 class Results:
     """What has been found, written to a file after every addition."""
 
-    def __init__(self, out: Path, until: float) -> None:
+    def __init__(self, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.path, self.began, self.until = out / "kernels.json", time.monotonic(), until
+        self.out, self.began = out, time.monotonic()
         self.parts: dict[str, list[object]] = {}
 
     @property
@@ -87,154 +67,70 @@ class Results:
 
     def add(self, part: str, line: str, **found: object) -> None:
         self.parts.setdefault(part, []).append(found)
-        self.path.write_text(json.dumps(self.parts, indent=1) + "\n")
+        (self.out / "kernels.json").write_text(json.dumps(self.parts, indent=1) + "\n")
         print(f"[{self.seconds:4.0f}] {line}", flush=True)
 
-    def attempt(self, name: str, part: Callable[[], None], before: float) -> None:
-        """Run a part if it is not yet ``before`` seconds, and go on if it fails."""
-        if self.seconds > min(before, self.until):
+    def attempt(self, name: str, part: Callable[[], None]) -> None:
+        """Run a part if there is time, and go on if it fails."""
+        if self.seconds > UNTIL:
             self.add("skipped", f"{name}: no time left", name=name)
             return
         try:
             part()
         except Exception as error:
-            traceback.print_exc()
+            traceback.print_exc(limit=4)
             self.add("failed", f"{name}: {type(error).__name__}: {error}"[:300], name=name, error=str(error))
         gc.collect()
         torch.cuda.empty_cache()
 
 
-@contextmanager
-def tiled(tiling: Tiling | None, full: str = "ieee") -> Iterator[None]:
-    """With one tiling for all shapes."""
-    given = kernels.choose_tiling, kernels.FULL
-    if tiling is not None:
-        kernels.choose_tiling = lambda *_: tiling
-    kernels.FULL = full
-    try:
-        yield
-    finally:
-        kernels.choose_tiling, kernels.FULL = given
-
-
-def variants() -> Iterator[tuple[tuple[int, ...], Precision, str, Tiling, str]]:
-    for shape in (MIXTURE, CAPACITY, WIDE):
-        for precision in ("tf32", "bf16", "fp32"):
-            for name, tiling in TILINGS.items():
-                for full in FULL if precision == "fp32" else FULL[:1]:
-                    if precision != "fp32" or name in "abf":
-                        yield shape, precision, name, tiling, full
-
-
-def compile_all(results: Results) -> None:
-    """In processes of their own: Triton keeps what is compiled on disk."""
-    script = [sys.executable, __file__, str(results.path.parent), "--worker"]
-    with results.path.with_name("workers.log").open("w") as log:
-        workers = [subprocess.Popen([*script, str(i)], stdout=log, stderr=log) for i in range(WORKERS)]
-        for worker in workers:
-            worker.wait(timeout=60)
-    results.add("compiled", f"compiled: {[w.returncode for w in workers]}", seconds=results.seconds)
+def compile_and_test(results: Results) -> None:
+    """At the same time. Triton keeps on disk what each process compiles."""
+    log = results.out / "tests.log"
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "6", "tests/gpu/test_kernels.py"]
+    script = [sys.executable, __file__, str(results.out), "--worker"]
+    with log.open("w") as file, (results.out / "workers.log").open("w") as other:
+        tests = subprocess.Popen(pytest, stdout=file, stderr=file)
+        workers = [subprocess.Popen([*script, str(i)], stdout=other, stderr=other) for i in range(WORKERS)]
+        for process in (tests, *workers):
+            try:
+                process.wait(timeout=max(1, 60 - results.seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    lines = log.read_text().splitlines() or ["no output"]
+    print("\n".join(line[:200] for line in lines if line.startswith(("E  ", "FAILED", "ERROR")))[:2500])
+    codes = {worker.returncode for worker in workers}
+    results.add("tests", f"tests: exit {tests.returncode}: {lines[-1]}; workers: {codes}", code=tests.returncode)
 
 
 def work(mine: int) -> None:
-    """Compile one share of the variants: a launch on a small problem of the same divisibility."""
-    for i, (shape, precision, _, tiling, full) in enumerate(variants()):
-        if i % WORKERS == mine:
-            _, _, width, total, active, hidden = shape
-            with tiled(tiling, full):
-                measure((16, 128, width, total, active, hidden), precision, DEVICE, {"kernels": routed_experts})
+    """Compile one share of the products: the number of runs makes no difference."""
+    for i, shape in enumerate(SHAPES["cuda"]):
+        for j, precision in enumerate(PRECISIONS):
+            if (3 * i + j) % WORKERS == mine:
+                measure((1, *shape[1:]), precision, DEVICE, {"kernels": routed_experts})
 
 
-def test(results: Results) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "8", "tests/gpu/test_kernels.py"]
-    log = results.path.with_name("tests.log")
-    with log.open("w") as file:
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=75).returncode
-    print(
-        "\n".join(line[:200] for line in log.read_text().splitlines() if line.startswith(("E  ", "FAILED", "ERROR")))[
-            :3500
-        ]
-    )
-    results.add("tests", f"tests: exit {code}: {log.read_text().strip().splitlines()[-1]}", code=code)
-
-
-def product(results: Results, shape: tuple[int, ...], precision: Precision) -> None:
-    """Every tiling, after the other products."""
-    others = {"all": all_experts, "grouped": grouped_experts, "blocked": blocked_experts}
-    label = f"{precision} N={shape[3]} a={shape[4]} h={shape[5]}"
-    if shape[3] > 64:
-        del others["all"]
-    found = measure(shape, precision, DEVICE, others)
-    times = {name[:-3]: found[name] for name in found if name.endswith("_ms") and found[name] is not None}
-    results.add("product", f"{label}: " + in_short(times), shape=shape, precision=precision, **found)
-    for s, p, name, tiling, full in variants():
-        if (s, p) == (shape, precision):
-            with tiled(tiling, full):
-                first = {"all": all_experts, "kernels": routed_experts} if shape[3] <= 16 and name == "a" else {}
-                found = measure(shape, precision, DEVICE, first or {"kernels": routed_experts})
-            line = f"  {name} {full}: {shown(found['kernels_ms'])} ms, error {found.get('kernels_error')}"
-            results.add("tilings", line, shape=shape, precision=precision, tiling=name, full=full, **found)
-
-
-def in_short(times: dict[str, object]) -> str:
-    return ", ".join(f"{name} {shown(value)}" for name, value in times.items())
-
-
-def shown(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def built(case: BenchCase, names: str, backend: str = "") -> Stack:
-    os.environ[VARIABLE], os.environ[COMPILED] = names, backend
+def built(case: BenchCase, names: str | None, backend: str = "") -> Stack:
+    os.environ.pop(VARIABLE, None)
+    if names is not None:
+        os.environ[VARIABLE] = names
+    os.environ[COMPILED] = backend
     set_products(case.precision, DEVICE)
     # a CPU draws the numbers of each seed once, which takes seconds
     return BenchSetup(case, DEVICE).stack([run % 2 for run in range(case.runs)])
 
 
-def optimizer(results: Results, case: BenchCase) -> None:
-    """One step of AdamW, old and new, and the share of 7 passes over the state in the bandwidth of a copy."""
-    times = {}
-    for name in KERNELS:
-        stack = built(case, KERNELS[name])
-        stack.state.gradient.normal_()
-        counter = torch.ones(1, dtype=torch.int64, device=DEVICE)
-        _, repeat = repeated(partial(stack.optimizer.step, counter), DEVICE)
-        times[name] = 1e3 * statistics.median(clock(repeat, DEVICE) for _ in range(9))
-        gigabytes = 7 * 4 * stack.state.flat.numel() / 1e9
-        del stack, repeat
-    rate = gigabytes / times["new"] * 1e3
-    line = f"AdamW {case.model}: {in_short(times)} ms, {rate:.0f} GB/s in 7 passes"
-    results.add("adamw", line, case=case.name, gigabytes=gigabytes, **times)
+def label(case: BenchCase) -> str:
+    return f"{case.model} {case.precision} M={case.tokens} R={case.runs}"
 
 
-def routers(results: Results, shape: tuple[int, ...]) -> None:
-    """The choice of experts, forward and backward, by torch's operations and by the kernel."""
-    runs, tokens, _, total, active, hidden = shape
-    experts = Experts(total=total, activated=active, hidden=hidden)
-    logits = torch.randn(runs, tokens, total, device=DEVICE, requires_grad=True)
-
-    def call() -> list[torch.Tensor]:
-        weights = route(logits, experts, by_sigmoid=choose_by_sigmoid).weights
-        return list(torch.autograd.grad(weights.square().sum(), [logits]))
-
-    times, gradients = {}, []
-    for name, names in KERNELS.items():
-        os.environ[VARIABLE] = names
-        found, repeat = repeated(call, DEVICE)
-        times[name] = 1e3 * statistics.median(clock(repeat, DEVICE) for _ in range(9))
-        gradients.append(found[0].clone())
-        del found, repeat
-    error = difference(gradients[1], gradients[0])
-    line = f"router N={total} a={active}: {in_short(times)} ms, error {error:.1g}"
-    results.add("router", line, shape=shape, error=error, **times)
-
-
-def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
-    """Whole captured steps, interleaved."""
+def steps(results: Results, case: BenchCase) -> None:
+    """Whole captured steps, interleaved; the optimizer alone; and the page of numbers."""
     stacks: dict[str, Stack] = {}
     logs = {}
-    more = {"two": "experts,adamw"} if profiled else {}
-    for name, names in (KERNELS | more).items():
+    for name, names in KERNELS.items():
         stacks[name] = built(case, names)
         stacks[name].advance(8)
         logs[name] = stacks[name].log[:6].clone()
@@ -242,38 +138,23 @@ def steps(results: Results, case: BenchCase, *, profiled: bool = False) -> None:
     for _ in range(ROUNDS):
         for name, stack in stacks.items():
             times[name].append(clock(partial(stack.advance, 8), DEVICE) / 8 * 1e3)
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    apart = {name: float((log - logs["old"]).abs().max()) for name, log in logs.items()}
-    line = f"{case.model} {case.precision} M={case.tokens} R={case.runs}: {in_short(medians)} ms a step"
-    line += f", losses apart {max(apart.values()):.1g}"
-    results.add("steps", line, case=case.name, rounds=times, ms=medians, apart=apart)
-    if profiled:
-        del stacks["old"], stacks["two"]
-        hot(results, case, stacks["new"])
+    ms = {name: statistics.median(t) for name, t in times.items()}
+    apart = float((logs["new"] - logs["old"]).abs().max())
+    line = f"{label(case)}: {ms['old']:.2f} -> {ms['new']:.2f} ms a step, losses apart {apart:.1g}"
+    results.add("steps", line, case=case.name, rounds=times, ms=ms, apart=apart)
+    if case in PAGES:
+        counter = torch.ones(1, dtype=torch.int64, device=DEVICE)
+        repeats = {name: repeated(partial(stack.optimizer.step, counter), DEVICE)[1] for name, stack in stacks.items()}
+        adamw = {n: 1e3 * statistics.median(clock(call, DEVICE) for _ in range(9)) for n, call in repeats.items()}
+        line = f"  AdamW: {adamw['old']:.3f} -> {adamw['new']:.3f} ms"
+        results.add("adamw", line, case=case.name, numbers=stacks["new"].state.flat.numel(), **adamw)
+        del stacks["old"], repeats
+        page(results, case, stacks["new"])
 
 
-def compiled(results: Results, case: BenchCase) -> None:
-    """Loss and optimizer by inductor, around the kernels and without them."""
-    times = {}
-    for name, names in (("kernels", "experts,adamw,router"), ("none", "")):
-        torch.compiler.reset()
-        began = results.seconds
-        stack = built(case, names, "inductor")
-        stack.advance(8)
-        torch.cuda.synchronize()
-        start = results.seconds - began
-        times[name] = 1e3 * statistics.median(clock(partial(stack.advance, 8), DEVICE) / 8 for _ in range(ROUNDS))
-        line = f"compiled {case.model} {case.precision}: {name} {times[name]:.3g} ms a step, {start:.0f} s to start"
-        results.add("compiled steps", line, case=case.name, kernels=names, ms=times[name], start=start)
-        if name == "kernels":
-            hot(results, case, stack)
-        del stack
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
-def hot(results: Results, case: BenchCase, stack: Stack) -> None:
-    """Milliseconds and launches by kernel, of one eager step."""
+def page(results: Results, case: BenchCase, stack: Stack) -> None:
+    """Launches, milliseconds, bytes and share of the ceilings of each kernel, in one eager step."""
+    os.environ.pop(VARIABLE, None)
     training_step(stack)
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -283,66 +164,99 @@ def hot(results: Results, case: BenchCase, stack: Stack) -> None:
     for event in profiler.events():
         if event.device_type == torch.autograd.DeviceType.CUDA:
             found.setdefault(event.name, []).append(event.device_time_total / 1e3)
-    ranked = sorted(((sum(t), len(t), name) for name, t in found.items()), reverse=True)
-    total, launches = sum(r[0] for r in ranked), sum(r[1] for r in ranked)
-    line = f"hot {case.model} {case.precision}: {total:.1f} ms in {launches} launches\n"
-    line += "\n".join(f"    {ms:7.3f} ms {count:3d} {shortened(name)}" for ms, count, name in ranked[:22])
-    results.add("hot", line, case=case.name, kernels=ranked)
+    total, launches = sum(map(sum, found.values())), sum(map(len, found.values()))
+    results.add("page", f"  {total:.1f} ms in {launches} launches", case=case.name, ms=total, launches=launches)
+    bandwidth, flops = ceilings(case)
+    amounts = work_of(case, stack.state.flat.numel())
+    for name in sorted(amounts.keys() & found.keys(), key=lambda name: -sum(found[name])):
+        ms, (size, flop) = sum(found[name]), amounts[name]
+        shares = size / ms / 1e-3 / bandwidth, flop / ms / 1e-3 / flops
+        line = f"    {name:20} {len(found[name]):2d} launches {ms:6.3f} ms {size / 1e9:5.2f} GB"
+        line += f", {shares[0]:.0%} of the bandwidth of a copy, {shares[1]:.0%} of the rate of a large product"
+        results.add("kernels", line, case=case.name, kernel=name, launches=len(found[name]), ms=ms, bytes=size,
+                    flop=flop, of_bandwidth=shares[0], of_products=shares[1])  # fmt: skip
 
 
-def shortened(name: str) -> str:
-    for part in ("void ", "at::native::", "(anonymous namespace)::", "unrolled_", "<unnamed>::"):
-        name = name.replace(part, "")
-    return name[:110]
+def ceilings(case: BenchCase) -> tuple[float, float]:
+    """Bytes and floating point operations per second: of a copy of 1 GiB, and of a product of 8192."""
+    big = torch.empty(2**28, device=DEVICE)
+    other = torch.empty_like(big)
+    a = torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16 if case.precision == "bf16" else torch.float32)
+    copying, product = (
+        min(clock(call, DEVICE) for _ in range(6)) for call in (partial(other.copy_, big), partial(torch.mm, a, a))
+    )
+    return 2 * 2**30 / copying, 2 * 8192**3 / product
+
+
+def work_of(case: BenchCase, numbers: int) -> dict[str, tuple[float, float]]:
+    """Bytes that each kernel has to move in a step, if each program's reads come from memory once, and its flop."""
+    ffn, width, depth = case.spec.feed_forward, case.spec.width, case.spec.depth
+    assert not isinstance(ffn, Dense)
+    size = 2 if case.precision == "bf16" else 4
+    tokens = case.runs * case.tokens
+    assigned, scores = tokens * ffn.activated, tokens * ffn.total
+    matrix = case.runs * width * ffn.total * ffn.hidden * size
+    outer, inner = assigned * width * size, assigned * ffn.hidden * size
+    flop = 2.0 * assigned * width * ffn.hidden
+    layer = {
+        "_hidden": (outer + 2 * matrix + inner, 2 * flop),
+        "_to_tokens": (2 * outer + 3 * matrix + 3 * inner, 3 * flop),
+        "_hidden_backward": (2 * outer + 3 * matrix + 3 * inner, 3 * flop),
+        "_weight_gradients": (2 * outer + 3 * matrix + 3 * inner, 3 * flop),
+        "_count": (8.0 * assigned, 0.0),
+        "_place": (12.0 * assigned, 0.0),
+        "_select": (4.0 * scores + 12 * assigned, 0.0),
+        "_select_backward": (16.0 * assigned + 4 * scores, 0.0),
+        "_add_norm": (2 * 4.0 * tokens * width * size, 0.0),
+        "_add_norm_backward": (2 * 4.0 * tokens * width * size, 0.0),
+    }
+    return {"_adamw": (7 * 4.0 * numbers, 0.0), **{name: (depth * b, depth * f) for name, (b, f) in layer.items()}}
+
+
+def compiled(results: Results, case: BenchCase) -> None:
+    """Loss and optimizer by inductor, around the kernels and without them."""
+    for name, names in KERNELS.items():
+        torch.compiler.reset()
+        began = results.seconds
+        stack = built(case, names, "inductor")
+        stack.advance(8)
+        torch.cuda.synchronize()
+        start = results.seconds - began
+        ms = 1e3 * statistics.median(clock(partial(stack.advance, 8), DEVICE) / 8 for _ in range(ROUNDS))
+        line = f"compiled {label(case)}: {name} {ms:.2f} ms a step, {start:.0f} s to start"
+        results.add("compiled steps", line, case=case.name, kernels=name, ms=ms, start=start)
+        del stack
+        gc.collect()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--until", type=float, default=145, help="begin nothing after that many seconds")
-    parser.add_argument(
-        "--compiled", action="store_true", help="only steps that inductor compiles, with and without kernels"
-    )
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     prepare_process()
-    if options.worker is not None:
+    if options.worker is None:
+        run(Results(options.out), compiled_only=options.compiled)
+    else:
         work(options.worker)
-        return
-    results = Results(options.out, options.until)
+
+
+def run(results: Results, *, compiled_only: bool) -> None:
+    """All parts, the most important first."""
     results.add("device", f"{torch.cuda.get_device_name()}, torch {torch.__version__}", torch=torch.__version__)
-    if options.compiled:
-        for case in CASES[:3]:
-            results.attempt(f"compiled {case.name}", partial(compiled, results, case), options.until)
+    if compiled_only:
+        for case in (PAGES[0], PAGES[1], PAGES[3]):
+            results.attempt(f"compiled {label(case)}", partial(compiled, results, case))
         return
-    results.attempt("compile", partial(compile_all, results), 60)
-    results.attempt("tests", partial(test, results), 60)
-    for case in CASES[:2]:
-        step = partial(steps, results, case, profiled=True)
-        results.attempt(f"steps of {case.name}", step, 130)
-    for precision in ("tf32", "bf16"):
-        for shape in (MIXTURE, CAPACITY, WIDE):
-            results.attempt(f"product {shape} {precision}", partial(product, results, shape, precision), 130)
-    for shape in (MIXTURE, CAPACITY):
-        results.attempt(f"router {shape}", partial(routers, results, shape), 140)
-    for case in CASES[2:]:
-        step = partial(steps, results, case, profiled=case.precision != "fp32" and case.runs > 1)
-        results.attempt(f"steps of {case.name}", step, 150)
-    for case in CASES[:2]:
-        results.attempt(f"AdamW {case.name}", partial(optimizer, results, case), 150)
-    for shape in (MIXTURE, CAPACITY, WIDE):
-        results.attempt(f"product {shape} fp32", partial(product, results, shape, "fp32"), 150)
-    for shape in SHAPES["cuda"]:
-        if shape not in (MIXTURE, CAPACITY, WIDE):
-            for precision in PRECISIONS:
-                results.attempt(f"product {shape} {precision}", partial(default, results, shape, precision), 150)
+    results.attempt("tests", partial(compile_and_test, results))
+    products = ["bench/expert_product.py", "--device", "cuda", "--json", str(results.out / "expert_product.json")]
+    for case in CASES[:6]:
+        results.attempt(f"steps of {label(case)}", partial(steps, results, case))
+    results.attempt("products", partial(subprocess.run, [sys.executable, *products], timeout=40))
+    for case in CASES[6:]:
+        results.attempt(f"steps of {label(case)}", partial(steps, results, case))
     print(f"done after {results.seconds:.0f} s")
-
-
-def default(results: Results, shape: tuple[int, ...], precision: Precision) -> None:
-    found = measure(shape, precision, DEVICE, {"kernels": routed_experts})
-    line = f"{precision} {shape}: kernels {shown(found['kernels_ms'])}, router {shown(found['router_ms'])}"
-    results.add("product", line, shape=shape, precision=precision, **found)
 
 
 if __name__ == "__main__":

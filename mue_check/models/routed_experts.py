@@ -28,8 +28,7 @@ def _forward(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor,
     from mue_check.models.kernels.experts import choose_tiling, forward
     from mue_check.models.kernels.sort import sort_by_expert
 
-    tokens, active = indices.shape[1:]
-    tiling = choose_tiling(tokens, active, up.shape[2])
+    tiling = choose_tiling(x, up, indices.shape[2])
     found = sort_by_expert(indices.contiguous(), up.shape[2], tiling.rows)
     x, up, gate, down, weights = (t.contiguous() for t in (x, up, gate, down, weights))
     out = forward(x, up, gate, down, weights, found, tiling)
@@ -51,15 +50,14 @@ def _backward(
     from mue_check.models.kernels.experts import backward, choose_tiling
     from mue_check.models.kernels.sort import Sorted
 
-    tokens, active = weights.shape[1:]
-    tiling = choose_tiling(tokens, active, up.shape[2])
+    tiling = choose_tiling(x, up, weights.shape[2])
     gradient, x, up, gate, down, weights = (t.contiguous() for t in (gradient, x, up, gate, down, weights))
     return backward(gradient, x, up, gate, down, weights, Sorted(order_S, end_REC, tiles_3T), tiling)
 
 
 @_forward.register_fake
 def _(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor) -> Both:
-    integers = (indices.new_empty(size, dtype=torch.int32) for size in _sizes_of_order(indices, up.shape[2]))
+    integers = (indices.new_empty(size, dtype=torch.int32) for size in _sizes_of_order(indices, up))
     order_S, end_REC, tiles_3T = integers
     return torch.empty_like(x), order_S, end_REC, tiles_3T
 
@@ -70,12 +68,12 @@ def _(gradient: Tensor, *given: Tensor) -> Gradients:
     return x, up, gate, down, weights
 
 
-def _sizes_of_order(indices: Tensor, total: int) -> list[tuple[int, ...]]:
-    from mue_check.models.kernels.experts import choose_tiling
+def _sizes_of_order(indices: Tensor, up: Tensor) -> list[tuple[int, ...]]:
+    from mue_check.models.kernels.experts import rows_of_tile
     from mue_check.models.kernels.sort import CHUNK, tiles_of_run
 
-    runs, tokens, active = indices.shape
-    tiles = tiles_of_run(tokens, active, total, choose_tiling(tokens, active, total).rows)
+    (runs, tokens, active), (total, hidden) = indices.shape, up.shape[2:]
+    tiles = tiles_of_run(tokens, active, total, rows_of_tile(tokens, active, total, hidden, up.dtype))
     return [(indices.numel(),), (runs, total, -(-tokens * active // CHUNK)), (3, runs * tiles)]
 
 

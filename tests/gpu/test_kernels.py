@@ -1,11 +1,14 @@
 """The Triton kernels on a card: against float64, captured, twice, and beside a run of NaN."""
 
+import warnings
+
 import pytest
 import torch
 
 from mue_check.models import pointwise
 from mue_check.models.experts import all_experts
 from mue_check.models.fused_routing import choose_by_sigmoid
+from mue_check.models.kernels import NAMES as NAMES_OF_KERNELS
 from mue_check.models.kernels import VARIABLE, uses_kernel
 from mue_check.models.routed_experts import routed_experts
 from mue_check.precision import Precision
@@ -27,9 +30,19 @@ SHAPES = {  # R, M, D, E, F, K
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cublas() -> None:
+    """The thread of backward passes has no CUDA context until its first product, of which torch warns."""
+    if torch.cuda.is_available():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one = torch.ones(1, 16, 16, device=CUDA, requires_grad=True)
+            torch.bmm(one, one).sum().backward()
+
+
 @pytest.fixture(autouse=True)
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "experts,adamw,pointwise,router")
+    monkeypatch.setenv(VARIABLE, ",".join(NAMES_OF_KERNELS))
     if not torch.cuda.is_available() or not uses_kernel("experts", torch.empty(1, device="cuda")):
         pytest.skip("needs Triton and an Ampere or later GPU")
     # new memory holds NaN: what a kernel forgets to write shows
@@ -153,7 +166,7 @@ def test_a_captured_step_with_kernels_trains_as_one_without(
     plain = build(text, precision=precision)
     plain.advance(TRAIN.steps)
     assert not torch.equal(kernels.log, plain.log)
-    tolerance = 1e-3 if precision == "fp32" else 5e-2
+    tolerance = 1e-3 if precision == "fp32" else 1e-2
     torch.testing.assert_close(kernels.log[:5], plain.log[:5], rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(kernels.log, plain.log, rtol=5e-2, atol=5e-2)
 
