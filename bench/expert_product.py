@@ -2,24 +2,30 @@
 
     python bench/expert_product.py [--json OUT] [--device cpu|cuda] [--quick]
 
-Times forward and backward of the three products in every precision of the device: fp32 on a CPU, three on a GPU. A
-product that has no kernel there, or does not fit into memory, has no time. OUT is written again after every shape.
+Times router, forward and backward with each product in every precision of the device: fp32 on a CPU, three on a GPU,
+where a graph is replayed. A product that has no kernel there, or does not fit into memory, has no time. Results are
+compared with those of the first product. OUT is written again after every shape.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mue_check.bench.timing import clock
 from mue_check.execute.machine import device_name
 from mue_check.execute.process import prepare_process
 from mue_check.models.blocked_experts import blocked_experts
-from mue_check.models.experts import all_experts, grouped_experts, supports_grouped
-from mue_check.precision import PRECISIONS
+from mue_check.models.experts import Product, all_experts, grouped_experts, supports_grouped
+from mue_check.models.kernels import supports_triton
+from mue_check.models.routed_experts import routed_experts
+from mue_check.precision import PRECISIONS, Precision
 from mue_check.routing.variants import route
 from mue_check.spec import Experts
 from mue_check.training.products import set_products
@@ -43,35 +49,83 @@ SHAPES = {
         (1, 4096, 128, 16, 4, 32),
     ],
 }
-PRODUCTS = {"all": all_experts, "grouped": grouped_experts, "blocked": blocked_experts}
+PRODUCTS = {"all": all_experts, "grouped": grouped_experts, "blocked": blocked_experts, "kernels": routed_experts}
 REPEATS = 7
+ERROR = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
+"""By which products may differ, relative to the norm."""
+Call = Callable[[], list[Tensor]]
 
 
-def train(product, tensors, logits, experts, upstream) -> None:
-    product(*tensors, route(logits, experts)).backward(upstream)
-
-
-def measure(shape, precision, device: torch.device) -> dict[str, float | None]:
-    """Milliseconds of each product."""
+def measure(
+    shape: tuple[int, ...], precision: Precision, device: torch.device, products: Mapping[str, Product]
+) -> dict[str, float | str | None]:
+    """Milliseconds of each product, forward and backward, its router included, and of the router alone."""
     runs, tokens, width, total, active, hidden = shape
     experts = Experts(total=total, activated=active, hidden=hidden)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     set_products(precision, device)
-    found: dict[str, float | None] = {}
-    for name, product in PRODUCTS.items():
+    leaf = partial(torch.randn, device=device, dtype=dtype, requires_grad=True)
+    x, up, gate = leaf(runs, tokens, width), *(leaf(runs, width, total, hidden) for _ in range(2))
+    down, logits = leaf(runs, total, hidden, width), torch.randn(runs, tokens, total, device=device, requires_grad=True)
+    upstream = torch.randn_like(x)
+
+    def alone() -> list[Tensor]:
+        weights = route(logits, experts).weights
+        return list(torch.autograd.grad(weights.sum(), [logits]))
+
+    def train(product: Product) -> list[Tensor]:
+        routing = route(logits, experts)
+        if product is not routed_experts:
+            routing = replace(routing, weights=routing.weights.to(dtype))
+        out = product(x, up, gate, down, routing)
+        return [out.detach(), *torch.autograd.grad(out, [x, up, gate, down, logits], upstream)]
+
+    calls: dict[str, Call] = {"router": alone, **{name: partial(train, product) for name, product in products.items()}}
+    found: dict[str, float | str | None] = {}
+    expected: list[Tensor] | None = None
+    for name, call in calls.items():
         found[f"{name}_ms"] = None
+        unsupported = name == "grouped" and not supports_grouped(x, up)
+        if unsupported or (name.startswith("kernels") and not supports_triton(x)):
+            continue
         try:
-            leaf = partial(torch.randn, device=device, dtype=dtype, requires_grad=True)
-            x, up, gate = leaf(runs, tokens, width), *(leaf(runs, width, total, hidden) for _ in range(2))
-            down, logits = leaf(runs, total, hidden, width), leaf(runs, tokens, total)
-            if name == "grouped" and not supports_grouped(x, up):
-                continue
-            call = partial(train, product, (x, up, gate, down), logits, experts, torch.randn_like(x))
-            seconds = [clock(call, device) for _ in range(REPEATS + 2)][2:]
+            results, repeat = repeated(call, device)
+            seconds = [clock(repeat, device) for _ in range(REPEATS)]
+            found[f"{name}_ms"] = 1e3 * statistics.median(seconds)
+            if name != "router":
+                expected = expected or [each.clone() for each in results]
+                found[f"{name}_error"] = max(map(difference, results, expected))
+                if not found[f"{name}_error"] <= ERROR[precision]:
+                    print(f"{name} differs from the first product by {found[f'{name}_error']:.2g}", flush=True)
+            del results, repeat
         except torch.OutOfMemoryError:
             continue
-        found[f"{name}_ms"] = 1e3 * statistics.median(seconds)
+        except Exception as error:  # one broken product must not cost the others
+            found[f"{name}_error"] = f"{type(error).__name__}: {error}"[:300]
+            print(name, found[f"{name}_error"], flush=True)
     return found
+
+
+def repeated(call: Call, device: torch.device) -> tuple[list[Tensor], Callable[[], object]]:
+    """What a call returns, and how to repeat it: on a GPU as a graph, because launches from the host would count."""
+    if device.type != "cuda":
+        return call(), call
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = call()
+    graph.replay()
+    return results, graph.replay
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Relative to the norm of what is expected."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 def main() -> None:
@@ -84,12 +138,12 @@ def main() -> None:
     device = torch.device(arguments.device)
     shapes = SHAPES[arguments.device][: 1 if arguments.quick else None]
     rows: list[dict[str, object]] = []
-    print(" ".join(f"{name:>9}" for name in ("precision", *NAMES, *(f"{name} ms" for name in PRODUCTS))))
+    print(" ".join(f"{name:>9}" for name in ("precision", *NAMES, "router ms", *(f"{name} ms" for name in PRODUCTS))))
     for shape in shapes:
         for precision in PRECISIONS if device.type == "cuda" else ("fp32",):
-            times = measure(shape, precision, device)
+            times = measure(shape, precision, device, PRODUCTS)
             rows.append({"precision": precision, **dict(zip(NAMES, shape, strict=True)), **times})
-            cells = [f"{ms:.2f}" if isinstance(ms, float) else "-" for ms in times.values()]
+            cells = [f"{ms:.2f}" if (ms := times[f"{n}_ms"]) is not None else "-" for n in ("router", *PRODUCTS)]
             print(" ".join(f"{cell:>9}" for cell in (precision, *shape, *cells)), flush=True)
         if arguments.json:
             found = {"device": device_name(device.type), "torch": torch.__version__, "rows": rows}

@@ -11,7 +11,7 @@ from mue_check.data import Data, load_data
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure.coordinates import PROBE_EXAMPLES
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
-from mue_check.models.experts import all_experts, choose_product
+from mue_check.models.experts import all_experts, choose_product, kernels_pay
 from mue_check.models.families import family_of
 from mue_check.models.load_steering import ROUNDS
 from mue_check.records import Cell
@@ -61,18 +61,21 @@ PRICED = ("calls", "flop", "numbers")
 
 
 @cache
-def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
-    """The expert product that ``models.experts`` chooses for a model on a device, with ``tokens`` per run."""
+def product_of(model: ModelSpec, tokens: int, device: str, runs: int = 1) -> Product:
+    """The expert product that ``models.experts`` chooses for a model on a device, with ``tokens`` in each run.
+
+    For CUDA without a card at hand, that of a card with Triton kernels.
+    """
     ffn = model.feed_forward
     if isinstance(ffn, Dense):
         return "active"
     if ffn.router == "expert_choice":
         return "active"
     if device == "cuda" and not torch.cuda.is_available():
-        return "all" if ffn.total < 2 * ffn.activated else "blocks"
+        return "active" if kernels_pay(runs * tokens, ffn.total, ffn.activated, ffn.hidden) else "all"
     x, up = torch.empty(1, 1, model.width, device=device), torch.empty(1, 1, ffn.total, ffn.hidden, device=device)
-    chosen = torch.empty(1, tokens, ffn.activated, device=device)
-    product = choose_product(x, up, TokenChoice(chosen, chosen.long()))
+    chosen = torch.empty(1, 1, ffn.activated, device=device).expand(runs, tokens, -1)
+    product = choose_product(x, up, TokenChoice(chosen, chosen))
     return "all" if product is all_experts else "blocks" if product is blocked_experts else "active"
 
 
@@ -109,7 +112,7 @@ def batch_work(cells: Sequence[Cell]) -> Work:
     """The work of measuring a batch: cells that differ only in their seeds (``execute.batches``)."""
     cell, runs = cells[0], sum(c.runs for c in cells)
     model, train, data = cell.model, cell.train, load_data(cell.corpus)
-    product = product_of(model, train.tokens_per_step, cell.device)
+    product = product_of(model, train.tokens_per_step, cell.device, runs)
     step = step_work(model, train, data, runs=runs, product=product)
     passes = MEASUREMENTS[cell.measurement].passes(cell)
     examples = passes.evaluations * family_of(model).heldout(train, data) + passes.probes * PROBE_EXAMPLES

@@ -6,6 +6,7 @@ wide matrix product.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
+from mue_check.models.kernels import uses_kernel
+from mue_check.models.routed_experts import routed_experts
 from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine
 
 
@@ -73,13 +76,22 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
 
 def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
     """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the product that is fastest for the shape."""
-    if routing.weights.dtype is not x_RMD.dtype:
-        routing = replace(routing, weights=routing.weights.to(x_RMD.dtype))
+    if isinstance(routing, TokenChoice):
+        product = choose_product(x_RMD, up_RDEF, routing)
+        if product is routed_experts:  # which takes weights in float32
+            return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+        return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
     if isinstance(routing, ExpertChoice):
-        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    if isinstance(routing, DenseChoice):
-        return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    return choose_product(x_RMD, up_RDEF, routing)(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
+    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
+
+
+C = TypeVar("C", TokenChoice, ExpertChoice, DenseChoice)
+
+
+def _rounded(routing: C, x: Tensor) -> C:
+    """With weights in the precision of x."""
+    return routing if routing.weights.dtype is x.dtype else replace(routing, weights=routing.weights.to(x.dtype))
 
 
 Product = Callable[[Tensor, Tensor, Tensor, Tensor, TokenChoice], Tensor]
@@ -89,15 +101,40 @@ expert blocks are faster than torch's grouped product, which computes one expert
 (bench/expert_product.py)."""
 
 
+MOVING, MOVING_INSIDE, FEW_ASSIGNMENTS = 100, 32, 2**15
+"""On CUDA: the hidden units whose product with a token costs as much as moving the token to an expert and back, by
+torch's operations and inside the Triton kernels; and up to that many assignments of tokens to experts, over all runs,
+the kernels have too few programs to fill the card."""
+
+
 def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Product:
-    """By shape and device, as measured in bench/expert_product.py; on CUDA extrapolated from the CPU."""
-    tokens, active = routing.indices.shape[1:]
+    """By shape and device, as measured by bench/expert_product.py on one core and on an H100 (reports/bench)."""
+    runs, tokens, active = routing.indices.shape
     total, hidden = up_RDEF.shape[2:]
+    if x_RMD.is_cuda and uses_kernel("experts", x_RMD, fastest=kernels_pay(runs * tokens, total, active, hidden)):
+        return routed_experts
     if total < 2 * active:
         return all_experts
     grouped = supports_grouped(x_RMD, up_RDEF)
     if x_RMD.is_cuda:
+        if all_is_little(total, active, hidden):
+            return all_experts
         return grouped_experts if grouped else blocked_experts
     if tokens * total * hidden <= FEW_NUMBERS:
         return all_experts
     return grouped_experts if grouped and tokens * active > FEW_ROWS * total else blocked_experts
+
+
+def all_is_little(total: int, active: int, hidden: int) -> bool:
+    """Whether the product with all experts is the fastest of torch's on CUDA.
+
+    A routed product has less to multiply, but at half the speed, and it moves every token to its experts and back.
+    """
+    return total < 2 * active or total * hidden <= active * (2 * hidden + MOVING)
+
+
+def kernels_pay(tokens: int, total: int, active: int, hidden: int) -> bool:
+    """Whether the Triton kernels are faster than torch's operations, with ``tokens`` in all runs."""
+    if total * hidden < active * (hidden + MOVING_INSIDE):
+        return False
+    return tokens * active > FEW_ASSIGNMENTS or not all_is_little(total, active, hidden)

@@ -7,13 +7,12 @@ own.
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.experts import expert_product
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import scaled
+from mue_check.models.pointwise import scaled, swiglu
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.choice import Choice, scaled_weights
@@ -98,4 +97,4 @@ def _weights(p: Parameters, prefix: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _swiglu(x: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor) -> Tensor:
-    return torch.bmm(F.silu(torch.bmm(x, gate_RDF)) * torch.bmm(x, up_RDF), down_RFD)
+    return torch.bmm(swiglu(torch.bmm(x, gate_RDF), torch.bmm(x, up_RDF)), down_RFD)

@@ -15,7 +15,7 @@ from mue_check.models.attention import causal_attention
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.feed_forward import FeedForward
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import rms_norm, scaled, wide
+from mue_check.models.pointwise import add_norm, rms_norm, scaled, wide
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.content_blind import place_keys
@@ -57,18 +57,18 @@ class LanguageModel:
         x = x.flatten(1, 2)
         tap("embedding", x)
         place_RM = place_keys(inputs) if self.by_place else None
+        y = rms_norm(x, p["block0.attention_norm"])
         for layer in range(self.spec.depth):
             prefix = f"block{layer}."
-            y = rms_norm(x, p[prefix + "attention_norm"])
             branch = scaled(self._attention(p, prefix, y, positions, tap), self._attention_multiplier)
             tap(prefix + "attention_branch", branch)
-            x = x + branch
-            y = rms_norm(x, p[prefix + "ffn_norm"])
+            x, y = add_norm(x, branch, p[prefix + "ffn_norm"])
             branch = self.feed_forward(layer, p, y, routers=routers, place_RM=place_RM, tap=tap, layers=layers)
             tap(prefix + "ffn_branch", branch)
-            x = x + branch
+            last = layer + 1 == self.spec.depth
+            x, y = add_norm(x, branch, p["final_norm" if last else f"block{layer + 1}.attention_norm"])
         tap("residual", x)
-        logits = scaled(torch.bmm(rms_norm(x, p["final_norm"]), p["unembedding"]), self._logit_multiplier)
+        logits = scaled(torch.bmm(y, p["unembedding"]), self._logit_multiplier)
         tap("logits", logits)
         return logits
 

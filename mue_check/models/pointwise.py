@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mue_check.models import fused_pointwise
+from mue_check.models.kernels import uses_kernel
+
 EPS = 1e-6
 
 
@@ -21,6 +24,23 @@ def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
     if x_RMD.is_cuda or x_RMD.dtype is torch.bfloat16:  # one kernel, which sums in float32
         return F.rms_norm(x_RMD, x_RMD.shape[-1:], eps=EPS) * gain_RD.unsqueeze(1)
     return apply(_RMSNorm, x_RMD, gain_RD)
+
+
+def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual stream after a branch, and its norm."""
+    if uses_kernel("pointwise", x_RMD) and x_RMD.shape[-1] <= fused_pointwise.MOST_COLUMNS:
+        total, out = fused_pointwise.add_norm(x_RMD, branch_RMD, gain_RD, EPS)
+        return total, out
+    total = x_RMD + branch_RMD
+    return total, rms_norm(total, gain_RD)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up (arXiv 2002.05202)."""
+    if uses_kernel("pointwise", gate):
+        out: Tensor = fused_pointwise.swiglu(gate, up)
+        return out
+    return F.silu(gate) * up
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -12,6 +12,7 @@ from mue_check.models.balancing import (
     auxiliary_loss,
     update_selection_bias,
 )
+from mue_check.models.fused_routing import choose_by_sigmoid
 from mue_check.models.load_steering import LoadSteering
 from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.pointwise import wide
@@ -121,7 +122,13 @@ class Routers:
         if self.steering is not None:
             bias_RE = self.steering.solve(layer, logits_RME)
         choice = route(
-            logits_RME, self.experts, bias_RE=bias_RE, place_RM=place_RM, layer=layer, expected_E=self.expected_E
+            logits_RME,
+            self.experts,
+            bias_RE=bias_RE,
+            place_RM=place_RM,
+            layer=layer,
+            expected_E=self.expected_E,
+            by_sigmoid=choose_by_sigmoid,
         )
         return LayerRouting(logits_RME, choice)
 

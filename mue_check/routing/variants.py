@@ -19,19 +19,29 @@ from mue_check.routing.claim import RoutingSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+BySigmoid = Callable[["Tensor", Mixture, "Tensor | None"], TokenChoice | None]
+"""From logits [R, M, E], the mixture and the selection bias [R, E]."""
 BALANCES = ("none", "auxiliary_loss", "selection_bias")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RouterInput:
     """What a router may look at: logits [R, M, E], a selection bias [R, E], the layer; and for content_blind a hash of
-    each place [R, M] and how often a token draws each expert on average [E] (``content_blind.expected_draws``)."""
+    each place [R, M] and how often a token draws each expert on average [E] (``content_blind.expected_draws``).
+
+    ``by_sigmoid`` may make the choice by sigmoid score in another way, or leave it by returning None."""
 
     logits_RME: Tensor
     bias_RE: Tensor | None = None
     place_RM: Tensor | None = None
     layer: int = 0
     expected_E: Tensor | None = None
+    by_sigmoid: BySigmoid | None = None
+
+    def chosen_by_sigmoid(self, experts: Mixture) -> TokenChoice:
+        """The best sigmoid scores, as ``select`` chooses."""
+        chosen = None if self.by_sigmoid is None else self.by_sigmoid(self.logits_RME, experts, self.bias_RE)
+        return select(self.logits_RME.sigmoid(), experts, self.bias_RE) if chosen is None else chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +85,13 @@ class Variant:
 
 def sigmoid_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
     """Sigmoid scores, top a/G of each group, normalized over all a (arXiv 2605.23893, "global norm")."""
-    chosen = select(given.logits_RME.sigmoid(), experts, given.bias_RE)
+    chosen = given.chosen_by_sigmoid(experts)
     return TokenChoice(normalized(chosen.weights), chosen.indices)
 
 
 def sigmoid_group_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
     """Sigmoid scores, top a/G of each group, each group's weights sum to 1 (arXiv 2605.23893)."""
-    chosen = select(given.logits_RME.sigmoid(), experts, given.bias_RE)
+    chosen = given.chosen_by_sigmoid(experts)
     weights = chosen.weights.view(*chosen.weights.shape[:2], experts.groups, -1)
     return TokenChoice(normalized(weights).flatten(-2), chosen.indices)
 
@@ -106,7 +116,7 @@ def moge(given: RouterInput, experts: Mixture) -> TokenChoice:
 
 def sigmoid_mean(given: RouterInput, experts: Mixture) -> TokenChoice:
     """Sigmoid scores, top a/G of each group, each score over a (arXiv 2601.20205)."""
-    chosen = select(given.logits_RME.sigmoid(), experts, given.bias_RE)
+    chosen = given.chosen_by_sigmoid(experts)
     return TokenChoice(chosen.weights / experts.activated, chosen.indices)
 
 
@@ -229,9 +239,17 @@ def route(
     place_RM: Tensor | None = None,
     layer: int = 0,
     expected_E: Tensor | None = None,
+    by_sigmoid: BySigmoid | None = None,
 ) -> Choice:
     """The choice of ``experts.router``."""
-    given = RouterInput(logits_RME=logits_RME, bias_RE=bias_RE, place_RM=place_RM, layer=layer, expected_E=expected_E)
+    given = RouterInput(
+        logits_RME=logits_RME,
+        bias_RE=bias_RE,
+        place_RM=place_RM,
+        layer=layer,
+        expected_E=expected_E,
+        by_sigmoid=by_sigmoid,
+    )
     choose = get_variant(experts.router).choose
     if choose is None:
         raise SpecError(f"router {experts.router!r} is a user's: models.user_router calls it")

@@ -7,8 +7,10 @@ arXiv 1711.05101; epsilon outside the corrected root), and a test compares the t
 import torch
 from torch import Tensor
 
+from mue_check.models.kernels import uses_kernel
 from mue_check.rules import HyperParameters, Prescription
 from mue_check.spec import TrainSpec
+from mue_check.training.adamw_kernel import adamw, blocks_of
 from mue_check.training.state import RunState
 
 
@@ -22,7 +24,14 @@ def schedule_table(train: TrainSpec, beta1: float, beta2: float) -> Tensor:
 
 
 class AdamW:
-    """One optimizer for R runs; ``restart`` gives it their learning rates."""
+    """One optimizer for R runs; ``restart`` gives it their learning rates.
+
+    Where its kernel is used, a step is one pass over the state, with a small table of rates: one for each run of each
+    parameter. ``by_element`` means that rates differ within a parameter (``restart`` with ``update``). Then, and
+    without the kernel, rates are as long as the state, and torch's operations pass over it many times.
+    """
+
+    by_element = False
 
     def __init__(
         self,
@@ -31,23 +40,41 @@ class AdamW:
         base: HyperParameters,
         *,
         train: TrainSpec,
+        by_element: bool = False,
     ) -> None:
         device = state.flat.device
-        self.state, self.factors = state, prescription.factors
+        self.state, self.factors, self.base_eps = state, prescription.factors, base.eps
         first = prescription.values(base)[0]  # one pair of betas for all roles
         self.beta1, self.beta2 = first.beta1, first.beta2
         self.base_lr_R = torch.empty(state.runs, device=device)
-        self.lr, self.lr_times_decay = torch.empty_like(state.flat), torch.empty_like(state.flat)
-        self.eps = state.spread({role: base.eps * f.eps for role, f in self.factors.items()})
         self.table = schedule_table(train, self.beta1, self.beta2).to(device)
+        self.rates: Tensor | None = None
+        if uses_kernel("adamw", state.flat) and not (by_element or self.by_element):
+            lengths = [size // state.runs for size in state.sizes for _ in range(state.runs)]
+            self.blocks = blocks_of(lengths, device)
+            self.aligned = all(length % 4 == 0 for length in lengths)
+            self.rates = torch.empty(3, len(lengths), device=device)
+        else:
+            self.lr, self.lr_times_decay = torch.empty_like(state.flat), torch.empty_like(state.flat)
+            self._eps = self.eps
+
+    @property
+    def eps(self) -> Tensor:
+        """[R*P]: that of each number."""
+        return self.state.spread({role: self.base_eps * f.eps for role, f in self.factors.items()})
 
     def restart(self, lr: Tensor, weight_decay: Tensor, update: Tensor | None = None) -> None:
         """Take base values of each run [R], which the prescription scales by role; in place.
 
         ``update`` [R*P] scales every update, its decay included.
         """
-        spread = self.state.spread
         self.base_lr_R.copy_(lr)
+        if self.rates is not None:
+            if update is not None:
+                raise ValueError("an update that differs within a parameter needs by_element=True")
+            self.rates.copy_(self._small_table(lr, weight_decay))
+            return
+        spread = self.state.spread
         self.lr.copy_(spread({role: f.lr for role, f in self.factors.items()}, lr))
         decay = spread({role: f.weight_decay for role, f in self.factors.items()}, weight_decay)
         torch.mul(self.lr, decay, out=self.lr_times_decay)
@@ -55,13 +82,25 @@ class AdamW:
             self.lr.mul_(update)
             self.lr_times_decay.mul_(update)
 
+    def _small_table(self, lr_R: Tensor, decay_R: Tensor) -> Tensor:
+        """[3, parameters * R]: learning rate, the same times decay, and eps."""
+        factors = [self.factors[p.role] for p in self.state.declared]
+        lr = torch.cat([lr_R * f.lr for f in factors])
+        decay = torch.cat([decay_R * f.weight_decay for f in factors])
+        eps = torch.cat([torch.full_like(lr_R, self.base_eps * f.eps) for f in factors])
+        return torch.stack([lr, lr * decay, eps])
+
     @torch.no_grad()
     def step(self, counter: Tensor) -> None:
         """Update in place from the gradient buffer. ``counter`` [1] int64 on the device is the number of the step."""
         s = self.state
+        if self.rates is not None:
+            moments, tables = (s.first, s.second), (self.blocks, self.rates, self.table)
+            adamw(s.flat, s.gradient, *moments, *tables, counter, self.beta1, self.beta2, self.aligned)
+            return
         multiplier, bias1, bias2 = self.table.index_select(0, counter)[0].unbind()
         s.first.lerp_(s.gradient, 1 - self.beta1)
         s.second.mul_(self.beta2).addcmul_(s.gradient, s.gradient, value=1 - self.beta2)
-        denominator = s.second.sqrt().mul_(bias2).add_(self.eps)
+        denominator = s.second.sqrt().mul_(bias2).add_(self._eps)
         s.flat.sub_(self.lr_times_decay.mul(multiplier).mul_(s.flat))
         s.flat.sub_(s.first.div(denominator).mul_(self.lr).mul_(multiplier * bias1))

@@ -9,6 +9,8 @@ from mue_check.training.adamw import AdamW
 class OverwrittenGroups(AdamW):
     """A scheduler that gives every group the base learning rate from the second step on (seen in gpt-neox)."""
 
+    by_element = True
+
     @torch.no_grad()
     def step(self, counter: Tensor) -> None:
         """The first step as prescribed, then one learning rate for all."""

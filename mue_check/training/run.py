@@ -69,7 +69,7 @@ class Stack:
             device=device,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
         )
-        self.optimizer = optimizer(self.state, prescription, base, train=train)
+        self.optimizer = optimizer(self.state, prescription, base, train=train, by_element=load_scaling != 0)
         # torch.compile may not understand a user's router
         optional = compiled_if_asked if self._users_router is None else lambda function: function
         self.losses, self.update = optional(self.model.losses), optional(self.optimizer.step)

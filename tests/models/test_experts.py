@@ -1,18 +1,23 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mue_check.models import experts as experts_module
 from mue_check.models.blocked_experts import blocked_experts, make_blocks
 from mue_check.models.experts import (
     MOST_GROUPS,
     all_experts,
+    choose_product,
     expert_product,
     grouped_experts,
     supports_grouped,
     taken_tokens,
 )
+from mue_check.models.routed_experts import routed_experts
 from mue_check.routing.choice import TokenChoice
 from mue_check.routing.variants import route
 from mue_check.spec import Experts
@@ -168,3 +173,25 @@ def test_cuda_has_no_grouped_product_of_many_groups(
         rows = torch.empty(runs, 8, 32, dtype=torch.bfloat16, device="cuda")
         weights = torch.empty(runs, 32, total, 16, dtype=torch.bfloat16, device="cuda")
     assert supports_grouped(rows, weights) is grouped
+
+
+MEASURED = json.loads((Path(__file__).parents[2] / "reports/bench/h100/expert_product.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(str(row[k]) for k in ("precision", *"RMDNah")))
+def test_the_choice_on_cuda_is_the_fastest_product_measured(monkeypatch: pytest.MonkeyPatch, row) -> None:
+    """Or at most 15 % slower than it."""
+    monkeypatch.setattr(
+        experts_module, "uses_kernel", lambda name, x, fastest: fastest and row.get("kernels_ms") is not None
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    runs, tokens, width, total, active, hidden = (row[key] for key in "RMDNah")
+    dtype = torch.bfloat16 if row["precision"] == "bf16" else torch.float32
+    with FakeTensorMode():
+        x = torch.empty(runs, tokens, width, dtype=dtype, device="cuda")
+        up = torch.empty(runs, width, total, hidden, dtype=dtype, device="cuda")
+        routing = TokenChoice(*(torch.empty(runs, tokens, active, dtype=d, device="cuda") for d in (dtype, torch.long)))
+    names = {all_experts: "all_ms", grouped_experts: "grouped_ms", blocked_experts: "blocked_ms"}
+    names[routed_experts] = "kernels_ms"
+    taken = row[names[choose_product(x, up, routing)]]
+    assert taken <= 1.15 * min(row[name] for name in names.values() if row.get(name) is not None)

@@ -1,0 +1,345 @@
+"""The product of routed experts, forward and backward, for all experts of all runs at once.
+
+Rows are gathered and scattered inside the kernels, and a token's K rows are summed afterwards, in one order. Only x,
+the weights and the order are kept for the backward pass, which computes the hidden units again. Products accumulate in
+float32. A program reads rows of its own run alone, so that a NaN does not spread to other runs.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mue_check.models.kernels.sort import Sorted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """Sizes of the blocks of one program, all powers of two.
+
+    A tile has ``rows`` rows. Sums over D take ``step`` of it at a time, outputs are ``width`` of D wide, and ``hidden``
+    of F. ``stages`` of loads are in flight.
+    """
+
+    rows: int = 64
+    step: int = 32
+    width: int = 64
+    hidden: int = 64
+    stages: int = 2
+
+
+WIDE_EXPERT = 64
+"""Hidden units from which the wide tiling is the fastest."""
+
+
+def rows_of_tile(tokens: int, active: int, total: int, hidden: int, dtype: torch.dtype) -> int:
+    """By the mean load of an expert: a tile that is half empty costs as much as a full one."""
+    load = tokens * active / total
+    if load >= 96 and not (dtype is torch.float32 and hidden >= WIDE_EXPERT):
+        return 64
+    return 32 if load >= 32 else 16
+
+
+def choose_tiling(x_RMD: Tensor, up_RDEF: Tensor, active: int) -> Tiling:
+    """The fastest on an H100 (reports/bench), by precision and the width of experts."""
+    total, hidden = up_RDEF.shape[2:]
+    tiling = Tiling(rows=rows_of_tile(x_RMD.shape[1], active, total, hidden, x_RMD.dtype))
+    if x_RMD.dtype is torch.bfloat16:
+        return replace(tiling, width=128)
+    if _multiplies_in_full(x_RMD):
+        return tiling
+    return replace(tiling, step=64, width=128) if hidden >= WIDE_EXPERT else replace(tiling, stages=1)
+
+
+def _multiplies_in_full(x: Tensor) -> bool:
+    return x.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What all kernels of one product are launched with."""
+
+    tiling: Tiling
+    x: Tensor
+    up: Tensor
+
+    def sums_over_width(self) -> dict[str, object]:
+        """For kernels whose output is [rows, F]."""
+        return self._with(self.tiling.rows, self.tiling.step)
+
+    def sums_over_hidden(self) -> dict[str, object]:
+        """For kernels whose output is [rows, D]."""
+        return self._with(self.tiling.rows, self.tiling.width)
+
+    def sums_over_rows(self) -> dict[str, object]:
+        """For kernels whose output is [D, F]."""
+        return self._with(min(32, self.tiling.rows), self.tiling.width)
+
+    def _with(self, rows: int, width: int) -> dict[str, object]:
+        full = _multiplies_in_full(self.x)
+        return {
+            "ROWS": rows,
+            "WIDTH": min(width, _power(self.x.shape[2])),
+            "HIDDEN": self.hidden,
+            "PRECISION": "ieee" if full else "tf32",
+            # without tensor cores, a product needs more registers
+            "num_warps": 8 if full and rows >= 64 else 4,
+            "num_stages": self.tiling.stages,
+        }
+
+    @property
+    def hidden(self) -> int:
+        """Of F, in one program."""
+        return min(self.tiling.hidden, _power(self.up.shape[3]))
+
+    @property
+    def parts(self) -> int:
+        """Programs along F."""
+        return int(triton.cdiv(self.up.shape[3], self.hidden))
+
+    @property
+    def columns(self) -> int:
+        """Programs along D."""
+        return int(triton.cdiv(self.x.shape[2], min(self.tiling.width, _power(self.x.shape[2]))))
+
+
+def forward(
+    x_RMD: Tensor,
+    up_RDEF: Tensor,
+    gate_RDEF: Tensor,
+    down_REFD: Tensor,
+    weights_RMK: Tensor,
+    found: Sorted,
+    tiling: Tiling,
+) -> Tensor:
+    """[R, M, D]: the weighted sum over each token's experts."""
+    runs, tokens, width = x_RMD.shape
+    total, hidden = up_RDEF.shape[2:]
+    active = weights_RMK.shape[2]
+    rows, tiles = weights_RMK.numel(), found.tiles_3T.shape[1]
+    launch = _Launch(tiling, x_RMD, up_RDEF)
+    h_SF = x_RMD.new_empty(rows, hidden)
+    _hidden[(tiles, launch.parts)](
+        x_RMD, up_RDEF, gate_RDEF, weights_RMK, found.order_S, found.tiles_3T, h_SF,
+        tiles // runs, tiles, active, width, total, hidden, **launch.sums_over_width(),
+    )  # fmt: skip
+    out_SD = x_RMD.new_empty(rows, width)
+    _to_tokens[(tiles, launch.columns)](
+        h_SF, h_SF, down_REFD, down_REFD, found.order_S, found.tiles_3T, out_SD,
+        tiles // runs, tiles, width, total, hidden, TWO=False, **launch.sums_over_hidden(),
+    )  # fmt: skip
+    return out_SD.view(runs, tokens, active, width).sum(2)
+
+
+def backward(
+    gradient_RMD: Tensor,
+    x_RMD: Tensor,
+    up_RDEF: Tensor,
+    gate_RDEF: Tensor,
+    down_REFD: Tensor,
+    weights_RMK: Tensor,
+    found: Sorted,
+    tiling: Tiling,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, up, gate, down and the routing weights."""
+    runs, tokens, width = x_RMD.shape
+    total, hidden = up_RDEF.shape[2:]
+    active = weights_RMK.shape[2]
+    rows, tiles = weights_RMK.numel(), found.tiles_3T.shape[1]
+    launch = _Launch(tiling, x_RMD, up_RDEF)
+    parts = launch.parts
+    h_SF, up_SF, gate_SF = (x_RMD.new_empty(rows, hidden) for _ in range(3))
+    of_weights = torch.empty(parts, rows, dtype=torch.float32, device=x_RMD.device)
+    _hidden_backward[(tiles, parts)](
+        x_RMD, up_RDEF, gate_RDEF, down_REFD, weights_RMK, gradient_RMD, found.order_S, found.tiles_3T,
+        h_SF, up_SF, gate_SF, of_weights,
+        tiles // runs, tiles, rows, active, width, total, hidden, **launch.sums_over_width(),
+    )  # fmt: skip
+    of_x = x_RMD.new_empty(rows, width)
+    _to_tokens[(tiles, launch.columns)](
+        gate_SF, up_SF, gate_RDEF, up_RDEF, found.order_S, found.tiles_3T, of_x,
+        tiles // runs, tiles, width, total, hidden, TWO=True, **launch.sums_over_hidden(),
+    )  # fmt: skip
+    of_up, of_gate, of_down = (torch.empty_like(w) for w in (up_RDEF, gate_RDEF, down_REFD))
+    _weight_gradients[(runs * total, launch.columns, parts)](
+        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, found.order_S, found.end_REC, of_up, of_gate, of_down,
+        found.end_REC.shape[2], active, width, total, hidden, **launch.sums_over_rows(),
+    )  # fmt: skip
+    of_weights = of_weights[0] if parts == 1 else of_weights.sum(0)
+    return (
+        of_x.view(runs, tokens, active, width).sum(2),
+        of_up,
+        of_gate,
+        of_down,
+        of_weights.view_as(weights_RMK).to(weights_RMK.dtype),
+    )
+
+
+def _power(size: int) -> int:
+    """The power of two that holds a size; at least 16, which a product in Triton needs."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+@triton.jit
+def _tile(tiles_3T, all_tiles, order_S, ROWS: tl.constexpr):
+    """The expert of this program's tile, its rows, which of them exist, and their assignments."""
+    place = tiles_3T + tl.program_id(0)
+    expert = tl.load(place)
+    row = tl.load(place + all_tiles) + tl.arange(0, ROWS)
+    live = row < tl.load(place + 2 * all_tiles)
+    return expert, row.to(tl.int64), live, tl.load(order_S + row, mask=live, other=0)
+
+
+SHARED = ["tiles", "all_tiles", "all_rows", "chunks", "active", "total"]
+"""Sizes for which no kernel is compiled anew: nothing would be gained."""
+
+
+@triton.jit(do_not_specialize=SHARED)
+def _hidden(
+    x, up, gate, weights, order_S, tiles_3T, h_SF,
+    tiles, all_tiles, active, width, total, hidden,
+    PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
+):  # fmt: skip
+    """One tile of weight * silu(x gate) * (x up)."""
+    expert, row, live, assignment = _tile(tiles_3T, all_tiles, order_S, ROWS)
+    if tl.max(live.to(tl.int32), 0) == 0:
+        return
+    f = tl.program_id(1) * HIDDEN + tl.arange(0, HIDDEN)
+    run = (tl.program_id(0) // tiles).to(tl.int64)
+    of_expert = run * width * total * hidden + expert * hidden + f
+    of_token = (assignment // active).to(tl.int64) * width
+    by_gate = tl.zeros([ROWS, HIDDEN], tl.float32)
+    by_up = tl.zeros([ROWS, HIDDEN], tl.float32)
+    for start in range(0, width, WIDTH):
+        d = start + tl.arange(0, WIDTH)
+        rows = tl.load(x + of_token[:, None] + d[None, :], mask=live[:, None] & (d[None, :] < width), other=0.0)
+        place = of_expert[None, :] + d[:, None] * (total * hidden)
+        known = (d[:, None] < width) & (f[None, :] < hidden)
+        by_gate = tl.dot(rows, tl.load(gate + place, mask=known, other=0.0), by_gate, input_precision=PRECISION)
+        by_up = tl.dot(rows, tl.load(up + place, mask=known, other=0.0), by_up, input_precision=PRECISION)
+    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)
+    h = by_gate * tl.sigmoid(by_gate) * by_up * weight[:, None]
+    kept = live[:, None] & (f[None, :] < hidden)
+    tl.store(h_SF + row[:, None] * hidden + f[None, :], h.to(h_SF.dtype.element_ty), mask=kept)
+
+
+@triton.jit(do_not_specialize=SHARED)
+def _to_tokens(
+    rows_SF, others_SF, weights, other_weights, order_S, tiles_3T, out_SD,
+    tiles, all_tiles, width, total, hidden,
+    TWO: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
+):  # fmt: skip
+    """One tile of rows @ down [R, E, F, D], or, with TWO, of rows @ gate^T + others @ up^T, both [R, D, E, F].
+
+    The row of assignment s is row s of the output.
+    """
+    expert, row, live, assignment = _tile(tiles_3T, all_tiles, order_S, ROWS)
+    if tl.max(live.to(tl.int32), 0) == 0:
+        return
+    d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    run = (tl.program_id(0) // tiles).to(tl.int64)
+    out = tl.zeros([ROWS, WIDTH], tl.float32)
+    for start in range(0, hidden, HIDDEN):
+        f = start + tl.arange(0, HIDDEN)
+        at = row[:, None] * hidden + f[None, :]
+        kept = live[:, None] & (f[None, :] < hidden)
+        rows = tl.load(rows_SF + at, mask=kept, other=0.0)
+        if TWO:
+            place = run * width * total * hidden + d[:, None] * (total * hidden) + expert * hidden + f[None, :]
+            known = (d[:, None] < width) & (f[None, :] < hidden)
+            matrix = tl.trans(tl.load(weights + place, mask=known, other=0.0))
+            out = tl.dot(rows, matrix, out, input_precision=PRECISION)
+            others = tl.load(others_SF + at, mask=kept, other=0.0)
+            matrix = tl.trans(tl.load(other_weights + place, mask=known, other=0.0))
+            out = tl.dot(others, matrix, out, input_precision=PRECISION)
+        else:
+            place = (run * total + expert) * hidden * width + f[:, None] * width + d[None, :]
+            known = (f[:, None] < hidden) & (d[None, :] < width)
+            matrix = tl.load(weights + place, mask=known, other=0.0)
+            out = tl.dot(rows, matrix, out, input_precision=PRECISION)
+    place = assignment.to(tl.int64)[:, None] * width + d[None, :]
+    tl.store(out_SD + place, out.to(out_SD.dtype.element_ty), mask=live[:, None] & (d[None, :] < width))
+
+
+@triton.jit(do_not_specialize=SHARED)
+def _hidden_backward(
+    x, up, gate, down, weights, gradient, order_S, tiles_3T,
+    h_SF, up_SF, gate_SF, of_weights,
+    tiles, all_tiles, all_rows, active, width, total, hidden,
+    PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
+):  # fmt: skip
+    """One tile of the weighted hidden units again, and the gradients of both products and of the routing weights."""
+    expert, row, live, assignment = _tile(tiles_3T, all_tiles, order_S, ROWS)
+    if tl.max(live.to(tl.int32), 0) == 0:
+        return
+    f = tl.program_id(1) * HIDDEN + tl.arange(0, HIDDEN)
+    run = (tl.program_id(0) // tiles).to(tl.int64)
+    of_expert = run * width * total * hidden + expert * hidden + f
+    of_down = ((run * total + expert) * hidden + f) * width
+    of_token = (assignment // active).to(tl.int64) * width
+    by_gate = tl.zeros([ROWS, HIDDEN], tl.float32)
+    by_up = tl.zeros([ROWS, HIDDEN], tl.float32)
+    of_h = tl.zeros([ROWS, HIDDEN], tl.float32)
+    for start in range(0, width, WIDTH):
+        d = start + tl.arange(0, WIDTH)
+        inside = live[:, None] & (d[None, :] < width)
+        known = (d[:, None] < width) & (f[None, :] < hidden)
+        rows = tl.load(x + of_token[:, None] + d[None, :], mask=inside, other=0.0)
+        place = of_expert[None, :] + d[:, None] * (total * hidden)
+        by_gate = tl.dot(rows, tl.load(gate + place, mask=known, other=0.0), by_gate, input_precision=PRECISION)
+        by_up = tl.dot(rows, tl.load(up + place, mask=known, other=0.0), by_up, input_precision=PRECISION)
+        rows = tl.load(gradient + of_token[:, None] + d[None, :], mask=inside, other=0.0)
+        known = (f[:, None] < hidden) & (d[None, :] < width)
+        matrix = tl.trans(tl.load(down + of_down[:, None] + d[None, :], mask=known, other=0.0))
+        of_h = tl.dot(rows, matrix, of_h, input_precision=PRECISION)
+    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)[:, None]
+    half = tl.sigmoid(by_gate)
+    silu = by_gate * half
+    part = tl.sum(of_h * silu * by_up, 1)
+    tl.store(of_weights + tl.program_id(1) * all_rows + assignment, part, mask=live)
+    of_h *= weight
+    kept = live[:, None] & (f[None, :] < hidden)
+    place = row[:, None] * hidden + f[None, :]
+    tl.store(h_SF + place, (silu * by_up * weight).to(h_SF.dtype.element_ty), mask=kept)
+    tl.store(up_SF + place, (of_h * silu).to(up_SF.dtype.element_ty), mask=kept)
+    of_gate = of_h * by_up * (half + silu * (1 - half))
+    tl.store(gate_SF + place, of_gate.to(gate_SF.dtype.element_ty), mask=kept)
+
+
+@triton.jit(do_not_specialize=SHARED)
+def _weight_gradients(
+    x, gradient, h_SF, up_SF, gate_SF, order_S, end_REC, of_up, of_gate, of_down,
+    chunks, active, width, total, hidden,
+    PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
+):  # fmt: skip
+    """A block of the three gradients of one expert of one run, over all rows of the group, in their order."""
+    group = tl.program_id(0)
+    end = tl.load(end_REC + group * chunks + chunks - 1)
+    begin = tl.load(end_REC + group * chunks - 1, mask=group > 0, other=0)
+    d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    f = tl.program_id(2) * HIDDEN + tl.arange(0, HIDDEN)
+    up = tl.zeros([WIDTH, HIDDEN], tl.float32)
+    gate = tl.zeros([WIDTH, HIDDEN], tl.float32)
+    down = tl.zeros([WIDTH, HIDDEN], tl.float32)
+    for start in range(begin, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        live = row < end
+        assignment = tl.load(order_S + row, mask=live, other=0)
+        place = (assignment // active).to(tl.int64)[:, None] * width + d[None, :]
+        inside = live[:, None] & (d[None, :] < width)
+        at = row.to(tl.int64)[:, None] * hidden + f[None, :]
+        kept = live[:, None] & (f[None, :] < hidden)
+        rows = tl.trans(tl.load(x + place, mask=inside, other=0.0))
+        up = tl.dot(rows, tl.load(up_SF + at, mask=kept, other=0.0), up, input_precision=PRECISION)
+        gate = tl.dot(rows, tl.load(gate_SF + at, mask=kept, other=0.0), gate, input_precision=PRECISION)
+        rows = tl.trans(tl.load(gradient + place, mask=inside, other=0.0))
+        down = tl.dot(rows, tl.load(h_SF + at, mask=kept, other=0.0), down, input_precision=PRECISION)
+    run, expert = (group // total).to(tl.int64), group % total
+    known = (d[:, None] < width) & (f[None, :] < hidden)
+    place = run * width * total * hidden + d[:, None] * (total * hidden) + expert * hidden + f[None, :]
+    tl.store(of_up + place, up.to(of_up.dtype.element_ty), mask=known)
+    tl.store(of_gate + place, gate.to(of_gate.dtype.element_ty), mask=known)
+    place = group.to(tl.int64) * hidden * width + f[None, :] * width + d[:, None]
+    tl.store(of_down + place, down.to(of_down.dtype.element_ty), mask=known)

@@ -1,0 +1,52 @@
+"""One AdamW step as one Triton kernel: it reads and writes each number of the state once.
+
+Triton itself is imported when the kernel is first launched.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+BLOCK = 2048
+"""Numbers of one program. All have the same learning rate: a program never crosses from one run's part of a parameter
+to the next."""
+
+
+def blocks_of(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """[3, programs] int64: first number, number after the last, and segment, for segments of these lengths."""
+    length = torch.tensor(lengths)
+    end = length.cumsum(0)
+    programs = (length + BLOCK - 1) // BLOCK
+    segment = torch.arange(len(length)).repeat_interleave(programs)
+    within = torch.arange(len(segment)) - (programs.cumsum(0) - programs)[segment]
+    first = (end - length)[segment] + within * BLOCK
+    return torch.stack([first, torch.minimum(first + BLOCK, end[segment]), segment]).to(device)
+
+
+@torch.library.custom_op("mue_check::adamw", mutates_args=("flat", "first", "second"))
+def adamw(
+    flat: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    blocks: Tensor,
+    rates: Tensor,
+    table: Tensor,
+    counter: Tensor,
+    beta1: float,
+    beta2: float,
+    aligned: bool,
+) -> None:
+    """Update parameters and moments in place. ``rates`` [3, segments]: learning rate, the same times decay, and eps.
+
+    ``aligned``: every segment begins at a multiple of four numbers.
+    """
+    from mue_check.models.kernels.adamw import launch
+
+    launch(flat, gradient, first, second, blocks, rates, table, counter, beta1, beta2, aligned, BLOCK)
+
+
+@adamw.register_fake
+def _(*_: object) -> None:
+    return None
