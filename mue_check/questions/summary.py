@@ -41,7 +41,7 @@ def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) ->
     """
     store, asked, loaded = Store(root), load_asked(root), load_comparisons(root)
     if not asked and not loaded:
-        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study {root}` first")
+        raise StoreError(f"{str(root)!r} holds no study: run `pytest suites/ --study DIR` with this folder first")
     _require_kinds({path_of(root, c.name): c for c in loaded}, kinds)
     _require_kinds({path_of(root, each.question.name, FOLDER): each.question for each in asked}, kinds)
     comparisons = tuple(sorted(loaded, key=lambda c: place(c, axes)))
