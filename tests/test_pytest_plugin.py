@@ -301,8 +301,14 @@ def test_killed_and_run_again_the_records_are_those_of_a_quiet_run(tmp_path: Pat
     assert result.returncode == 0
     assert result.stdout.count("coordinates-width-markov-complete_mue: PASS") == 1
     assert "1 passed" in result.stdout
-    again = {name: data.replace(bytes(rough), bytes(quiet)) for name, data in records(rough).items()}
-    assert again == records(quiet)
+
+    def plain(name: str, data: bytes) -> bytes:
+        """Comparisons name their study, and so does their digest."""
+        data = data.replace(bytes(rough), bytes(quiet))
+        return b"".join(data.splitlines(True)[2:]) if name.startswith("comparisons") else data
+
+    again, expected = ({name: plain(name, data) for name, data in records(each).items()} for each in (rough, quiet))
+    assert again == expected
     assert (rough / "report.html").exists()
 
 
