@@ -1,11 +1,16 @@
 """The expert kernels on a CPU, by Triton's interpreter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from bench import expert_product
 from mue_check.models.experts import all_experts
 from mue_check.models.routed_experts import routed_experts
 from mue_check.routing.choice import TokenChoice
+from mue_check.routing.variants import route
+from mue_check.spec import Experts
 from tests.interpreter import interpreted, needs_interpreter
 
 pytestmark = [needs_interpreter, pytest.mark.usefixtures("interpreted")]
@@ -19,6 +24,7 @@ SHAPES = {  # R, M, D, E, F, K
     "one expert, one token": (2, 1, 16, 1, 5, 1),
     "more experts than assignments": (1, 3, 20, 40, 8, 1),
     "several blocks of every axis": (1, 70, 130, 2, 70, 1),
+    "one wide expert for each token": (2, 48, 32, 4, 128, 1),
 }
 
 
@@ -55,6 +61,34 @@ def test_forward_and_backward_are_those_of_float64(name: str, skew: float) -> No
     for name, found, expected in zip(NAMES, ours, exact, strict=True):
         error = (found.double() - expected).norm() / expected.norm()
         assert error < 1e-6, f"{name}: {error}"
+
+
+@pytest.mark.parametrize("router", ["sigmoid_norm", "sigmoid_mean"])
+def test_gradients_reach_the_logits_if_each_token_has_one_expert(router: str) -> None:
+    """A normalized weight is 1 whatever the logits: their exact gradient is 0, and what is left is rounding."""
+    experts = replace(Experts(total=4, activated=1, hidden=80), router=router)
+    tensors, _ = case(1, 24, 32, 4, 80, 1)
+    logits = torch.randn(1, 24, 4, generator=torch.Generator().manual_seed(3))
+
+    def gradients(product, dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [t.detach().to(dtype) for t in tensors[:4]]
+        of_dtype = logits.to(dtype).requires_grad_()
+        routing = route(of_dtype, experts)
+        return list(torch.autograd.grad(product(*leaves, routing).square().sum(), [routing.weights, of_dtype]))
+
+    of_weights, of_logits = gradients(routed_experts, torch.float32)
+    exact_weights, exact_logits = gradients(all_experts, torch.float64)
+    assert (of_weights - exact_weights).norm() < 1e-6 * exact_weights.norm()
+    assert (of_logits - exact_logits).norm() < 1e-6 * exact_weights.norm()
+    assert bool(exact_logits.norm() < 1e-12 * exact_weights.norm()) is (router == "sigmoid_norm")
+
+
+@pytest.mark.parametrize("active", [1, 2])
+def test_the_script_that_compares_products_finds_rounding_alone(monkeypatch: pytest.MonkeyPatch, active: int) -> None:
+    monkeypatch.setattr(expert_product, "REPEATS", 1)
+    products = {"all": all_experts, "interpreted": routed_experts}
+    found = expert_product.measure((1, 24, 32, 4, active, 80), "fp32", torch.device("cpu"), products)
+    assert found["all_error"] == 0 < found["interpreted_error"] < 1e-6
 
 
 @pytest.mark.parametrize("name", ["all experts active", "several blocks of every axis"])
