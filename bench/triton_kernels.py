@@ -1,15 +1,17 @@
 """The Triton kernels on a GPU: their tests, whole steps with and without them, products, and a page of numbers.
 
-    python bench/triton_kernels.py OUT [--compiled]
+    python bench/triton_kernels.py OUT [--compiled | --tables]
 
 About 100 s on an H100. Every result is written to OUT/kernels.json at once; the products go to OUT/expert_product.json
 (bench/expert_product.py). A part that fails or finds no time does not stop the others. --compiled measures instead
-steps that inductor compiles, with and without kernels, in a minute.
+steps that inductor compiles, with and without kernels, in a minute. --tables measures nothing: it writes
+OUT/kernels.md, the tables of all OUT/kernels*.json, beside sequential training where OUT/bench.json has it.
 """
 
 import argparse
 import gc
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -27,6 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.expert_product import SHAPES, measure, repeated
 from mue_check.bench.cases import CUDA_CAPACITY, CUDA_MIXTURE, CUDA_SHORT, BenchCase
 from mue_check.bench.setup import BenchSetup
+from mue_check.bench.table import table
 from mue_check.bench.timing import clock
 from mue_check.execute.process import prepare_process
 from mue_check.models.kernels import VARIABLE
@@ -229,14 +232,76 @@ def compiled(results: Results, case: BenchCase) -> None:
         gc.collect()
 
 
+def tables(out: Path) -> str:
+    """Of every file of results: steps, compiled steps, the optimizer and the kernels of one step."""
+    lines = [
+        "# Triton kernels: times on a GPU",
+        "",
+        "Milliseconds; old: without kernels, new: with them. GB: what the programs of a kernel read and write. Where",
+        "the cache serves some of it, the share of a copy's bandwidth can exceed 100%. Sequential: the fastest way to",
+        "train run after run, measured on another visit (bench.json).",
+        "",
+    ]
+    alone = sequential(out / "bench.json")
+    for path in sorted(out.glob("kernels*.json")):
+        parts = json.loads(path.read_text())
+        lines += [f"## {path.name}, torch {parts['device'][0]['torch']}", ""]
+        steps = [
+            (s["case"], *(f"{s['ms'][n]:.2f}" for n in KERNELS), f"{s['ms']['old'] / s['ms']['new']:.2f}")
+            for s in parts.get("steps", [])
+        ]
+        against = [
+            (s["case"], f"{alone[s['case']]:.0f}", f"{alone[s['case']] / s['ms']['new']:.1f}")
+            for s in parts.get("steps", [])
+            if s["case"] in alone
+        ]
+        compiled = [
+            (s["case"], s["kernels"], f"{s['ms']:.2f}", f"{s['start']:.0f}") for s in parts.get("compiled steps", [])
+        ]
+        optimizer = [
+            (a["case"], f"{a['numbers'] / 1e6:.0f}", f"{a['old']:.2f}", f"{a['new']:.2f}")
+            for a in parts.get("adamw", [])
+        ]
+        kernels = [
+            (k["case"], k["kernel"].strip("_"), str(k["launches"]), f"{k['ms']:.2f}", f"{k['bytes'] / 1e9:.2f}",
+             f"{k['of_bandwidth']:.0%}", f"{k['of_products']:.0%}")
+            for k in parts.get("kernels", [])
+        ]  # fmt: skip
+        for header, rows in (
+            (("step", "old", "new", "times as fast"), steps),
+            (("step of all runs", "sequential", "new is times as fast"), against),
+            (("compiled step", "kernels", "ms", "seconds to start"), compiled),
+            (("AdamW", "million numbers", "old", "new"), optimizer),
+            (("step", "kernel", "launches", "ms", "GB", "of a copy's bandwidth", "of a product's rate"), kernels),
+        ):
+            lines += [*table(header, rows), ""] if rows else []
+        lines += [f"Not measured, out of time: {skipped['name']}." for skipped in parts.get("skipped", [])]
+        lines += [""] if parts.get("skipped") else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def sequential(path: Path) -> dict[str, float]:
+    """Milliseconds of one step of all runs, one after the other, by case."""
+    found: dict[str, float] = {}
+    for row in json.loads(path.read_text())["steps"] if path.exists() else []:
+        case = row["case"]
+        name = f"{case['model']}, {case['batch'] * case['context']} tokens, R={case['runs']}, {case['precision']}"
+        if row["way"] in ("alone", "plain", "plain batched"):
+            found[name] = min(found.get(name, math.inf), 1e3 * row["seconds"]["median"] * case["runs"])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--tables", action="store_true")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     prepare_process()
-    if options.worker is None:
+    if options.tables:
+        (options.out / "kernels.md").write_text(tables(options.out))
+    elif options.worker is None:
         run(Results(options.out), compiled_only=options.compiled)
     else:
         work(options.worker)
@@ -256,6 +321,7 @@ def run(results: Results, *, compiled_only: bool) -> None:
     results.attempt("products", partial(subprocess.run, [sys.executable, *products], timeout=40))
     for case in CASES[6:]:
         results.attempt(f"steps of {label(case)}", partial(steps, results, case))
+    (results.out / "kernels.md").write_text(tables(results.out))
     print(f"done after {results.seconds:.0f} s")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.triton_kernels import tables
 from mue_check.cost.calibration import Calibration
 from mue_check.cost.work import PRICED
 
@@ -28,7 +29,15 @@ def test_it_runs_and_writes(tmp_path: Path) -> None:
     )
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == 1
-    assert all(value > 0 for value in rows[0].values() if not isinstance(value, str))
+    row = rows[0]
+    assert all(row[name] > 0 for name in ("router_ms", "all_ms", "grouped_ms", "blocked_ms"))
+    assert row["kernels_ms"] is None
+    assert row["all_error"] == 0 < max(row["grouped_error"], row["blocked_error"]) < 1e-5
+
+
+def test_the_tables_of_the_kernels_are_those_of_the_stored_results() -> None:
+    visited = ROOT / "reports" / "bench" / "h100"
+    assert tables(visited) == (visited / "kernels.md").read_text()
 
 
 def test_null_controls_in_small(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def _time(sample: Sample, device: torch.device, precision: Precision) -> tuple[T
         device=device,
         precision=precision,
     )
-    product = product_of(model, train.tokens_per_step, device.type, sample.runs)
+    product = product_of(model, train.tokens_per_step, device.type)
     work = step_work(model, train, corpus, runs=sample.runs, product=product)
     stack.advance(WARM_UP)
     began = _now(device)

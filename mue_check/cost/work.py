@@ -61,7 +61,7 @@ PRICED = ("calls", "flop", "numbers")
 
 
 @cache
-def product_of(model: ModelSpec, tokens: int, device: str, runs: int = 1) -> Product:
+def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
     """The expert product that ``models.experts`` chooses for a model on a device, with ``tokens`` in each run.
 
     For CUDA without a card at hand, that of a card with Triton kernels.
@@ -72,9 +72,9 @@ def product_of(model: ModelSpec, tokens: int, device: str, runs: int = 1) -> Pro
     if ffn.router == "expert_choice":
         return "active"
     if device == "cuda" and not torch.cuda.is_available():
-        return "active" if kernels_pay(runs * tokens, ffn.total, ffn.activated, ffn.hidden) else "all"
+        return "active" if kernels_pay(ffn.total, ffn.activated, ffn.hidden) else "all"
     x, up = torch.empty(1, 1, model.width, device=device), torch.empty(1, 1, ffn.total, ffn.hidden, device=device)
-    chosen = torch.empty(1, 1, ffn.activated, device=device).expand(runs, tokens, -1)
+    chosen = torch.empty(1, 1, ffn.activated, device=device).expand(1, tokens, -1)
     product = choose_product(x, up, TokenChoice(chosen, chosen))
     return "all" if product is all_experts else "blocks" if product is blocked_experts else "active"
 
@@ -112,7 +112,7 @@ def batch_work(cells: Sequence[Cell]) -> Work:
     """The work of measuring a batch: cells that differ only in their seeds (``execute.batches``)."""
     cell, runs = cells[0], sum(c.runs for c in cells)
     model, train, data = cell.model, cell.train, load_data(cell.corpus)
-    product = product_of(model, train.tokens_per_step, cell.device, runs)
+    product = product_of(model, train.tokens_per_step, cell.device)
     step = step_work(model, train, data, runs=runs, product=product)
     passes = MEASUREMENTS[cell.measurement].passes(cell)
     examples = passes.evaluations * family_of(model).heldout(train, data) + passes.probes * PROBE_EXAMPLES

@@ -101,23 +101,23 @@ expert blocks are faster than torch's grouped product, which computes one expert
 (bench/expert_product.py)."""
 
 
-MOVING, MOVING_INSIDE, FEW_ASSIGNMENTS = 100, 32, 2**15
+MOVING, MOVING_INSIDE = 100, 32
 """On CUDA: the hidden units whose product with a token costs as much as moving the token to an expert and back, by
-torch's operations and inside the Triton kernels; and up to that many assignments of tokens to experts, over all runs,
-the kernels have too few programs to fill the card."""
+torch's operations and inside the Triton kernels."""
 
 
 def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Product:
     """By shape and device, as measured by bench/expert_product.py on one core and on an H100 (reports/bench)."""
-    runs, tokens, active = routing.indices.shape
+    tokens, active = routing.indices.shape[1:]
     total, hidden = up_RDEF.shape[2:]
-    if x_RMD.is_cuda and uses_kernel("experts", x_RMD, fastest=kernels_pay(runs * tokens, total, active, hidden)):
+    if x_RMD.is_cuda and uses_kernel("experts", x_RMD, fastest=kernels_pay(total, active, hidden)):
         return routed_experts
     if total < 2 * active:
         return all_experts
     grouped = supports_grouped(x_RMD, up_RDEF)
     if x_RMD.is_cuda:
-        if all_is_little(total, active, hidden):
+        # a routed product has less to multiply, but at half the speed, and it moves every token to its experts and back
+        if total * hidden <= active * (2 * hidden + MOVING):
             return all_experts
         return grouped_experts if grouped else blocked_experts
     if tokens * total * hidden <= FEW_NUMBERS:
@@ -125,16 +125,6 @@ def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Prod
     return grouped_experts if grouped and tokens * active > FEW_ROWS * total else blocked_experts
 
 
-def all_is_little(total: int, active: int, hidden: int) -> bool:
-    """Whether the product with all experts is the fastest of torch's on CUDA.
-
-    A routed product has less to multiply, but at half the speed, and it moves every token to its experts and back.
-    """
-    return total < 2 * active or total * hidden <= active * (2 * hidden + MOVING)
-
-
-def kernels_pay(tokens: int, total: int, active: int, hidden: int) -> bool:
-    """Whether the Triton kernels are faster than torch's operations, with ``tokens`` in all runs."""
-    if total * hidden < active * (hidden + MOVING_INSIDE):
-        return False
-    return tokens * active > FEW_ASSIGNMENTS or not all_is_little(total, active, hidden)
+def kernels_pay(total: int, active: int, hidden: int) -> bool:
+    """Whether the Triton kernels are faster than torch's operations."""
+    return total * hidden >= active * (hidden + MOVING_INSIDE)
