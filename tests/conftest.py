@@ -2,14 +2,20 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mue_check.data import Corpus
+
+if not torch.cuda.is_available():
+    # Triton decides when it is imported how its kernels run, and torch imports it now and then
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,15 +1,11 @@
-"""Run Triton kernels on a CPU. Import this before anything that imports Triton, which decides then how kernels run."""
+"""Run Triton kernels on a CPU, by Triton's interpreter, which tests/conftest.py switches on."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from mue_check.models.kernels import HAS_TRITON
-
-if HAS_TRITON and not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 needs_interpreter = pytest.mark.skipif(not HAS_TRITON or torch.cuda.is_available(), reason="needs Triton, and no GPU")
 

@@ -16,7 +16,7 @@ from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Row, Rule
 from mue_check.spec import Scenario
 from mue_check.tiers import Task, Tier
-from mue_check.user_code import first_line
+from mue_check.user_code import UserCodeExit, no_exit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +135,10 @@ class Study:
         """
         self.open(question)
         try:
-            yield
-        except (Exception, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            raise MueCheckError(
-                f"{question.name}: {type(error).__name__} was raised while it was measured: {first_line(error)}"
-            ) from error
+            with no_exit():
+                yield
+        except UserCodeExit as error:
+            raise MueCheckError(f"{question.name}: while it was measured, user code raised {error}") from error
 
     def open(self, question: Comparison) -> None:
         """List the question in the study, and withdraw an earlier answer."""

@@ -185,7 +185,9 @@ def test_a_question_that_raises_was_asked(asked: Study, error: BaseException, mo
     with pytest.raises(type(error) if usual else MueCheckError) as caught:
         ask_drift(asked, LADDER, LADDER.targets[0])
     if not usual:
-        assert f"width-d64-markov-complete_mue: {type(error).__name__} was raised" in str(caught.value)
+        assert f"width-d64-markov-complete_mue: while it was measured, user code raised {type(error).__name__}" in str(
+            caught.value
+        )
     (unanswered,) = summarize(asked.root).unanswered
     assert unanswered.comparison.name == "width-d64-markov-complete_mue"
 

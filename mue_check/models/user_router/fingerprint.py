@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from mue_check.errors import ClaimError
+from mue_check.global_state import preserved_globals
 from mue_check.models.user_router.examine import build, drawn_tensors, is_trained, start_of, untrained_tensors
 from mue_check.models.user_router.sources import digits
 from mue_check.routing.adapter import Size, leaves_of
 from mue_check.routing.factory import SHAPES, Candidate, Shape
+from mue_check.user_code import no_exit
 
 TOKENS = 40
 _SHAPES = (
@@ -53,9 +55,10 @@ def _seen_at_all(candidate: Candidate, shapes: Sequence[Shape]) -> Iterator[str]
     for shape in candidate.shapes(shapes):
         yield str(shape)
         try:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
+            with preserved_globals(), no_exit(), torch.enable_grad():
                 warnings.simplefilter("ignore")
-                yield from [*_seen(candidate, shape)]
+                seen = [*_seen(candidate, shape)]
+            yield from seen
         except Exception as error:  # a user's module may raise anything; where a run needs this size, it is told there
             yield type(error).__name__
 
