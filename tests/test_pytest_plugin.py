@@ -355,7 +355,8 @@ def test_no_test_run_is_exit_5(tmp_path: Path, run_pytest_here: Run) -> None:
 
 def test_a_router_that_differs_from_process_to_process_is_refused(tmp_path: Path, run_pytest_here: Run) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("import os\n" + ROUTERS.replace("forward(x).sigmoid()", "forward(x * os.getpid()).sigmoid()"))
+    doubled = "forward(x if multiprocessing.parent_process() is None else 2 * x).sigmoid()"
+    file.write_text("import multiprocessing\n" + ROUTERS.replace("forward(x).sigmoid()", doubled))
     result = run_pytest_here("suites/test_capacity.py", f"--study={tmp_path / 'study'}", f"--router={file}:Right")
     assert result.code == 4
     assert "it behaves differently in another process, so that no run could be repeated" in result.errors

@@ -32,7 +32,7 @@ def run(options: Options) -> int:
     sides = compare_studies(options.study, summarize)
     page = write_comparison(sides, options.out or options.study[0])
     studies = dict(sides.studies.values())
-    incomplete = {name: summary for name, summary in studies.items() if summary.unanswered or summary.unlisted}
+    incomplete = {name: s for name, s in studies.items() if s.unanswered or s.unlisted or s.unfinished}
     if not options.quiet:
         print("\n".join(compare_lines(sides)))
         for name, summary in incomplete.items():

@@ -1,9 +1,11 @@
 """The list of questions: one file for each, written before it is measured, so that a report sees what has no answer.
 
-``asked/<name>.json`` holds the question and the run that asked it last, ``comparisons/<name>.json`` the answer. Several
-processes may write into one study: each file is replaced as a whole, and asking the same question again overwrites it.
+``asked/<name>.json`` holds the question and the run that asked it last, ``comparisons/<name>.json`` the answer, and
+``runs/<run>.json`` marks a run that did not finish, so that it may not have asked everything. Several processes may
+write into one study: each file is replaced as a whole, and asking the same question again overwrites it.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -15,7 +17,7 @@ from mue_check.records.files import remove_file, write_record
 from mue_check.records.typed import from_json
 
 SCHEMA = 1
-FOLDER = "asked"
+FOLDER, RUNS = "asked", "runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,30 @@ class Unanswered:
         return self.asked.question
 
 
-def new_run() -> str:
-    """A name for a run that begins now: the time (UTC). Later runs sort behind earlier ones."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+def new_run(*selection: str) -> str:
+    """A name for a run that begins now: the time (UTC), then a hash of what it was told to ask.
+
+    Later runs sort behind earlier ones.
+    """
+    told = hashlib.sha256("\n".join(selection).encode(errors="replace")).hexdigest()[:8]
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}-{told}"
+
+
+def begin_run(root: Path, run: str) -> None:
+    """Mark a run as unfinished."""
+    write_record(path_of(root, run, RUNS), {"schema": SCHEMA, "run": run}, root=root)
+
+
+def finish_run(root: Path, run: str) -> None:
+    """Remove the mark of a run, and those of earlier runs that were told to ask the same."""
+    for earlier in unfinished_runs(root):
+        if earlier <= run and earlier.rpartition("-")[2] == run.rpartition("-")[2]:
+            remove_file(path_of(root, earlier, RUNS), root=root)
+
+
+def unfinished_runs(root: Path) -> tuple[str, ...]:
+    """The runs that did not finish, or are not finished yet, by the time at which they began."""
+    return tuple(path.stem for path in files_of(root, RUNS))
 
 
 def record_question(root: Path, question: Comparison, run: str) -> None:

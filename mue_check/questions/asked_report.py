@@ -22,6 +22,8 @@ def outcome_lines(summary: Summary, what: str) -> list[str]:
     lines += [f"  no answer: {printable(u.comparison.name)}: {printable(u.reason)}" for u in missing[:_LISTED]]
     if len(missing) > _LISTED:
         lines.append(f"  and {len(missing) - _LISTED} more")
+    if summary.unfinished:
+        lines.append(f"  {unfinished_text(summary)}")
     if summary.unlisted:
         lines.append(f"  {unlisted_text(summary)}")
     return lines
@@ -30,6 +32,14 @@ def outcome_lines(summary: Summary, what: str) -> list[str]:
 def number_of(count: int, what: str) -> str:
     """``3 questions``."""
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def unfinished_text(summary: Summary) -> str:
+    """Why a study with a run that was stopped is no PASS."""
+    return (
+        f"the run that began at {printable(summary.unfinished[0]).rpartition('-')[0]} did not finish, so questions may "
+        "be missing: run its command again, which trains nothing twice"
+    )
 
 
 def unlisted_text(summary: Summary) -> str:

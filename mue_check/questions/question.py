@@ -144,6 +144,8 @@ class Summary:
     environments: Mapping[Environment | None, int]
     """Where the cells were measured, and how many; None where that was not stored."""
     findings: Findings = field(repr=False)
+    unfinished: tuple[str, ...]
+    """The runs that did not finish."""
 
     def of(self, kind: type[F]) -> tuple[F, ...]:
         """The findings of one type."""
@@ -200,13 +202,15 @@ class Summary:
             comparisons=tuple(c for c in self.comparisons if c.name in names),
             answers=answers,
             findings=Findings(tuple(finding for _, found in answers for finding in found)),
+            unfinished=(),
         )
 
     @property
     def verdict(self) -> Verdict:
         """FAIL when any question is answered against its expected verdict.
 
-        Else INCONCLUSIVE when any is open, unanswered or unlisted, and when nothing is judged at all.
+        Else INCONCLUSIVE when any is open, unanswered or unlisted, when a run did not finish, and when nothing is
+        judged at all.
         """
         pairs = [pair for pairs in self.verdicts.values() for pair in pairs]
         if any(verdict is not Verdict.INCONCLUSIVE and not meets(verdict, expected) for verdict, expected in pairs):
@@ -215,7 +219,8 @@ class Summary:
         is_open = any(verdict is Verdict.INCONCLUSIVE for verdict, _ in pairs) or any(
             c.expected and c.name not in judged for c in self.comparisons
         )
-        return Verdict.INCONCLUSIVE if is_open or self.unanswered or self.unlisted or not pairs else Verdict.PASS
+        is_open = is_open or bool(self.unanswered or self.unlisted or self.unfinished) or not pairs
+        return Verdict.INCONCLUSIVE if is_open else Verdict.PASS
 
     @property
     def as_expected(self) -> bool:

@@ -6,8 +6,15 @@ from pathlib import Path
 
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict, meets
-from mue_check.questions.asked import FOLDER, load_asked
-from mue_check.questions.asked_report import number_of, of_last_run, unlisted_text, which_run, without_answer
+from mue_check.questions.asked import FOLDER, load_asked, unfinished_runs
+from mue_check.questions.asked_report import (
+    number_of,
+    of_last_run,
+    unfinished_text,
+    unlisted_text,
+    which_run,
+    without_answer,
+)
 from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
 from mue_check.questions.costs import Costs, RungCost, keys_of
 from mue_check.questions.display import count_text, ladder_name, question_columns
@@ -60,6 +67,7 @@ def summarize(root: Path, kinds: Sequence[QuestionKind], axes: Sequence[str]) ->
         costs=Costs.read(store, comparisons),
         environments=Counter(store.read(key).environment for key in keys_of(comparisons)),
         findings=known,
+        unfinished=unfinished_runs(root),
     )
 
 
@@ -107,6 +115,8 @@ def count_lines(summary: Summary) -> list[str]:
         lines.append("nothing is judged: no question with an answer expects a verdict")
     if summary.unanswered:
         lines.append(f"no answer: {number_of(len(summary.unanswered), 'question')}")
+    if summary.unfinished:
+        lines.append(unfinished_text(summary))
     return [*lines, unlisted_text(summary)] if summary.unlisted else lines
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
+from mue_check.questions.asked import FOLDER, begin_run, finish_run, load_asked
 
 if TYPE_CHECKING:
     from mue_check.questions.question import Summary
@@ -23,6 +24,8 @@ _WORDS = {
     "found": ("finding of which no verdict is expected", "findings of which no verdict is expected"),
 }
 
+_FINISHED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+
 
 class Ending:
     """Counts what was judged in the controller of a run, changes a wrong exit code 0, and writes the report."""
@@ -30,6 +33,7 @@ class Ending:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config, self.settings = config, settings
         self.reports: list[pytest.TestReport] = []
+        self.begun = False
         self.summary: Summary | None = None
         self.lines: list[str] = []
 
@@ -38,6 +42,9 @@ class Ending:
         """Note calls, and tests that were skipped before."""
         if report.when == "call" or report.skipped:
             self.reports.append(report)
+        if not self.begun and report.when == "call" and (self.settings.root / FOLDER).exists():
+            self.begun = True
+            begin_run(self.settings.root, self.settings.run)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -45,6 +52,9 @@ class Ending:
         if self.config.option.collectonly:
             return
         try:
+            ended = session.exitstatus in _FINISHED and not (session.shouldstop or session.shouldfail)
+            if self.begun and ended:
+                finish_run(self.settings.root, self.settings.run)
             part = self._judge()
         except MueCheckError as error:
             self._fail(session, f"no report: {error}")
@@ -69,7 +79,7 @@ class Ending:
         if self.summary is not None:
             part = self.summary.of_run(self.settings.run)
             lines = [*verdict_lines(part), *outcome_lines(part, "this run")]
-            if len(part.asked) < len(self.summary.questions):
+            if self.summary.unfinished or len(part.asked) < len(self.summary.questions):
                 lines += outcome_lines(self.summary, "whole study")
             self.lines = [*lines, *self.lines]
             try:
@@ -82,7 +92,6 @@ class Ending:
     def _judge(self) -> Summary | None:
         """The part of the study that this run asked; None if it asked nothing."""
         from mue_check.catalog import summarize
-        from mue_check.questions.asked import load_asked
 
         if not any(asked.run == self.settings.run for asked in load_asked(self.settings.root)):
             return None
@@ -101,7 +110,7 @@ class Ending:
                 counts["found"] += 1
             else:
                 counts["xfailed" if hasattr(report, "wasxfail") else "skipped"] += 1
-        return ", ".join(f"{n} {_WORDS[what][n > 1]}" for what, n in counts.items())
+        return ", ".join(f"{n} {_WORDS[what][n > 1]}" for what, n in counts.items()) or "no test was called"
 
     def _is_as_expected(self, part: Summary) -> bool:
         """Whether the answers of this run are those that its tests reported."""

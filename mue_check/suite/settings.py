@@ -183,6 +183,8 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     tolerance = option("tolerance")
     corpora = _corpora(option("corpus"), folder, tier)
     router, balance = _routing(option("router"), folder, claim, trains=not trains_nothing(config.args))
+    told = _repeated_options(config, tier.name, rule.name)
+    selected = (*map(str, config.args), option("keyword"), option("markexpr"), str(option("axes")))
     others = dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip())
     if rule.name in others:
         raise SpecError(f"--beside {rule.name}: that is the rule under test")
@@ -198,8 +200,8 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         balance=balance,
         heldout=option("heldout"),
         beside=tuple(map(get_rule, others)),
-        options=_repeated_options(config, tier.name, rule.name),
-        run=getattr(config, "workerinput", {}).get(RUN) or new_run(),
+        options=told,
+        run=getattr(config, "workerinput", {}).get(RUN) or new_run(*selected, *told),
         candidate=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,

@@ -14,6 +14,8 @@ from mue_check.records import Cell, Columns
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
+import os
+
 import pytest
 
 from mue_check.questions.controls import ask_null_control
@@ -40,6 +42,15 @@ def test_forgets_to_expect(study, target_case):
 
 def test_skips():
     pytest.skip("not today")
+
+
+def test_interrupted():
+    if not os.environ.get("CALM"):
+        raise KeyboardInterrupt
+
+
+def test_fails():
+    assert False
 
 
 def test_leaves():
@@ -196,3 +207,30 @@ def test_a_router_that_ends_its_process_is_not_exit_0(tmp_path: Path, run_pytest
     assert result.code == 1, result.out
     assert "without an answer" in result.out
     assert main(["report", str(tmp_path / "study"), "--quiet"]) == 3
+
+
+def test_a_run_that_was_stopped_is_unfinished_until_the_same_ends(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "study"
+    assert run(bowl, "drift interrupted control").code == 2
+    assert main(["report", str(study), "--quiet"]) == 3
+    result = run(bowl, "drift control")  # another selection: what else the first would have asked is not known
+    assert result.code == 0, result.out
+    assert "whole study: INCONCLUSIVE" in result.out
+    assert "did not finish, so questions may be missing" in (study / "report.md").read_text()
+    monkeypatch.setenv("CALM", "1")
+    assert run(bowl, "drift interrupted control").code == 0
+    assert main(["report", str(study), "--quiet"]) == 0
+
+
+def test_stopping_at_the_first_failure_leaves_a_run_unfinished(run: Callable[..., Any], tmp_path: Path) -> None:
+    assert run(bowl, "drift fails control", "-x").code == 1
+    assert main(["report", str(tmp_path / "study"), "--quiet"]) == 3
+    assert run(bowl, "drift fails control").code == 1
+
+
+def test_a_run_that_calls_no_test_is_not_exit_0(run: Callable[..., Any]) -> None:
+    result = run(bowl, "drift", "--setup-only")
+    assert result.code == 5
+    assert "nothing was judged: no test was called" in result.out

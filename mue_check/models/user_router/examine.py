@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from mue_check.errors import ClaimError
-from mue_check.global_state import preserved_globals, preserved_torch
+from mue_check.global_state import Changes, preserved_globals, preserved_torch
 from mue_check.models.user_router.call import Call, Tensors, try_both_ways
 from mue_check.models.user_router.returns import Reading
 from mue_check.routing.adapter import Layout, Size, learn_layout
@@ -87,14 +87,19 @@ def untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
     return frozen | {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
+def require_unchanged(changes: Changes) -> None:
+    """ClaimError if calling the router changed functions or settings of torch."""
+    if changed := [*changes.functions, *changes.torch]:
+        raise ClaimError(f"calling it changes {', '.join(changed)}, and with that what other models do")
+
+
 def examine(candidate: Candidate, shape: Shape, layout: Layout | None = None) -> RouterProfile:
     """Try the router at a size; the layout is learned there if it is not known. ClaimError where it cannot serve."""
     try:
         with preserved_globals() as changes:
             warnings.simplefilter("ignore")
             profile = _examine(candidate, shape, layout)
-        if changed := [*changes.functions, *changes.torch]:
-            raise ClaimError(f"calling it changes {', '.join(changed)}, and with that what other models do")
+        require_unchanged(changes)
         return profile
     except Exception as error:
         # reading the return can fail in any way: it may hold tensors without values, or of another class

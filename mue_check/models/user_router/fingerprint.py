@@ -15,7 +15,14 @@ from torch.func import functional_call
 
 from mue_check.errors import ClaimError
 from mue_check.global_state import preserved_globals
-from mue_check.models.user_router.examine import build, drawn_tensors, is_trained, start_of, untrained_tensors
+from mue_check.models.user_router.examine import (
+    build,
+    drawn_tensors,
+    is_trained,
+    require_unchanged,
+    start_of,
+    untrained_tensors,
+)
 from mue_check.models.user_router.sources import digits
 from mue_check.routing.adapter import Size, leaves_of
 from mue_check.routing.factory import SHAPES, Candidate, Shape
@@ -42,7 +49,10 @@ def fingerprint(candidate: Candidate, shapes: Sequence[Shape] = _SHAPES) -> str:
 
     ClaimError where two tries differ although weights, tokens and seed are the same: no run of it could be repeated.
     """
-    first, second = ([*_seen_at_all(candidate, shapes)] for _ in range(2))
+    with preserved_globals() as changes:
+        warnings.simplefilter("ignore")
+        first, second = ([*_seen_at_all(candidate, shapes)] for _ in range(2))
+    require_unchanged(changes)
     if first != second:
         raise ClaimError(
             "gives other results for the same weights, tokens and torch seed, so that no run could be repeated: "
@@ -55,8 +65,7 @@ def _seen_at_all(candidate: Candidate, shapes: Sequence[Shape]) -> Iterator[str]
     for shape in candidate.shapes(shapes):
         yield str(shape)
         try:
-            with preserved_globals(), no_exit(), torch.enable_grad():
-                warnings.simplefilter("ignore")
+            with torch.random.fork_rng(devices=[]), no_exit(), torch.enable_grad():
                 seen = [*_seen(candidate, shape)]
             yield from seen
         except Exception as error:  # a user's module may raise anything; where a run needs this size, it is told there
