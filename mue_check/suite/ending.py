@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mue_check.errors import MueCheckError
-from mue_check.questions.asked import FOLDER, begin_run, finish_run, load_asked
 
 if TYPE_CHECKING:
     from mue_check.questions.question import Summary
@@ -42,13 +41,18 @@ class Ending:
         """Note calls, and tests that were skipped before."""
         if report.when == "call" or report.skipped:
             self.reports.append(report)
-        if not self.begun and report.when == "call" and (self.settings.root / FOLDER).exists():
-            self.begun = True
-            begin_run(self.settings.root, self.settings.run)
+        if not self.begun and report.when == "call":
+            from mue_check.questions.asked import FOLDER, begin_run
+
+            if (self.settings.root / FOLDER).exists():
+                self.begun = True
+                begin_run(self.settings.root, self.settings.run)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge what this run asked, and fail a run that passed for want of an answer."""
+        from mue_check.questions.asked import finish_run
+
         if self.config.option.collectonly:
             return
         try:
@@ -92,6 +96,7 @@ class Ending:
     def _judge(self) -> Summary | None:
         """The part of the study that this run asked; None if it asked nothing."""
         from mue_check.catalog import summarize
+        from mue_check.questions.asked import load_asked
 
         if not any(asked.run == self.settings.run for asked in load_asked(self.settings.root)):
             return None
