@@ -29,6 +29,8 @@ TABLES: Mapping[str, Mapping[str, type]] = {
     | dict.fromkeys(("noise", "signal", "adam_noise", "adam_signal"), float),
 }
 """Columns by measurement. Every table with a seed has the same number of rows for each run."""
+_ADDED: Mapping[str, Mapping[str, type]] = {"routing": {"weight_sum_low": float, "weight_sum_high": float}}
+"""Columns that records of earlier versions do not have: a table has all of them or none."""
 
 _STORED: Mapping[type, frozenset[type]] = {
     int: frozenset({int}),
@@ -58,6 +60,9 @@ def read_table(
         raise StoreError(f"{where} has the measurement {measurement!r}: this version knows {', '.join(TABLES)}")
     if not isinstance(columns, dict):
         refuse(columns, f"{where}.columns", "an object")
+    added = _ADDED.get(measurement, {})
+    if added.keys() & columns.keys():
+        table = {**table, **added}
     if set(columns) != set(table):
         raise StoreError(f"{where} has the columns {', '.join(columns)}: {', '.join(table)} are needed")
     read = {name: _read_column(columns[name], kind, f"{where}.columns.{name}") for name, kind in table.items()}
