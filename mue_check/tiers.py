@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from mue_check.axes import AXES, Ladder, LadderUse, Regime, Sizes
 from mue_check.errors import SpecError
 from mue_check.precision import Precision
-from mue_check.rules import HyperParameters, Knob
+from mue_check.rules import HyperParameters, Knob, base_value
+from mue_check.rules.knob import quantity_of
 from mue_check.spec import TrainSpec
 
 
@@ -24,10 +25,14 @@ class Task:
     base: HyperParameters
     half_width: float
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
+    tuned: Mapping[Knob, float] = field(default_factory=dict)
+    """Base values of role groups that were tuned one by one, such as ``lr:attention`` (arXiv 2512.22382)."""
+    corpus: str | None = None
+    """The task's own source; None for the corpus of the study."""
 
     def can_sweep(self, knob: Knob) -> bool:
         """Whether base values are known at which this knob has an optimum (docs/choices.md)."""
-        return knob == "lr" or knob in self.other_bases
+        return quantity_of(knob) in ("lr", "multiplier") or knob in self.other_bases
 
     def base_for(self, knob: Knob) -> HyperParameters:
         """The base values around which this knob is swept, at which its optimum is sharp."""
@@ -35,7 +40,7 @@ class Task:
 
     def log2_start(self, knob: Knob) -> float:
         """log2 of the value at which the search for the reference's optimum begins."""
-        return math.log2(getattr(self.base_for(knob), knob))
+        return math.log2(self.tuned.get(knob, base_value(knob, self.base_for(knob))))
 
 
 @dataclass(frozen=True, kw_only=True)

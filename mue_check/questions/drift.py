@@ -14,12 +14,15 @@ from mue_check.questions.question import Finding
 from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
-from mue_check.rules import Knob, Prescription, Role
+from mue_check.rules import Knob, Prescription, Role, get_rule
+from mue_check.rules.predicted import predicted_drift
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
 """The regime in which a knob other than the learning rate has a sharp optimum: weight decay pays off where there is
 noise to average (docs/choices.md)."""
 
+RIGHT = get_rule("complete_mue")
+"""The rule that predictions take for right."""
 Mutation = Callable[[Prescription], Prescription]
 
 
@@ -66,17 +69,33 @@ def ask_drift(
 ) -> DriftFinding:
     """Drift of the optimal ``knob`` from the ladder's reference to ``target`` under the study's rule.
 
-    PASS is expected; where the law is published as approximate, RESIDUAL is enough. ``mutate`` changes the target's
-    prescription and ``flaw`` its training: a mistake made on purpose. Nothing is expected of a ``finding``.
+    PASS is expected; where the law is published as approximate, RESIDUAL is enough. ``mutate`` changes prescriptions
+    and ``flaw`` the target's training: a mistake made on purpose. Nothing is expected of a ``finding``.
     """
     ladder = sweep_ladder(ladder, knob)
-    arms = [study.arm(ladder, rung, knob=knob) for rung in (ladder.reference, target)]
-    arms[1] = replace(arms[1], prescription=mutate(arms[1].prescription), flaw=flaw)
+    arms = drift_arms(study, ladder, target, knob, mutate)
+    arms[1] = replace(arms[1], flaw=flaw)
     rule = arms[1].prescription.rule
-    name = study.name(ladder.name, target.label, *([knob] if knob != "lr" else []), rule=rule)
+    name = study.name(ladder.name, target.label, *([knob.replace(":", "-")] if knob != "lr" else []), rule=rule)
     residual = _weight_decay_residual(arms[1]) if knob == "weight_decay" else _residual(target, arms[1])
     expected = None if finding else Verdict.RESIDUAL if residual else Verdict.PASS
     return measure_drift(study, name, ladder, target, arms, expected, residual=residual)
+
+
+def drift_arms(study: Study, ladder: Ladder, target: Rung, knob: Knob, mutate: Mutation = lambda p: p) -> list[Arm]:
+    """The arms of the reference and of a target. A mistake is made in both, where both have what it is about."""
+    prescriptions = [study.prescription(ladder, rung) for rung in (ladder.reference, target)]
+    alike = len({type(p.target.model.feed_forward) for p in prescriptions}) == 1
+    changed = [mutate(prescriptions[0]) if alike else prescriptions[0], mutate(prescriptions[1])]
+    rungs = (ladder.reference, target)
+    return [study.arm(ladder, rung, made, knob=knob) for rung, made in zip(rungs, changed, strict=True)]
+
+
+def _predicted(study: Study, ladder: Ladder, target: Rung, arms: Sequence[Arm]) -> float | None:
+    """The drift in octaves that the mistakes of these arms should cause; None where none is predicted."""
+    right = drift_arms(study.with_rule(RIGHT), ladder, target, arms[0].knob)
+    pairs = [(r.prescription, arm.prescription) for r, arm in zip(right, arms, strict=True)]
+    return predicted_drift(arms[0].knob, *pairs)
 
 
 def sweep_ladder(ladder: Ladder, knob: Knob) -> Ladder:
@@ -128,6 +147,7 @@ def measure_drift(
         knob=knob,
         residual=residual,
         looks=looks,
+        predicted=_predicted(study, ladder, target, arms),
     )
     with study.asking(question):
         searches = [LossSearch(arm, study.store) for arm in arms]
