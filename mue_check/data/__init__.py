@@ -1,7 +1,7 @@
 """Data for the reference models, by name. All data have a held-out part."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from mue_check.data.corpus import Corpus
@@ -11,7 +11,13 @@ from mue_check.data.protocol import Data
 from mue_check.data.token_file import token_file_corpus
 from mue_check.errors import DataError
 
-CORPORA: dict[str, Callable[[], Data]] = {"markov": markov_corpus, "docstrings": docstring_corpus}
+CORPORA: dict[str, Callable[[], Data]] = {
+    "markov": partial(markov_corpus, "markov"),
+    "pairs": partial(markov_corpus, "pairs", classes=8),
+    "pairs_again": partial(markov_corpus, "pairs_again", classes=8, table_seed=1),
+    "docstrings": docstring_corpus,
+}
+"""``pairs`` is for sweeps of one group of parameters; ``pairs_again`` confirms them on another table."""
 _GIVEN: dict[str, Data] = {}
 
 

@@ -1,4 +1,4 @@
-"""An order-2 Markov source with sharp optima within 200 steps and an exactly known minimal loss."""
+"""Order-2 Markov sources with sharp optima within 200 steps and an exactly known minimal loss."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +39,12 @@ def entropy_rate(table: NDArray[np.float64]) -> float:
     return float(-np.einsum("ab,abc,abc->", pairs, table, np.log(np.maximum(table, 1e-300))))
 
 
-def markov_corpus() -> Corpus:
-    """The built-in corpus of 32 symbols, with its exact entropy."""
-    table = transition_table()
+def markov_corpus(name: str, *, classes: int = CLASSES, table_seed: int = 0) -> Corpus:
+    """A corpus of 32 symbols, with its exact entropy."""
+    table = transition_table(classes=classes, seed=table_seed)
     tokens = sample(table, TRAIN_TOKENS + HELDOUT_TOKENS, seed=1)
     return Corpus(
-        name="markov",
+        name=name,
         train=tokens[:TRAIN_TOKENS],
         heldout=tokens[TRAIN_TOKENS:],
         vocab=VOCAB,

@@ -118,7 +118,7 @@ def add_options(parser: pytest.Parser) -> None:
     add_gpu_options(group)
     group.addoption("--axes", metavar="A,B", help="run only these axes, e.g. width,activated_experts (default: all)")
     group.addoption(
-        "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
+        "--corpus", metavar="NAME|FILE.bin", help="markov, pairs, docstrings or a token file (default: the tier's)"
     )
     group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
     group.addoption(
