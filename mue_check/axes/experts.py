@@ -12,12 +12,26 @@ from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
 
 def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """From the dense model to N experts of full width with a of them active: Bridges I and II in one step."""
-    reference = Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
+    reference = dense_reference(sizes)
     targets = [
         mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
         for a in sizes.activated
     ]
-    return (Ladder.of([reference, *targets], axis="activated_experts"),)
+    narrow = [_narrow(sizes, a, size=a) for a in (2, 16)]
+    return (
+        Ladder.of([reference, *targets], axis="activated_experts"),
+        Ladder.by_group([reference, *narrow], axis="activated_experts"),
+    )
+
+
+def _narrow(sizes: Sizes, activated: int, *, size: int) -> Rung:
+    """Some of 16 experts, which are together as wide as the model: the product A R of the rule is 16 for every a."""
+    return mixture(sizes, Experts(total=16, activated=activated, hidden=sizes.width // 16), size=size)
+
+
+def dense_reference(sizes: Sizes) -> Rung:
+    """The dense model from which the experts' own values are carried over."""
+    return Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
 
 
 def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -26,7 +40,11 @@ def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=n, activated=2, hidden=sizes.width // 4), size=n)
         for n in (sizes.capacity_base, *sizes.capacities)
     ]
-    return (Ladder.of(rungs, axis="capacity"),)
+    wide = Experts(total=32, activated=2, hidden=sizes.width // 2)
+    return (
+        Ladder.of(rungs, axis="capacity"),
+        Ladder.by_group([dense_reference(sizes), mixture(sizes, wide, size=32)], axis="capacity"),
+    )
 
 
 def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -36,7 +54,11 @@ def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=8 * g, activated=2 * g, hidden=sizes.width // (2 * g)), size=g)
         for g in (1, *sizes.granularities)
     ]
-    return (Ladder.of(rungs, axis="granularity"),)
+    fine = Experts(total=64, activated=16, hidden=sizes.width // 16)
+    return (
+        Ladder.of(rungs, axis="granularity"),
+        Ladder.by_group([dense_reference(sizes), mixture(sizes, fine, size=8)], axis="granularity"),
+    )
 
 
 def small(
@@ -49,7 +71,11 @@ def small(
 def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Shared experts in addition to the routed ones."""
     rungs = [mixture(sizes, small(sizes, shared=s), size=s + 1) for s in (0, *sizes.shared)]
-    return (Ladder.of(rungs, axis="shared_experts"),)
+    many = Experts(total=16, activated=16, hidden=sizes.width // 16, shared=16)
+    return (
+        Ladder.of(rungs, axis="shared_experts"),
+        Ladder.by_group([dense_reference(sizes), mixture(sizes, many, size=17)], axis="shared_experts"),
+    )
 
 
 def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -60,7 +86,16 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     per_group = small(sizes, groups=4, router="sigmoid_group_norm")
     rungs.append(mixture(sizes, per_group, size=len(rungs) + 1, label=f"{per_group.notation}-per-group"))
     rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
-    return (Ladder.of(rungs, axis="routing_hybrids"),)
+    grouped = Experts(total=32, activated=16, hidden=sizes.width // 16, groups=4)
+    summed = Experts(
+        total=16, activated=8, hidden=sizes.width // 8, groups=8, router="sigmoid_group_norm"
+    )
+    by_group = [
+        dense_reference(sizes),
+        mixture(sizes, grouped, size=2),
+        mixture(sizes, summed, size=3, label=f"{summed.notation}-per-group"),
+    ]
+    return (Ladder.of(rungs, axis="routing_hybrids"), Ladder.by_group(by_group, axis="routing_hybrids"))
 
 
 def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -78,6 +113,8 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         Ladder.of([wide, full], axis="bridges", name="bridge_1"),
         Ladder.of([full, sparse], axis="bridges", name="bridge_2"),
         Ladder.of([narrow, replace(wide, size=2), sparse], axis="bridges", name="bridges_composed"),
+        Ladder.by_group([dense_reference(sizes), _narrow(sizes, 16, size=16)], axis="bridges", name="bridge_1"),
+        Ladder.by_group([_narrow(sizes, 16, size=2), _narrow(sizes, 2, size=3)], axis="bridges", name="bridge_2"),
     )
 
 
@@ -109,7 +146,7 @@ def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     Capacity and granularity start from one mixture, and both multiply its experts by four at the same active compute.
     """
     d = sizes.width
-    reference = Rung(label="dense", size=1, model=dense(d, sizes.depth))
+    reference = dense_reference(sizes)
 
     def rung(experts: Experts, size: int) -> Rung:
         return mixture(sizes, experts, size=size, label=f"{experts.notation}-h{experts.hidden}")

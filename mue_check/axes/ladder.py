@@ -93,6 +93,16 @@ class Ladder:
             knobs=tuple(knobs),
         )
 
+    @classmethod
+    def by_group(cls, rungs: Sequence[Rung], *, axis: str, name: str = "", knob: Knob = "lr:feed_forward") -> "Ladder":
+        """A ladder along which the optimum of one role group is measured: that of the experts, if not told otherwise.
+
+        The global learning rate hardly depends on the experts' multipliers. That of the experts alone does, by a third
+        of the error in octaves (``rules.predicted``), so these ladders reach sizes at which the error is a factor of 8
+        or more.
+        """
+        return cls.of(rungs, axis=axis, name=f"{name or axis}_by_group", regime="pairs", uses=["drift"], knobs=[knob])
+
     @property
     def rungs(self) -> tuple[Rung, ...]:
         """All rungs, the reference first."""
