@@ -39,10 +39,20 @@ def entropy_rate(table: NDArray[np.float64]) -> float:
     return float(-np.einsum("ab,abc,abc->", pairs, table, np.log(np.maximum(table, 1e-300))))
 
 
-def markov_corpus(name: str, *, classes: int = CLASSES, table_seed: int = 0) -> Corpus:
+def markov_corpus() -> Corpus:
+    """The corpus that global optima are measured on: 4 classes."""
+    return _corpus("markov", CLASSES, 0)
+
+
+def pairs_corpus(table: int) -> Corpus:
+    """The corpus for sweeps of one role group: 8 classes, with the table of that seed."""
+    return _corpus(f"pairs:{table}" if table else "pairs", 8, table)
+
+
+def _corpus(name: str, classes: int, table_seed: int) -> Corpus:
     """A corpus of 32 symbols, with its exact entropy."""
     table = transition_table(classes=classes, seed=table_seed)
-    tokens = sample(table, TRAIN_TOKENS + HELDOUT_TOKENS, seed=1)
+    tokens = sample(table, TRAIN_TOKENS + HELDOUT_TOKENS, seed=table_seed + 1)
     return Corpus(
         name=name,
         train=tokens[:TRAIN_TOKENS],

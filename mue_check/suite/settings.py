@@ -236,15 +236,15 @@ def _tier(config: pytest.Config) -> Tier:
 
 def _corpora(name: str | None, folder: Path, tier: Tier) -> tuple[str, ...]:
     """The tier's corpora, or the one of ``--corpus``."""
-    from mue_check.data import CORPORA, load_data
+    from mue_check.data import data_maker, load_data
 
     if name is None:
         return tier.corpora
     if name.endswith(".bin"):
         name = str(folder / name)
         load_data(name).require_context(tier.task(name).train.context)
-    elif name not in CORPORA:
-        raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
+    else:
+        data_maker(name)
     return (name,)
 
 
