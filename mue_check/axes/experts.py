@@ -17,16 +17,15 @@ def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
         for a in sizes.activated
     ]
-    narrow = [_narrow(sizes, a, size=a) for a in (2, 16)]
+    wide = [_of_16(sizes, a, sizes.width // 2, size=a) for a in (4, 16)]
     return (
         Ladder.of([reference, *targets], axis="activated_experts"),
-        Ladder.by_group([reference, *narrow], axis="activated_experts"),
+        Ladder.by_group([reference, *wide], axis="activated_experts"),
     )
 
 
-def _narrow(sizes: Sizes, activated: int, *, size: int) -> Rung:
-    """Some of 16 experts, which are together as wide as the model: the product A R of the rule is 16 for every a."""
-    return mixture(sizes, Experts(total=16, activated=activated, hidden=sizes.width // 16), size=size)
+def _of_16(sizes: Sizes, activated: int, hidden: int, *, size: int) -> Rung:
+    return mixture(sizes, Experts(total=16, activated=activated, hidden=hidden), size=size)
 
 
 def dense_reference(sizes: Sizes) -> Rung:
@@ -87,9 +86,7 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     rungs.append(mixture(sizes, per_group, size=len(rungs) + 1, label=f"{per_group.notation}-per-group"))
     rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
     grouped = Experts(total=32, activated=16, hidden=sizes.width // 16, groups=4)
-    summed = Experts(
-        total=16, activated=8, hidden=sizes.width // 8, groups=8, router="sigmoid_group_norm"
-    )
+    summed = Experts(total=16, activated=8, hidden=sizes.width // 8, groups=8, router="sigmoid_group_norm")
     by_group = [
         dense_reference(sizes),
         mixture(sizes, grouped, size=2),
@@ -105,16 +102,17 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     direct route to 16e4a starts at the dense model with H = d. Both end in the same cells, so the routes agree if the
     two dense models do.
     """
-    wide = Rung(label=f"H{4 * sizes.width}", size=1, model=dense(sizes.width, sizes.depth, hidden=4 * sizes.width))
-    narrow = Rung(label=f"H{sizes.width}", size=1, model=dense(sizes.width, sizes.depth))
+    d = sizes.width
+    wide = Rung(label=f"H{4 * d}", size=1, model=dense(d, sizes.depth, hidden=4 * d))
+    narrow = Rung(label=f"H{d}", size=1, model=dense(d, sizes.depth))
     full = mixture(sizes, small(sizes, activated=16), size=2)
     sparse = mixture(sizes, small(sizes), size=3)
     return (
         Ladder.of([wide, full], axis="bridges", name="bridge_1"),
         Ladder.of([full, sparse], axis="bridges", name="bridge_2"),
         Ladder.of([narrow, replace(wide, size=2), sparse], axis="bridges", name="bridges_composed"),
-        Ladder.by_group([dense_reference(sizes), _narrow(sizes, 16, size=16)], axis="bridges", name="bridge_1"),
-        Ladder.by_group([_narrow(sizes, 16, size=2), _narrow(sizes, 2, size=3)], axis="bridges", name="bridge_2"),
+        Ladder.by_group([narrow, _of_16(sizes, 16, d // 16, size=2)], axis="bridges", name="bridge_1"),
+        Ladder.by_group([_of_16(sizes, a, d // 4, size=a) for a in (16, 2)], axis="bridges", name="bridge_2"),
     )
 
 

@@ -76,22 +76,24 @@ def ask_drift(
     arms = drift_arms(study, ladder, target, knob, mutate)
     arms[1] = replace(arms[1], flaw=flaw)
     rule = arms[1].prescription.rule
-    name = study.name(ladder.name, target.label, *([knob.replace(":", "-")] if knob != "lr" else []), rule=rule)
+    name = study.name(ladder.name, target.label, *knob_in_name(knob), rule=rule)
     residual = _weight_decay_residual(arms[1]) if knob == "weight_decay" else _residual(target, arms[1])
     expected = None if finding else Verdict.RESIDUAL if residual else Verdict.PASS
     return measure_drift(study, name, ladder, target, arms, expected, residual=residual)
 
 
+def knob_in_name(knob: Knob) -> list[str]:
+    """The knob as a part of a question's name; left out for the learning rate."""
+    return [] if knob == "lr" else [knob.replace(":", "-")]
+
+
 def drift_arms(study: Study, ladder: Ladder, target: Rung, knob: Knob, mutate: Mutation = lambda p: p) -> list[Arm]:
-    """The arms of the reference and of a target. A mistake is made in both, where both have what it is about."""
-    prescriptions = [study.prescription(ladder, rung) for rung in (ladder.reference, target)]
-    alike = len({type(p.target.model.feed_forward) for p in prescriptions}) == 1
-    changed = [mutate(prescriptions[0]) if alike else prescriptions[0], mutate(prescriptions[1])]
+    """The arms of the reference and of a target; a mistake is made in both."""
     rungs = (ladder.reference, target)
-    return [study.arm(ladder, rung, made, knob=knob) for rung, made in zip(rungs, changed, strict=True)]
+    return [study.arm(ladder, rung, mutate(study.prescription(ladder, rung)), knob=knob) for rung in rungs]
 
 
-def _predicted(study: Study, ladder: Ladder, target: Rung, arms: Sequence[Arm]) -> float | None:
+def predicted_for(study: Study, ladder: Ladder, target: Rung, arms: Sequence[Arm]) -> float | None:
     """The drift in octaves that the mistakes of these arms should cause; None where none is predicted."""
     right = drift_arms(study.with_rule(RIGHT), ladder, target, arms[0].knob)
     pairs = [(r.prescription, arm.prescription) for r, arm in zip(right, arms, strict=True)]
@@ -147,7 +149,7 @@ def measure_drift(
         knob=knob,
         residual=residual,
         looks=looks,
-        predicted=_predicted(study, ladder, target, arms),
+        predicted=predicted_for(study, ladder, target, arms),
     )
     with study.asking(question):
         searches = [LossSearch(arm, study.store) for arm in arms]

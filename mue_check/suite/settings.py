@@ -259,7 +259,19 @@ def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
 
 def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str, ...]:
     """The options of the command that repeats a question."""
-    kept = ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs", "knob")
+    kept = (
+        "corpus",
+        "precision",
+        "tolerance",
+        "router",
+        "claim",
+        "expected",
+        "heldout",
+        "beside",
+        "seeds",
+        "rungs",
+        "knob",
+    )
     given = {name: config.getoption(name) for name in (*kept, "study")}
     options = ["--tier", tier]
     options += [part for name, value in given.items() if value for part in (f"--{name}", str(value))]

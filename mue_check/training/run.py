@@ -30,8 +30,9 @@ class Stack:
     """R runs of one model on one data set: run r has learning rate lrs[r] and seed seeds[r].
 
     ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s, and ``role_factors``
-    multiply the init std, learning rate and weight decay of some roles in each run. ``load_scaling`` is the strength of the causal probe (``training.load_scaling``). ``precision`` sets this process's matrix products from
-    now on: train one stack after the other.
+    multiply the init std, learning rate and weight decay of some roles in each run. ``load_scaling`` is the strength
+    of the causal probe (``training.load_scaling``). ``precision`` sets this process's matrix products from now on:
+    train one stack after the other.
 
     A seed fixes init and data order: runs of one seed differ only in the swept value, and arms with the same seeds see
     the same data.
@@ -76,9 +77,7 @@ class Stack:
         self.losses, self.update = optional(self.model.losses), optional(self.optimizer.step)
         self.counter = torch.empty(1, dtype=torch.int64, device=device)
         self.log = torch.empty(train.steps, self.runs, device=device)
-        self.restart(
-            lrs=lrs, seeds=seeds, weight_decays=weight_decays, init_stds=init_stds, role_factors=role_factors
-        )
+        self.restart(lrs=lrs, seeds=seeds, weight_decays=weight_decays, init_stds=init_stds, role_factors=role_factors)
 
     @torch.no_grad()
     def restart(
