@@ -203,6 +203,12 @@ def residual_multiplier_on_one_branch(p: Prescription) -> Prescription:
     return _times(p, [Role.ATTENTION_OUT], "forward_multiplier", _depth_ratio(p))
 
 
+@_mutant("depth", "ffn_branch rms at init")
+def residual_multiplier_on_attention_alone(p: Prescription) -> Prescription:
+    """The feed-forward branch, dense or routed, is added without 1/m_L."""
+    return _times(p, [Role.FFN_DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN], "forward_multiplier", _depth_ratio(p))
+
+
 @_mutant("width_of_mixture", "weight.router change at step 1")
 def router_in_unscaled_group(p: Prescription) -> Prescription:
     """The router keeps the reference's learning rate."""
