@@ -26,10 +26,12 @@ Floats = NDArray[np.float64]
 
 LENGTH, SHARE = 2.6, 0.15
 """Medians of priors: over how many widths of the valley f bends, and what an arm has for itself, of its height."""
-SPREADS = np.array([2.0, 0.7, 0.3, 0.7, 0.15])
+SPREADS = np.array([2.0, 0.7, 0.3, 0.4, 0.15])
 """Standard deviations of the normal priors of shift (octaves), log scale, log length, log share and log gain."""
 _FREE, _ROUNDING, _OTHER_WALL = 10.0, 2e-3, 5.0
 """Of the scale of a curve: the sd of its offset, and the least noise. Factor of the noise of a wall that is not aligned."""
+_STIFF = np.array([1.7, 0.35, -0.4, 0.0])
+"""From the medians to another start: a large shape that bends slowly, as a parabola is, has a mode of its own."""
 _FLAT = 1e-2
 """The least curvature of the cost along a parameter: a standard error of at most ten octaves."""
 _LEAST_SE = 0.5
@@ -252,8 +254,9 @@ class _Pair:
         local = [i for i in range(len(grid)) if cost[i] == cost[max(i - 2, 0) : i + 3].min()]
         box = [(grid[0], grid[-1]), *((v - 2, v + 2) for v in self.start)]
         tries = [
-            minimize(self.cost, [grid[i], *self.start], jac=True, method="L-BFGS-B", bounds=box, options={"ftol": 1e-9})
+            minimize(self.cost, [grid[i], *begin], jac=True, method="L-BFGS-B", bounds=box, options={"ftol": 1e-9})
             for i in sorted(local, key=lambda i: float(cost[i]))[:2]
+            for begin in (self.start, self.start + _STIFF)
         ]
         return np.asarray(min(tries, key=lambda found: float(found.fun)).x)
 
