@@ -29,13 +29,11 @@ LENGTH, SHARE = 2.6, 0.15
 SPREADS = np.array([2.0, 0.7, 0.3, 0.4, 0.15])
 """Standard deviations of the normal priors of shift (octaves), log scale, log length, log share and log gain."""
 _FREE, _ROUNDING, _OTHER_WALL = 10.0, 2e-3, 5.0
-"""Of the scale of a curve: the sd of its offset, and the least noise. Factor of the noise of a wall that is not aligned."""
-_STIFF = np.array([1.7, 0.35, -0.4, 0.0])
-"""From the medians to another start: a large shape that bends slowly, as a parabola is, has a mode of its own."""
+"""Of the scale of a curve: the sd of its offset, and the least noise. Factor of the noise of the other wall."""
 _FLAT = 1e-2
 """The least curvature of the cost along a parameter: a standard error of at most ten octaves."""
 _LEAST_SE = 0.5
-"""Of the standard error that the noise of the points implies: where the curves are flat, all seeds may agree by luck."""
+"""Of the standard error that the noise of the points implies: where curves are flat, all seeds may agree by luck."""
 _PRIOR_SEEDS = 4.0
 """As many seeds as the belief weighs that the seeds of two arms have nothing in common."""
 
@@ -124,7 +122,7 @@ class _Arm:
         near = np.convolve(np.pad(square, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
         return cls(
             x=curve.x[ok.any(axis=0)],
-            seeds=[seed for seed, kept in zip(curve.seeds, ok.any(axis=1), strict=True) if kept],
+            seeds=[seed for seed, row in zip(curve.seeds, ok, strict=True) if row.any()],
             losses=losses,
             mean=mean,
             variance=(0.7 * near + 0.3 * near.mean()) / count,
@@ -159,7 +157,7 @@ class _Arm:
 
 
 def _columns(losses: Floats) -> tuple[Floats, Floats]:
-    """Column effects [K] of ``losses`` [S, K] = row + column + rest, with mean 0, and the rest [S, K]. NaN is missing."""
+    """Column effects [K], with mean 0, and rest [S, K] of ``losses`` = row + column + rest. NaN is missing."""
     column = np.zeros(losses.shape[1])
     for _ in range(20 if np.isnan(losses).any() else 1):
         row = np.nanmean(losses - column, axis=1, keepdims=True)
@@ -254,9 +252,8 @@ class _Pair:
         local = [i for i in range(len(grid)) if cost[i] == cost[max(i - 2, 0) : i + 3].min()]
         box = [(grid[0], grid[-1]), *((v - 2, v + 2) for v in self.start)]
         tries = [
-            minimize(self.cost, [grid[i], *begin], jac=True, method="L-BFGS-B", bounds=box, options={"ftol": 1e-9})
+            minimize(self.cost, [grid[i], *self.start], jac=True, method="L-BFGS-B", bounds=box, options={"ftol": 1e-9})
             for i in sorted(local, key=lambda i: float(cost[i]))[:2]
-            for begin in (self.start, self.start + _STIFF)
         ]
         return np.asarray(min(tries, key=lambda found: float(found.fun)).x)
 
@@ -351,7 +348,7 @@ class _Influences:
         return (ours + theirs) ** 2 / spread if spread > 0 else float(min(least))
 
     def interval(self, level: float, least: float = 0.0, shared: float = 0.0) -> Interval:
-        """Of the estimate, with ``least`` variance over seeds, and ``shared`` the standard error that no seed reduces."""
+        """Of the estimate, with at least the variance ``least``, and the standard error ``shared`` by all seeds."""
         n = min(len(moved) for moved in self.by_arm)
         se = math.sqrt(max(self.variance, least))
         return two_part_interval(self.estimate, se, self.df, n, level, shared=shared)
