@@ -57,10 +57,10 @@ def test_an_unresolved_drift_has_no_numbers_and_every_reason() -> None:
     assert (found.verdict, found.detectable) == (Verdict.INCONCLUSIVE, math.inf)
     assert math.isnan(found.regret)
     assert math.isnan(found.gain)
-    assert found.interval.half_width == math.inf
+    assert found.interval.n == 0
     few = judge_drift(curve([-6.0, -6.1, -6.2]), curve([-6.1, -6.0, -6.1], seed=1), 0.5)
     assert few.reason == "3 seeds a side, at least 4 are needed"
-    assert (few.by_seed, few.interval.n, few.reference.resolved, few.target.resolved) == ({}, 3, True, True)
+    assert (few.by_seed, few.interval.n, few.reference.resolved, few.target.resolved) == ({}, 0, True, True)
 
 
 def test_one_seed_without_a_minimum_does_not_make_a_drift_unresolved() -> None:

@@ -176,7 +176,9 @@ def test_seeds_need_not_be_paired(pair: Pair) -> None:
     other = replace(pair.target, seeds=tuple(seed + 100 for seed in pair.target.seeds))
     found = judge_drift(pair.reference, other, 2.0)
     assert found.by_seed == {}
-    assert (found.reason, found.interval.n) == (pair.judged(2.0).reason, len(other.seeds))
+    assert found.registration is not None
+    assert found.registration.interval.n == len(other.seeds)
+    assert found.registration.se > 0
 
 
 @quick
