@@ -53,6 +53,11 @@ class Drift:
         return t_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs], look_level(self.looks))
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether parabolas have an optimum in both arms."""
+        return self.reference.resolved and self.target.resolved
+
+    @property
     def cross_check(self) -> str:
         """The drift of the parabolas, or why there is none."""
         return "; ".join(_reasons(self.reference, self.target)) or str(self.parabola)
@@ -97,8 +102,7 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: flo
             reason = "; ".join(_at_an_end(reference, target))
             verdict = Verdict.INCONCLUSIVE if reason else verdict
     if reason or registration is None:
-        n = min(len(reference.seeds), len(target.seeds))
-        interval, detectable = Interval(math.nan, -math.inf, math.inf, n, look_level(looks)), math.inf
+        interval, detectable = t_interval([], look_level(looks)), math.inf
     else:
         interval = registration.interval
         detectable = detectable_drift(interval, tolerance + abs(residual), looks)

@@ -63,9 +63,9 @@ def t_quantile(df: float, level: float = PLAIN) -> float:
 class Interval:
     """``mean`` with ``low`` and ``high``, from ``n`` independent values.
 
-    ``level`` is the nominal two-sided level at this n: 5 %, or less at one of several looks (``look_level``). ``df`` are
-    the degrees of freedom where they are not n - 1. ``shared`` is the standard error of what all values have in common:
-    it is read once, however many looks there are, so its part of the interval is that of a single look.
+    ``level`` is the nominal two-sided level at this n: 5 %, or less at one of several looks (``look_level``). ``df``
+    are the degrees of freedom where they are not n - 1. ``shared`` is the standard error of what all values have in
+    common: it is read once, however many looks there are, so its part of the interval is that of a single look.
     """
 
     mean: float

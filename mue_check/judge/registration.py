@@ -4,8 +4,8 @@
 
 The curves need no minimum of a known form: only that one shape f describes both, once shifted and stretched in loss
 (self-modeling regression: Lawton, Sylvestre & Maggio 1972; Kneip & Gasser 1988; curve registration: Ramsay & Li 1998).
-f is a Gaussian process, as is what an arm has for itself, own_a (Rasmussen & Williams 2006, chapter 5). own_a is
-proportional to the height above the minimum: walls differ from model to model more than the place where they meet does.
+f is a Gaussian process, as is what an arm has for itself, own_a (Rasmussen & Williams 2006, chapter 5). own_a grows
+with the height above the minimum: walls differ from model to model more than the place where they meet does.
 
 The estimate is the mode of the marginal likelihood times weak priors. Its variance has two parts: what seeds say
 (delete-one jackknife, a mean over seeds), and what the arms' own shapes leave open (Laplace's approximation).
@@ -19,21 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from mue_check.judge.interval import PLAIN, Interval, two_part_interval
+from mue_check.judge.interval import PLAIN, Interval, Z, two_part_interval
 from mue_check.judge.optimum import Curve
 
 Floats = NDArray[np.float64]
 
-LENGTH, SHARE = 2.6, 0.15
-"""Medians of priors: over how many widths of the valley f bends, and what an arm has for itself, of its height."""
-SPREADS = np.array([2.0, 0.7, 0.3, 0.7, 0.15])
-"""Standard deviations of the normal priors of shift (octaves), log scale, log length, log share and log gain."""
-_FREE, _ROUNDING, _OTHER_WALL = 10.0, 2e-3, 5.0
-"""Of the scale of a curve: the sd of its offset, and the least noise. Factor of the noise of a wall that is not aligned."""
+LENGTH, SHARE = 1.8, 0.15
+"""Medians of priors: over how many steps of the grid f bends, and what an arm has for itself, of its height."""
+SPREADS = np.array([1.5, 0.7, 0.3, 0.7, 0.3])
+"""Standard deviations of the normal priors of shift (steps), log scale, log length, log share and log gain."""
+_FREE, _ROUNDING = 10.0, 2e-3
+"""Of the scale of a curve: the standard deviation of its offset, and the least noise."""
 _FLAT = 1e-2
 """The least curvature of the cost along a parameter: a standard error of at most ten octaves."""
 _LEAST_SE = 0.5
-"""Of the standard error that the noise of the points implies: where the curves are flat, all seeds may agree by luck."""
+"""Of the standard error that the noise of the points implies: where curves are flat, all seeds may agree by luck."""
 _PRIOR_SEEDS = 4.0
 """As many seeds as the belief weighs that the seeds of two arms have nothing in common."""
 
@@ -43,8 +43,9 @@ class Registration:
     """``interval`` of the shift from reference to target, in octaves, and its parts.
 
     ``by_seed`` are jackknife pseudo-values of the seeds that both arms have. ``se`` is the standard error over seeds,
-    ``shape_sd`` that of what the arms' own shapes leave open. ``left`` and ``right`` are the shifts of each wall alone;
-    where ``apart``, the interval of right minus left, excludes 0, no one shift describes the curves.
+    ``shape_sd`` that of what the arms' own shapes leave open. ``left`` and ``right`` are the shifts of each wall alone.
+    Where ``apart``, the interval of right minus left, excludes 0, no one shift describes the curves: then ``interval``
+    reaches from wall to wall.
     """
 
     interval: Interval
@@ -84,7 +85,10 @@ def register(reference: Curve, target: Curve, level: float = PLAIN) -> Registrat
     noise = pair.noise_variance(best[0], mode)
     shape = math.sqrt(max(pair.variance(mode) - noise, 0.0))
     least = noise * _LEAST_SE**2
-    spread, apart = (_Influences.of(shifts, reference, target) for shifts in (best, sides[1] - sides[0]))
+    spread, moved = (_Influences.of(shifts, reference, target) for shifts in (best, sides[1] - sides[0]))
+    apart = moved.interval(PLAIN)
+    if apart.low > 0 or apart.high < 0:  # the interval then reaches from wall to wall
+        shape = math.hypot(shape, apart.mean / (2 * Z))
     return Registration(
         interval=spread.interval(level, least=least, shared=shape),
         by_seed=spread.by_seed,
@@ -92,7 +96,7 @@ def register(reference: Curve, target: Curve, level: float = PLAIN) -> Registrat
         shape_sd=shape,
         left=float(sides[0][0]),
         right=float(sides[1][0]),
-        apart=apart.interval(PLAIN),
+        apart=apart,
     )
 
 
@@ -122,7 +126,7 @@ class _Arm:
         near = np.convolve(np.pad(square, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
         return cls(
             x=curve.x[ok.any(axis=0)],
-            seeds=[seed for seed, kept in zip(curve.seeds, ok.any(axis=1), strict=True) if kept],
+            seeds=[seed for seed, row in zip(curve.seeds, ok, strict=True) if row.any()],
             losses=losses,
             mean=mean,
             variance=(0.7 * near + 0.3 * near.mean()) / count,
@@ -140,24 +144,20 @@ class _Arm:
         return found
 
     @property
-    def height(self) -> Floats:
-        """Above the lowest column effect."""
-        return np.asarray(self.mean - self.mean.min())
+    def valley(self) -> float:
+        """The mean of x below the median of the column effects, weighted with depth."""
+        depth = np.median(self.mean) - self.mean
+        return float(np.average(self.x, weights=np.maximum(depth, 1e-300)))
 
     @property
-    def width(self) -> float:
-        """Of the valley below its lower shoulder: the standard deviation of x, weighted with depth; a step at least."""
-        best, step = int(np.argmin(self.mean)), float(np.median(np.diff(self.x)))
-        shoulder = min(self.mean[: best + 1].max(), self.mean[best:].max())
-        if shoulder <= self.mean[best]:
-            shoulder = self.mean.max()
-        depth = np.clip(shoulder - self.mean, 0.0, None) * np.gradient(self.x)
-        middle = np.average(self.x, weights=depth + 1e-300)
-        return max(math.sqrt(np.average((self.x - middle) ** 2, weights=depth + 1e-300)), 0.7 * step)
+    def height(self) -> Floats:
+        """Above the lowest column effect, up to the median: a wall says no more the higher it is."""
+        height = self.mean - self.mean.min()
+        return np.asarray(np.minimum(height, np.median(height)))
 
 
 def _columns(losses: Floats) -> tuple[Floats, Floats]:
-    """Column effects [K] of ``losses`` [S, K] = row + column + rest, with mean 0, and the rest [S, K]. NaN is missing."""
+    """Column effects [K], with mean 0, and rest [S, K] of ``losses`` = row + column + rest. NaN is missing."""
     column = np.zeros(losses.shape[1])
     for _ in range(20 if np.isnan(losses).any() else 1):
         row = np.nanmean(losses - column, axis=1, keepdims=True)
@@ -197,8 +197,10 @@ class _Pair:
         self.arm = np.repeat([0, 1], [len(arm.x) for arm in arms])
         self.x = np.concatenate([arm.x for arm in arms])
         scale = max(0.5 * sum(float(arm.mean.std()) for arm in arms), 1e-300)
-        length = LENGTH * 0.5 * sum(arm.width for arm in arms)
-        self.start = np.array([math.log(scale), math.log(length), math.log(SHARE), 0.0])
+        step = float(np.median(np.concatenate([np.diff(arm.x) for arm in arms])))
+        apart = arms[1].valley - arms[0].valley
+        self.start = np.array([apart, math.log(scale), math.log(LENGTH * step), math.log(SHARE), 0.0])
+        self.spreads = SPREADS * np.array([step, 1, 1, 1, 1])
         self.noise = _noise(arms) + (_ROUNDING * scale) ** 2 * np.eye(len(self.y))
         self.lows = [float(arm.x[np.argmin(arm.mean)]) for arm in arms]
         height = np.concatenate([arm.height for arm in arms]) + np.sqrt(np.diag(self.noise))
@@ -223,7 +225,7 @@ class _Pair:
         covariance = shared + own + self.offset + self.noise
         inverse = np.linalg.inv(covariance)
         weights = inverse @ self.y
-        off = (p - np.concatenate([[0.0], self.start])) / SPREADS
+        off = (p - self.start) / self.spreads
         value = 0.5 * (self.y @ weights + np.linalg.slogdet(covariance)[1] + off @ off)
         by = 0.5 * (inverse - np.outer(weights, weights))
         length = math.exp(p[2])
@@ -234,7 +236,7 @@ class _Pair:
             2 * (by * own).sum(),
             (by * shared * self.signs).sum(),
         ]
-        return float(value), np.array(gradient) + off / SPREADS
+        return float(value), np.array(gradient) + off / self.spreads
 
     def costs(self, shifts: Floats, log: Floats, y: Floats, noise: Floats) -> Floats:
         """Costs [G, Y] at ``shifts`` [G] for each column of ``y`` [N, Y], all else given."""
@@ -242,17 +244,18 @@ class _Pair:
         root = np.linalg.cholesky(shared + own + self.offset + noise)
         white = np.linalg.solve(root, np.broadcast_to(y, (len(shifts), *y.shape)))
         logdet = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
-        return np.asarray(0.5 * (white**2).sum(axis=1) + (logdet + 0.5 * (shifts / SPREADS[0]) ** 2)[:, None])
+        off = (shifts - self.start[0]) / self.spreads[0]
+        return np.asarray(0.5 * (white**2).sum(axis=1) + (logdet + 0.5 * off**2)[:, None])
 
     def mode(self) -> Floats:
         """The best parameters, from the best shifts on a grid."""
         reach = 0.5 * (self.x.max() - self.x.min())
-        grid = 0.5 * np.arange(-math.ceil(2 * reach), math.ceil(2 * reach) + 1)
-        cost = self.costs(grid, self.start, self.y[:, None], self.noise)[:, 0]
+        grid = self.start[0] + 0.5 * np.arange(-math.ceil(2 * reach), math.ceil(2 * reach) + 1)
+        cost = self.costs(grid, self.start[1:], self.y[:, None], self.noise)[:, 0]
         local = [i for i in range(len(grid)) if cost[i] == cost[max(i - 2, 0) : i + 3].min()]
-        box = [(grid[0], grid[-1]), *((v - 2, v + 2) for v in self.start)]
+        box = [(grid[0], grid[-1]), *((v - 2, v + 2) for v in self.start[1:])]
         tries = [
-            minimize(self.cost, [grid[i], *self.start], jac=True, method="L-BFGS-B", bounds=box, options={"ftol": 1e-9})
+            minimize(self.cost, [grid[i], *self.start[1:]], jac=True, method="L-BFGS-B", bounds=box)
             for i in sorted(local, key=lambda i: float(cost[i]))[:2]
         ]
         return np.asarray(min(tries, key=lambda found: float(found.fun)).x)
@@ -267,10 +270,10 @@ class _Pair:
         return np.asarray(grid[best] + 0.1 * np.clip(0.5 * (below - above) / bend, -1, 1))
 
     def wall(self, sign: float, shift: float) -> Floats:
-        """Noise covariance that leaves the left (-1) or right (+1) wall to align; the other has little weight."""
+        """Noise covariance that leaves the left (-1) or right (+1) wall to align: the other may be anywhere."""
         low = np.array([self.lows[0], self.lows[0] + shift])[self.arm]
-        factor = np.where(sign * (self.x - low) >= -0.5, 1.0, _OTHER_WALL)
-        return np.asarray(self.noise * np.outer(factor, factor))
+        free = np.where(sign * (self.x - low) >= -0.5, 0.0, math.exp(2 * self.start[1]))
+        return np.asarray(self.noise + np.diag(free))
 
     def noise_variance(self, shift: float, mode: Floats) -> float:
         """Variance of the shift if nothing but the noise of the points were unknown."""
@@ -348,7 +351,7 @@ class _Influences:
         return (ours + theirs) ** 2 / spread if spread > 0 else float(min(least))
 
     def interval(self, level: float, least: float = 0.0, shared: float = 0.0) -> Interval:
-        """Of the estimate, with ``least`` variance over seeds, and ``shared`` the standard error that no seed reduces."""
+        """Of the estimate, with at least the variance ``least``, and the standard error ``shared`` by all seeds."""
         n = min(len(moved) for moved in self.by_arm)
         se = math.sqrt(max(self.variance, least))
         return two_part_interval(self.estimate, se, self.df, n, level, shared=shared)
