@@ -38,7 +38,7 @@ class Grid:
         return round(x / self.step) * self.step
 
 
-GLOBAL, GROUP = Grid(step=0.75, reach=WINDOW // 2), Grid(step=1.0, reach=4)
+GLOBAL, GROUP = Grid(step=0.75, reach=WINDOW // 2), Grid(step=1.5, reach=3)
 """Of a global knob, and of the knob of one group: its valley is wider, and both of its walls place the curve."""
 
 
