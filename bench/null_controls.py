@@ -17,19 +17,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mue_check.axes import Ladder
+from mue_check.axes import Ladder, Regime
 from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
 from mue_check.judge.drift import judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
-from mue_check.questions.search import LossSearch, curves_by_look, read_curve
+from mue_check.questions.search import GROUP, LossSearch, curves_by_look, grid_of, read_curve
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.rules import Knob, get_rule
 
 TIER = get_tier("cpu")
+POOLS: tuple[tuple[str, Regime, Knob], ...] = (
+    ("markov", "sharp", "lr"),
+    ("docstrings", "sharp", "lr"),
+    ("pairs", "pairs", "lr:feed_forward"),
+    ("docstrings", "sharp", "init_std:embedding"),
+)
+"""Corpus, task and swept value of each pool."""
 FIRST_SEED = 10_000
 """Far from the seeds of the suites."""
 TOGETHER = 12
@@ -38,12 +45,11 @@ TOGETHER = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Seeds of the width ladder's reference on one corpus, at ``points`` values of a knob, ``step`` octaves apart."""
+    """Seeds of the width ladder's reference on one corpus, at the values of a knob that the suites may try."""
 
     corpus: str
+    regime: Regime
     knob: Knob
-    step: float
-    points: int
     root: Path
     seeds: int
 
@@ -55,10 +61,10 @@ class Pool:
 
     @property
     def ladder(self) -> Ladder:
-        """The width ladder."""
+        """The width ladder, with the pool's task."""
         ladder = TIER.ladder("width")
         assert ladder is not None
-        return ladder
+        return replace(ladder, regime=self.regime)
 
     @property
     def arm(self) -> Arm:
@@ -73,16 +79,11 @@ class Pool:
     @property
     def cells(self) -> list[Cell]:
         """What is measured, in the order of seeds."""
-        x = [round(self.start / self.step) * self.step + self.step * (i - self.points // 2) for i in range(self.points)]
+        grid = grid_of(self.knob)
+        # a grid that follows the minimum may need one more value on each side
+        x = (grid if grid is GROUP else replace(grid, reach=grid.reach + 1)).around(self.start)
         firsts = range(0, self.seeds, TOGETHER)
         return [self.arm.cell("loss_grid", [2.0**v for v in x], range(i, i + TOGETHER)) for i in firsts]
-
-    def train(self) -> None:
-        """Measure what is missing."""
-        self.study.store.prepare()
-        for cell in self.cells:
-            measure([cell], self.study.store)
-            print(f"{self.corpus} {self.knob}: seeds to {cell.seeds[-1]}", flush=True)
 
     def curve(self) -> Curve:
         """The losses of the seeds that are measured so far."""
@@ -111,6 +112,14 @@ class PoolSearch(LossSearch):
 
     def _measure(self, missing: Mapping[int, Sequence[float]]) -> None:
         """Nothing: the pool is measured."""
+
+
+def train(pools: Sequence[Pool]) -> None:
+    """Measure what is missing, the first seeds of all pools first."""
+    for cells in zip(*(pool.cells for pool in pools), strict=True):
+        for pool, cell in zip(pools, cells, strict=True):
+            measure([cell], pool.study.store)
+            print(f"{pool.corpus} {pool.knob}: seeds to {cell.seeds[-1]}", flush=True)
 
 
 def pairs_of_seeds(seeds: int, count: int, each: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -187,11 +196,11 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
     pools = [
-        Pool(corpus=corpus, knob=knob, step=step, points=points, root=options.study, seeds=options.seeds)
-        for corpus, knob, step, points in POOLS
+        Pool(corpus=corpus, regime=regime, knob=knob, root=options.study, seeds=options.seeds)
+        for corpus, regime, knob in POOLS
     ]
-    for pool in pools:
-        pool.train()
+    Store(options.study).prepare()
+    train(pools)
     table = pd.DataFrame([row for pool in pools for row in judge(pool, options.pairs)])
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
@@ -199,11 +208,6 @@ def main() -> None:
     (options.out / "null_controls.md").write_text(text, encoding="utf-8")
     print(text)
 
-
-POOLS: tuple[tuple[str, Knob, float, int], ...] = (
-    ("markov", "lr", 0.75, 7),
-    ("docstrings", "lr", 0.75, 7),
-)
 
 if __name__ == "__main__":
     main()
