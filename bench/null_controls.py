@@ -21,6 +21,7 @@ from mue_check.axes import Ladder, Regime
 from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
 from mue_check.judge.drift import judge_drift
+from mue_check.judge.interval import looks_text
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
@@ -133,10 +134,10 @@ def pairs_of_seeds(seeds: int, count: int, each: int) -> Iterator[tuple[list[int
         order = order[2 * each :]
 
 
-def judge(pool: Pool, count: int) -> list[dict[str, object]]:
-    """The verdicts on ``count`` pairs."""
-    losses, half_width = pool.curve(), pool.study.task(pool.ladder).half_width
-    rows = []
+def judge(pool: Pool, losses: Curve, count: int) -> list[dict[str, object]]:
+    """The verdicts on ``count`` pairs from a pool with these losses."""
+    half_width = pool.study.task(pool.ladder).half_width
+    rows: list[dict[str, object]] = []
     for number, pair in enumerate(pairs_of_seeds(len(losses.seeds), count, TIER.looks[-1])):
         searches = [PoolSearch(pool, losses, seeds) for seeds in pair]
         for curves in curves_by_look(searches, pool.start, TIER.looks):
@@ -147,6 +148,7 @@ def judge(pool: Pool, count: int) -> list[dict[str, object]]:
             {
                 "corpus": pool.corpus,
                 "knob": pool.knob,
+                "pool": len(losses.seeds),
                 "pair": number,
                 "seeds": len(curves[0].seeds),
                 "drift": drift.interval.mean,
@@ -159,21 +161,21 @@ def judge(pool: Pool, count: int) -> list[dict[str, object]]:
     return rows
 
 
-def render(table: pd.DataFrame, pools: Sequence[Pool], command: str) -> str:
+def render(table: pd.DataFrame) -> str:
     """The counts as Markdown."""
     lines = [
         "# Null controls",
         "",
-        f"`{command}`: the reference of the width ladder against itself with other seeds, tier {TIER.name}, judged as in the suites",
-        "at 4 to 12 seeds. The pairs of a row share a pool of seeds, the two sides of a pair share none.",
+        "`python bench/null_controls.py`: the reference of the width ladder against itself with other seeds, tier "
+        f"{TIER.name}, judged as in the suites at {looks_text(TIER.looks)} seeds. The two sides of a pair share no "
+        "seed; the pairs of a row draw from one pool of seeds. Drifts are in octaves.",
         "",
-        "| corpus | knob | pool | pairs | PASS | FAIL | INCONCLUSIVE | seeds | mean drift | sd | contains 0 |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| corpus | knob | pool | pairs | PASS | FAIL | INCONCLUSIVE | seeds | mean drift | sd | largest | 0 inside |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for pool in pools:
-        part = table[(table["corpus"] == pool.corpus) & (table["knob"] == pool.knob)]
-        lines.append(_row(part, f"{pool.corpus} | {pool.knob} | {len(pool.curve().seeds)}"))
-    lines.append(_row(table, "all | | "))
+    for (corpus, knob, pool), part in table.groupby(["corpus", "knob", "pool"], sort=False):
+        lines.append(_row(part, f"{corpus} | {knob} | {pool}"))
+    lines.append(_row(table, "all | |"))
     return "\n".join(lines) + "\n"
 
 
@@ -183,7 +185,7 @@ def _row(part: pd.DataFrame, name: str) -> str:
     drift = part["drift"]
     return (
         f"| {name} | {len(part)} | {' | '.join(map(str, counts))} | {part['seeds'].mean():.1f} | {drift.mean():+.3f} "
-        f"| {drift.std():.3f} | {covering} |"
+        f"| {drift.std():.3f} | {drift.abs().max():.2f} | {covering} |"
     )
 
 
@@ -201,10 +203,11 @@ def main() -> None:
     ]
     Store(options.study).prepare()
     train(pools)
-    table = pd.DataFrame([row for pool in pools for row in judge(pool, options.pairs)])
+    table = pd.DataFrame([row for pool in pools for row in judge(pool, pool.curve(), options.pairs)])
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "null_controls.csv", index=False, float_format="%.4f")
-    text = render(table, pools, f"python bench/null_controls.py --pairs {options.pairs} --seeds {options.seeds}")
+    # the page shows what the table holds
+    text = render(pd.read_csv(options.out / "null_controls.csv"))
     (options.out / "null_controls.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -18,7 +18,7 @@ def check_drift(study: Study, case: TargetCase, knob: Knob, expect: Expect) -> N
 @pytest.mark.axis("width", ladder="width", targets=1)
 @pytest.mark.parametrize("knob", ["weight_decay", "init_std:embedding"])
 def test_width(study: Study, target_case: TargetCase, knob: Knob, expect: Expect) -> None:
-    """The embeddings' init std does not drift. Weight decay lies between its two published forms, which differ by rho_d.
+    """The embeddings' init std does not drift. Weight decay lies between two published forms, which differ by rho_d.
 
     The global init std mixes the embeddings' optimum with the feed-forward's. The latter rises with the number of
     neurons, at one width too (docs/choices.md).
