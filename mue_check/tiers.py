@@ -100,7 +100,7 @@ _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
         train=TrainSpec(steps=500, batch=16, context=32, warmup=50),
         base=_BASE,
         half_width=0.5,
-        other_bases={"init_std": replace(_BASE, init_std=2.0**-4)},
+        other_bases={"init_std": replace(_BASE, init_std=2.0**-4), "init_std:embedding": _BASE},
     ),
     ("markov", "noise"): Task(
         train=_NOISE,

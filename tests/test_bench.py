@@ -6,14 +6,20 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from bench.null_controls import POOLS, TOGETHER, Pool, judge, pairs_of_seeds, render
 from bench.triton_kernels import tables
+from mue_check.axes import Regime
 from mue_check.cost.calibration import Calibration
 from mue_check.cost.work import PRICED
+from mue_check.judge.optimum import Curve
+from mue_check.rules import Knob
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,22 +46,32 @@ def test_the_tables_of_the_kernels_are_those_of_the_stored_results() -> None:
     assert tables(visited) == (visited / "kernels.md").read_text()
 
 
-def test_null_controls_in_small(tmp_path: Path) -> None:
-    """One pair like those of reports/calibration: real trainings, other seeds, no failure."""
-    subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "bench" / "null_controls.py"), "--pairs", "1", "--workers", "1"),
-            *("--study", str(tmp_path / "study"), "--out", str(tmp_path / "out")),
-        ],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    rows = (tmp_path / "out" / "null_controls.csv").read_text().splitlines()
-    assert len(rows) == 2
-    assert not [row for row in rows if row.endswith("FAIL")]
-    assert "The 95 % interval contains 0 in" in (tmp_path / "out" / "null_controls.md").read_text()
+def test_null_controls_draw_disjoint_seeds_and_use_all_equally() -> None:
+    pairs = list(pairs_of_seeds(seeds=60, count=50, each=12))
+    assert all(len({*ours, *theirs}) == 24 for ours, theirs in pairs)
+    uses = Counter(seed for pair in pairs for seed in (*pair[0], *pair[1]))
+    assert set(uses) == set(range(60))
+    assert max(uses.values()) - min(uses.values()) < 15
+
+
+@pytest.mark.parametrize(("corpus", "regime", "knob"), [pool for pool in POOLS if pool[0] != "docstrings"])
+def test_null_controls_judge_a_pool(tmp_path: Path, corpus: str, regime: Regime, knob: Knob) -> None:
+    """Parabolas whose optima differ by 0.1 octave between seeds: pairs pass with few seeds, and drifts differ."""
+    pool = Pool(corpus=corpus, regime=regime, knob=knob, root=tmp_path, seeds=TOGETHER)
+    values, rng = np.array(pool.cells[0].values), np.random.default_rng(0)
+    optima = pool.start + 0.1 * rng.standard_normal((48, 1))
+    losses = 2 + 0.05 * (np.log2(values) - optima) ** 2 + 1e-4 * rng.standard_normal((48, len(values)))
+    curve = Curve(values=values, seeds=tuple(range(48)), losses=losses, initial=np.full(48, 99.0))
+    table = pd.DataFrame(judge(pool, curve, count=6))
+    assert set(table["verdict"]) == {"PASS"}
+    assert table["seeds"].max() <= 8
+    assert 0.01 < table["drift"].std() < 0.15
+    assert "| 6 | 6 | 0 | 0 |" in render(table)
+
+
+def test_the_page_of_null_controls_is_that_of_the_stored_table() -> None:
+    stored = ROOT / "reports" / "calibration"
+    assert render(pd.read_csv(stored / "null_controls.csv")) == (stored / "null_controls.md").read_text()
 
 
 def test_load_control_in_small(tmp_path: Path) -> None:

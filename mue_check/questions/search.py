@@ -15,7 +15,8 @@ from mue_check.judge.interval import Looks
 from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
 from mue_check.questions.arm import Arm, measure
 from mue_check.records import Cell, Store
-from mue_check.rules.knob import group_of
+from mue_check.rules import Knob
+from mue_check.rules.knob import group_of, quantity_of
 
 FAR = 3
 """Coarse steps on each side of a minimum, two grid points each, in which one replicate looks for a deeper one."""
@@ -39,7 +40,13 @@ class Grid:
 
 
 GLOBAL, GROUP = Grid(step=0.75, reach=WINDOW // 2), Grid(step=1.5, reach=3)
-"""Of a global knob, and of the knob of one group: its valley is wider, and both of its walls place the curve."""
+"""Of a global knob, and of the learning rate, decay or multiplier of one group: its valley is wider, and both of its
+walls place the curve."""
+
+
+def grid_of(knob: Knob) -> Grid:
+    """The grid on which a knob is searched. The valley of a group's init std is as narrow as that of a global knob."""
+    return GROUP if group_of(knob) and quantity_of(knob) != "init_std" else GLOBAL
 
 
 class LossSearch:
@@ -47,7 +54,7 @@ class LossSearch:
 
     def __init__(self, arm: Arm, store: Store) -> None:
         self.arm, self.store = arm, store
-        self.grid = GROUP if group_of(arm.knob) else GLOBAL
+        self.grid = grid_of(arm.knob)
         self._cells: dict[str, Cell] = {}
         self._measured: dict[int, set[float]] = {}
 
