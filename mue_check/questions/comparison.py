@@ -39,10 +39,12 @@ class Comparison:
 
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
-    drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to,
-    ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the numbers of seeds at which it is
-    judged, fixed before the first; empty if the number of seeds was fixed, and in comparisons of version 0.3 and
-    before. ``earlier_looks`` are those of earlier runs of the same question with other numbers of seeds.
+    drift that an approximate law leaves, in octaves. ``predicted`` is the drift that theory predicts for this rule or
+    mutant, in octaves, where the right rule has none; None where theory predicts nothing. ``weight_sum`` is what a
+    router claims its weights sum to, ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the
+    numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was fixed, and in
+    comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same question with other
+    numbers of seeds.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Comparison:
     expected: str
     knob: Knob = "lr"
     residual: float = 0.0
+    predicted: float | None = None
     weight_sum: float | None = None
     prescribed: tuple[Row, ...] = ()
     looks: Looks = ()

@@ -88,7 +88,11 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         if any(d.comparison.residual for d in found):
             handles.append(Patch(color=BAND, alpha=2 * RESIDUAL_ALPHA, label="residual of the approximate law"))
         if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+            figure.legend(
+                handles=handles,
+                loc="outside lower center",
+                ncols=4 if max(len(str(h.get_label())) for h in handles) < 25 else 2,
+            )
     return figure
 
 
@@ -99,7 +103,7 @@ def _series_of(comparisons: Sequence[Comparison]) -> list[_Series]:
     for corpus, rule in dict.fromkeys((c.corpus, c.rule) for c in comparisons):
         at = rules.index(rule) if len(rules) > 1 else corpora.index(corpus)
         fill = _FILLS[corpora.index(corpus) % len(_FILLS)] if len(rules) > 1 else "full"
-        names = [shorten(rule, 24)] * (len(rules) > 1) + [shorten(corpus, 18)] * (len(corpora) > 1)
+        names = [shorten(rule, 44)] * (len(rules) > 1) + [shorten(corpus, 18)] * (len(corpora) > 1)
         series.append(_Series(corpus, rule, ", ".join(names), MARKERS[at % len(MARKERS)], fill))
     return series
 

@@ -7,8 +7,7 @@ from typing import ClassVar
 from mue_check.judge.interval import looks_text
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
-from mue_check.questions.compare import main_drifts, side_by_side
-from mue_check.questions.compare_plots import plot_side_by_side
+from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import (
@@ -19,6 +18,7 @@ from mue_check.questions.display import (
     knob_name,
     picture_folds,
     question_columns,
+    together,
     unusual,
 )
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
@@ -32,7 +32,6 @@ from mue_check.report.terminal import text_table
 
 DRIFT = "drift [95 %] (octaves)"
 DETECTABLE = "detectable drift"
-_SHORT_KNOBS = {"weight_decay": "wd", "init_std": "init std"}
 
 
 class DriftKind(JudgedKind[DriftFinding]):
@@ -60,18 +59,16 @@ class DriftKind(JudgedKind[DriftFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The main table with its figures; the loss curves."""
-        found, palette = main_drifts(summary), Palette.of_study(summary.comparisons)
+        found, palette = together(main_drifts(summary)), Palette.of_study(summary.comparisons)
         if not found:
             return
-        overview = tuple(_overview(summary, found))
         ladders = tuple(_drift_pictures(found, palette))
         yield Section(
             part=Part.ANSWERS,
             anchor="drift",
             title="Drift of the optimum",
             tables=(drift_table(summary),),
-            pictures=overview,
-            folds=(Fold(title="Figures, ladder by ladder", pictures=ladders, is_open=not overview),) if ladders else (),
+            folds=(Fold(title="Figures, ladder by ladder", pictures=ladders),) if ladders else (),
         )
         yield Section(
             part=Part.DETAILS,
@@ -82,7 +79,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
     def headlines(self, summary: Summary) -> list[str]:
         """All drifts in as few columns as the study needs."""
-        found = [d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes]
+        found = together(d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes)
         if not found:
             return []
         columns: dict[str, Callable[[DriftFinding], str]] = {
@@ -107,7 +104,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
 def drift_table(summary: Summary) -> Table:
     """All drifts but the controls."""
-    found = main_drifts(summary)
+    found = together(main_drifts(summary))
     knobs = {d.comparison.knob for d in found}
     what = f"optimal {knob_name(*knobs)}" if len(knobs) == 1 else "optimum"
     tiers = ", ".join(dict.fromkeys(d.comparison.tier for d in found))
@@ -180,13 +177,6 @@ def curve_pictures(found: Iterable[DriftFinding], palette: Palette) -> Iterator[
         yield in_words(c.ladder), Picture.of(("curves", *key), alt, plot_curves(drifts, palette))
 
 
-def _overview(summary: Summary, found: Sequence[DriftFinding]) -> Iterator[Picture]:
-    """All drifts in one figure, where there is more than one ladder."""
-    if len({d.comparison.ladder for d in found}) > 1:
-        alt = f"Drift along every ladder. {drift_summary(found)}"
-        yield Picture.of(("overview",), alt, plot_side_by_side(side_by_side([summary.name], [summary])))
-
-
 def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator[Picture]:
     for key, drifts in grouped(found, lambda d: (d.comparison.ladder, *unusual(d.comparison))):
         if any(d.drift.interval.n for d in drifts):  # else the table says why
@@ -197,7 +187,7 @@ def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator
 def _axis(found: DriftFinding) -> str:
     c = found.comparison
     name = f"{'control, ' if c.is_control else ''}{in_words(c.ladder)}"
-    return name if c.knob == "lr" else f"{name} ({_SHORT_KNOBS.get(c.knob, c.knob)})"
+    return name if c.knob == "lr" else f"{name} ({knob_name(c.knob, short=True)})"
 
 
 def _short_router(router: str) -> str:

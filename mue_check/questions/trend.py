@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mue_check.judge.trend import Trend, judge_trend
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import Palette, figure_title, heading, question_columns, setting_of
+from mue_check.questions.display import Palette, figure_title, heading, question_columns, setting_of, together
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
@@ -58,7 +58,7 @@ class TrendKind(QuestionKind):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[TrendFinding, ...]:
         """One trend for each corpus, rule and router with two resolved drifts."""
-        return tuple(_trends(known.of(DriftFinding)))
+        return tuple(_trends(together(known.of(DriftFinding))))
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and one figure."""
