@@ -18,6 +18,7 @@ from mue_check.questions.early import EARLY
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
 from mue_check.questions.scales import SCALES
+from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
 from mue_check.questions.trend import TrendKind
 from mue_check.questions.values import VALUES
@@ -29,6 +30,7 @@ from mue_check.sigma0.shift_report import SHIFT
 from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 
 QUESTIONS: tuple[QuestionKind, ...] = (
+    SensitivityKind(),
     DriftKind(),
     TrendKind(),
     SCALES,

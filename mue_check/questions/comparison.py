@@ -73,6 +73,11 @@ class Comparison:
         return self.tolerance if self.residual > 0 else -self.tolerance
 
     @property
+    def is_right(self) -> bool:
+        """Whether it is about a rule that is taken to be right."""
+        return self.expected in (Verdict.PASS, Verdict.RESIDUAL)
+
+    @property
     def is_control(self) -> bool:
         """Whether the right answer is known, so that the question tests the suite itself."""
         return self.axis == "control"

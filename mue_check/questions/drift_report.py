@@ -25,7 +25,7 @@ from mue_check.questions.drift import DriftFinding, judge_stored_drift
 from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store
-from mue_check.report.format import NONE, in_words, interval_text, number_text
+from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Fold, Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.report.terminal import text_table
@@ -49,6 +49,9 @@ class DriftKind(JudgedKind[DriftFinding]):
         "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance, in brackets after the "
         "number used. Seeds are added until the answer is clear, so each look has a wider interval than a single one "
         "would need: together they contain the true drift in 95 of 100 measurements.",
+        "Predicted": "The drift that theory predicts for this rule, in octaves, where the right rule has none: log2 of "
+        "a wrong multiplier, and a third of that on the learning rate of the feed-forward, which learns three matrices "
+        "in a row. Blind: it is below the detectable drift, so the measurement cannot show that the rule is wrong.",
         "Detectable drift": "The smallest drift, in octaves, that this measurement would have called FAIL in 95 of "
         "100 repetitions. A PASS says nothing about smaller drifts.",
     }
@@ -88,6 +91,7 @@ class DriftKind(JudgedKind[DriftFinding]):
             "corpus": lambda d: d.comparison.corpus,
             "rule": lambda d: d.comparison.rule,
             "router": lambda d: _short_router(d.comparison.router),
+            "predicted": lambda d: signed_text(d.comparison.predicted),
             "drift (octaves)": lambda d: interval_text(d.drift.interval),
             "regret": lambda d: number_text(d.drift.regret, 4),
             "detectable": lambda d: number_text(d.drift.detectable),
@@ -99,6 +103,8 @@ class DriftKind(JudgedKind[DriftFinding]):
             del columns["router"]
         if all(is_expected_anyway(d.comparison) for d in found):
             del columns["expected"]
+        if all(d.comparison.predicted is None for d in found):
+            del columns["predicted"]
         return text_table(make_table("", found, columns, note=drift_note))
 
 
@@ -115,6 +121,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
     """Drifts, with ``first`` columns that describe their questions."""
     columns = {
         **first,
+        "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
         "regret, nats (of gain)": regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),
@@ -126,14 +133,24 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
     }
     if all(is_expected_anyway(d.comparison) for d in found):
         del columns["expected"]
-    numeric = (DETECTABLE, "seeds", "tolerance", "core-s")
+    if all(d.comparison.predicted is None for d in found):
+        del columns["predicted"]
+    numeric = ("predicted", DETECTABLE, "seeds", "tolerance", "core-s")
     return make_table(caption, found, columns, numeric=numeric, note=drift_note)
 
 
 def drift_note(found: DriftFinding) -> str:
-    """Why there is no drift, where there is none, and what is wrong with its 95 %."""
+    """Why there is no drift, where there is none; what it cannot show; and what is wrong with its 95 %."""
     reason = f"unresolved: {found.drift.reason}" if found.drift.reason else ""
-    return "; ".join(filter(None, (reason, looks_note(found.comparison))))
+    return "; ".join(filter(None, (reason, blind_text(found), looks_note(found.comparison))))
+
+
+def blind_text(found: DriftFinding) -> str:
+    """That the drift which theory predicts for a wrong rule is too small to be detected; else empty."""
+    c, detectable = found.comparison, found.drift.detectable
+    if c.predicted is None or c.is_right or not abs(c.predicted) < detectable < math.inf:
+        return ""
+    return f"blind: the predicted drift of {signed_text(c.predicted)} octave is too small to be detected"
 
 
 def seeds_text(found: DriftFinding) -> str:

@@ -58,6 +58,11 @@ def _power(log2: float) -> float:
     return float(2.0 ** min(log2, _HUGE))
 
 
+def signed_text(value: float | None) -> str:
+    """The number with its sign, or a dash where there is none."""
+    return NONE if value is None else f"{value + 0.0:+.2f}"  # + 0.0: no "-0.00"
+
+
 def number_text(value: float, digits: int = 2) -> str:
     """The number, or a dash where there is none."""
     return f"{value:.{digits}f}" if math.isfinite(value) else NONE

@@ -24,7 +24,7 @@ SALT = "mue_check"
 
 _STYLE: dict[str, object] = {
     "figure.dpi": 100,
-    "savefig.dpi": 160,
+    "savefig.dpi": 130,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
