@@ -15,6 +15,7 @@ from mue_check.questions import summary as studies
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
+from mue_check.questions.exponents import ExponentKind
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
 from mue_check.questions.scales import SCALES
@@ -33,6 +34,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     SensitivityKind(),
     DriftKind(),
     TrendKind(),
+    ExponentKind(),
     SCALES,
     EARLY,
     SPEED,
