@@ -14,11 +14,11 @@ from mue_check.records.files import UNUSABLE, read_record, reason_of, write_reco
 from mue_check.records.record import require_key
 from mue_check.records.typed import from_json
 from mue_check.rules import Knob, Row
+from mue_check.rules.knob import KNOBS
 
 SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
 """The rule's own router, which the names of questions and the headings of reports leave out."""
-_KNOBS = ("lr", "weight_decay", "init_std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,11 @@ class Comparison:
     expected: str
     knob: Knob = "lr"
     residual: float = 0.0
-    predicted: float | None = None
     weight_sum: float | None = None
     prescribed: tuple[Row, ...] = ()
     looks: Looks = ()
     earlier_looks: tuple[Looks, ...] = ()
+    predicted: float | None = None
     sides: tuple[Side, ...]
     command: str
 
@@ -130,7 +130,7 @@ def place(
     """
     c = comparison
     axis = axes.index(c.axis) if c.axis in axes else len(axes)
-    knob = _KNOBS.index(c.knob) if c.knob in _KNOBS else len(_KNOBS)
+    knob = KNOBS.index(c.knob)
     size, label = (c.sides[-1].size, c.sides[-1].label) if c.sides else (0, "")
     where = (c.is_control, axis, c.ladder, knob, c.router != DEFAULT_ROUTER, c.router, c.corpus)
     return *where, size, label, c.rule, c.name

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from mue_check.axes.ladder import BY_GROUP
 from mue_check.judge.agreement import Point, fit_agreement, mean_measured
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison
@@ -90,7 +91,7 @@ def sensitivities(summary: Summary) -> list[Sensitivity]:
     drifts = [d for d in _drifts(summary) if d.comparison.knob == "lr" or ":" in d.comparison.knob]
     laws = {(f.comparison.ladder, f.comparison.rule): f for f in summary.of(LawsFinding) if not f.comparison.is_control}
     rows: dict[object, Sensitivity] = {}
-    for (ladder, rule), found in grouped(drifts, lambda d: (d.comparison.ladder, d.comparison.rule)):
+    for (ladder, rule), found in grouped(drifts, lambda d: (_ladder(d), d.comparison.rule)):
         row = Sensitivity(
             ladder=ladder,
             rule=rule,
@@ -114,6 +115,11 @@ def _drifts(summary: Summary) -> list[DriftFinding]:
         if d.comparison.axis not in summary.own_axes and reference.label != target.label:
             found.setdefault((reference.cells, target.cells, d.comparison.rule, d.comparison.ladder), d)
     return list(found.values())
+
+
+def _ladder(found: DriftFinding) -> str:
+    """Its ladder; drifts of a group have one of their own beside it."""
+    return found.comparison.ladder.removesuffix(BY_GROUP)
 
 
 def _tells(found: DriftFinding) -> tuple[bool, float, int]:

@@ -51,7 +51,7 @@ def study(tmp_path: Path, make: Make) -> Path:
     mup.ask(*steep, kind="coordinates", axis="depth", ladder="granularity", expected="")
     right.ask(reference, right.side(64, 0.9), axis="batch", residual=1.0, predicted=0.0, expected="RESIDUAL")
     group = replace(standard, knob="lr:feed_forward")
-    group.ask(group.side(32), group.side(128, 1.3), axis="depth", predicted=1.33, expected="")
+    group.ask(group.side(32), group.side(128, 1.3), axis="depth", ladder="depth_by_group", predicted=1.33, expected="")
     return root
 
 
