@@ -68,7 +68,7 @@ def row_ladder(question: ComparedDrift) -> tuple[str, str]:
 
 def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
     interval, color = found.drift.interval, _color(at)
-    if not interval.n:
+    if not math.isfinite(interval.mean):
         axes.plot(0, y, marker="x", markersize=6, color=color)
         return
     if math.isfinite(interval.half_width):

@@ -65,7 +65,7 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             at = at_of[d.comparison.corpus, d.comparison.rule]
             x = places[d.side.label] + gap * (at - (len(series) - 1) / 2) * min(0.26, 0.7 / len(series))
             _mark(axes, x, d.drift.interval, palette.of(d.comparison, d.side.label), series[at])
-            if len(series) <= _CROWD and d.drift.interval.n:
+            if len(series) <= _CROWD and math.isfinite(d.drift.interval.mean):
                 left = at == 0 and len(series) > 1
                 _number(axes, x, d.drift.interval, palette.of(d.comparison, d.side.label), left=left)
         # once for each target: the bands of several rules and corpora would overlap and look darker
@@ -126,7 +126,7 @@ def _tick(label: str, found: Sequence[DriftFinding], series: Sequence[_Series], 
         lines = [count_text(d.drift.verdict for d in own)]
     else:
         names = {(s.corpus, s.rule): f"{s.name}: " if s.name else "" for s in series}
-        words = [d.drift.verdict.value if d.drift.interval.n else "unresolved" for d in own]
+        words = [d.drift.verdict.value if math.isfinite(d.drift.interval.mean) else "unresolved" for d in own]
         lines = [names[d.comparison.corpus, d.comparison.rule] + word for d, word in zip(own, words, strict=True)]
     return [shorten(label, 16), *(line for text in lines for line in textwrap.wrap(text, room))]
 
@@ -139,7 +139,7 @@ def plot_controls(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         labels = []
         for row, d in enumerate(reversed(found)):
             c = d.comparison
-            if d.drift.interval.n:
+            if math.isfinite(d.drift.interval.mean):
                 draw_interval(axes, d.drift.interval, row, palette.of(c, d.side.label))
             labels.append(f"{shorten(c.name, 44)}\n{d.drift.verdict.value}, expected {plain(c.expected)}")
         draw_rows(axes, labels, found)
@@ -174,7 +174,7 @@ def _doubles(size: int, least: int) -> bool:
 
 
 def _mark(axes: Axes, x: float, interval: Interval, color: str, series: _Series) -> None:
-    if not interval.n:
+    if not math.isfinite(interval.mean):
         return
     if math.isfinite(interval.half_width):
         axes.errorbar(x, interval.mean, yerr=interval.half_width, color=color, capsize=4, linewidth=1.8)
@@ -217,7 +217,7 @@ def _frame(axes: Axes, found: Sequence[DriftFinding]) -> None:
 
 def reach_of(found: Sequence[DriftFinding]) -> float:
     """Half the length of the drift axis: it shows all means and tolerances, and intervals up to three times that."""
-    means = [abs(d.drift.interval.mean) for d in found if d.drift.interval.n]
+    means = [abs(d.drift.interval.mean) for d in found if math.isfinite(d.drift.interval.mean)]
     allowed = [
         max(1.5 * d.comparison.tolerance, d.comparison.tolerance + 1.1 * abs(d.comparison.residual)) for d in found
     ]

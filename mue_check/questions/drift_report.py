@@ -196,7 +196,7 @@ def curve_pictures(found: Iterable[DriftFinding], palette: Palette) -> Iterator[
 
 def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator[Picture]:
     for key, drifts in grouped(found, lambda d: (d.comparison.ladder, *unusual(d.comparison))):
-        if any(d.drift.interval.n for d in drifts):  # else the table says why
+        if any(math.isfinite(d.drift.interval.mean) for d in drifts):  # else the table says why
             alt = f"{figure_title('Drift', key)}. {drift_summary(drifts)}"
             yield Picture.of(("drift", *key), alt, plot_drifts(drifts, palette))
 

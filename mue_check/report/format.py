@@ -25,7 +25,7 @@ def routing_words(routing: str) -> str:
 
 def interval_text(interval: Interval, digits: int = 2) -> str:
     """The interval, or "unresolved" where there is none."""
-    if interval.n == 0:
+    if interval.n == 0 or not math.isfinite(interval.mean):
         return "unresolved"
     if interval.n == 1:
         return f"{interval.mean:+.{digits}f} [one seed]"
