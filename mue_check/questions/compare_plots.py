@@ -22,6 +22,7 @@ from mue_check.report.palette import (
     RESIDUAL_ALPHA,
     TARGETS,
     WIDTH,
+    arms_of,
     house_style,
     shorten,
 )
@@ -72,7 +73,7 @@ def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
         axes.plot(0, y, marker="x", markersize=6, color=color)
         return
     if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, y, xerr=interval.half_width, color=color, capsize=2.5, linewidth=1.4)
+        axes.errorbar(interval.mean, y, xerr=arms_of(interval), color=color, capsize=2.5, linewidth=1.4)
     axes.plot(interval.mean, y, marker=MARKERS[at % len(MARKERS)], markersize=6, color=color, zorder=4)
 
 

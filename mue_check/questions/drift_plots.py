@@ -25,6 +25,7 @@ from mue_check.report.palette import (
     QUIET,
     RESIDUAL_ALPHA,
     WIDTH,
+    arms_of,
     draw_interval,
     house_style,
     plain,
@@ -177,7 +178,7 @@ def _mark(axes: Axes, x: float, interval: Interval, color: str, series: _Series)
     if not math.isfinite(interval.mean):
         return
     if math.isfinite(interval.half_width):
-        axes.errorbar(x, interval.mean, yerr=interval.half_width, color=color, capsize=4, linewidth=1.8)
+        axes.errorbar(x, interval.mean, yerr=arms_of(interval), color=color, capsize=4, linewidth=1.8)
     axes.plot(
         *(x, interval.mean),
         marker=series.marker,

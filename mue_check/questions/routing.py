@@ -1,5 +1,6 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 

@@ -87,7 +87,7 @@ class SensitivityKind(QuestionKind):
 
 
 def sensitivities(summary: Summary) -> list[Sensitivity]:
-    """One for each ladder and rule, in the order of the report. Rules that coincide all along a ladder are one."""
+    """One for each ladder and rule, the right rule first. Rules that coincide all along a ladder are one."""
     drifts = [d for d in _drifts(summary) if d.comparison.knob == "lr" or ":" in d.comparison.knob]
     laws = {(f.comparison.ladder, f.comparison.rule): f for f in summary.of(LawsFinding) if not f.comparison.is_control}
     rows: dict[object, Sensitivity] = {}
@@ -104,7 +104,8 @@ def sensitivities(summary: Summary) -> list[Sensitivity]:
         cells = tuple(side.cells for each in answers for side in each.comparison.sides)
         first = rows.get((ladder, cells))
         rows[ladder, cells] = replace(first, rule=f"{first.rule}, {rule}") if first else row
-    return list(rows.values())
+    order = [row.ladder for row in rows.values()]
+    return sorted(rows.values(), key=lambda row: (order.index(row.ladder), not row.is_right, row.rule))
 
 
 def _drifts(summary: Summary) -> list[DriftFinding]:
@@ -191,7 +192,7 @@ def point_of(found: DriftFinding) -> Point:
         measured=found.drift.interval.mean,
         standard_error=found.drift.interval.standard_error,
         reference=c.sides[0].cells[0],  # a search begins with the same cell, however many seeds it needs
-        group=c.ladder,
+        group=_ladder(found),
     )
 
 
@@ -219,7 +220,7 @@ def agreement_table(found: Sequence[DriftFinding]) -> Table:
         caption="Measured on predicted drift: the line through the points, and the mean of those at 0",
         header=("swept value", "points", "ladders", "slope [95 %]", "at 0 [95 %] (octaves)", "spread (octaves)"),
         rows=tuple(
-            Row(cells=(name, str(len(drifts)), str(len({d.comparison.ladder for d in drifts})), *numbers))
+            Row(cells=(name, str(len(drifts)), str(len(set(map(_ladder, drifts)))), *numbers))
             for name, drifts, numbers in rows
         ),
         numeric=(1, 2, 5),

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from mue_check.judge.agreement import Agreement
 from mue_check.questions.display import knob_name
 from mue_check.questions.drift import DriftFinding
-from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, house_style
+from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, arms_of, house_style
 
 _SIZE = (7.0, 5.2)
 _COLORS = (*TARGETS, REFERENCE)
@@ -37,7 +37,8 @@ def plot_predicted(
         for x, d, is_right in zip(at, found, right, strict=True):
             color, marker = _look(knobs.index(d.comparison.knob))
             axes.errorbar(
-                *(x, d.drift.interval.mean, d.drift.interval.half_width),
+                *(x, d.drift.interval.mean),
+                yerr=arms_of(d.drift.interval),
                 color=color,
                 marker=marker,
                 markersize=5.5,
