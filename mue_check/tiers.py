@@ -150,11 +150,11 @@ _CPU_SIZES = replace(
     depths=(4, 8, 16),
     batches=(2, 4),
     durations=(2, 4),
-    activated=(2, 4, 8),
-    capacities=(32, 256),
-    granularities=(2, 4),
-    shared=(1, 2),
-    groups=(2, 4),
+    activated=(2, 8),
+    capacities=(256,),
+    granularities=(4,),
+    shared=(2,),
+    groups=(4,),
     heldout="d=64,L=6,16e4a1s,h=16",
 )
 SMOKE = Tier(

@@ -112,7 +112,9 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         Ladder.of([full, sparse], axis="bridges", name="bridge_2"),
         Ladder.of([narrow, replace(wide, size=2), sparse], axis="bridges", name="bridges_composed"),
         Ladder.by_group([narrow, _of_16(sizes, 16, d // 16, size=2)], axis="bridges", name="bridge_1"),
-        Ladder.by_group([_of_16(sizes, a, d // 4, size=a) for a in (16, 2)], axis="bridges", name="bridge_2"),
+        Ladder.by_group(
+            [_of_16(sizes, a, d // 4, size=at) for at, a in ((1, 16), (2, 2))], axis="bridges", name="bridge_2"
+        ),
     )
 
 

@@ -137,7 +137,9 @@ class Ladder:
         for _, routed in pairs:
             rungs.setdefault((routed.model, routed.batch, routed.steps), routed)  # keep the first of equal rungs
         first, *rest = after = list(rungs.values())
-        about_activated = len(_activated(before)) > 1 and _activated(after) != _activated(before)
+        # along a group's ladder, the number of activated experts is what makes a mistake large
+        about_activated = len(_activated(before)) > 1 or self.regime == "pairs"
+        about_activated = about_activated and _activated(after) != _activated(before)
         one_width = len(_active_widths(before)) == 1 < len(_active_widths(after))
         return None if not rest or about_activated or one_width else replace(self, reference=first, targets=tuple(rest))
 

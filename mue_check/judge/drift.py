@@ -1,14 +1,18 @@
-"""Drift of the loss-vs-LR optimum between two arms, in octaves of the base learning rate, paired by seed."""
+"""Drift of the loss-vs-LR optimum between two arms, in octaves of the base value: registration of their curves.
+
+Parabolas through the seeds' minima are a cross-check, and give regret and gain.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mue_check.judge.interval import Interval, Looks, look_level, looks_text, t_interval
-from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss, rounding_sd, vertex_sd
+from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss
 from mue_check.judge.power import detectable_drift
+from mue_check.judge.registration import Registration, register
 from mue_check.judge.verdict import Verdict, judge_interval
 
 MIN_SEEDS = 4
@@ -17,17 +21,18 @@ MIN_SEEDS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Target optimum minus reference optimum. If it could not be resolved, ``reason`` says why.
+    """Shift of the target's curve against the reference's. If it could not be resolved, ``reason`` says why.
 
-    ``regret`` is the loss, in nats per token, that the target gives away at the reference's optimum, by its own fitted
-    parabola. ``gain`` is the reference's loss minus the target's, each at its own optimum. ``detectable`` is the
-    smallest drift, in octaves, that would FAIL in 95 % of such measurements (``judge.power``). ``interval`` is the one
-    that the verdict is read from: together with those of the other ``looks`` it covers 95 %.
+    ``reference`` and ``target`` are the optima of the seeds' parabolas. ``regret`` is the loss, in nats per token, that
+    the target gives away at the reference's optimum, by its own parabola. ``gain`` is the reference's loss minus the
+    target's, each at its own optimum. Both are NaN where a parabola has no minimum. ``detectable`` is the smallest
+    drift, in octaves, that would FAIL in 95 % of such measurements (``judge.power``). ``interval`` is the one that the
+    verdict is read from: together with those of the other ``looks`` it covers 95 %.
     """
 
     reference: Optimum
     target: Optimum
-    by_seed: Mapping[int, float]
+    registration: Registration | None
     looks: Looks
     interval: Interval
     regret: float
@@ -35,6 +40,27 @@ class Drift:
     verdict: Verdict
     detectable: float
     reason: str | None
+
+    @property
+    def by_seed(self) -> Mapping[int, float]:
+        """The drift by each seed that both arms have: pseudo-values of the jackknife."""
+        return self.registration.by_seed if self.registration else {}
+
+    @property
+    def parabola(self) -> Interval:
+        """The cross-check: the target's fitted optima minus the reference's, paired by seed."""
+        ours, theirs = self.reference.by_seed, self.target.by_seed
+        return t_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs], look_level(self.looks))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether parabolas have an optimum in both arms."""
+        return self.reference.resolved and self.target.resolved
+
+    @property
+    def cross_check(self) -> str:
+        """The drift of the parabolas, or why there is none."""
+        return "; ".join(_reasons(self.reference, self.target)) or str(self.parabola)
 
     def settled(self, half_width: float) -> bool:
         """Whether more seeds are pointless: it fails, is unresolved, or is known to within ``half_width`` octaves.
@@ -49,68 +75,89 @@ class Drift:
         if self.reason is not None:
             return f"unresolved: {self.reason}"
         over = f" (95 % over looks {looks_text(self.looks)})" if len(self.looks) > 1 else ""
+        walls = f", walls apart: {self.registration.walls}" if self.registration and self.registration.misfit else ""
+        regret = f", regret {self.regret:.4f} nats" if math.isfinite(self.regret) else ""
         return (
-            f"drift {self.interval} octaves over {self.interval.n} seeds{over} "
-            f"(log2 LR* {self.reference.interval} -> {self.target.interval}), regret {self.regret:.4f} nats, "
-            f"detectable drift {self.detectable:.2f} octave"
+            f"drift {self.interval} octaves over {self.interval.n} seeds{over}{walls} (parabolas: {self.cross_check})"
+            f"{regret}, detectable drift {self.detectable:.2f} octave"
         )
 
 
 def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: float = 0.0, looks: Looks = ()) -> Drift:
-    """PASS if the 95 % interval of the mean drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
+    """PASS if the 95 % interval of the drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
 
-    An arm that diverges at every value is FAIL too; without an optimum for another reason it is INCONCLUSIVE.
-    An approximate law states a ``residual`` by which its optimum may move; a drift within that is RESIDUAL. ``looks``
-    are the numbers of seeds at which the question is judged; without them the number was fixed in advance.
+    An arm that diverges at every value is FAIL too. An arm whose loss is lowest at an end of its grid has shown no
+    optimum: it may FAIL, but not PASS. An approximate law states a ``residual`` by which its optimum may move; a drift
+    within that is RESIDUAL. ``looks`` are the numbers of seeds at which the question is judged; without them the number
+    was fixed in advance. The arms need not have the same seeds; those of the smaller arm count.
     """
     ours, theirs = fit_optimum(reference), fit_optimum(target)
-    seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]
-    by_seed = {seed: theirs.by_seed[seed] - ours.by_seed[seed] for seed in seeds}
-    drifts = list(by_seed.values())
-    reasons = [
-        f"{arm}: {optimum.reason}" for arm, optimum in (("reference", ours), ("target", theirs)) if optimum.reason
-    ]
-    if not reasons and len(seeds) < MIN_SEEDS:
-        reasons = [f"{len(seeds)} seeds in common, at least {MIN_SEEDS} are needed"]
-    elif not reasons and looks and len(seeds) not in looks:
-        reasons = [f"{len(seeds)} seeds in common, but it is to be judged at {looks_text(looks)}"]
-    if reasons:
-        every_value_diverged = any(mean_minimum(curve) < 0 for curve in (reference, target))
-        return Drift(
-            reference=ours,
-            target=theirs,
-            by_seed=by_seed,
-            looks=looks,
-            interval=t_interval(drifts, look_level(looks)),
-            regret=math.nan,
-            gain=math.nan,
-            verdict=Verdict.FAIL if every_value_diverged else Verdict.INCONCLUSIVE,
-            detectable=math.inf,
-            reason="; ".join(reasons),
-        )
-    interval = t_interval(drifts, look_level(looks), least_sd=_least_sd(drifts, ours, theirs))
-    kept = sum(parabola_loss(theirs, seed, ours.by_seed[seed]) - theirs.loss_by_seed[seed] for seed in seeds)
-    won = sum(ours.loss_by_seed[seed] - theirs.loss_by_seed[seed] for seed in seeds)
+    lost = any(mean_minimum(curve) < 0 for curve in (reference, target))
+    reason = "; ".join(_unusable(reference, target, looks))
+    registration = None if reason else register(reference, target, look_level(looks))
+    verdict = Verdict.FAIL if lost else Verdict.INCONCLUSIVE
+    if registration is not None:
+        verdict = judge_interval(registration.interval, tolerance, residual=residual)
+        if verdict is not Verdict.FAIL:
+            reason = "; ".join(_at_an_end(reference, target))
+            verdict = Verdict.INCONCLUSIVE if reason else verdict
+    if reason or registration is None:
+        interval, detectable = t_interval([], look_level(looks)), math.inf
+    else:
+        interval = registration.interval
+        detectable = detectable_drift(interval, tolerance + abs(residual), looks)
+    regret, gain = _regret_and_gain(ours, theirs)
     return Drift(
         reference=ours,
         target=theirs,
-        by_seed=by_seed,
+        registration=registration,
         looks=looks,
         interval=interval,
-        regret=kept / len(seeds),
-        gain=won / len(seeds),
-        verdict=judge_interval(interval, tolerance, residual=residual),
-        detectable=detectable_drift(drifts, ours, theirs, tolerance + abs(residual), looks),
-        reason=None,
+        regret=regret,
+        gain=gain,
+        verdict=verdict,
+        detectable=detectable,
+        reason=reason or None,
     )
 
 
-def _least_sd(drifts: Sequence[float], reference: Optimum, target: Optimum) -> float:
-    """The standard error of one drift by its fits, where the seeds differ by no more than rounding; else 0.
+def _unusable(reference: Curve, target: Curve, looks: Looks) -> Iterator[str]:
+    """Why the curves cannot be registered."""
+    for arm, curve in (("reference", reference), ("target", target)):
+        usable = curve.usable
+        distinct, counts = np.unique(usable, axis=0, return_counts=True)
+        if mean_minimum(curve) < 0:
+            yield f"{arm}: every value diverged"
+        elif len(distinct) < len(usable):
+            twin = distinct[int(np.argmax(counts))]
+            twins = [str(seed) for seed, row in zip(curve.seeds, usable, strict=True) if np.array_equal(row, twin)]
+            yield f"{arm}: seeds {', '.join(twins)} have the same losses, so they count as one"
+    seeds = min(len(reference.seeds), len(target.seeds))
+    if seeds < MIN_SEEDS:
+        yield f"{seeds} seeds a side, at least {MIN_SEEDS} are needed"
+    elif looks and seeds not in looks:
+        yield f"{seeds} seeds a side, but it is to be judged at {looks_text(looks)}"
 
-    It is no bound for seeds that do differ: it contains how far a curve is from a parabola, which cancels in a drift,
-    and exceeds the spread of the seeds in 87 of 119 measured drifts.
-    """
-    if float(np.std(drifts, ddof=1)) > math.hypot(rounding_sd(reference), rounding_sd(target)):
-        return 0.0
-    return math.hypot(vertex_sd(reference), vertex_sd(target))
+
+def _at_an_end(reference: Curve, target: Curve) -> Iterator[str]:
+    """Which arms are still falling at an end of their grid, beyond which nothing was tried."""
+    for arm, curve in (("reference", reference), ("target", target)):
+        best = mean_minimum(curve)
+        if best in (0, len(curve.values) - 1):
+            end = "lowest" if best == 0 else "highest"
+            yield f"{arm}: the loss is lowest at the {end} value tried, log2 {curve.x[best]:.2f}"
+
+
+def _reasons(reference: Optimum, target: Optimum) -> list[str]:
+    """Why the parabolas have no drift."""
+    return [f"{arm}: {fit.reason}" for arm, fit in (("reference", reference), ("target", target)) if fit.reason]
+
+
+def _regret_and_gain(ours: Optimum, theirs: Optimum) -> tuple[float, float]:
+    """Means over the seeds that both have; NaN without parabolas."""
+    seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]
+    if not seeds or not ours.resolved or not theirs.resolved:
+        return math.nan, math.nan
+    kept = [parabola_loss(theirs, seed, ours.by_seed[seed]) - theirs.loss_by_seed[seed] for seed in seeds]
+    won = [ours.loss_by_seed[seed] - theirs.loss_by_seed[seed] for seed in seeds]
+    return float(np.mean(kept)), float(np.mean(won))

@@ -20,6 +20,7 @@ from mue_check.errors import JudgeError
 PLAIN = 0.05
 """The two-sided level of an interval that is read once."""
 CONFIDENCE = 1 - PLAIN
+Z = float(stats.norm.ppf(1 - PLAIN / 2))
 
 Looks = tuple[int, ...]
 """Ascending numbers of seeds at which a verdict is read, fixed before the first of them. Empty where the number of
@@ -62,7 +63,9 @@ def t_quantile(df: float, level: float = PLAIN) -> float:
 class Interval:
     """``mean`` with ``low`` and ``high``, from ``n`` independent values.
 
-    ``level`` is the nominal two-sided level at this n: 5 %, or less at one of several looks (``look_level``).
+    ``level`` is the nominal two-sided level at this n: 5 %, or less at one of several looks (``look_level``). ``df``
+    are the degrees of freedom where they are not n - 1. ``shared`` is the standard error of what all values have in
+    common: it is read once, however many looks there are, so its part of the interval is that of a single look.
     """
 
     mean: float
@@ -70,6 +73,8 @@ class Interval:
     high: float
     n: int
     level: float = PLAIN
+    df: float | None = None
+    shared: float = 0.0
 
     @property
     def half_width(self) -> float:
@@ -77,14 +82,23 @@ class Interval:
         return (self.high - self.low) / 2
 
     @property
+    def own_error(self) -> float:
+        """Standard error over the values, without what they share."""
+        own = math.sqrt(max(self.half_width**2 - (Z * self.shared) ** 2, 0.0))
+        return own / t_quantile(self.n - 1 if self.df is None else self.df, self.level)
+
+    @property
     def standard_error(self) -> float:
-        """Standard error of the mean: half-width / t quantile for n - 1 degrees of freedom. Infinite for n < 2."""
-        return float(self.half_width / t_quantile(self.n - 1, self.level)) if self.n > 1 else math.inf
+        """Standard error of the mean. Infinite for n < 2."""
+        return math.hypot(self.own_error, self.shared) if self.n > 1 else math.inf
 
     @property
     def plain_half_width(self) -> float:
         """Half-width of the 95 % interval for a number of values that was fixed: the precision of the mean."""
-        return t_quantile(self.n - 1) * self.standard_error if self.n > 1 else math.inf
+        if self.n < 2:
+            return math.inf
+        df = self.n - 1 if self.df is None else self.df
+        return math.hypot(t_quantile(df) * self.own_error, Z * self.shared)
 
     def text(self, digits: int = 2) -> str:
         """``mean [low, high]``."""
@@ -105,6 +119,12 @@ def t_interval(values: Sequence[float], level: float = PLAIN, *, least_sd: float
         return Interval(mean, -math.inf, math.inf, n, level)
     half = float(t_quantile(n - 1, level) * max(float(np.std(values, ddof=1)), least_sd) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n, level)
+
+
+def two_part_interval(mean: float, se: float, df: float, n: int, level: float, *, shared: float) -> Interval:
+    """An interval from a standard error over ``n`` values and one that all ``shared``, combined in quadrature."""
+    half = math.hypot(t_quantile(df, level) * se, Z * shared)
+    return Interval(mean, mean - half, mean + half, n, level, df, shared)
 
 
 def jackknife_interval(estimate: float, without: Sequence[float]) -> Interval:

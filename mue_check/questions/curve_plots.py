@@ -130,7 +130,7 @@ def _draw_curve(axes: Axes, arm: _Arm, look: _Look) -> None:
 
 def _draw_optimum(axes: Axes, optimum: Optimum, row: int, color: str) -> None:
     if not optimum.resolved:
-        reason = shorten(f"unresolved: {optimum.reason}", 80)
+        reason = shorten(f"no parabolas: {optimum.reason}", 80)
         axes.text(0.01, row, reason, transform=axes.get_yaxis_transform(), color=color, va="center", fontsize=9)
         return
     draw_interval(axes, optimum.interval, row, color)

@@ -31,6 +31,7 @@ from mue_check.report.table import Cells, Table, make_table
 from mue_check.report.terminal import text_table
 
 DRIFT = "drift [95 %] (octaves)"
+PARABOLAS = "by parabolas"
 DETECTABLE = "detectable drift"
 
 
@@ -42,8 +43,12 @@ class DriftKind(JudgedKind[DriftFinding]):
     label = "drift"
     cases: ClassVar = {"target_case": target_cases, "rule_case": rule_cases}
     terms: ClassVar = {
-        "Drift": "log2 of the target's optimal value minus that of the reference, paired by seed, in octaves: +1 is "
-        "twice the learning rate.",
+        "Drift": "By how many octaves the target's loss curve is displaced against the reference's, from registration "
+        "of the whole curves: +1 is twice the learning rate.",
+        "Walls apart": "The left and the right wall of the valley moved by different amounts, so no one shift "
+        "describes the curves. The interval then reaches from wall to wall.",
+        "By parabolas": "A cross-check: log2 of the optimum of each seed's parabola, target minus reference, paired by "
+        "seed. It is narrower where its model holds, and its error from the grid is in no interval.",
         "Regret": "What the target loses by keeping the reference's value, in nats per token, and as a share of what "
         "it gains over the reference when both are at their optimum.",
         "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance, in brackets after the "
@@ -123,6 +128,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         **first,
         "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
+        PARABOLAS: lambda d: interval_text(d.drift.parabola) if d.drift.is_fitted else NONE,
         "regret, nats (of gain)": regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),
         "seeds": seeds_text,
@@ -140,9 +146,14 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
 
 
 def drift_note(found: DriftFinding) -> str:
-    """Why there is no drift, where there is none; what it cannot show; and what is wrong with its 95 %."""
-    reason = f"unresolved: {found.drift.reason}" if found.drift.reason else ""
-    return "; ".join(filter(None, (reason, blind_text(found), looks_note(found.comparison))))
+    """Why there is no drift, where there is none; else what it cannot show and what the curves lack; and what is wrong
+    with its 95 %."""
+    drift = found.drift
+    if drift.reason:
+        return "; ".join(filter(None, (f"unresolved: {drift.reason}", looks_note(found.comparison))))
+    fitted = "" if drift.is_fitted else f"no parabolas: {drift.cross_check}"
+    apart = f"walls apart: {drift.registration.walls}" if drift.registration and drift.registration.misfit else ""
+    return "; ".join(filter(None, (blind_text(found), apart, fitted, looks_note(found.comparison))))
 
 
 def blind_text(found: DriftFinding) -> str:

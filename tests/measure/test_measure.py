@@ -19,6 +19,8 @@ from mue_check.measure.optimizer import measure_optimizer
 from mue_check.measure.routing import measure_routing
 from mue_check.measure.stacks import stack_of
 from mue_check.records import Cell
+from mue_check.rules import knob_factors
+from mue_check.rules.knob import GROUPS
 
 MODEL = ModelSpec(width=32, depth=2, feed_forward=Experts(total=8, activated=2, hidden=16))
 TRAIN = TrainSpec(steps=6, batch=2, context=16)
@@ -110,6 +112,25 @@ def test_a_swept_value_is_the_base_value_of_its_run(cell: Cell, corpus: Corpus, 
         ours = rows[rows["value"] == value]
         assert ours["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-5)
         assert ours["initial"].tolist() == pytest.approx(expected["initial"].tolist(), rel=1e-6)
+
+
+def test_the_knob_of_a_group_changes_that_group_alone(cell: Cell, corpus: Corpus) -> None:
+    for knob, value in (("lr:feed_forward", 0.03), ("init_std:attention", 0.2), ("multiplier:unembedding", 4.0)):
+        swept = pd.DataFrame(measure_loss_grid(replace(cell, knob=knob, values=(value,)), corpus))
+        changed = cell.prescription.times(knob_factors(knob, value, cell.base))
+        alone = replace(cell, prescription=changed, values=(cell.base.lr,))
+        expected = pd.DataFrame(measure_loss_grid(alone, corpus))
+        assert swept["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-5)
+        assert swept["initial"].tolist() == pytest.approx(expected["initial"].tolist(), rel=1e-6)
+
+
+def test_the_knob_of_a_group_reaches_the_optimizer(cell: Cell, corpus: Corpus) -> None:
+    one = replace(cell, knob="lr:feed_forward", values=(4 * cell.base.lr,), seeds=(1,))
+    found = pd.DataFrame(measure_optimizer(one, corpus))
+    by_role = {row.role: row.lr for row in cell.prescription.values(cell.base)}
+    ratios = {row["role"]: row["lr"] / by_role[row["role"]] for row in found.to_dict("records")}
+    expected = {role: 4.0 if role in GROUPS["feed_forward"] else 1.0 for role in ratios}
+    assert ratios == pytest.approx(expected, rel=5e-3)
 
 
 def test_the_optimizer_is_measured_by_what_it_does(cell: Cell, corpus: Corpus) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mue_check.judge.optimum import Curve
-from mue_check.questions.search import LossSearch
+from mue_check.questions.search import GLOBAL, GROUP, Grid, LossSearch
 
 START = -6.5
 """log2 of the learning rate at which the search of the reference begins."""
@@ -37,6 +37,20 @@ def cubic(u: Floats) -> Floats:
 def plateaus(u: Floats) -> Floats:
     """Flat beyond two octaves from the optimum."""
     return 0.04 * (1 - np.exp(-CURVATURE * u**2 / 0.04))
+
+
+def group(u: Floats) -> Floats:
+    """As over the learning rate of the feed-forward: a shallow wall below, a steep one above that ends on a plateau."""
+    below, above = (
+        1 / (1 + np.exp(np.clip(1.2 * (u + 1.2), -50, 50))),
+        1 / (1 + np.exp(-np.clip(2.2 * (u - 1.6), -50, 50))),
+    )
+    return np.asarray(0.045 * (below - 0.0475) + 0.15 * (above - 0.0148))
+
+
+def wider_above(u: Floats) -> Floats:
+    """The cubic with its upper wall a quarter farther away."""
+    return cubic(np.where(u > 0, u / 1.25, u))
 
 
 def minimum_above(u: Floats) -> Floats:
@@ -71,6 +85,7 @@ class Generator:
     common: float = COMMON
     own: float = OWN
     starts: Sequence[float] = (0.0,)
+    grid: Grid = GLOBAL
 
     def pair(self, rng: np.random.Generator, drift: float, seeds: int) -> list["SimulatedSearch"]:
         """The searches of a reference and of a target whose optimum lies ``drift`` octaves higher."""
@@ -95,7 +110,7 @@ class Generator:
                 return np.asarray(loss + self.rise / (1 + np.exp(-np.clip(beyond / 0.1, -50, 50))))
             return np.where(beyond > 0, np.nan, loss)
 
-        return SimulatedSearch(losses)
+        return SimulatedSearch(losses, self.grid)
 
 
 # The step has the size, in relation to the curvature, and the place of those in three of the curves that
@@ -109,7 +124,10 @@ GENERATORS = (
     Generator(name="unpaired seeds", common=0.0, own=0.12),
     Generator(name="plateaus", shape=plateaus),
     Generator(name="two minima", shape=minimum_above, starts=(0.0, 4.5)),
+    Generator(name="a group's valley", shape=group, grid=GROUP, noise=0.015, common=0.02, own=0.15),
 )
+WIDER_TARGET = Generator(name="wider target", shape=cubic, target_shape=wider_above)
+"""No one shift describes the curves, and the optimum stays."""
 FAR_TARGET = Generator(name="far target", shape=minimum_above, target_shape=minimum_below)
 """The reference has its deeper minimum where its search begins, the target four and a half octaves above."""
 
@@ -119,6 +137,7 @@ class SimulatedSearch(LossSearch):
     """The real search, on losses that are drawn instead of trained and kept in memory instead of a store."""
 
     losses: Callable[[int, Floats], Floats]
+    grid: Grid
     _known: dict[tuple[int, float], float] = field(default_factory=dict)
     _measured: dict[int, set[float]] = field(default_factory=dict)
 
