@@ -7,7 +7,7 @@ against any law.
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -39,10 +39,10 @@ class Exponent(NamedTuple):
     @property
     def text(self) -> str:
         """The interval, the range, or the one number."""
-        _, low, high, n, _ = astuple(self.interval)
-        if n:
+        if self.interval.n:
             return interval_text(self.interval)
-        return signed_text(low) if low == high else f"{signed_text(low)} to {signed_text(high)}"
+        ends = dict.fromkeys(map(signed_text, (self.interval.low, self.interval.high)))
+        return " to ".join(ends)
 
 
 def _stated(ladder: str, what: str, low: float, high: float, source: str) -> Exponent:
