@@ -15,9 +15,11 @@ from mue_check.questions import summary as studies
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
+from mue_check.questions.exponents import ExponentKind
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
 from mue_check.questions.scales import SCALES
+from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
 from mue_check.questions.trend import TrendKind
 from mue_check.questions.values import VALUES
@@ -29,8 +31,10 @@ from mue_check.sigma0.shift_report import SHIFT
 from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 
 QUESTIONS: tuple[QuestionKind, ...] = (
+    SensitivityKind(),
     DriftKind(),
     TrendKind(),
+    ExponentKind(),
     SCALES,
     EARLY,
     SPEED,

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Pack a study as it is committed: report, overview figures, and the records in one file that `tar xzf` unpacks.
+# Pack a study as it is committed: report, a few figures, and the records in one file that `tar xzf` unpacks.
 #     reports/pack.sh STUDY TARGET
 set -euo pipefail
 study=${1:?usage: reports/pack.sh STUDY TARGET} target=${2:?usage: reports/pack.sh STUDY TARGET}
 mkdir -p "$target/figures"
 cp "$study/report.md" "$target/report.md"
-[ -e "$study/compare.md" ] && sed "s;(compare.png);(figures/overview.png);" "$study/compare.md" >"$target/compare.md"
-for figure in overview trend speedup routing controls sigma0; do
+[ -e "$study/compare.md" ] && grep -v "(compare.png)" "$study/compare.md" >"$target/compare.md"
+for figure in sensitivity exponents trend speedup routing controls sigma0; do
   for file in "$study/figures/$figure"*.png; do
     [ -e "$file" ] && cp "$file" "$target/figures/"
   done

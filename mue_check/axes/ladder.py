@@ -13,6 +13,8 @@ from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 LadderUse = Literal["drift", "scales", "speed", "noise"]
 """What can be measured along a ladder: optima, activation scales, steps to a loss, gradient noise."""
+BY_GROUP = "_by_group"
+"""How the name of a ladder ends along which the optimum of one role group is measured."""
 USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise", "pairs"]
 """Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
@@ -101,7 +103,7 @@ class Ladder:
         of the error in octaves (``rules.predicted``), so these ladders reach sizes at which the error is a factor of 8
         or more.
         """
-        return cls.of(rungs, axis=axis, name=f"{name or axis}_by_group", regime="pairs", uses=["drift"], knobs=[knob])
+        return cls.of(rungs, axis=axis, name=f"{name or axis}{BY_GROUP}", regime="pairs", uses=["drift"], knobs=[knob])
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

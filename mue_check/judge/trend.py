@@ -1,7 +1,7 @@
 """The trend of a drift along an axis, extrapolated to a larger size."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +27,22 @@ def judge_trend(reference_size: float, drifts: Sequence[tuple[float, Drift]], si
 
     None if fewer than two drifts are resolved or they have fewer than two seeds in common.
     """
-    resolved: list[tuple[float, Mapping[int, float]]] = [(s, d.by_seed) for s, d in drifts if d.reason is None]
-    if len(resolved) < 2 or all(s == reference_size for s, _ in resolved):
+    resolved = [(s, d) for s, d in drifts if d.reason is None]
+    slopes = slopes_by_seed(reference_size, resolved)
+    if len(resolved) < 2 or len(slopes) < 2:
         return None
-    x = np.array([math.log2(s / reference_size) for s, _ in resolved])
-    seeds = [seed for seed in resolved[0][1] if all(seed in by_seed for _, by_seed in resolved)]
-    if len(seeds) < 2:
-        return None
-    slopes = [float(x @ [by_seed[seed] for _, by_seed in resolved] / (x @ x)) for seed in seeds]
     reach = math.log2(size / reference_size)
     # seeds were added until the drifts were settled: the strictest of their levels
     level = min(look_level(drift.looks) for _, drift in drifts)
     at_size = t_interval([reach * slope for slope in slopes], level)
     return Trend(slope=t_interval(slopes, level), size=size, at_size=at_size)
+
+
+def slopes_by_seed(reference_size: float, drifts: Sequence[tuple[float, Drift]]) -> list[float]:
+    """Octaves per doubling of the size, by each seed that all drifts have; empty if all are of the reference's size."""
+    x = np.array([math.log2(size / reference_size) for size, _ in drifts])
+    if not x.any():
+        return []
+    measured = [drift.by_seed for _, drift in drifts]
+    seeds = [seed for seed in measured[0] if all(seed in by_seed for by_seed in measured)]
+    return [float(x @ [by_seed[seed] for by_seed in measured] / (x @ x)) for seed in seeds]

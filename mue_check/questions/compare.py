@@ -29,6 +29,11 @@ class ComparedDrift:
         """The target's label."""
         return self.comparison.sides[-1].label
 
+    def first_with_the_cells_of(self, column: str) -> str:
+        """The first column whose rule prescribes the same as that of ``column``; itself, if there is no other."""
+        cells = [side.cells for side in self.found[column].comparison.sides]
+        return next(name for name, d in self.found.items() if [s.cells for s in d.comparison.sides] == cells)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedLaws:
@@ -167,6 +172,7 @@ def _numbers(row: ComparedDrift, column: str, study: str, summary: Summary) -> d
         "detectable": drift.detectable,
         "tolerance": c.tolerance,
         "residual": c.residual,
+        "predicted": math.nan if c.predicted is None else c.predicted,
         "verdict": drift.verdict.value,
         "expected": c.expected,
         "core_seconds": summary.costs.of(d.side.cells),

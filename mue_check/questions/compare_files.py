@@ -16,6 +16,7 @@ from mue_check.report.table import Table, make_table
 from mue_check.report.terminal import text_table
 
 NAME = "compare"
+_SAME = "`= rule`: prescribes the same as that rule, so the same runs answer the question."
 
 
 def compare_lines(sides: SideBySide) -> list[str]:
@@ -43,7 +44,7 @@ def _markdown(sides: SideBySide) -> str:
     for table in (_counts(sides), _drifts(sides, ", "), *_laws(sides)):
         lines += [f"## {table.caption}", "", *markdown_table(table), ""]
     lines += [f"![Drift of every target under each rule]({NAME}.png)", ""]
-    lines += ["Drift in octaves with its 95 % interval, then regret in nats per token, then the verdict.", ""]
+    lines += ["Drift in octaves with its 95 % interval, then regret in nats per token, then the verdict.", _SAME, ""]
     return "\n".join(lines)
 
 
@@ -102,6 +103,8 @@ def _cell(column: str, between: str, question: ComparedDrift) -> str:
     found = question.found.get(column)
     if found is None:
         return NONE
+    if (first := question.first_with_the_cells_of(column)) != column:
+        return f"= {first}"
     drift = found.drift
     regret = [] if drift.reason is not None else [f"{drift.regret:.4f}"]
     return between.join([interval_text(drift.interval), *regret, drift.verdict.value])

@@ -22,6 +22,7 @@ from mue_check.report.palette import (
     RESIDUAL_ALPHA,
     TARGETS,
     WIDTH,
+    arms_of,
     house_style,
     shorten,
 )
@@ -48,10 +49,10 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
             if row and row_ladder(question) != row_ladder(rows[row - 1]):
                 axes.axhline(row - 0.5, color="#cccccc", linewidth=0.7, zorder=0)
             for at, column in enumerate(sides.columns):
-                if column in question.found:
+                if column in question.found and question.first_with_the_cells_of(column) == column:
                     offset = ((len(sides.columns) - 1) / 2 - at) * 0.75 / len(sides.columns)
                     _draw(axes, question.found[column], row + offset, at)
-        axes.set_xlabel("drift (octaves); band: tolerance; bars: 95 % interval; x: unresolved")
+        axes.set_xlabel("drift (octaves); band: tolerance; bars: 95 % interval; x: unresolved; same cells: once")
         figure.suptitle("Drift of the optimum, rule by rule", x=0.01, ha="left")
         handles = [
             Line2D([], [], linestyle="", color=_color(at), marker=MARKERS[at % len(MARKERS)], label=shorten(name, 40))
@@ -68,11 +69,11 @@ def row_ladder(question: ComparedDrift) -> tuple[str, str]:
 
 def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
     interval, color = found.drift.interval, _color(at)
-    if not interval.n:
+    if not math.isfinite(interval.mean):
         axes.plot(0, y, marker="x", markersize=6, color=color)
         return
     if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, y, xerr=interval.half_width, color=color, capsize=2.5, linewidth=1.4)
+        axes.errorbar(interval.mean, y, xerr=arms_of(interval), color=color, capsize=2.5, linewidth=1.4)
     axes.plot(interval.mean, y, marker=MARKERS[at % len(MARKERS)], markersize=6, color=color, zorder=4)
 
 

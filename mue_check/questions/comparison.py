@@ -39,11 +39,12 @@ class Comparison:
 
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
-    drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to,
-    ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the numbers of seeds at which it is
-    judged, fixed before the first; empty if the number of seeds was fixed, and in comparisons of version 0.3 and
-    before. ``earlier_looks`` are those of earlier runs of the same question with other numbers of seeds. ``predicted``
-    is the drift in octaves that the rule's mistakes should cause (``rules.predicted``); None where none is predicted.
+    drift that an approximate law leaves, in octaves. ``predicted`` is the drift that theory predicts for this rule or
+    mutant, in octaves, where the right rule has none; None where theory predicts nothing. ``weight_sum`` is what a
+    router claims its weights sum to, ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the
+    numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was fixed, and in
+    comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same question with other
+    numbers of seeds.
     """
 
     kind: str
@@ -70,6 +71,11 @@ class Comparison:
     def residual_edge(self) -> float:
         """The edge of the tolerance from which the residual of an approximate law extends."""
         return self.tolerance if self.residual > 0 else -self.tolerance
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is about a rule that is taken to be right."""
+        return self.expected in (Verdict.PASS, Verdict.RESIDUAL)
 
     @property
     def is_control(self) -> bool:

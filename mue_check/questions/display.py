@@ -1,11 +1,12 @@
 """How questions appear in tables and figures: common columns, headings, groups, and one color for each rung."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison
+from mue_check.questions.question import F
 from mue_check.report.format import in_words, printable
 from mue_check.report.palette import REFERENCE, TARGETS, shorten
 from mue_check.report.section import Fold, Picture
@@ -22,11 +23,15 @@ class HasComparison(Protocol):
 _Item = TypeVar("_Item")
 _Q = TypeVar("_Q", bound=HasComparison)
 Key = tuple[str, ...]
+_LONG = {"lr": "learning rate"}
+_SHORT = {"weight_decay": "wd"}
 
 
-def knob_name(knob: str) -> str:
-    """The swept base value as people call it."""
-    return "learning rate" if knob == "lr" else in_words(knob)
+def knob_name(knob: str, *, short: bool = False) -> str:
+    """The swept value as people call it: ``lr:feed_forward`` is "feed-forward learning rate"."""
+    quantity, _, group = knob.partition(":")
+    name = (_SHORT if short else _LONG).get(quantity, in_words(quantity))
+    return f"{in_words(group.replace('feed_forward', 'feed-forward'))} {name}".strip()
 
 
 def ladder_name(comparison: Comparison) -> str:
@@ -65,6 +70,26 @@ def count_text(verdicts: Iterable[Verdict]) -> str:
     """``3 PASS, 1 INCONCLUSIVE``."""
     found = list(verdicts)
     return ", ".join(f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found)
+
+
+def together(found: Iterable[F]) -> list[F]:
+    """Findings, where those of rules that coincide are one that names them all.
+
+    Rules coincide where they prescribe the same for every side of a question: it is then answered by the same cells.
+    """
+    groups: dict[object, list[F]] = {}
+    for each in found:
+        c = each.comparison
+        same = replace(c, name="", rule="", command="", expected="") if not c.is_control else c
+        groups.setdefault(same, []).append(each)
+    return [_as_one(group) for group in groups.values()]
+
+
+def _as_one(group: Sequence[F]) -> F:
+    # expectations are of the rule under test alone
+    first = next((each for each in group if each.comparison.expected), group[0])
+    rules = ", ".join(dict.fromkeys(each.comparison.rule for each in (first, *group)))
+    return first if len(group) == 1 else replace(first, comparison=replace(first.comparison, rule=rules))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +132,7 @@ class Palette:
 
 def unusual(c: Comparison) -> Key:
     """The swept value and the router where they are not the defaults: such questions get separate pictures."""
-    knob = (c.knob,) if c.knob != "lr" else ()
+    knob = (c.knob.replace(":", "-"),) if c.knob != "lr" else ()
     return (*knob, *((c.router,) if c.router != DEFAULT_ROUTER else ()))
 
 

@@ -25,6 +25,7 @@ from mue_check.report.palette import (
     QUIET,
     RESIDUAL_ALPHA,
     WIDTH,
+    arms_of,
     draw_interval,
     house_style,
     plain,
@@ -65,7 +66,7 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             at = at_of[d.comparison.corpus, d.comparison.rule]
             x = places[d.side.label] + gap * (at - (len(series) - 1) / 2) * min(0.26, 0.7 / len(series))
             _mark(axes, x, d.drift.interval, palette.of(d.comparison, d.side.label), series[at])
-            if len(series) <= _CROWD and d.drift.interval.n:
+            if len(series) <= _CROWD and math.isfinite(d.drift.interval.mean):
                 left = at == 0 and len(series) > 1
                 _number(axes, x, d.drift.interval, palette.of(d.comparison, d.side.label), left=left)
         # once for each target: the bands of several rules and corpora would overlap and look darker
@@ -88,7 +89,11 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         if any(d.comparison.residual for d in found):
             handles.append(Patch(color=BAND, alpha=2 * RESIDUAL_ALPHA, label="residual of the approximate law"))
         if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+            figure.legend(
+                handles=handles,
+                loc="outside lower center",
+                ncols=4 if max(len(str(h.get_label())) for h in handles) < 25 else 2,
+            )
     return figure
 
 
@@ -99,7 +104,7 @@ def _series_of(comparisons: Sequence[Comparison]) -> list[_Series]:
     for corpus, rule in dict.fromkeys((c.corpus, c.rule) for c in comparisons):
         at = rules.index(rule) if len(rules) > 1 else corpora.index(corpus)
         fill = _FILLS[corpora.index(corpus) % len(_FILLS)] if len(rules) > 1 else "full"
-        names = [shorten(rule, 24)] * (len(rules) > 1) + [shorten(corpus, 18)] * (len(corpora) > 1)
+        names = [shorten(rule, 44)] * (len(rules) > 1) + [shorten(corpus, 18)] * (len(corpora) > 1)
         series.append(_Series(corpus, rule, ", ".join(names), MARKERS[at % len(MARKERS)], fill))
     return series
 
@@ -122,7 +127,7 @@ def _tick(label: str, found: Sequence[DriftFinding], series: Sequence[_Series], 
         lines = [count_text(d.drift.verdict for d in own)]
     else:
         names = {(s.corpus, s.rule): f"{s.name}: " if s.name else "" for s in series}
-        words = [d.drift.verdict.value if d.drift.interval.n else "unresolved" for d in own]
+        words = [d.drift.verdict.value if math.isfinite(d.drift.interval.mean) else "unresolved" for d in own]
         lines = [names[d.comparison.corpus, d.comparison.rule] + word for d, word in zip(own, words, strict=True)]
     return [shorten(label, 16), *(line for text in lines for line in textwrap.wrap(text, room))]
 
@@ -135,7 +140,7 @@ def plot_controls(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         labels = []
         for row, d in enumerate(reversed(found)):
             c = d.comparison
-            if d.drift.interval.n:
+            if math.isfinite(d.drift.interval.mean):
                 draw_interval(axes, d.drift.interval, row, palette.of(c, d.side.label))
             labels.append(f"{shorten(c.name, 44)}\n{d.drift.verdict.value}, expected {plain(c.expected)}")
         draw_rows(axes, labels, found)
@@ -170,10 +175,10 @@ def _doubles(size: int, least: int) -> bool:
 
 
 def _mark(axes: Axes, x: float, interval: Interval, color: str, series: _Series) -> None:
-    if not interval.n:
+    if not math.isfinite(interval.mean):
         return
     if math.isfinite(interval.half_width):
-        axes.errorbar(x, interval.mean, yerr=interval.half_width, color=color, capsize=4, linewidth=1.8)
+        axes.errorbar(x, interval.mean, yerr=arms_of(interval), color=color, capsize=4, linewidth=1.8)
     axes.plot(
         *(x, interval.mean),
         marker=series.marker,
@@ -213,7 +218,7 @@ def _frame(axes: Axes, found: Sequence[DriftFinding]) -> None:
 
 def reach_of(found: Sequence[DriftFinding]) -> float:
     """Half the length of the drift axis: it shows all means and tolerances, and intervals up to three times that."""
-    means = [abs(d.drift.interval.mean) for d in found if d.drift.interval.n]
+    means = [abs(d.drift.interval.mean) for d in found if math.isfinite(d.drift.interval.mean)]
     allowed = [
         max(1.5 * d.comparison.tolerance, d.comparison.tolerance + 1.1 * abs(d.comparison.residual)) for d in found
     ]

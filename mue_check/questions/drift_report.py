@@ -7,8 +7,7 @@ from typing import ClassVar
 from mue_check.judge.interval import looks_text
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
-from mue_check.questions.compare import main_drifts, side_by_side
-from mue_check.questions.compare_plots import plot_side_by_side
+from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import (
@@ -19,13 +18,14 @@ from mue_check.questions.display import (
     knob_name,
     picture_folds,
     question_columns,
+    together,
     unusual,
 )
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
 from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store
-from mue_check.report.format import NONE, in_words, interval_text, number_text
+from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Fold, Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.report.terminal import text_table
@@ -33,7 +33,6 @@ from mue_check.report.terminal import text_table
 DRIFT = "drift [95 %] (octaves)"
 PARABOLAS = "by parabolas"
 DETECTABLE = "detectable drift"
-_SHORT_KNOBS = {"weight_decay": "wd", "init_std": "init std"}
 
 
 class DriftKind(JudgedKind[DriftFinding]):
@@ -55,6 +54,9 @@ class DriftKind(JudgedKind[DriftFinding]):
         "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance, in brackets after the "
         "number used. Seeds are added until the answer is clear, so each look has a wider interval than a single one "
         "would need: together they contain the true drift in 95 of 100 measurements.",
+        "Predicted": "The drift that theory predicts for this rule, in octaves, where the right rule has none: log2 of "
+        "a wrong multiplier, and a third of that on the learning rate of the feed-forward, which learns three matrices "
+        "in a row. Blind: it is below the detectable drift, so the measurement cannot show that the rule is wrong.",
         "Detectable drift": "The smallest drift, in octaves, that this measurement would have called FAIL in 95 of "
         "100 repetitions. A PASS says nothing about smaller drifts.",
     }
@@ -65,18 +67,16 @@ class DriftKind(JudgedKind[DriftFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The main table with its figures; the loss curves."""
-        found, palette = main_drifts(summary), Palette.of_study(summary.comparisons)
+        found, palette = together(main_drifts(summary)), Palette.of_study(summary.comparisons)
         if not found:
             return
-        overview = tuple(_overview(summary, found))
         ladders = tuple(_drift_pictures(found, palette))
         yield Section(
             part=Part.ANSWERS,
             anchor="drift",
             title="Drift of the optimum",
             tables=(drift_table(summary),),
-            pictures=overview,
-            folds=(Fold(title="Figures, ladder by ladder", pictures=ladders, is_open=not overview),) if ladders else (),
+            folds=(Fold(title="Figures, ladder by ladder", pictures=ladders),) if ladders else (),
         )
         yield Section(
             part=Part.DETAILS,
@@ -87,7 +87,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
     def headlines(self, summary: Summary) -> list[str]:
         """All drifts in as few columns as the study needs."""
-        found = [d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes]
+        found = together(d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes)
         if not found:
             return []
         columns: dict[str, Callable[[DriftFinding], str]] = {
@@ -96,6 +96,7 @@ class DriftKind(JudgedKind[DriftFinding]):
             "corpus": lambda d: d.comparison.corpus,
             "rule": lambda d: d.comparison.rule,
             "router": lambda d: _short_router(d.comparison.router),
+            "predicted": lambda d: signed_text(d.comparison.predicted),
             "drift (octaves)": lambda d: interval_text(d.drift.interval),
             "regret": lambda d: number_text(d.drift.regret, 4),
             "detectable": lambda d: number_text(d.drift.detectable),
@@ -107,12 +108,14 @@ class DriftKind(JudgedKind[DriftFinding]):
             del columns["router"]
         if all(is_expected_anyway(d.comparison) for d in found):
             del columns["expected"]
+        if all(d.comparison.predicted is None for d in found):
+            del columns["predicted"]
         return text_table(make_table("", found, columns, note=drift_note))
 
 
 def drift_table(summary: Summary) -> Table:
     """All drifts but the controls."""
-    found = main_drifts(summary)
+    found = together(main_drifts(summary))
     knobs = {d.comparison.knob for d in found}
     what = f"optimal {knob_name(*knobs)}" if len(knobs) == 1 else "optimum"
     tiers = ", ".join(dict.fromkeys(d.comparison.tier for d in found))
@@ -123,6 +126,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
     """Drifts, with ``first`` columns that describe their questions."""
     columns = {
         **first,
+        "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
         PARABOLAS: lambda d: interval_text(d.drift.parabola) if d.drift.is_fitted else NONE,
         "regret, nats (of gain)": regret_text,
@@ -135,18 +139,29 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
     }
     if all(is_expected_anyway(d.comparison) for d in found):
         del columns["expected"]
-    numeric = (DETECTABLE, "seeds", "tolerance", "core-s")
+    if all(d.comparison.predicted is None for d in found):
+        del columns["predicted"]
+    numeric = ("predicted", DETECTABLE, "seeds", "tolerance", "core-s")
     return make_table(caption, found, columns, numeric=numeric, note=drift_note)
 
 
 def drift_note(found: DriftFinding) -> str:
-    """Why there is no drift, where there is none, else what the curves lack, and what is wrong with its 95 %."""
+    """Why there is no drift, where there is none; else what it cannot show and what the curves lack; and what is wrong
+    with its 95 %."""
     drift = found.drift
     if drift.reason:
         return "; ".join(filter(None, (f"unresolved: {drift.reason}", looks_note(found.comparison))))
     fitted = "" if drift.is_fitted else f"no parabolas: {drift.cross_check}"
     apart = f"walls apart: {drift.registration.walls}" if drift.registration and drift.registration.misfit else ""
-    return "; ".join(filter(None, (apart, fitted, looks_note(found.comparison))))
+    return "; ".join(filter(None, (blind_text(found), apart, fitted, looks_note(found.comparison))))
+
+
+def blind_text(found: DriftFinding) -> str:
+    """That the drift which theory predicts for a wrong rule is too small to be detected; else empty."""
+    c, detectable = found.comparison, found.drift.detectable
+    if c.predicted is None or c.is_right or not abs(c.predicted) < detectable < math.inf:
+        return ""
+    return f"blind: the predicted drift of {signed_text(c.predicted)} octave is too small to be detected"
 
 
 def seeds_text(found: DriftFinding) -> str:
@@ -190,16 +205,9 @@ def curve_pictures(found: Iterable[DriftFinding], palette: Palette) -> Iterator[
         yield in_words(c.ladder), Picture.of(("curves", *key), alt, plot_curves(drifts, palette))
 
 
-def _overview(summary: Summary, found: Sequence[DriftFinding]) -> Iterator[Picture]:
-    """All drifts in one figure, where there is more than one ladder."""
-    if len({d.comparison.ladder for d in found}) > 1:
-        alt = f"Drift along every ladder. {drift_summary(found)}"
-        yield Picture.of(("overview",), alt, plot_side_by_side(side_by_side([summary.name], [summary])))
-
-
 def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator[Picture]:
     for key, drifts in grouped(found, lambda d: (d.comparison.ladder, *unusual(d.comparison))):
-        if any(d.drift.interval.n for d in drifts):  # else the table says why
+        if any(math.isfinite(d.drift.interval.mean) for d in drifts):  # else the table says why
             alt = f"{figure_title('Drift', key)}. {drift_summary(drifts)}"
             yield Picture.of(("drift", *key), alt, plot_drifts(drifts, palette))
 
@@ -207,7 +215,7 @@ def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator
 def _axis(found: DriftFinding) -> str:
     c = found.comparison
     name = f"{'control, ' if c.is_control else ''}{in_words(c.ladder)}"
-    return name if c.knob == "lr" else f"{name} ({_SHORT_KNOBS.get(c.knob, c.knob)})"
+    return name if c.knob == "lr" else f"{name} ({knob_name(c.knob, short=True)})"
 
 
 def _short_router(router: str) -> str:

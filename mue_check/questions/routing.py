@@ -1,5 +1,6 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -164,7 +165,7 @@ def plot_routers(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             row = len(rows) - 1 - rows.index((d.comparison.router, d.side.label))
             offset = (len(series) - 1) / 2 - at
             y, color = row + offset * min(0.25, 0.7 / len(series)), palette.of(d.comparison, d.side.label)
-            if d.drift.interval.n:
+            if math.isfinite(d.drift.interval.mean):
                 draw_interval(axes, d.drift.interval, y, color, marker=MARKERS[at % len(MARKERS)])
             else:
                 axes.text(0, y, "unresolved", va="center", ha="center", fontsize=8.5, color=color)

@@ -21,6 +21,7 @@ from mue_check.questions.display import (
     ladder_key,
     ladder_name,
     question_columns,
+    together,
 )
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
@@ -143,7 +144,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The laws that are not PASS; then a fold for each ladder, with its table and its figures."""
-        found, palette = summary.of(LawsFinding), Palette.of_study(summary.comparisons)
+        found, palette = together(summary.of(LawsFinding)), Palette.of_study(summary.comparisons)
         if found:
             left = open_law_table(found)
             groups = grouped(found, lambda f: (ladder_name(f.comparison),))

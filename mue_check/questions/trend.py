@@ -4,15 +4,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
-from mue_check.judge.trend import Trend, judge_trend
+from mue_check.judge.trend import Trend, judge_trend, slopes_by_seed
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import Palette, figure_title, heading, question_columns, setting_of
+from mue_check.questions.display import Palette, figure_title, heading, question_columns, setting_of, together
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
@@ -58,7 +56,7 @@ class TrendKind(QuestionKind):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[TrendFinding, ...]:
         """One trend for each corpus, rule and router with two resolved drifts."""
-        return tuple(_trends(known.of(DriftFinding)))
+        return tuple(_trends(together(known.of(DriftFinding))))
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and one figure."""
@@ -135,7 +133,7 @@ def _draw(axes: Axes, found: TrendFinding, palette: Palette) -> None:
     last = max(measured)
     axes.axhspan(-c.tolerance, c.tolerance, color=BAND, alpha=BAND_ALPHA, linewidth=0)
     axes.axhline(0, color=QUIET, linewidth=1, zorder=1)
-    for slope in _slopes(resolved, first):
+    for slope in slopes_by_seed(found.reference_size, [(d.side.size, d.drift) for d in resolved]):
         axes.plot([first, end], [0, slope * (end - first)], color=QUIET, linewidth=0.8, alpha=0.35)
     mean = found.trend.slope.mean
     axes.plot([first, last], [0, mean * (last - first)], color=QUIET, linewidth=1.8)
@@ -157,14 +155,6 @@ def _draw(axes: Axes, found: TrendFinding, palette: Palette) -> None:
         f"N = {found.trend.size:g}: {interval_text(predicted)}",
         fontsize=9,
     )
-
-
-def _slopes(found: Sequence[DriftFinding], first: float) -> NDArray[np.float64]:
-    """Per seed the least-squares line through the reference, as ``judge.trend`` fits it."""
-    x = np.array([math.log2(d.side.size) - first for d in found])
-    seeds = [seed for seed in found[0].drift.by_seed if all(seed in d.drift.by_seed for d in found)]
-    drifts = np.array([[d.drift.by_seed[seed] for seed in seeds] for d in found])
-    return np.asarray(x @ drifts / (x @ x), dtype=np.float64)
 
 
 def _bar(half_width: float) -> float:

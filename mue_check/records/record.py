@@ -39,7 +39,7 @@ class StoredCell:
     measuring: int
     measurement: str
     model: Mapping[str, object]
-    factors: object
+    factors: Mapping[str, Mapping[str, float]]
     base: object
     train: Mapping[str, object]
     corpus: str

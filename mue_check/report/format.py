@@ -25,7 +25,7 @@ def routing_words(routing: str) -> str:
 
 def interval_text(interval: Interval, digits: int = 2) -> str:
     """The interval, or "unresolved" where there is none."""
-    if interval.n == 0:
+    if interval.n == 0 or not math.isfinite(interval.mean):
         return "unresolved"
     if interval.n == 1:
         return f"{interval.mean:+.{digits}f} [one seed]"
@@ -56,6 +56,11 @@ def times_text(log2: Interval) -> str:
 def _power(log2: float) -> float:
     """2 to that power, capped, because the interval of two seeds that disagree can exceed the largest float."""
     return float(2.0 ** min(log2, _HUGE))
+
+
+def signed_text(value: float | None) -> str:
+    """The number with its sign, or a dash where there is none."""
+    return NONE if value is None else f"{value + 0.0:+.2f}"  # + 0.0: no "-0.00"
 
 
 def number_text(value: float, digits: int = 2) -> str:

@@ -2,6 +2,8 @@
 
 import base64
 import gzip
+import re
+from collections.abc import Iterable
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -11,21 +13,32 @@ from mue_check.report.format import printable
 from mue_check.report.section import Picture, Report
 
 TEMPLATE = "template.html.j2"
+_GLYPH = re.compile(rb'<path id="DejaVuSans-[^>]*/>')
+"""The outline of a letter, named after the font and the letter."""
 
 
 def render_page(report: Report) -> str:
-    """The HTML text. Text from records is escaped; figures are gzipped SVG inside the page."""
+    """The HTML text. Text from records is escaped; figures are gzipped SVG without their letters, which they share."""
     source = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(source)
     return template.render(
-        name=printable(report.name), report=report, packed=packed, verdicts=[verdict.value for verdict in Verdict]
+        name=printable(report.name),
+        report=report,
+        glyphs=packed(glyphs_of(report.pictures)),
+        figure=lambda picture: packed(_GLYPH.sub(b"", picture.svg)),
+        verdicts=[verdict.value for verdict in Verdict],
     )
 
 
-def packed(picture: Picture) -> str:
-    """The figure as base64 of gzipped SVG, an eighth of its size, which a script of the page unpacks.
+def glyphs_of(pictures: Iterable[Picture]) -> bytes:
+    """The letters that the figures draw, each once: half of every figure, and the same in all of them."""
+    return b"".join(sorted({glyph for picture in pictures for glyph in _GLYPH.findall(picture.svg)}))
 
-    Each becomes a separate image and not a part of the page, so that ids inside two figures cannot collide.
+
+def packed(svg: bytes) -> str:
+    """A part of a figure as base64 of gzipped SVG, which a script of the page unpacks.
+
+    Each figure becomes a separate image and not a part of the page, so that ids inside two figures cannot collide.
     """
-    return base64.b64encode(gzip.compress(picture.svg, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(svg, mtime=0)).decode()

@@ -24,7 +24,7 @@ SALT = "mue_check"
 
 _STYLE: dict[str, object] = {
     "figure.dpi": 100,
-    "savefig.dpi": 160,
+    "savefig.dpi": 130,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -62,8 +62,13 @@ def shorten(text: str, width: int) -> str:
     return shown if len(shown) <= width else shown[: width - 2] + ".."
 
 
+def arms_of(interval: Interval) -> list[list[float]]:
+    """The lengths of an error bar below and above the mean, in the form that matplotlib needs."""
+    return [[interval.mean - interval.low], [interval.high - interval.mean]]
+
+
 def draw_interval(axes: Axes, interval: Interval, row: float, color: str, *, marker: str = "*") -> None:
     """A marker at the mean, with the interval along x."""
     if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, row, xerr=interval.half_width, color=color, capsize=4, linewidth=2)
+        axes.errorbar(interval.mean, row, xerr=arms_of(interval), color=color, capsize=4, linewidth=2)
     axes.plot(interval.mean, row, marker=marker, markersize=11 if marker == "*" else 7, color=color, zorder=5)

@@ -7,7 +7,7 @@ import pytest
 
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
-from mue_check.judge.trend import judge_trend
+from mue_check.judge.trend import judge_trend, slopes_by_seed
 
 X = np.arange(-11.0, -3.0, 0.5)
 
@@ -66,3 +66,8 @@ def test_seeds_that_only_one_target_has_are_left_out() -> None:
     assert found[1] is not None
     assert found[1].slope.n == 4
     assert found[1].slope.mean == pytest.approx(found[0].slope.mean, rel=0.05)
+
+
+def test_a_single_drift_has_a_slope_and_one_of_the_same_size_has_none() -> None:
+    assert slopes_by_seed(8, [on_the_line(32)]) == pytest.approx(SLOPES, rel=0.05)
+    assert slopes_by_seed(32, [on_the_line(32)]) == []

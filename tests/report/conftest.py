@@ -37,7 +37,12 @@ class Made:
     router: str = "sigmoid_norm"
     run: str = "2026-11-01T10:00:00.000000Z"
     knob: Knob = "lr"
+    steps: int = TRAIN.steps
     environment: Environment | None = None
+
+    @property
+    def train(self) -> TrainSpec:
+        return replace(TRAIN, steps=self.steps)
 
     @property
     def store(self) -> Store:
@@ -55,14 +60,14 @@ class Made:
         """Store a cell that ``salt`` tells apart, and return its key. One value where the columns name none."""
         columns = {"value": [0.01] * len(columns["seed"]), **columns}
         prescription = get_rule("complete_mue").prescribe(
-            Scenario.of(model(32), TRAIN), Scenario.of(model(width), TRAIN)
+            Scenario.of(model(32), TRAIN), Scenario.of(model(width), self.train)
         )
         cell = Cell(
             measurement=measurement,
             model=model(width),
             prescription=prescription,
             base=HyperParameters(eps=1e-8 + 1e-20 * crc32(salt.encode())),
-            train=TRAIN,
+            train=self.train,
             corpus=self.corpus,
             corpus_fingerprint=self.corpus,
             values=tuple(map(float, dict.fromkeys(columns["value"]))),
@@ -156,7 +161,7 @@ class Made:
         return self.side_of(16, [self.put("routing", columns, width=16, salt=f"{label}{loads}{self.router}")], label)
 
     def side_of(self, width: int, keys: Sequence[str], label: str = "") -> Side:
-        return Side(label=label or f"d{width}", size=width, model=f"{model(width)},{TRAIN}", cells=tuple(keys))
+        return Side(label=label or f"d{width}", size=width, model=f"{model(width)},{self.train}", cells=tuple(keys))
 
     def ask(
         self,
@@ -166,6 +171,7 @@ class Made:
         ladder: str = "",
         expected: str = "PASS",
         residual: float = 0.0,
+        predicted: float | None = None,
         answered: bool = True,
     ) -> None:
         names = [kind, axis, ladder, sides[-1].label, self.knob, self.corpus, self.rule, self.router]
@@ -182,6 +188,7 @@ class Made:
             expected=expected,
             knob=self.knob,
             residual=residual,
+            predicted=predicted,
             sides=sides,
             command=f"pytest suites/ -k {sides[-1].label}",
         )

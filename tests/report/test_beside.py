@@ -55,11 +55,23 @@ def test_it_stands_in_the_tables_and_not_among_what_is_wrong(study: Path) -> Non
     assert {row.verdict for row in fold.tables[0].rows} == {"PASS", "FAIL"}
 
 
-def test_all_ladders_at_one_glance(study: Path) -> None:
-    write_report(study)
-    assert (study / "figures" / "overview.png").exists()
-    page = (study / "report.html").read_text(encoding="utf-8")
-    assert page.index("Drift along every ladder") < page.index("Figures, ladder by ladder")
+def test_rules_with_the_same_cells_are_shown_once(study: Path, make: Make) -> None:
+    same, other = make(study, rule="mup"), make(study, rule="same_target")
+    for made in (same, other):
+        made.ask(made.side(32), made.side(64, 0.1), expected="")
+    # the same target, held against another reference: another question
+    other.ask(other.side(32, salt="other"), other.side(64, 0.2), axis="depth", expected="")
+    same.ask(*(same.coordinates(w, names=("block0.ffn_branch",), label=f"d{w}") for w in (32, 64)),
+             kind="coordinates", axis="granularity", expected="")  # fmt: skip
+    summary = summarize(study)
+    table = drift_table(summary)
+    rules = [row.cells[table.header.index("rule")] for row in table.rows]
+    assert rules == ["complete_mue, mup, same_target", "standard", "complete_mue", "same_target"]
+    write_report(study, summary)
+    figures = [path.name for path in sorted((study / "figures").glob("co*-granularity-*.png"))]
+    assert [name.split("-")[3] for name in figures] == ["complete_mue", "standard.png"]
+    header, width, *_ = compare_lines(compare_studies([study], summarize))
+    assert width[header.index("mup") :].startswith("= complete_mue")
 
 
 def test_laws_are_compared_rule_by_rule(study: Path) -> None:

@@ -91,8 +91,19 @@ def test_page_is_self_contained(study: Path) -> None:
     assert page.count("<script") == 1
     assert "http" not in page
     assert "src=" not in page
-    figures = [gzip.decompress(base64.b64decode(text)) for text in re.findall(r'data-figure="([^"]*)"', page)]
-    assert sorted(figures) == sorted(file.read_bytes() for file in (study / "figures").glob("*.svg"))
+    figures = [_unpacked(text) for text in re.findall(r'data-figure="([^"]*)"', page)]
+    (shared,) = re.findall(r'unpack\("([^"]*)"\)', page)
+    letters = set(re.findall(rb'<path id="([^"]*)"', _unpacked(shared)))
+    files = [file.read_bytes() for file in (study / "figures").glob("*.svg")]
+    assert sorted(figures) == sorted(re.sub(rb'<path id="DejaVu[^>]*/>', b"", file) for file in files)
+    for figure in figures:
+        drawn = {name for name in re.findall(rb'xlink:href="#([^"]*)"', figure) if name.startswith(b"DejaVu")}
+        assert drawn
+        assert drawn <= letters
+
+
+def _unpacked(text: str) -> bytes:
+    return gzip.decompress(base64.b64decode(text))
 
 
 def test_every_linked_figure_is_there_and_is_an_image(study: Path) -> None:

@@ -58,10 +58,9 @@ def test_laws_are_counted_and_findings_are_not(summary: Summary) -> None:
     assert summary.verdict is Verdict.FAIL
 
 
-def test_the_main_table_and_the_overview_have_no_sigma0(study: Path) -> None:
+def test_the_main_table_has_no_sigma0(study: Path) -> None:
     summary = summarize(study)
     assert [row["axis"] for row in columns(main_drift_table(summary))] == ["width"]
-    assert not (study / "figures" / "overview.png").exists()
     assert len([d for d in summary.of(DriftFinding) if d.comparison.axis == SIGMA0]) == 12
 
 
