@@ -20,6 +20,7 @@ from mue_check.questions.routing import ROUTING
 from mue_check.questions.scales import SCALES
 from mue_check.questions.speed import SPEED
 from mue_check.questions.trend import TrendKind
+from mue_check.questions.tune_once import TUNE_ONCE
 from mue_check.questions.values import VALUES
 from mue_check.sigma0.forecast import FORECAST
 from mue_check.sigma0.gamma_report import GAMMA
@@ -33,6 +34,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     TrendKind(),
     SCALES,
     EARLY,
+    TUNE_ONCE,
     SPEED,
     ROUTING,
     GAMMA,

@@ -24,6 +24,8 @@ class Task:
     base: HyperParameters
     half_width: float
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
+    corpus: str = ""
+    """The task's own corpus; empty for that of the study."""
 
     def can_sweep(self, knob: Knob) -> bool:
         """Whether base values are known at which this knob has an optimum (docs/choices.md)."""
@@ -83,6 +85,12 @@ class Tier:
 
 _BASE = HyperParameters(lr=2.0**-6.5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
 _NOISE = TrainSpec(steps=400, batch=4, context=16, warmup=40)
+_MEMORY = Task(
+    train=TrainSpec(steps=500, batch=96, context=2, warmup=50),
+    base=replace(_BASE, lr=2.0**-7),
+    half_width=0.25,
+    corpus="memory",
+)
 _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
     ("markov", "sharp"): Task(train=TrainSpec(steps=200, batch=16, context=16, warmup=20), base=_BASE, half_width=0.25),
     ("text", "sharp"): Task(
@@ -100,6 +108,7 @@ _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
     ("text", "noise"): Task(
         train=TrainSpec(steps=1600, batch=4, context=16, warmup=160), base=replace(_BASE, lr=2.0**-7.5), half_width=0.5
     ),
+    ("text", "memory"): _MEMORY,
 }
 # the rule scales the init std from 0.1 at d = 32 to 0.05 at d = 128 (rho_d^-1/2), and the learning rate by 1 / rho_d
 _GPU_BASE = replace(_BASE, lr=2.0**-8.5, init_std=0.05)
@@ -111,8 +120,9 @@ _GPU_TASKS: Mapping[tuple[str, Regime], Task] = {
     (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
     for corpus in ("markov", "text")
     for regime, train in _GPU_TRAIN.items()
-}
+} | {("text", "memory"): _MEMORY}
 
+_SPEED = ("16e16a-h2", "8e2a-h16", "32e2a-h16", "128e2a-h16", "32e8a-h4")
 _SMOKE_SIZES = Sizes(
     width=32,
     depth=2,
@@ -128,6 +138,8 @@ _SMOKE_SIZES = Sizes(
     granularities=(2,),
     shared=(1,),
     groups=(),
+    memory_experts=(8, 32),
+    speed=(),
     heldout="d=48,16e2a1s,h=12",
 )
 _CPU_SIZES = replace(
@@ -142,6 +154,8 @@ _CPU_SIZES = replace(
     granularities=(2, 4),
     shared=(1, 2),
     groups=(2, 4),
+    memory_experts=(8, 32, 128),
+    speed=_SPEED,
     heldout="d=64,L=6,16e4a1s,h=16",
 )
 SMOKE = Tier(
@@ -193,6 +207,8 @@ _GPU_SIZES = Sizes(
     granularities=(2, 4, 8),
     shared=(1, 2),
     groups=(2, 4),
+    memory_experts=(8, 32, 128),
+    speed=_SPEED,
     heldout="d=256,L=8,128e8a1s,h=128",
 )
 GPU = Tier(

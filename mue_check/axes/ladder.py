@@ -10,12 +10,12 @@ from mue_check.flops import relative_work
 from mue_check.routing.variants import Variant, get_variant
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
-LadderUse = Literal["drift", "scales", "speed", "noise"]
-"""What can be measured along a ladder: optima, activation scales, steps to a loss, gradient noise."""
+LadderUse = Literal["drift", "scales", "speed", "tune_once", "noise"]
+"""What can be measured along a ladder: optima, activation scales, steps to a loss, final losses, gradient noise."""
 USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
-Regime = Literal["sharp", "noise"]
+Regime = Literal["sharp", "noise", "memory"]
 """Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
-dominated by gradient noise, so that batch and duration matter."""
+dominated by gradient noise, so that batch and duration matter. "memory" is one on which experts pay."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class Case:
     @property
     def work(self) -> float:
         """Roughly how long it takes, for the order of tests: the longest goes first."""
-        if "noise" in self.ladder.uses:  # every rung is trained to the end
+        if self.ladder.uses & {"noise", "tune_once"}:  # every rung is trained to the end
             return sum(rung.work for rung in self.ladder.targets)
         return 0.01 * max(rung.work for rung in self.ladder.rungs)
 
@@ -97,7 +97,16 @@ def selected_ladders(options: Options, scope: Scope, question: LadderUse) -> Ite
         # a second corpus confirms the axis's first ladder; all of them on all corpora would take hours
         for ladder in ladders if at == 0 else ladders[:1]:
             if scope.ladder in (None, ladder.name):
-                yield corpus, ladder
+                yield corpus_for(options, corpus, ladder), ladder
+
+
+def corpus_for(options: Options, corpus: str, ladder: Ladder) -> str:
+    """The corpus on which a ladder is measured: that of its task, if the task has one of its own.
+
+    ``--corpus memory:1`` chooses another table of the task's own source.
+    """
+    own = options.tier.task(corpus, ladder.regime).corpus
+    return corpus if not own or corpus.partition(":")[0] == own else own
 
 
 def ladder_cases(options: Options, scope: Scope) -> list[Case]:

@@ -227,14 +227,14 @@ def _tier(config: pytest.Config) -> Tier:
 
 def _corpora(name: str | None, folder: Path, tier: Tier) -> tuple[str, ...]:
     """The tier's corpora, or the one of ``--corpus``."""
-    from mue_check.data import CORPORA, load_data
+    from mue_check.data import CORPORA, is_source, load_data
 
     if name is None:
         return tier.corpora
     if name.endswith(".bin"):
         name = str(folder / name)
         load_data(name).require_context(tier.task(name).train.context)
-    elif name not in CORPORA:
+    elif name not in CORPORA and not is_source(name):
         raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
     return (name,)
 
@@ -347,7 +347,7 @@ def _sizes(settings: Settings) -> list[Shape]:
     """Every size at which the run calls a user's router."""
     from mue_check.models.user_router.load import sizes_of
 
-    questions: tuple[LadderUse, ...] = ("drift", "scales", "speed")
+    questions: tuple[LadderUse, ...] = ("drift", "scales", "speed", "tune_once")
     ladders = [
         ladder
         for axis in settings.axes
