@@ -42,6 +42,8 @@ def main() -> None:
         power[name].append((max(spread, expected), len(by_seed) - 1))
         if c.axis != "control":
             drifts["complete_mue" if c.rule == "complete_mue" else "other"].append(drift.interval.mean)
+        if c.knob not in ("lr", "weight_decay", "init_std"):
+            continue
         base = read_json(study.root / "cells" / f"{c.sides[0].cells[0]}.json")["cell"]["base"][c.knob]
         offsets.append(drift.reference.interval.mean - math.log2(base))
     values = {

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from mue_check.axes import AXES, Ladder, LadderUse, Regime, Sizes
 from mue_check.errors import SpecError
 from mue_check.precision import Precision
-from mue_check.rules import HyperParameters, Knob
+from mue_check.rules import HyperParameters, Knob, base_value
+from mue_check.rules.knob import quantity_of
 from mue_check.spec import TrainSpec
 
 
@@ -24,12 +25,14 @@ class Task:
     base: HyperParameters
     half_width: float
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
-    corpus: str = ""
-    """The task's own corpus; empty for that of the study."""
+    tuned: Mapping[Knob, float] = field(default_factory=dict)
+    """Base values of role groups that were tuned one by one, such as ``lr:attention`` (arXiv 2512.22382)."""
+    corpus: str | None = None
+    """The task's own source; None for the corpus of the study."""
 
     def can_sweep(self, knob: Knob) -> bool:
         """Whether base values are known at which this knob has an optimum (docs/choices.md)."""
-        return knob == "lr" or knob in self.other_bases
+        return quantity_of(knob) in ("lr", "multiplier") or knob in self.other_bases
 
     def base_for(self, knob: Knob) -> HyperParameters:
         """The base values around which this knob is swept, at which its optimum is sharp."""
@@ -37,7 +40,7 @@ class Task:
 
     def log2_start(self, knob: Knob) -> float:
         """log2 of the value at which the search for the reference's optimum begins."""
-        return math.log2(getattr(self.base_for(knob), knob))
+        return math.log2(self.tuned.get(knob, base_value(knob, self.base_for(knob))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,12 @@ _MEMORY = Task(
     half_width=0.25,
     corpus="memory",
 )
+_PAIRS = Task(
+    train=TrainSpec(steps=200, batch=128, context=2, warmup=20),
+    base=replace(_BASE, lr=2.0**-5.75),
+    half_width=0.5,
+    corpus="pairs",
+)
 _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
     ("markov", "sharp"): Task(train=TrainSpec(steps=200, batch=16, context=16, warmup=20), base=_BASE, half_width=0.25),
     ("text", "sharp"): Task(
@@ -108,6 +117,8 @@ _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
     ("text", "noise"): Task(
         train=TrainSpec(steps=1600, batch=4, context=16, warmup=160), base=replace(_BASE, lr=2.0**-7.5), half_width=0.5
     ),
+    ("markov", "pairs"): _PAIRS,
+    ("text", "pairs"): _PAIRS,
     ("text", "memory"): _MEMORY,
 }
 # the rule scales the init std from 0.1 at d = 32 to 0.05 at d = 128 (rho_d^-1/2), and the learning rate by 1 / rho_d
@@ -116,11 +127,15 @@ _GPU_TRAIN: Mapping[Regime, TrainSpec] = {
     "sharp": TrainSpec(steps=1000, batch=64, context=64, warmup=100),
     "noise": TrainSpec(steps=2000, batch=8, context=32, warmup=200),
 }
-_GPU_TASKS: Mapping[tuple[str, Regime], Task] = {
-    (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
-    for corpus in ("markov", "text")
-    for regime, train in _GPU_TRAIN.items()
-} | {("text", "memory"): _MEMORY}
+_GPU_TASKS: Mapping[tuple[str, Regime], Task] = (
+    {
+        (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
+        for corpus in ("markov", "text")
+        for regime, train in _GPU_TRAIN.items()
+    }
+    | {(corpus, "pairs"): replace(_PAIRS, base=replace(_GPU_BASE, lr=2.0**-7.75)) for corpus in ("markov", "text")}
+    | {("text", "memory"): _MEMORY}
+)
 
 _SPEED = ("16e16a-h2", "8e2a-h16", "32e2a-h16", "128e2a-h16", "32e8a-h4")
 _SMOKE_SIZES = Sizes(

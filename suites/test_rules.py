@@ -11,7 +11,7 @@ from mue_check.questions.study import Study
 
 def test_transfer(study: Study, rule_case: TargetCase, expect: Expect) -> None:
     """The drift of the rule along every axis."""
-    expect(ask_drift(study, rule_case.ladder, rule_case.target, finding=True))
+    expect(ask_drift(study, rule_case.ladder, rule_case.target, knob=rule_case.knob, finding=True))
 
 
 def test_scales(study: Study, rule_ladder_case: TargetCase, expect: Expect) -> None:

@@ -107,7 +107,10 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),
         (["--heldout", "d=48,depth=3"], "unknown key 'depth' in SPEC 'd=48,depth=3'"),
         (["--heldout", "B=100"], "batch becomes"),
-        (["--corpus", "wiki"], "unknown corpus 'wiki': allowed are markov, docstrings, or a token file FILE.bin"),
+        (
+            ["--corpus", "wiki"],
+            "unknown corpus 'wiki': allowed are markov, docstrings, pairs, or a token file FILE.bin",
+        ),
         (["--corpus", "absent.bin"], "absent.bin' cannot be read: No such file"),
         (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
         (["--study", "{tmp}/file/study"], "cannot be written"),
@@ -235,7 +238,7 @@ def test_the_laboratory_asks_its_questions(tmp_path: Path, collected: Collect, r
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("--corpus=wiki", "unknown corpus 'wiki': allowed are markov, docstrings, or a token file FILE.bin"),
+        ("--corpus=wiki", "unknown corpus 'wiki': allowed are markov, docstrings, pairs, or a token file FILE.bin"),
         ("--axes=sigma1", "unknown axis 'sigma1': allowed are width, depth"),
     ],
 )

@@ -12,12 +12,25 @@ from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
 
 def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """From the dense model to N experts of full width with a of them active: Bridges I and II in one step."""
-    reference = Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
+    reference = dense_reference(sizes)
     targets = [
         mixture(sizes, Experts(total=sizes.total_experts, activated=a, hidden=sizes.width), size=a)
         for a in sizes.activated
     ]
-    return (Ladder.of([reference, *targets], axis="activated_experts"),)
+    wide = [_of_16(sizes, a, sizes.width // 2, size=a) for a in (4, 16)]
+    return (
+        Ladder.of([reference, *targets], axis="activated_experts"),
+        Ladder.by_group([reference, *wide], axis="activated_experts"),
+    )
+
+
+def _of_16(sizes: Sizes, activated: int, hidden: int, *, size: int) -> Rung:
+    return mixture(sizes, Experts(total=16, activated=activated, hidden=hidden), size=size)
+
+
+def dense_reference(sizes: Sizes) -> Rung:
+    """The dense model from which the experts' own values are carried over."""
+    return Rung(label="dense", size=1, model=dense(sizes.width, sizes.depth))
 
 
 def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -26,7 +39,11 @@ def capacity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=n, activated=2, hidden=sizes.width // 4), size=n)
         for n in (sizes.capacity_base, *sizes.capacities)
     ]
-    return (Ladder.of(rungs, axis="capacity"),)
+    wide = Experts(total=32, activated=2, hidden=sizes.width // 2)
+    return (
+        Ladder.of(rungs, axis="capacity"),
+        Ladder.by_group([dense_reference(sizes), mixture(sizes, wide, size=32)], axis="capacity"),
+    )
 
 
 def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -36,7 +53,11 @@ def granularity_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         mixture(sizes, Experts(total=8 * g, activated=2 * g, hidden=sizes.width // (2 * g)), size=g)
         for g in (1, *sizes.granularities)
     ]
-    return (Ladder.of(rungs, axis="granularity"),)
+    fine = Experts(total=64, activated=16, hidden=sizes.width // 16)
+    return (
+        Ladder.of(rungs, axis="granularity"),
+        Ladder.by_group([dense_reference(sizes), mixture(sizes, fine, size=8)], axis="granularity"),
+    )
 
 
 def small(
@@ -49,7 +70,11 @@ def small(
 def shared_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Shared experts in addition to the routed ones."""
     rungs = [mixture(sizes, small(sizes, shared=s), size=s + 1) for s in (0, *sizes.shared)]
-    return (Ladder.of(rungs, axis="shared_experts"),)
+    many = Experts(total=16, activated=16, hidden=sizes.width // 16, shared=16)
+    return (
+        Ladder.of(rungs, axis="shared_experts"),
+        Ladder.by_group([dense_reference(sizes), mixture(sizes, many, size=17)], axis="shared_experts"),
+    )
 
 
 def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -60,7 +85,14 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     per_group = small(sizes, groups=4, router="sigmoid_group_norm")
     rungs.append(mixture(sizes, per_group, size=len(rungs) + 1, label=f"{per_group.notation}-per-group"))
     rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
-    return (Ladder.of(rungs, axis="routing_hybrids"),)
+    grouped = Experts(total=32, activated=16, hidden=sizes.width // 16, groups=4)
+    summed = Experts(total=16, activated=8, hidden=sizes.width // 8, groups=8, router="sigmoid_group_norm")
+    by_group = [
+        dense_reference(sizes),
+        mixture(sizes, grouped, size=2),
+        mixture(sizes, summed, size=3, label=f"{summed.notation}-per-group"),
+    ]
+    return (Ladder.of(rungs, axis="routing_hybrids"), Ladder.by_group(by_group, axis="routing_hybrids"))
 
 
 def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
@@ -70,14 +102,17 @@ def bridge_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     direct route to 16e4a starts at the dense model with H = d. Both end in the same cells, so the routes agree if the
     two dense models do.
     """
-    wide = Rung(label=f"H{4 * sizes.width}", size=1, model=dense(sizes.width, sizes.depth, hidden=4 * sizes.width))
-    narrow = Rung(label=f"H{sizes.width}", size=1, model=dense(sizes.width, sizes.depth))
+    d = sizes.width
+    wide = Rung(label=f"H{4 * d}", size=1, model=dense(d, sizes.depth, hidden=4 * d))
+    narrow = Rung(label=f"H{d}", size=1, model=dense(d, sizes.depth))
     full = mixture(sizes, small(sizes, activated=16), size=2)
     sparse = mixture(sizes, small(sizes), size=3)
     return (
         Ladder.of([wide, full], axis="bridges", name="bridge_1"),
         Ladder.of([full, sparse], axis="bridges", name="bridge_2"),
         Ladder.of([narrow, replace(wide, size=2), sparse], axis="bridges", name="bridges_composed"),
+        Ladder.by_group([narrow, _of_16(sizes, 16, d // 16, size=2)], axis="bridges", name="bridge_1"),
+        Ladder.by_group([_of_16(sizes, a, d // 4, size=a) for a in (16, 2)], axis="bridges", name="bridge_2"),
     )
 
 

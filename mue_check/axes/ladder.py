@@ -8,14 +8,16 @@ from typing import Literal
 from mue_check.errors import SpecError
 from mue_check.flops import relative_work
 from mue_check.routing.variants import Variant, get_variant
+from mue_check.rules import Knob
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
 LadderUse = Literal["drift", "scales", "speed", "tune_once", "noise"]
 """What can be measured along a ladder: optima, activation scales, steps to a loss, final losses, gradient noise."""
 USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
-Regime = Literal["sharp", "noise", "memory"]
+Regime = Literal["sharp", "noise", "pairs", "memory"]
 """Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
-dominated by gradient noise, so that batch and duration matter. "memory" is one on which experts pay."""
+dominated by gradient noise, so that batch and duration matter. On "pairs" the feed-forward's own optimum is sharp. On
+"memory" experts pay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class Ladder:
     targets: tuple[Rung, ...]
     regime: Regime = "sharp"
     uses: frozenset[LadderUse] = USUAL
+    knobs: tuple[Knob, ...] = ("lr",)
+    """The values whose drift is measured along it."""
 
     @classmethod
     def of(
@@ -76,12 +80,29 @@ class Ladder:
         name: str = "",
         regime: Regime = "sharp",
         uses: Iterable[LadderUse] = USUAL,
+        knobs: Iterable[Knob] = ("lr",),
     ) -> "Ladder":
         """Make a ladder of ``rungs``, the reference first. Its name is that of the axis unless ``name`` is given."""
         first, *targets = rungs
         return cls(
-            axis=axis, name=name or axis, reference=first, targets=tuple(targets), regime=regime, uses=frozenset(uses)
+            axis=axis,
+            name=name or axis,
+            reference=first,
+            targets=tuple(targets),
+            regime=regime,
+            uses=frozenset(uses),
+            knobs=tuple(knobs),
         )
+
+    @classmethod
+    def by_group(cls, rungs: Sequence[Rung], *, axis: str, name: str = "", knob: Knob = "lr:feed_forward") -> "Ladder":
+        """A ladder along which the optimum of one role group is measured: that of the experts, if not told otherwise.
+
+        The global learning rate hardly depends on the experts' multipliers. That of the experts alone does, by a third
+        of the error in octaves (``rules.predicted``), so these ladders reach sizes at which the error is a factor of 8
+        or more.
+        """
+        return cls.of(rungs, axis=axis, name=f"{name or axis}_by_group", regime="pairs", uses=["drift"], knobs=[knob])
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

@@ -33,7 +33,8 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
 def depth_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     """Dense models of one width with more blocks."""
     rungs = [Rung(label=f"L{n}", size=n, model=dense(sizes.width, n)) for n in sizes.depths]
-    return (Ladder.of(rungs, axis="depth"),)
+    ends = [Rung(label=f"L{n}", size=n, model=dense(sizes.width, n)) for n in (sizes.depth, 8 * sizes.depth)]
+    return (Ladder.of(rungs, axis="depth"), Ladder.by_group(ends, axis="depth"))
 
 
 def batch_ladders(sizes: Sizes) -> tuple[Ladder, ...]:

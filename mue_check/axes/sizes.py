@@ -10,7 +10,8 @@ class Sizes:
     The first of ``depths`` is the reference of the depth axis: two blocks are too few for its law (docs/choices.md).
     ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;
     ``granularities`` are the parts into which each expert of the coarse mixture splits; ``groups`` divide its experts.
-    ``memory_experts`` are numbers of experts N on the memory task, ``speed`` the models whose speed-up is measured there.
+    ``memory_experts`` are numbers of experts N on the memory task, and ``speed`` the models whose speed-up is measured
+    there.
     """
 
     width: int

@@ -18,6 +18,7 @@ from mue_check.models.parameters import stable_seed
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
+from mue_check.rules import base_value
 
 CURVATURE = 0.05
 """Curvature of the simulated parabolas, in nats per octave squared. It does not affect where the optimum lies."""
@@ -100,7 +101,7 @@ class SimulatedStore(Store):
 
 def _reference_optimum(cell: Cell, spreads: Spreads) -> float:
     """log2 of the reference's optimum: close to the tuned value, where its search starts."""
-    base = getattr(cell.base, cell.knob)
+    base = base_value(cell.knob, cell.base)
     return math.log2(base) + spreads.offset_rms * _draw(str(cell.prescription.reference), cell.corpus, cell.knob, base)
 
 

@@ -16,8 +16,10 @@ runs."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Token streams as 1-D integer arrays. ``entropy`` is that of the source in nats per token, if known. ``windows`` is
-    the number of held-out sequences in a loss."""
+    """Token streams as 1-D integer arrays, and the number of held-out ``windows`` in a loss.
+
+    ``entropy`` is that of the source in nats per token, if known.
+    """
 
     name: str
     train: NDArray[np.uint16 | np.uint32] = field(repr=False)

@@ -1,4 +1,4 @@
-"""An order-2 Markov source with sharp optima within 200 steps and an exactly known minimal loss."""
+"""Order-2 Markov sources with sharp optima within 200 steps and an exactly known minimal loss."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,21 @@ def entropy_rate(table: NDArray[np.float64]) -> float:
 
 
 def markov_corpus() -> Corpus:
-    """The built-in corpus of 32 symbols, with its exact entropy."""
-    table = transition_table()
-    tokens = sample(table, TRAIN_TOKENS + HELDOUT_TOKENS, seed=1)
+    """The corpus that global optima are measured on: 4 classes."""
+    return _corpus("markov", CLASSES, 0)
+
+
+def pairs_corpus(table: int) -> Corpus:
+    """The corpus for sweeps of one role group: 8 classes, with the table of that seed."""
+    return _corpus(f"pairs:{table}" if table else "pairs", 8, table)
+
+
+def _corpus(name: str, classes: int, table_seed: int) -> Corpus:
+    """A corpus of 32 symbols, with its exact entropy."""
+    table = transition_table(classes=classes, seed=table_seed)
+    tokens = sample(table, TRAIN_TOKENS + HELDOUT_TOKENS, seed=table_seed + 1)
     return Corpus(
-        name="markov",
+        name=name,
         train=tokens[:TRAIN_TOKENS],
         heldout=tokens[TRAIN_TOKENS:],
         vocab=VOCAB,

@@ -43,7 +43,10 @@ def compare_learning(reference: pd.DataFrame, target: pd.DataFrame) -> Speedup:
     ours, theirs = (table.pivot(index="step", columns="seed", values="loss") for table in (reference, target))
     steps = ours.index.to_numpy(dtype=np.int64)
     ratios = [
-        [_log2_ratio(steps[:n], ours[seed].to_numpy()[:n], theirs[seed].to_numpy()[:n]) for n in range(2, len(steps) + 1)]
+        [
+            _log2_ratio(steps[:n], ours[seed].to_numpy()[:n], theirs[seed].to_numpy()[:n])
+            for n in range(2, len(steps) + 1)
+        ]
         for seed in ours.columns.intersection(theirs.columns)
     ]
     return Speedup(horizons=steps[1:], ratios=np.array(ratios or [[np.nan] * (len(steps) - 1)]))

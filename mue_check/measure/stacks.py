@@ -1,6 +1,7 @@
 """The runs of a cell, its swept values crossed with its seeds, as one stack; and the stacks that a process keeps."""
 
 import gc
+from collections.abc import Mapping
 from functools import cache
 from typing import TypedDict
 
@@ -8,6 +9,8 @@ import torch
 
 from mue_check.data import Data
 from mue_check.records import Cell
+from mue_check.rules import Factors, Role, knob_factors
+from mue_check.rules.knob import group_of
 from mue_check.training import Stack
 from mue_check.training.flaws import FLAWS
 
@@ -20,6 +23,7 @@ class _Runs(TypedDict):
     seeds: list[int]
     weight_decays: list[float] | None
     init_stds: list[float] | None
+    role_factors: list[Mapping[Role, Factors]] | None
 
 
 class Stacks:
@@ -89,6 +93,7 @@ def _runs(cell: Cell) -> _Runs:
         "seeds": [seed for _, seed in pairs],
         "weight_decays": values if cell.knob == "weight_decay" else None,
         "init_stds": values if cell.knob == "init_std" else None,
+        "role_factors": [knob_factors(cell.knob, v, cell.base) for v in values] if group_of(cell.knob) else None,
     }
 
 

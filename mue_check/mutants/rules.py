@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
+from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
 from mue_check.judge.verdict import Verdict, join
 from mue_check.mutants.mutant import CheckOutcome, Mutant, summary_of
-from mue_check.questions.drift import ask_drift
+from mue_check.questions.drift import ask_drift, drift_arms, predicted_for
 from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
-from mue_check.rules import Prescription, Role, get_rule
+from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.roles import HIDDEN
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts
 
@@ -27,8 +29,8 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
 
     Ladders of batch and duration have no laws of scale, and a ladder made for its scales has no drift.
     """
-    scales, drift = study.tier.ladder(mutant.ladder, "scales"), study.tier.ladder(mutant.ladder)
-    ladder = drift or scales
+    scales, usual = study.tier.ladder(mutant.ladder, "scales"), study.tier.ladder(mutant.ladder)
+    ladder = usual or scales
     if ladder is None:
         raise SpecError(f"tier {study.tier.name} has no ladder {mutant.ladder!r} for mutant {mutant.name!r}")
     outcomes = []
@@ -42,10 +44,40 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
     if "audit" in checks:
         values = ask_values(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
         outcomes.append(_outcome("audit", values.verdict, values.measured))
-    if drift and "drift" in checks:
-        found = ask_drift(study, drift, drift.targets[-1], mutate=mutant, flaw=mutant.flaw)
-        outcomes.append(_outcome("drift", found.verdict, found.measured))
+    if "drift" in checks:
+        case = sharpest_drift(study, mutant) or (DriftCase(study, usual, usual.targets[-1], "lr") if usual else None)
+        if case:
+            found = ask_drift(
+                case.study, case.ladder, case.target, knob=case.knob, mutate=mutant, flaw=mutant.flaw, finding=True
+            )
+            outcomes.append(_outcome("drift", found.verdict, found.measured))
     return tuple(outcomes)
+
+
+class DriftCase(NamedTuple):
+    """One drift that the tier measures."""
+
+    study: Study
+    ladder: Ladder
+    target: Rung
+    knob: Knob
+
+
+def sharpest_drift(study: Study, mutant: Mutant) -> DriftCase | None:
+    """Of all drifts of the tier, the one that the mistake should move farthest; None where no drift is predicted.
+
+    Where several are equal within rounding, the one that trains fastest.
+    """
+    found: list[tuple[float, float, DriftCase]] = []
+    for ladder in (ladder for axis in study.tier.axes for ladder in study.tier.ladders(axis)):
+        own = replace(study, corpus=study.task(ladder).corpus or study.corpus)
+        for target in ladder.targets:
+            for knob in ladder.knobs:
+                arms = drift_arms(own, ladder, target, knob, mutant)
+                octaves = abs(predicted_for(own, ladder, target, arms) or 0.0)
+                found.append((-round(octaves, 6), target.work, DriftCase(own, ladder, target, knob)))
+    best = min(found, key=lambda each: each[:2], default=None)
+    return best[2] if best and best[0] else None
 
 
 def _outcome(check: str, verdict: Verdict, measured: str, named: bool = True) -> CheckOutcome:
@@ -101,9 +133,9 @@ def _depth_ratio(p: Prescription) -> float:
 
 
 def _experts(p: Prescription) -> Experts:
-    experts = p.target.model.feed_forward
-    assert isinstance(experts, Experts)
-    return experts
+    """The target's experts; a dense layer is one expert that is always active."""
+    ffn = p.target.model.feed_forward
+    return ffn if isinstance(ffn, Experts) else Experts(total=1, activated=1, hidden=ffn.hidden)
 
 
 def _drift_factor(p: Prescription) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:  # the pytest plugin imports this module in every pytest run of every user
     from mue_check.axes import Ladder, Rung
     from mue_check.axes.ladder import LadderUse
-    from mue_check.rules import Rule
+    from mue_check.rules import Knob, Rule
     from mue_check.tiers import Tier
 
 
@@ -37,15 +37,17 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetCase(Case):
-    """One target of the ladder."""
+    """One target of the ladder, and the value whose drift is measured."""
 
     target: Rung
+    knob: Knob = "lr"
 
     @property
     def label(self) -> str:
         """The test's id."""
+        knob = [self.knob] if self.knob != "lr" else []
         rule = [self.rule.name] if self.rule else []
-        return "-".join([Path(self.corpus).name, self.ladder.name, self.target.label, *rule])
+        return "-".join([Path(self.corpus).name, self.ladder.name, self.target.label, *knob, *rule])
 
     @property
     def work(self) -> float:
@@ -71,6 +73,10 @@ class Options(Protocol):
     @property
     def tier(self) -> Tier:
         """The tier."""
+
+    @property
+    def knob(self) -> Knob | None:
+        """The value to sweep on every ladder; None for those of each ladder."""
 
     def ladders(self, axis: str, corpus: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The ladders of an axis that serve a question."""
@@ -101,12 +107,17 @@ def selected_ladders(options: Options, scope: Scope, question: LadderUse) -> Ite
 
 
 def corpus_for(options: Options, corpus: str, ladder: Ladder) -> str:
-    """The corpus on which a ladder is measured: that of its task, if the task has one of its own.
+    """The corpus on which a ladder is measured: its task's own source, if it has one.
 
-    ``--corpus memory:1`` chooses another table of the task's own source.
+    Another table of that source, as in ``--corpus pairs:1``, stays.
     """
     own = options.tier.task(corpus, ladder.regime).corpus
-    return corpus if not own or corpus.partition(":")[0] == own else own
+    return corpus if own is None or corpus.partition(":")[0] == own else own
+
+
+def knobs_of(options: Options, ladder: Ladder) -> tuple[Knob, ...]:
+    """The values to sweep along a ladder: its own, or the one of the command line."""
+    return ladder.knobs if options.knob is None else (options.knob,)
 
 
 def ladder_cases(options: Options, scope: Scope) -> list[Case]:
@@ -117,17 +128,18 @@ def ladder_cases(options: Options, scope: Scope) -> list[Case]:
 def target_cases(options: Options, scope: Scope) -> list[TargetCase]:
     """One case for each corpus, ladder and target."""
     return [
-        TargetCase(corpus=corpus, ladder=ladder, target=target)
+        TargetCase(corpus=corpus, ladder=ladder, target=target, knob=knob)
         for corpus, ladder in selected_ladders(options, scope, "drift")
         for target in ladder.targets[: scope.targets]
         if target.size >= scope.least * ladder.reference.size
+        for knob in knobs_of(options, ladder)
     ]
 
 
 def any_target_cases(options: Options, scope: Scope) -> list[TargetCase]:
     """One case for each target of every axis, on the first corpus."""
     return [
-        TargetCase(corpus=options.corpora[0], ladder=ladder, target=target)
+        TargetCase(corpus=corpus_for(options, options.corpora[0], ladder), ladder=ladder, target=target)
         for axis in options.axes
         for ladder in options.ladders(axis, options.corpora[0])
         for target in ladder.targets
@@ -138,7 +150,12 @@ def any_target_cases(options: Options, scope: Scope) -> list[TargetCase]:
 def rule_cases(options: Options, scope: Scope) -> list[TargetCase]:
     """Every target under each rule of ``--beside``, except steered loads, which no rule covers."""
     cases = [case for case in any_target_cases(options, scope) if not case.target.load]
-    return [replace(case, rule=rule) for case in cases for rule in options.beside]
+    return [
+        replace(case, rule=rule, knob=knob)
+        for case in cases
+        for knob in knobs_of(options, case.ladder)
+        for rule in options.beside
+    ]
 
 
 def rule_ladder_cases(options: Options, scope: Scope) -> list[Case]:

@@ -14,11 +14,11 @@ from mue_check.records.files import UNUSABLE, read_record, reason_of, write_reco
 from mue_check.records.record import require_key
 from mue_check.records.typed import from_json
 from mue_check.rules import Knob, Row
+from mue_check.rules.knob import KNOBS
 
 SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
 """The rule's own router, which the names of questions and the headings of reports leave out."""
-_KNOBS = ("lr", "weight_decay", "init_std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class Comparison:
     drift that an approximate law leaves, in octaves. ``weight_sum`` is what a router claims its weights sum to,
     ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the numbers of seeds at which it is
     judged, fixed before the first; empty if the number of seeds was fixed, and in comparisons of version 0.3 and
-    before. ``earlier_looks`` are those of earlier runs of the same question with other numbers of seeds.
+    before. ``earlier_looks`` are those of earlier runs of the same question with other numbers of seeds. ``predicted``
+    is the drift in octaves that the rule's mistakes should cause (``rules.predicted``); None where none is predicted.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Comparison:
     prescribed: tuple[Row, ...] = ()
     looks: Looks = ()
     earlier_looks: tuple[Looks, ...] = ()
+    predicted: float | None = None
     sides: tuple[Side, ...]
     command: str
 
@@ -122,7 +124,7 @@ def place(
     """
     c = comparison
     axis = axes.index(c.axis) if c.axis in axes else len(axes)
-    knob = _KNOBS.index(c.knob) if c.knob in _KNOBS else len(_KNOBS)
+    knob = KNOBS.index(c.knob)
     size, label = (c.sides[-1].size, c.sides[-1].label) if c.sides else (0, "")
     where = (c.is_control, axis, c.ladder, knob, c.router != DEFAULT_ROUTER, c.router, c.corpus)
     return *where, size, label, c.rule, c.name

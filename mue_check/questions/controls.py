@@ -8,7 +8,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import Palette, knob_name, picture_folds, question_columns
-from mue_check.questions.drift import DriftFinding, measure_drift
+from mue_check.questions.drift import DriftFinding, drift_arms, knob_in_name, measure_drift
 from mue_check.questions.drift_plots import plot_controls
 from mue_check.questions.drift_report import drift_summary, table_of_drifts
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
@@ -16,6 +16,7 @@ from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Table
+from mue_check.rules import Knob
 
 NULL_SEED = 1000
 """First seed of the null control: far from every other replicate's."""
@@ -35,7 +36,7 @@ def ask_null_control(study: Study, ladder: Ladder, seeds: tuple[int, int] = (0, 
     return measure_drift(study, name, ladder, ladder.reference, arms, Verdict.PASS, axis="control")
 
 
-def ask_positive_control(study: Study, ladder: Ladder, target: Rung) -> DriftFinding:
+def ask_positive_control(study: Study, ladder: Ladder, target: Rung, knob: Knob = "lr") -> DriftFinding:
     """The study's rule is one that is known to drift on this ladder: FAIL expected, at the tier's own tolerance.
 
     A user's wider tolerance says what is harmless to them, not what the suite must be able to see. A drift just beyond
@@ -43,8 +44,8 @@ def ask_positive_control(study: Study, ladder: Ladder, target: Rung) -> DriftFin
     """
     tier = replace(study.tier, max_seeds=max(CONTROL_SEEDS, study.tier.max_seeds))
     study = replace(study, tier=tier, tolerance=tier.tolerance)
-    arms = [study.arm(ladder, rung) for rung in (ladder.reference, target)]
-    name = study.name("control", ladder.name, target.label)
+    arms = drift_arms(study, ladder, target, knob)
+    name = study.name("control", ladder.name, target.label, *knob_in_name(knob))
     return measure_drift(study, name, ladder, target, arms, Verdict.FAIL, axis="control")
 
 

@@ -14,12 +14,15 @@ from mue_check.questions.question import Finding
 from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
-from mue_check.rules import Knob, Prescription, Role
+from mue_check.rules import Knob, Prescription, Role, get_rule
+from mue_check.rules.predicted import predicted_drift
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
 """The regime in which a knob other than the learning rate has a sharp optimum: weight decay pays off where there is
 noise to average (docs/choices.md)."""
 
+RIGHT = get_rule("complete_mue")
+"""The rule that predictions take for right."""
 Mutation = Callable[[Prescription], Prescription]
 
 
@@ -66,17 +69,35 @@ def ask_drift(
 ) -> DriftFinding:
     """Drift of the optimal ``knob`` from the ladder's reference to ``target`` under the study's rule.
 
-    PASS is expected; where the law is published as approximate, RESIDUAL is enough. ``mutate`` changes the target's
-    prescription and ``flaw`` its training: a mistake made on purpose. Nothing is expected of a ``finding``.
+    PASS is expected; where the law is published as approximate, RESIDUAL is enough. ``mutate`` changes prescriptions
+    and ``flaw`` the target's training: a mistake made on purpose. Nothing is expected of a ``finding``.
     """
     ladder = sweep_ladder(ladder, knob)
-    arms = [study.arm(ladder, rung, knob=knob) for rung in (ladder.reference, target)]
-    arms[1] = replace(arms[1], prescription=mutate(arms[1].prescription), flaw=flaw)
+    arms = drift_arms(study, ladder, target, knob, mutate)
+    arms[1] = replace(arms[1], flaw=flaw)
     rule = arms[1].prescription.rule
-    name = study.name(ladder.name, target.label, *([knob] if knob != "lr" else []), rule=rule)
+    name = study.name(ladder.name, target.label, *knob_in_name(knob), rule=rule)
     residual = _weight_decay_residual(arms[1]) if knob == "weight_decay" else _residual(target, arms[1])
     expected = None if finding else Verdict.RESIDUAL if residual else Verdict.PASS
     return measure_drift(study, name, ladder, target, arms, expected, residual=residual)
+
+
+def knob_in_name(knob: Knob) -> list[str]:
+    """The knob as a part of a question's name; left out for the learning rate."""
+    return [] if knob == "lr" else [knob.replace(":", "-")]
+
+
+def drift_arms(study: Study, ladder: Ladder, target: Rung, knob: Knob, mutate: Mutation = lambda p: p) -> list[Arm]:
+    """The arms of the reference and of a target; a mistake is made in both."""
+    rungs = (ladder.reference, target)
+    return [study.arm(ladder, rung, mutate(study.prescription(ladder, rung)), knob=knob) for rung in rungs]
+
+
+def predicted_for(study: Study, ladder: Ladder, target: Rung, arms: Sequence[Arm]) -> float | None:
+    """The drift in octaves that the mistakes of these arms should cause; None where none is predicted."""
+    right = drift_arms(study.with_rule(RIGHT), ladder, target, arms[0].knob)
+    pairs = [(r.prescription, arm.prescription) for r, arm in zip(right, arms, strict=True)]
+    return predicted_drift(arms[0].knob, *pairs)
 
 
 def sweep_ladder(ladder: Ladder, knob: Knob) -> Ladder:
@@ -128,6 +149,7 @@ def measure_drift(
         knob=knob,
         residual=residual,
         looks=looks,
+        predicted=predicted_for(study, ladder, target, arms),
     )
     with study.asking(question):
         searches = [LossSearch(arm, study.store) for arm in arms]

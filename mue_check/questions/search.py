@@ -6,6 +6,7 @@ question always needs the same cells.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,31 @@ from mue_check.judge.interval import Looks
 from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
 from mue_check.questions.arm import Arm, measure
 from mue_check.records import Cell, Store
+from mue_check.rules.knob import group_of
 
-STEP = 0.75
-"""Octaves between learning rates: five points then span three octaves, as seven at half octaves do, and place
-the optimum nearly as well for less (docs/choices.md)."""
-REACH = WINDOW // 2
 FAR = 3
 """Coarse steps on each side of a minimum, two grid points each, in which one replicate looks for a deeper one."""
 MAX_EXTENSIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The values of a fine pass: ``reach`` on each side of its center, ``step`` octaves apart (docs/choices.md)."""
+
+    step: float
+    reach: int
+
+    def around(self, center: float) -> list[float]:
+        """log2 of the values of a fine pass."""
+        return [self.nearest(center) + self.step * i for i in range(-self.reach, self.reach + 1)]
+
+    def nearest(self, x: float) -> float:
+        """The point of the grid that is nearest to ``x``, in log2."""
+        return round(x / self.step) * self.step
+
+
+GLOBAL, GROUP = Grid(step=0.75, reach=WINDOW // 2), Grid(step=1.5, reach=3)
+"""Of a global knob, and of the knob of one group: its valley is wider, and both of its walls place the curve."""
 
 
 class LossSearch:
@@ -29,6 +47,7 @@ class LossSearch:
 
     def __init__(self, arm: Arm, store: Store) -> None:
         self.arm, self.store = arm, store
+        self.grid = GROUP if group_of(arm.knob) else GLOBAL
         self._cells: dict[str, Cell] = {}
         self._measured: dict[int, set[float]] = {}
 
@@ -46,14 +65,14 @@ class LossSearch:
 
         Where the minimum is at an end, the pass goes on there, at most MAX_EXTENSIONS times.
         """
-        middle = _on_grid(center)
-        self._run([middle + 2 * STEP * i for i in range(-REACH, REACH + 1)], replicates=[0])
+        middle, step = self.grid.nearest(center), self.grid.step
+        self._run([middle + 2 * step * i for i in range(-self.grid.reach, self.grid.reach + 1)], replicates=[0])
         for _ in range(MAX_EXTENSIONS):
             x, best = self._best()
             if 0 < best < len(x) - 1:
                 break
-            end = x[-1] + 2 * STEP if best > 0 else x[0] - 4 * STEP
-            self._run([end, end + 2 * STEP], replicates=[0])
+            end = x[-1] + 2 * step if best > 0 else x[0] - 4 * step
+            self._run([end, end + 2 * step], replicates=[0])
         x, best = self._best()
         return x[best]
 
@@ -62,21 +81,22 @@ class LossSearch:
 
         Where the coarse pass finds a lower loss, the search goes on there, at most MAX_EXTENSIONS times.
         """
+        step, reach = self.grid.step, self.grid.reach
         for _ in range(MAX_EXTENSIONS):
             self.refine(center, 1)
             x, best = self._best()
             near = x[best]
-            around = [near + 2 * STEP * i for i in range(-FAR, FAR + 1)]
-            self._run([value for value in around if min(abs(value - known) for known in x) > STEP], replicates=[0])
+            around = [near + 2 * step * i for i in range(-FAR, FAR + 1)]
+            self._run([value for value in around if min(abs(value - known) for known in x) > step], replicates=[0])
             x, best = self._best()
             center = x[best]
-            if abs(center - near) <= REACH * STEP:
+            if abs(center - near) <= reach * step:
                 break
         return center
 
     def refine(self, center: float, replicates: int) -> Curve:
         """The curve of ``replicates`` seeds around ``center``, extended until the fit's window is centred."""
-        wanted = [_on_grid(center) + STEP * i for i in range(-REACH, REACH + 1)]
+        wanted = self.grid.around(center)
         # learning rates that an earlier, smaller set of replicates was extended to
         wanted += [x for x in self._shared() if x not in wanted]
         self._run(sorted(wanted), range(replicates))
@@ -85,8 +105,8 @@ class LossSearch:
             below, above = lacking(curve)
             if not below and not above:
                 break
-            low = [curve.x[0] - STEP * (i + 1) for i in range(below)]
-            high = [curve.x[-1] + STEP * (i + 1) for i in range(above)]
+            low = [curve.x[0] - self.grid.step * (i + 1) for i in range(below)]
+            high = [curve.x[-1] + self.grid.step * (i + 1) for i in range(above)]
             self._run(sorted(low + high), range(replicates))
         return self.curve()
 
@@ -119,10 +139,14 @@ class LossSearch:
 def curves_by_look(searches: Sequence[LossSearch], start: float, looks: Looks) -> Iterator[list[Curve]]:
     """The curves of a reference and a target, with more and more seeds; the caller stops when it knows enough.
 
-    The reference is looked for around ``start``, in log2, and the target where the reference's optimum is.
+    The reference is looked for around ``start``, in log2, and the target where the reference's optimum is. The wide
+    grid of a group's knob needs no search: both arms begin at the base value, so that their grids overlap.
     """
-    best = searches[0].follow(searches[0].locate(start))
-    centers = [best, searches[1].follow(best)]
+    if searches[0].grid is GROUP:
+        centers = [start, start]
+    else:
+        best = searches[0].follow(searches[0].locate(start))
+        centers = [best, searches[1].follow(best)]
     for replicates in looks:
         yield [search.refine(center, replicates) for search, center in zip(searches, centers, strict=True)]
 
@@ -150,7 +174,3 @@ def curve_of(tables: Sequence[pd.DataFrame], *, first_seed: int = 0) -> Curve:
         losses=grid.to_numpy(dtype=np.float64),
         initial=initial.to_numpy(dtype=np.float64),
     )
-
-
-def _on_grid(x: float) -> float:
-    return round(x / STEP) * STEP

@@ -13,7 +13,7 @@ from mue_check.questions.arm import Arm, measure
 from mue_check.questions.asked import asked_before, record_question
 from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.records import Store
-from mue_check.rules import Knob, Prescription, Row, Rule
+from mue_check.rules import Knob, Prescription, Row, Rule, knob_factors
 from mue_check.spec import Scenario
 from mue_check.tiers import Task, Tier
 from mue_check.user_code import UserCodeExit, no_exit
@@ -70,12 +70,20 @@ class Study:
         return self.rule.prescribe(self.scenario(ladder, ladder.reference), self.scenario(ladder, rung))
 
     def arm(self, ladder: Ladder, rung: Rung, prescription: Prescription | None = None, *, knob: Knob = "lr") -> Arm:
-        """The arm of one rung under the rule's prescription, or under another one (a mutant of it)."""
+        """The arm of one rung under the rule's prescription, or under another one (a mutant of it).
+
+        The values of groups that the task tuned one by one are factors on top, except that of ``knob`` itself.
+        """
         task = self.task(ladder)
+        base = task.base_for(knob)
+        prescription = prescription or self.prescription(ladder, rung)
+        for tuned, value in task.tuned.items():
+            if tuned != knob:
+                prescription = prescription.times(knob_factors(tuned, value, base))
         return Arm(
             model=rung.model,
-            prescription=prescription or self.prescription(ladder, rung),
-            base=task.base_for(knob),
+            prescription=prescription,
+            base=base,
             train=rung.train(task.train),
             corpus=self.corpus,
             first_seed=self.first_seed,
@@ -105,6 +113,7 @@ class Study:
         weight_sum: float | None = None,
         prescribed: Sequence[Row] = (),
         looks: Looks = (),
+        predicted: float | None = None,
     ) -> Comparison:
         """A question of this study, without sides. ``rule`` names a mutant of the study's rule; ``axis`` is "control"
         for a control.
@@ -129,6 +138,7 @@ class Study:
             weight_sum=weight_sum,
             prescribed=tuple(prescribed),
             looks=looks,
+            predicted=predicted,
             earlier_looks=tuple(sorted(earlier)),
             sides=(),
             command=self.command,

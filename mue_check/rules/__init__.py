@@ -9,7 +9,8 @@ from mue_check.rules.complete_mue import (
     about_expansion,
 )
 from mue_check.rules.fan_in import COMPLETED_P, COMPLETEP, COMPLETEP_BLIND, DMFT_MOE, MOE_MUP, MUP, FanInRule
-from mue_check.rules.prescription import Factors, HyperParameters, Knob, Prescription, Row, Rule
+from mue_check.rules.knob import Knob, base_value, knob_factors, parse_knob
+from mue_check.rules.prescription import Factors, HyperParameters, Prescription, Row, Rule
 from mue_check.rules.roles import Role, parse_role, roles_of
 from mue_check.rules.standard import STANDARD, Standard
 
@@ -49,7 +50,10 @@ __all__ = [
     "Rule",
     "Standard",
     "about_expansion",
+    "base_value",
     "get_rule",
+    "knob_factors",
+    "parse_knob",
     "parse_role",
     "roles_of",
 ]

@@ -3,14 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from mue_check.errors import RuleError
 from mue_check.rules.roles import VECTORS, Role, parse_role
 from mue_check.spec import Scenario
-
-Knob = Literal["lr", "weight_decay", "init_std"]
-"""A base value that can be swept; a field of HyperParameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +51,10 @@ class Factors:
     one_minus_beta: float = 1.0
     forward_multiplier: float = 1.0
 
+    def __mul__(self, other: "Factors") -> "Factors":
+        """Both, one after the other."""
+        return Factors(**{f.name: getattr(self, f.name) * getattr(other, f.name) for f in fields(self)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -91,6 +92,12 @@ class Prescription:
     def with_factors(self, role: Role, **changes: float) -> "Prescription":
         """A copy with some factors of one role changed, for an experiment or a deliberate mistake."""
         return replace(self, factors={**self.factors, role: replace(self[role], **changes)})
+
+    def times(self, factors: Mapping[Role, Factors]) -> "Prescription":
+        """A copy whose factors are multiplied by these, for the roles that the target has."""
+        return replace(
+            self, factors={role: f * factors[role] if role in factors else f for role, f in self.factors.items()}
+        )
 
     def values(self, base: HyperParameters) -> list[Row]:
         """The target's values, one row per role. Raises RuleError if a beta leaves [0, 1)."""

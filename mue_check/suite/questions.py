@@ -12,8 +12,8 @@ from mue_check.questions.study import Study
 
 
 def test_transfer(study: Study, target_case: TargetCase, expect: Expect) -> None:
-    """The loss-vs-LR optimum does not drift, or no further than an approximate law states."""
-    expect(ask_drift(study, target_case.ladder, target_case.target))
+    """The optimum of the swept value does not drift, or no further than an approximate law states."""
+    expect(ask_drift(study, target_case.ladder, target_case.target, knob=target_case.knob))
 
 
 def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
     from mue_check.routing.factory import Shape
-    from mue_check.rules import Rule
+    from mue_check.rules import Knob, Rule
     from mue_check.tiers import Tier
 
 
@@ -56,6 +56,8 @@ class Settings:
     """Checks that are expected to fail, with the reasons."""
     rungs: int | None = None
     """How many targets of each ladder to measure; None for all."""
+    knob: Knob | None = None
+    """The value to sweep along every ladder; None for each ladder's own."""
     notices: tuple[str, ...] = ()
     """Notices about the user's router."""
 
@@ -116,7 +118,7 @@ def add_options(parser: pytest.Parser) -> None:
     add_gpu_options(group)
     group.addoption("--axes", metavar="A,B", help="run only these axes, e.g. width,activated_experts (default: all)")
     group.addoption(
-        "--corpus", metavar="NAME|FILE.bin", help="markov, docstrings or a token file (default: the tier's)"
+        "--corpus", metavar="NAME|FILE.bin", help="markov, pairs, docstrings or a token file (default: the tier's)"
     )
     group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
     group.addoption(
@@ -130,6 +132,12 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--heldout", metavar="SPEC", help="the composite target of suites/test_heldout.py")
     group.addoption(
         "--beside", metavar="RULES", help="also measure these rules, e.g. standard,mup, without expecting a verdict"
+    )
+    group.addoption(
+        "--knob",
+        metavar="KNOB",
+        help="sweep this value along every ladder: lr, lr:feed_forward, multiplier:attention, ... (default: each "
+        "ladder's own)",
     )
     group.addoption("--seeds", metavar="LOW[:HIGH]", help="seeds per drift, and up to how many while it is open")
     group.addoption("--rungs", metavar="N", help="measure only the first N targets of each ladder (default: all)")
@@ -176,7 +184,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     from mue_check.conformance.expected import read_expected
     from mue_check.judge.verdict import require_tolerance
     from mue_check.questions.asked import new_run
-    from mue_check.rules import get_rule
+    from mue_check.rules import get_rule, parse_knob
 
     option = config.getoption
     rule, tier, claim = get_rule(option("rule")), _tier(config), _claim(config, folder)
@@ -206,6 +214,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         folder=folder,
         claim=claim,
         rungs=parse_rungs(option("rungs")),
+        knob=parse_knob(option("knob")) if option("knob") else None,
         expected=read_expected(folder / option("expected")) if option("expected") else {},
     )
 
@@ -227,15 +236,15 @@ def _tier(config: pytest.Config) -> Tier:
 
 def _corpora(name: str | None, folder: Path, tier: Tier) -> tuple[str, ...]:
     """The tier's corpora, or the one of ``--corpus``."""
-    from mue_check.data import CORPORA, is_source, load_data
+    from mue_check.data import data_maker, load_data
 
     if name is None:
         return tier.corpora
     if name.endswith(".bin"):
         name = str(folder / name)
         load_data(name).require_context(tier.task(name).train.context)
-    elif name not in CORPORA and not is_source(name):
-        raise SpecError(f"unknown corpus {name!r}: allowed are {', '.join(CORPORA)}, or a token file FILE.bin")
+    else:
+        data_maker(name)
     return (name,)
 
 
@@ -250,7 +259,19 @@ def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
 
 def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str, ...]:
     """The options of the command that repeats a question."""
-    kept = ("corpus", "precision", "tolerance", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs")
+    kept = (
+        "corpus",
+        "precision",
+        "tolerance",
+        "router",
+        "claim",
+        "expected",
+        "heldout",
+        "beside",
+        "seeds",
+        "rungs",
+        "knob",
+    )
     given = {name: config.getoption(name) for name in (*kept, "study")}
     options = ["--tier", tier]
     options += [part for name, value in given.items() if value for part in (f"--{name}", str(value))]

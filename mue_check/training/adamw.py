@@ -4,11 +4,13 @@ torch.optim cannot do this: its learning-rate tensors have one element. The upda
 arXiv 1711.05101; epsilon outside the corrected root), and a test compares the two.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from mue_check.models.kernels import uses_kernel
-from mue_check.rules import HyperParameters, Prescription
+from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.spec import TrainSpec
 from mue_check.training.adamw_kernel import adamw, blocks_of
 from mue_check.training.state import RunState
@@ -63,31 +65,44 @@ class AdamW:
         """[R*P]: that of each number."""
         return self.state.spread({role: self.base_eps * f.eps for role, f in self.factors.items()})
 
-    def restart(self, lr: Tensor, weight_decay: Tensor, update: Tensor | None = None) -> None:
+    def restart(
+        self,
+        lr: Tensor,
+        weight_decay: Tensor,
+        update: Tensor | None = None,
+        *,
+        lr_factors: Mapping[Role, Tensor] | None = None,
+        decay_factors: Mapping[Role, Tensor] | None = None,
+    ) -> None:
         """Take base values of each run [R], which the prescription scales by role; in place.
 
-        ``update`` [R*P] scales every update, its decay included.
+        ``update`` [R*P] scales every update, its decay included. ``lr_factors`` and ``decay_factors`` [R] scale those
+        of some roles in each run.
         """
         self.base_lr_R.copy_(lr)
+        lrs = {role: f.lr * (lr_factors or {}).get(role, 1.0) for role, f in self.factors.items()}
+        decays = {role: f.weight_decay * (decay_factors or {}).get(role, 1.0) for role, f in self.factors.items()}
         if self.rates is not None:
             if update is not None:
                 raise ValueError("an update that differs within a parameter needs by_element=True")
-            self.rates.copy_(self._small_table(lr, weight_decay))
+            self.rates.copy_(self._small_table(lr, weight_decay, lrs, decays))
             return
         spread = self.state.spread
-        self.lr.copy_(spread({role: f.lr for role, f in self.factors.items()}, lr))
-        decay = spread({role: f.weight_decay for role, f in self.factors.items()}, weight_decay)
+        self.lr.copy_(spread(lrs, lr))
+        decay = spread(decays, weight_decay)
         torch.mul(self.lr, decay, out=self.lr_times_decay)
         if update is not None:
             self.lr.mul_(update)
             self.lr_times_decay.mul_(update)
 
-    def _small_table(self, lr_R: Tensor, decay_R: Tensor) -> Tensor:
+    def _small_table(
+        self, lr_R: Tensor, decay_R: Tensor, lrs: Mapping[Role, float | Tensor], decays: Mapping[Role, float | Tensor]
+    ) -> Tensor:
         """[3, parameters * R]: learning rate, the same times decay, and eps."""
-        factors = [self.factors[p.role] for p in self.state.declared]
-        lr = torch.cat([lr_R * f.lr for f in factors])
-        decay = torch.cat([decay_R * f.weight_decay for f in factors])
-        eps = torch.cat([torch.full_like(lr_R, self.base_eps * f.eps) for f in factors])
+        roles = [p.role for p in self.state.declared]
+        lr = torch.cat([lr_R * lrs[role] for role in roles])
+        decay = torch.cat([decay_R * decays[role] for role in roles])
+        eps = torch.cat([torch.full_like(lr_R, self.base_eps * self.factors[role].eps) for role in roles])
         return torch.stack([lr, lr * decay, eps])
 
     @torch.no_grad()

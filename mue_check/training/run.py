@@ -1,7 +1,7 @@
 """A stack of runs in training: the step, its log, and evaluation on the held-out part."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap
 from mue_check.models.user_router.stacked import StackedUserRouter
 from mue_check.precision import Precision, require_precision
-from mue_check.rules import HyperParameters, Prescription, Role
+from mue_check.rules import Factors, HyperParameters, Prescription, Role
 from mue_check.spec import ModelSpec, TrainSpec
 from mue_check.training.adamw import AdamW
 from mue_check.training.capture import Stepper, capture, capture_if_possible
@@ -29,9 +29,10 @@ from mue_check.training.state import RunState
 class Stack:
     """R runs of one model on one data set: run r has learning rate lrs[r] and seed seeds[r].
 
-    ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s. ``load_scaling`` is
-    the strength of the causal probe (``training.load_scaling``). ``precision`` sets this process's matrix products from
-    now on: train one stack after the other.
+    ``weight_decays`` and ``init_stds`` give each run its own base value in place of ``base``'s, and ``role_factors``
+    multiply the init std, learning rate and weight decay of some roles in each run. ``load_scaling`` is the strength
+    of the causal probe (``training.load_scaling``). ``precision`` sets this process's matrix products from now on:
+    train one stack after the other.
 
     A seed fixes init and data order: runs of one seed differ only in the swept value, and arms with the same seeds see
     the same data.
@@ -50,6 +51,7 @@ class Stack:
         device: torch.device,
         weight_decays: Sequence[float] | None = None,
         init_stds: Sequence[float] | None = None,
+        role_factors: Sequence[Mapping[Role, Factors]] | None = None,
         optimizer: type[AdamW] = AdamW,
         load_scaling: float = 0.0,
         precision: Precision = "fp32",
@@ -75,7 +77,7 @@ class Stack:
         self.losses, self.update = optional(self.model.losses), optional(self.optimizer.step)
         self.counter = torch.empty(1, dtype=torch.int64, device=device)
         self.log = torch.empty(train.steps, self.runs, device=device)
-        self.restart(lrs=lrs, seeds=seeds, weight_decays=weight_decays, init_stds=init_stds)
+        self.restart(lrs=lrs, seeds=seeds, weight_decays=weight_decays, init_stds=init_stds, role_factors=role_factors)
 
     @torch.no_grad()
     def restart(
@@ -85,9 +87,11 @@ class Stack:
         seeds: Sequence[int],
         weight_decays: Sequence[float] | None = None,
         init_stds: Sequence[float] | None = None,
+        role_factors: Sequence[Mapping[Role, Factors]] | None = None,
     ) -> "Stack":
         """Begin again with other runs, in the same memory: captured graphs stay valid."""
-        for name, values in (("lrs", lrs), ("weight_decays", weight_decays), ("init_stds", init_stds)):
+        given = {"lrs": lrs, "weight_decays": weight_decays, "init_stds": init_stds, "role_factors": role_factors}
+        for name, values in given.items():
             if values is not None and len(values) != len(seeds):
                 raise ValueError(f"{len(values)} {name} for {len(seeds)} seeds: one of each per run")
         if len(seeds) != self.runs:
@@ -95,12 +99,16 @@ class Stack:
         set_products(self.precision, self.device)
         self.state.restart(seeds)
         if init_stds is not None:
-            self.state.scale_init(torch.tensor(init_stds) / self.base.init_std)
+            self.state.scale_init(dict.fromkeys(Role, torch.tensor(init_stds) / self.base.init_std))
+        own = _by_role(role_factors or [])
+        self.state.scale_init(own("init_std"))
         update = None
         if self.load_scaling and self.routers is not None:
             update = update_factors(self.state, self.routers.experts.target_load, self.load_scaling)
         decays = [self.base.weight_decay] * self.runs if weight_decays is None else weight_decays
-        self.optimizer.restart(torch.tensor(lrs), torch.tensor(decays), update)
+        self.optimizer.restart(
+            torch.tensor(lrs), torch.tensor(decays), update, lr_factors=own("lr"), decay_factors=own("weight_decay")
+        )
         if self.routers is not None:
             self.routers.restart(seeds, self.device)
         self.examples.restart(seeds)
@@ -166,6 +174,16 @@ class Stack:
 
     def _frozen(self) -> Routers | None:
         return None if self.routers is None else self.routers.frozen()
+
+
+def _by_role(runs: Sequence[Mapping[Role, Factors]]) -> Callable[[str], Mapping[Role, Tensor]]:
+    """A function from the name of a factor to its values [R], for every role that some run changes."""
+    roles = sorted({role for run in runs for role in run})
+
+    def factors(name: str) -> Mapping[Role, Tensor]:
+        return {role: torch.tensor([getattr(run.get(role, Factors()), name) for run in runs]) for role in roles}
+
+    return factors
 
 
 def training_step(stack: Stack) -> None:

@@ -69,23 +69,24 @@ class RunState:
         gradients = torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
         torch._foreach_copy_(self._gradients, gradients)
 
-    def spread(self, by_role: Mapping[Role, float], per_run: Tensor | None = None) -> Tensor:
-        """[R*P]: the number of each parameter's role, times that of its run [R]."""
+    def spread(self, by_role: Mapping[Role, float | Tensor], per_run: Tensor | None = None) -> Tensor:
+        """[R*P]: the number of each parameter's role, or one for each run [R], times that of its run [R]."""
         device = self.flat.device
         per_run = torch.ones(self.runs, device=device) if per_run is None else per_run.to(device)
+        here = {role: v.to(device) if isinstance(v, Tensor) else v for role, v in by_role.items()}
         return torch.cat(
             [
-                (per_run * by_role[p.role]).repeat_interleave(size // self.runs, output_size=size)
+                (per_run * here[p.role]).repeat_interleave(size // self.runs, output_size=size)
                 for p, size in zip(self.declared, self.sizes, strict=True)
             ]
         )
 
     @torch.no_grad()
-    def scale_init(self, per_run: Tensor) -> None:
-        """Multiply the drawn parameters by a number per run, [R]; constants stay."""
+    def scale_init(self, per_run: Mapping[Role, Tensor]) -> None:
+        """Multiply the drawn parameters of these roles by a number per run, [R]; constants stay."""
         for p in self.declared:
-            if p.constant is None:
-                self.parameters[p.name].mul_(per_run.to(self.flat.device).view(-1, *[1] * len(p.shape)))
+            if p.constant is None and p.role in per_run:
+                self.parameters[p.name].mul_(per_run[p.role].to(self.flat.device).view(-1, *[1] * len(p.shape)))
 
     def buffers(self) -> list[Tensor]:
         """Everything that a step changes in place."""

@@ -7,17 +7,18 @@ import pytest
 from mue_check.data import Corpus, load_corpus
 from mue_check.data.corpus import HELDOUT_WINDOWS
 from mue_check.data.docstrings import ALPHABET, docstring_corpus, docstrings, letters
-from mue_check.data.markov import entropy_rate, sample, transition_table
+from mue_check.data.markov import CLASSES, entropy_rate, sample, transition_table
 from mue_check.data.memory import memory_corpus
 from mue_check.data.token_file import token_file_corpus
 from mue_check.errors import DataError
 from tests.data.bigrams import bigram_entropy
 
 
-def test_markov_entropy_is_the_sources_own() -> None:
+@pytest.mark.parametrize(("name", "classes", "seed"), [("markov", CLASSES, 0), ("pairs", 8, 0), ("pairs:1", 8, 1)])
+def test_markov_entropy_is_the_sources_own(name: str, classes: int, seed: int) -> None:
     """-log P of a long walk agrees with the entropy computed from the table."""
-    table = transition_table()
-    corpus = load_corpus("markov")
+    table = transition_table(classes=classes, seed=seed)
+    corpus = load_corpus(name)
     tokens = corpus.train.reshape(400, -1)[:, :900].astype(int)  # whole chains
     surprise = -np.log(table[tokens[:, :-2], tokens[:, 1:-1], tokens[:, 2:]])
     assert corpus.entropy == pytest.approx(surprise.mean(), rel=5e-3)
@@ -136,7 +137,8 @@ def test_a_short_token_file_says_how_much_it_lacks(tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_names_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"unknown corpus 'wikipedia': allowed are markov, docstrings, or a token file"):
+    known = "markov, docstrings, pairs"
+    with pytest.raises(DataError, match=rf"unknown corpus 'wikipedia': allowed are {known}, or a token file"):
         load_corpus("wikipedia")
 
 

@@ -191,7 +191,7 @@ def test_content_is_held_against_the_key(store: Store, field: str, value: object
         ("measuring", "3", ".cell.measuring is '3': a whole number is needed"),
         ("device", "abacus", ".cell.device is 'abacus': 'cpu' or 'cuda' is needed"),
         ("seeds", [True], ".cell.seeds[0] is True: a whole number is needed"),
-        ("knob", 3, ".cell.knob is 3: 'lr' or 'weight_decay' or 'init_std' is needed"),
+        ("knob", 3, ".cell.knob is 3: 'lr' or 'weight_decay' or 'init_std' or 'lr:embedding'"),
     ],
 )
 def test_content_under_its_own_key_is_read_strictly(store: Store, field: str, value: object, says: str) -> None:

@@ -1,0 +1,98 @@
+"""Knobs: the values that can be swept, and what a value of one does to each role.
+
+A global knob is a field of ``HyperParameters``. The other knobs change one group of roles and leave the rest at their
+base values, as module-wise tuning does (arXiv 2512.22382). The global optimum is set by few groups, and hides where the
+optimum of another group lies.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from mue_check.errors import RuleError
+from mue_check.rules.prescription import Factors, HyperParameters
+from mue_check.rules.roles import DENSE_FFN, EMBEDDINGS, ROUTED, SHARED, Role
+
+Group = Literal["embedding", "attention", "feed_forward", "router", "unembedding"]
+Knob = Literal[
+    "lr",
+    "weight_decay",
+    "init_std",
+    "lr:embedding",
+    "lr:attention",
+    "lr:feed_forward",
+    "lr:router",
+    "lr:unembedding",
+    "weight_decay:embedding",
+    "weight_decay:attention",
+    "weight_decay:feed_forward",
+    "weight_decay:router",
+    "weight_decay:unembedding",
+    "init_std:embedding",
+    "init_std:attention",
+    "init_std:feed_forward",
+    "init_std:router",
+    "init_std:unembedding",
+    "multiplier:embedding",
+    "multiplier:attention",
+    "multiplier:feed_forward",
+    "multiplier:router",
+    "multiplier:unembedding",
+]
+"""``QUANTITY`` or ``QUANTITY:GROUP``. The value of a multiplier is a factor, 1 at the base; all others replace the base
+value. ``lr:GROUP`` keeps learning rate times weight decay. ``multiplier:GROUP`` scales the init std and the learning
+rate of the group's last matrix: Adam then trains as if the matrix's output were multiplied, up to eps."""
+KNOBS: tuple[Knob, ...] = get_args(Knob)
+
+ATTENTION = frozenset({Role.ATTENTION_QKV, Role.ATTENTION_OUT})
+GROUPS: Mapping[str, frozenset[Role]] = {
+    "embedding": EMBEDDINGS,
+    "attention": ATTENTION,
+    "feed_forward": (DENSE_FFN | ROUTED | SHARED) - {Role.ROUTER},
+    "router": frozenset({Role.ROUTER}),
+    "unembedding": frozenset({Role.UNEMBEDDING}),
+}
+"""The roles of each group. Gains and biases belong to none: they keep their base values."""
+_INNER = frozenset({Role.ATTENTION_QKV} | {role for role in Role if role.endswith(("_up", "_gate"))})
+
+
+def parse_knob(text: str) -> Knob:
+    """The knob of that name. RuleError names the known ones."""
+    for knob in KNOBS:
+        if knob == text.strip():
+            return knob
+    raise RuleError(f"unknown knob {text!r}: allowed are {', '.join(KNOBS)}")
+
+
+def quantity_of(knob: Knob) -> str:
+    """``lr``, ``weight_decay``, ``init_std`` or ``multiplier``."""
+    return knob.partition(":")[0]
+
+
+def group_of(knob: Knob) -> str:
+    """The group that a knob changes; empty for a global knob."""
+    return knob.partition(":")[2]
+
+
+def base_value(knob: Knob, base: HyperParameters) -> float:
+    """The value at which nothing changes."""
+    quantity = quantity_of(knob)
+    return 1.0 if quantity == "multiplier" else float(getattr(base, quantity))
+
+
+def knob_factors(knob: Knob, value: float, base: HyperParameters) -> Mapping[Role, Factors]:
+    """What a value of a group's knob multiplies, by role; nothing for a global knob, which replaces a base value."""
+    group = group_of(knob)
+    if not group:
+        return {}
+    times = value / base_value(knob, base)
+    match quantity_of(knob):
+        case "lr":
+            factors = Factors(lr=times, weight_decay=1 / times)
+        case "weight_decay":
+            factors = Factors(weight_decay=times)
+        case "init_std":
+            factors = Factors(init_std=times)
+        case _:
+            factors = Factors(init_std=times, lr=times, weight_decay=1 / times)
+            return dict.fromkeys(GROUPS[group] - _INNER, factors)
+    return dict.fromkeys(GROUPS[group], factors)
