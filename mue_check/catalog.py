@@ -22,6 +22,7 @@ from mue_check.questions.scales import SCALES
 from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
 from mue_check.questions.trend import TrendKind
+from mue_check.questions.tune_once import TUNE_ONCE
 from mue_check.questions.values import VALUES
 from mue_check.sigma0.forecast import FORECAST
 from mue_check.sigma0.gamma_report import GAMMA
@@ -37,6 +38,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     ExponentKind(),
     SCALES,
     EARLY,
+    TUNE_ONCE,
     SPEED,
     ROUTING,
     GAMMA,

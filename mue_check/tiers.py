@@ -88,6 +88,12 @@ class Tier:
 
 _BASE = HyperParameters(lr=2.0**-6.5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
 _NOISE = TrainSpec(steps=400, batch=4, context=16, warmup=40)
+_MEMORY = Task(
+    train=TrainSpec(steps=500, batch=96, context=2, warmup=50),
+    base=replace(_BASE, lr=2.0**-7),
+    half_width=0.25,
+    corpus="memory",
+)
 _PAIRS = Task(
     train=TrainSpec(steps=200, batch=128, context=2, warmup=20),
     base=replace(_BASE, lr=2.0**-5.75),
@@ -113,6 +119,7 @@ _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
     ),
     ("markov", "pairs"): _PAIRS,
     ("text", "pairs"): _PAIRS,
+    ("text", "memory"): _MEMORY,
 }
 # the rule scales the init std from 0.1 at d = 32 to 0.05 at d = 128 (rho_d^-1/2), and the learning rate by 1 / rho_d
 _GPU_BASE = replace(_BASE, lr=2.0**-8.5, init_std=0.05)
@@ -120,12 +127,17 @@ _GPU_TRAIN: Mapping[Regime, TrainSpec] = {
     "sharp": TrainSpec(steps=1000, batch=64, context=64, warmup=100),
     "noise": TrainSpec(steps=2000, batch=8, context=32, warmup=200),
 }
-_GPU_TASKS: Mapping[tuple[str, Regime], Task] = {
-    (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
-    for corpus in ("markov", "text")
-    for regime, train in _GPU_TRAIN.items()
-} | {(corpus, "pairs"): replace(_PAIRS, base=replace(_GPU_BASE, lr=2.0**-7.75)) for corpus in ("markov", "text")}
+_GPU_TASKS: Mapping[tuple[str, Regime], Task] = (
+    {
+        (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
+        for corpus in ("markov", "text")
+        for regime, train in _GPU_TRAIN.items()
+    }
+    | {(corpus, "pairs"): replace(_PAIRS, base=replace(_GPU_BASE, lr=2.0**-7.75)) for corpus in ("markov", "text")}
+    | {("text", "memory"): _MEMORY}
+)
 
+_SPEED = ("16e16a-h2", "8e2a-h16", "32e2a-h16", "128e2a-h16", "32e8a-h4")
 _SMOKE_SIZES = Sizes(
     width=32,
     depth=2,
@@ -141,6 +153,8 @@ _SMOKE_SIZES = Sizes(
     granularities=(2,),
     shared=(1,),
     groups=(),
+    memory_experts=(8, 32),
+    speed=(),
     heldout="d=48,16e2a1s,h=12",
 )
 _CPU_SIZES = replace(
@@ -155,6 +169,8 @@ _CPU_SIZES = replace(
     granularities=(4,),
     shared=(2,),
     groups=(4,),
+    memory_experts=(8, 32, 128),
+    speed=_SPEED,
     heldout="d=64,L=6,16e4a1s,h=16",
 )
 SMOKE = Tier(
@@ -206,6 +222,8 @@ _GPU_SIZES = Sizes(
     granularities=(2, 4, 8),
     shared=(1, 2),
     groups=(2, 4),
+    memory_experts=(8, 32, 128),
+    speed=_SPEED,
     heldout="d=256,L=8,128e8a1s,h=128",
 )
 GPU = Tier(

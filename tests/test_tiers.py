@@ -12,7 +12,7 @@ from mue_check.routing.variants import BALANCES, VARIANTS
 from mue_check.rules import RULES
 from mue_check.spec import Experts, Scenario, parse_scenario
 
-QUESTIONS = ("drift", "scales", "speed", "noise")
+QUESTIONS = ("drift", "scales", "speed", "tune_once", "noise")
 
 
 def all_ladders(tier):

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 
-from mue_check.axes.ladder import USUAL, Ladder, Rung
+from mue_check.axes.ladder import USUAL, Ladder, LadderUse, Rung
 from mue_check.axes.scale import dense
 from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
@@ -141,25 +141,33 @@ def heldout_ladder(reference: Scenario, target: Scenario, *, own: bool = False) 
 
 
 def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
-    """A dense model against mixtures of at least its active width, and capacity against granularity.
+    """Mixtures against a dense model of their active compute, and ladders along which the final loss should fall.
 
-    Capacity and granularity start from one mixture, and both multiply its experts by four at the same active compute.
+    They have the width of the memory task in every tier: a wide dense model stores the whole table by itself.
     """
-    d = sizes.width
-    reference = dense_reference(sizes)
 
-    def rung(experts: Experts, size: int) -> Rung:
-        return mixture(sizes, experts, size=size, label=f"{experts.notation}-h{experts.hidden}")
+    def ladder(name: str, use: LadderUse, *models: str) -> Ladder:
+        rungs = [_memory_rung(model, size) for size, model in enumerate(models, 1)]
+        return Ladder.of(rungs, axis="speed", name=name, regime="memory", uses=[use])
 
-    mixtures = [rung(small(sizes), 2), rung(Experts(total=16, activated=2, hidden=d), 3)]
-    first = rung(Experts(total=8, activated=2, hidden=d // 2), 1)
-    more = rung(Experts(total=32, activated=2, hidden=d // 2), 2)
-    finer = rung(Experts(total=32, activated=8, hidden=d // 8), 2)
     return (
-        Ladder.of([reference, *mixtures], axis="speed", name="speed_of_mixture", uses=["speed"]),
-        Ladder.of([first, more], axis="speed", name="speed_of_capacity", uses=["speed"]),
-        Ladder.of([first, finer], axis="speed", name="speed_of_granularity", uses=["speed"]),
+        *([ladder("speed", "speed", "dense", *sizes.speed)] if sizes.speed else []),
+        ladder("tune_once_activated", "tune_once", *(f"{sizes.total_experts}e{a}a-h16" for a in (1, *sizes.activated))),
+        ladder("tune_once_capacity", "tune_once", *(f"{n}e2a-h16" for n in sizes.memory_experts)),
+        ladder("tune_once_granularity", "tune_once", "8e2a-h16", "64e16a-h2"),
+        ladder("tune_once_depth", "tune_once", "dense", "dense-L4"),
+        ladder("granularity_to_capacity", "tune_once", "32e8a-h4", "32e2a-h16"),
     )
+
+
+def _memory_rung(label: str, size: int) -> Rung:
+    """``dense``, ``dense-L<depth>`` or ``<experts>-h<width>`` on the memory task."""
+    kind, _, number = label.partition("-")
+    width, depth = 32, 2
+    if kind == "dense":
+        return Rung(label=label, size=size, model=dense(width, int(number[1:] or depth)))
+    experts = Experts.from_notation(kind, hidden=int(number[1:]))
+    return Rung(label=label, size=size, model=ModelSpec(width=width, depth=depth, feed_forward=experts))
 
 
 def mixture(sizes: Sizes, experts: Experts, *, size: int, label: str | None = None) -> Rung:

@@ -11,14 +11,15 @@ from mue_check.routing.variants import Variant, get_variant
 from mue_check.rules import Knob
 from mue_check.spec import Experts, ModelSpec, TrainSpec
 
-LadderUse = Literal["drift", "scales", "speed", "noise"]
-"""What can be measured along a ladder: optima, activation scales, steps to a loss, gradient noise."""
+LadderUse = Literal["drift", "scales", "speed", "tune_once", "noise"]
+"""What can be measured along a ladder: optima, activation scales, steps to a loss, final losses, gradient noise."""
 BY_GROUP = "_by_group"
 """How the name of a ladder ends along which the optimum of one role group is measured."""
 USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
-Regime = Literal["sharp", "noise", "pairs"]
+Regime = Literal["sharp", "noise", "pairs", "memory"]
 """Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
-dominated by gradient noise, so that batch and duration matter. On "pairs" the feed-forward's own optimum is sharp."""
+dominated by gradient noise, so that batch and duration matter. On "pairs" the feed-forward's own optimum is sharp. On
+"memory" experts pay."""
 
 
 @dataclass(frozen=True, kw_only=True)

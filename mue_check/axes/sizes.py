@@ -10,6 +10,8 @@ class Sizes:
     The first of ``depths`` is the reference of the depth axis: two blocks are too few for its law (docs/choices.md).
     ``batches`` and ``durations`` are factors. ``capacities`` are numbers of experts N above ``capacity_base``;
     ``granularities`` are the parts into which each expert of the coarse mixture splits; ``groups`` divide its experts.
+    ``memory_experts`` are numbers of experts N on the memory task, and ``speed`` the models whose speed-up is measured
+    there.
     """
 
     width: int
@@ -26,5 +28,7 @@ class Sizes:
     granularities: tuple[int, ...]
     shared: tuple[int, ...]
     groups: tuple[int, ...]
+    memory_experts: tuple[int, ...]
+    speed: tuple[str, ...]
     heldout: str
     """SPEC of the composite target, which changes everything at once."""

@@ -77,7 +77,7 @@ def _most_targets(plan: Plan) -> int:
         ladder
         for axis in s.axes
         for corpus in s.corpora
-        for question in ("drift", "scales", "speed")
+        for question in ("drift", "scales", "speed", "tune_once")
         for ladder in s.ladders(axis, corpus, question)
     ]
     return max((len(ladder.targets) for ladder in ladders), default=1)

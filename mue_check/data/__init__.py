@@ -7,12 +7,13 @@ from pathlib import Path
 from mue_check.data.corpus import Corpus
 from mue_check.data.docstrings import docstring_corpus
 from mue_check.data.markov import markov_corpus, pairs_corpus
+from mue_check.data.memory import memory_corpus
 from mue_check.data.protocol import Data
 from mue_check.data.token_file import token_file_corpus
 from mue_check.errors import DataError
 
 CORPORA: dict[str, Callable[[], Data]] = {"markov": markov_corpus, "docstrings": docstring_corpus}
-SOURCES: dict[str, Callable[[int], Data]] = {"pairs": pairs_corpus}
+SOURCES: dict[str, Callable[[int], Data]] = {"pairs": pairs_corpus, "memory": memory_corpus}
 """Synthetic sources of a tier's own tasks, by the seed of their table: ``pairs`` has table 0, ``pairs:1`` another."""
 _GIVEN: dict[str, Data] = {}
 

@@ -1,5 +1,6 @@
 """Convergence speed-up: how many steps two models need to reach the same held-out loss, as a ratio."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,64 +9,61 @@ from numpy.typing import NDArray
 
 from mue_check.judge.interval import Interval, t_interval
 
-LEVELS = 12
-
 
 @dataclass(frozen=True, kw_only=True)
 class Speedup:
-    """``ratios`` [S, K] of steps, reference over target, at descending ``levels`` [K] of the loss in nats.
+    """``ratios`` [S, K]: log2 of the reference's steps over the target's, if both train for ``horizons`` [K] steps.
 
-    ``overall`` is the mean log2 ratio over the levels: +1 means that the target is twice as fast.
+    The steps are those to the higher of the two final losses: where the target ends lower, to the reference's. +1 means
+    that the target is twice as fast.
     """
 
-    levels: NDArray[np.float64]
+    horizons: NDArray[np.int64]
     ratios: NDArray[np.float64]
-    overall: Interval
 
     @property
-    def by_level(self) -> list[Interval]:
-        """log2 of the ratio at each level, over seeds."""
-        return [t_interval(list(column)) for column in np.log2(self.ratios).T]
+    def by_horizon(self) -> list[Interval]:
+        """log2 of the ratio at each horizon, over seeds."""
+        return [t_interval(list(column)) for column in self.ratios.T]
+
+    @property
+    def overall(self) -> Interval:
+        """log2 of the ratio at the longest horizon, without an interval if the two share no loss."""
+        return self.by_horizon[-1] if np.isfinite(self.ratios[:, -1]).all() else t_interval([])
 
     def __str__(self) -> str:
-        best = self.by_level[-1]
-        return (
-            f"speed-up {2**self.overall.mean:.2f} times, log2 {self.overall}; at the lowest shared loss "
-            f"{self.levels[-1]:.3f} nats log2 {best}"
-        )
+        return f"speed-up {2**self.overall.mean:.2f} times at {self.horizons[-1]} steps, log2 {self.overall}"
 
 
 def compare_learning(reference: pd.DataFrame, target: pd.DataFrame) -> Speedup:
-    """Compare two learning_curve tables with the same seeds. NaN if there is no loss that all runs reach."""
-    ours, theirs = (_curves(table) for table in (reference, target))
-    curves = (*ours.values(), *theirs.values())
-    # every run reaches all levels, and none begins below the highest
-    high = min(float(losses[0]) for _, losses in curves)
-    low = max(float(losses[-1]) for _, losses in curves)
-    seeds = [seed for seed in ours if seed in theirs]
-    if not low < high or not seeds:
-        return Speedup(levels=np.array([np.nan]), ratios=np.full((1, 1), np.nan), overall=t_interval([]))
-    levels = np.linspace(high, low, LEVELS + 1)[1:]
-    ratios = np.array([_steps_at(ours[seed], levels) / _steps_at(theirs[seed], levels) for seed in seeds])
-    return Speedup(levels=levels, ratios=ratios, overall=t_interval([float(row.mean()) for row in np.log2(ratios)]))
+    """Compare two learning_curve tables at a constant learning rate, where each step could be the last.
+
+    The ratios are NaN where the losses of the two have no value in common.
+    """
+    ours, theirs = (table.pivot(index="step", columns="seed", values="loss") for table in (reference, target))
+    steps = ours.index.to_numpy(dtype=np.int64)
+    ratios = [
+        [
+            _log2_ratio(steps[:n], ours[seed].to_numpy()[:n], theirs[seed].to_numpy()[:n])
+            for n in range(2, len(steps) + 1)
+        ]
+        for seed in ours.columns.intersection(theirs.columns)
+    ]
+    return Speedup(horizons=steps[1:], ratios=np.array(ratios or [[np.nan] * (len(steps) - 1)]))
 
 
-_Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+def _log2_ratio(steps: NDArray[np.int64], reference: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """log2 of the ratio of steps [K] for losses [K], up to the last step; NaN if a loss up to there is not finite."""
+    lowest = [np.minimum.accumulate(losses) for losses in (reference, target)]
+    loss = max(losses[-1] for losses in lowest)
+    if not np.isfinite([reference, target]).all() or loss > min(losses[0] for losses in lowest):
+        return math.nan
+    ours, theirs = (_log2_steps_to(loss, steps, losses) for losses in lowest)
+    return ours - theirs
 
 
-def _curves(table: pd.DataFrame) -> dict[int, _Curve]:
-    """By seed, the steps and the running minimum of the loss."""
-    curves: dict[int, _Curve] = {}
-    for seed, rows in table.sort_values("step").groupby("seed"):
-        losses = rows["loss"].to_numpy(dtype=np.float64)
-        losses = np.minimum.accumulate(np.where(np.isfinite(losses), losses, np.inf))
-        curves[int(str(seed))] = (rows["step"].to_numpy(dtype=np.float64), losses)
-    return curves
-
-
-def _steps_at(curve: _Curve, levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The steps at which the running minimum reaches each level, interpolated in log2(step)."""
-    steps, losses = curve
+def _log2_steps_to(loss: float, steps: NDArray[np.int64], lowest: NDArray[np.float64]) -> float:
+    """log2 of the step at which ``lowest`` [K] first is ``loss``, interpolated in log2 of the step."""
     # where the running minimum is constant, keep the first step
-    fallen, first = np.unique(-losses, return_index=True)
-    return np.asarray(2.0 ** np.interp(-levels, fallen, np.log2(steps[first])), dtype=np.float64)
+    fallen, first = np.unique(-lowest, return_index=True)
+    return float(np.interp(-loss, fallen, np.log2(steps[first])))

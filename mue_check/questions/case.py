@@ -30,7 +30,7 @@ class Case:
     @property
     def work(self) -> float:
         """Roughly how long it takes, for the order of tests: the longest goes first."""
-        if "noise" in self.ladder.uses:  # every rung is trained to the end
+        if self.ladder.uses & {"noise", "tune_once"}:  # every rung is trained to the end
             return sum(rung.work for rung in self.ladder.targets)
         return 0.01 * max(rung.work for rung in self.ladder.rungs)
 

@@ -52,8 +52,7 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     arms = [study.arm(ladder, rung) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
-    low, high = study.tier.seeds, study.tier.max_seeds
-    looks = tuple(dict.fromkeys((low, min(2 * low, high), high)))
+    looks = study.few_looks
     question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=looks)
     with study.asking(question):
         for sides in study.rounds("early_curve", rungs, arms, looks, steps):

@@ -85,7 +85,7 @@ def ask_coordinates(
         arms.append(replace(arm, base=base, train=train))
     rule = arms[-1].prescription.rule
     name = study.name("coordinates", ladder.name, rule=rule)
-    expected = None if finding or not _is_prescribed(ladder) else Verdict.PASS
+    expected = None if finding or not is_prescribed(ladder) else Verdict.PASS
     tolerance = LAWS[ladder.name][0].tolerance
     question = study.question("coordinates", name, ladder, tolerance, expected, rule=rule, looks=COORDINATE_SEEDS)
     with study.asking(question):
@@ -97,7 +97,7 @@ def ask_coordinates(
     return found
 
 
-def _is_prescribed(ladder: Ladder) -> bool:
+def is_prescribed(ladder: Ladder) -> bool:
     """Whether the rule applies to this routing at all: weights of a known sum, from scores that learn.
 
     A router that claims no sum is not broken; what it does to the scales is a finding.

@@ -24,7 +24,7 @@ class Study:
     """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
 
     ``routing`` names how the mixtures route; the ladders hold the routing itself. ``command`` repeats the question.
-    ``run`` is the run that asks (``questions.asked.new_run``).
+    ``run`` is the run that asks (``questions.asked.new_run``). Replicates have seeds from ``first_seed`` on.
     """
 
     root: Path
@@ -35,6 +35,7 @@ class Study:
     command: str
     routing: str = DEFAULT_ROUTER
     run: str = ""
+    first_seed: int = 0
 
     @property
     def store(self) -> Store:
@@ -45,6 +46,12 @@ class Study:
     def corpus_name(self) -> str:
         """The corpus without its folder, fit for a file name."""
         return Path(self.corpus).name
+
+    @property
+    def few_looks(self) -> Looks:
+        """The numbers of seeds at which cheap questions are judged."""
+        low, high = self.tier.seeds, self.tier.max_seeds
+        return tuple(dict.fromkeys((low, min(2 * low, high), high)))
 
     def with_rule(self, rule: Rule) -> "Study":
         """The same study under another rule."""
@@ -79,6 +86,7 @@ class Study:
             base=base,
             train=rung.train(task.train),
             corpus=self.corpus,
+            first_seed=self.first_seed,
             knob=knob,
             load_scaling=rung.load_scaling,
             device=self.tier.device,
@@ -164,7 +172,7 @@ class Study:
         rungs: Sequence[Rung],
         arms: Sequence[Arm],
         looks: Looks,
-        steps: tuple[int, ...],
+        steps: tuple[int, ...] = (),
     ) -> Iterator[tuple[Side, ...]]:
         """Measure the arms with more and more replicates, up to each of these numbers; the caller stops when it knows
         enough."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mue_check.suite.settings import Settings
 
 MARKER = (
-    "axis(name, question=drift|scales|speed, corpora=N, ladder=NAME, targets=N, least=X): what a "
+    "axis(name, question=drift|scales|speed|tune_once, corpora=N, ladder=NAME, targets=N, least=X): what a "
     "suite's test is about; on the first N corpora, one ladder and its first N targets, or those X times its reference"
 )
 

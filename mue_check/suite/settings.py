@@ -368,7 +368,7 @@ def _sizes(settings: Settings) -> list[Shape]:
     """Every size at which the run calls a user's router."""
     from mue_check.models.user_router.load import sizes_of
 
-    questions: tuple[LadderUse, ...] = ("drift", "scales", "speed")
+    questions: tuple[LadderUse, ...] = ("drift", "scales", "speed", "tune_once")
     ladders = [
         ladder
         for axis in settings.axes

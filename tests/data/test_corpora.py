@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from mue_check.data import Corpus, load_corpus
 from mue_check.data.corpus import HELDOUT_WINDOWS
 from mue_check.data.docstrings import ALPHABET, docstring_corpus, docstrings, letters
 from mue_check.data.markov import CLASSES, entropy_rate, sample, transition_table
+from mue_check.data.memory import memory_corpus
 from mue_check.data.token_file import token_file_corpus
 from mue_check.errors import DataError
 from tests.data.bigrams import bigram_entropy
@@ -43,6 +45,25 @@ def test_two_tokens_say_more_than_one() -> None:
     given_last = np.einsum("ab,abc->bc", pairs, table) / last[:, None]
     order_one = -np.einsum("b,bc,bc->", last, given_last, np.log(given_last))
     assert order_one > entropy_rate(table) + 0.2
+
+
+def test_each_pair_of_the_memory_task_has_a_distribution_of_its_own() -> None:
+    first, second = load_corpus("memory"), load_corpus("memory:1")
+    assert first.fingerprint != second.fingerprint == memory_corpus(1).fingerprint
+    assert 0.6 < (first.entropy or 0) < 0.9 < np.log(first.vocab)
+    ranks = np.bincount(first.train, minlength=48)
+    assert ranks[:16].sum() > 1.5 * ranks[32:].sum()
+    assert len(first.heldout_windows(2)) == first.windows == 8192
+    for name in ("memory:", "memory:x", "memory1", "none:1"):
+        with pytest.raises(DataError, match=f"unknown corpus '{name}'"):
+            load_corpus(name)
+
+
+def test_the_usual_number_of_held_out_windows_is_not_in_the_fingerprint() -> None:
+    corpus = load_corpus("markov")
+    assert corpus.fingerprint == "3427bfe7570f52d7"
+    assert replace(corpus, windows=256).fingerprint != corpus.fingerprint
+    assert len(replace(corpus, windows=256).heldout_windows(16)) == 256
 
 
 def test_docstrings_are_prose_in_27_letters(tmp_path: Path) -> None:

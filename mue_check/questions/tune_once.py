@@ -1,0 +1,110 @@
+"""Tune once: whether every larger model of a ladder ends at a lower loss at the same base values (arXiv 2605.23893)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from mue_check.axes import Ladder
+from mue_check.judge.interval import Looks
+from mue_check.judge.order import Order, judge_order
+from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Comparison, looks_note, side_table
+from mue_check.questions.display import question_columns
+from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.scales import is_prescribed
+from mue_check.questions.study import Study
+from mue_check.records import Store
+from mue_check.report.section import Part, Section
+from mue_check.report.table import Cells, Table, make_table
+
+AGAINST_GRANULARITY = "granularity_to_capacity"
+"""The ladder from finer experts to as many of full width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOnceFinding(Finding):
+    """The final losses along one ladder."""
+
+    order: Order
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether each is lower than the one before."""
+        return self.order.verdict
+
+    @property
+    def measured(self) -> str:
+        """The losses and their changes."""
+        labels = " -> ".join(side.label for side in self.comparison.sides)
+        return "; ".join(filter(None, (f"{labels}: {self.order}", looks_note(self.comparison))))
+
+
+def ask_tune_once(study: Study, ladder: Ladder) -> TuneOnceFinding:
+    """Train all rungs to the end of the schedule at the task's base values. PASS is expected.
+
+    Capacity against granularity is a finding: neither has to win.
+    """
+    if ladder.name == AGAINST_GRANULARITY:
+        return _ask(study, ladder, None, looks=(study.tier.seeds,))
+    return _ask(study, ladder, Verdict.PASS if is_prescribed(ladder) else None)
+
+
+def ask_tune_once_control(study: Study, ladder: Ladder) -> TuneOnceFinding:
+    """The study's rule is one under which finer experts end higher: FAIL is expected."""
+    return _ask(study, ladder, Verdict.FAIL, axis="control")
+
+
+def _ask(
+    study: Study, ladder: Ladder, expected: Verdict | None, *, axis: str = "", looks: Looks = ()
+) -> TuneOnceFinding:
+    arms = [study.arm(ladder, rung) for rung in ladder.rungs]
+    name, looks = study.name(axis or "tune_once", ladder.name), looks or study.few_looks
+    question = study.question("tune_once", name, ladder, 0.0, expected, axis=axis or None, looks=looks)
+    with study.asking(question):
+        for sides in study.rounds("loss_grid", ladder.rungs, arms, looks):
+            found = TUNE_ONCE.judge(study.store, replace(question, sides=sides))
+            if found.verdict is not Verdict.INCONCLUSIVE:
+                break
+        study.keep(found.comparison)
+    return found
+
+
+class TuneOnceKind(JudgedKind[TuneOnceFinding]):
+    """The order of the final losses along a ladder."""
+
+    kind = "tune_once"
+    measurement = "loss_grid"
+    label = "tune once"
+
+    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> TuneOnceFinding:
+        """Compare the losses of all sides."""
+        tables = [side_table(store, side) for side in comparison.sides]
+        return TuneOnceFinding(comparison=comparison, order=judge_order(tables, comparison.looks))
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """One table."""
+        found = summary.of(TuneOnceFinding)
+        if found:
+            yield Section(
+                part=Part.ANSWERS,
+                anchor="tune-once",
+                title="Tune once",
+                text="Final held-out losses at the same base values: each larger model should end lower. A wrong rule "
+                "can pass too, because more parameters make up for much.",
+                tables=(tune_once_table(found),),
+            )
+
+
+TUNE_ONCE = TuneOnceKind()
+
+
+def tune_once_table(found: Sequence[TuneOnceFinding]) -> Table:
+    """Losses along each ladder, and their changes from each model to the next."""
+    columns: Cells[TuneOnceFinding] = {
+        **question_columns(found, target=False),
+        "models": lambda t: ", ".join(side.label for side in t.comparison.sides),
+        "loss, nats": lambda t: ", ".join(f"{loss:.3f}" for loss in t.order.losses),
+        "changes [95 %], nats": lambda t: ", ".join(change.text(3) for change in t.order.changes),
+        "seeds": lambda t: str(t.order.changes[0].n),
+        "verdict": lambda t: t.verdict.value,
+    }
+    return make_table("Tune once", found, columns, numeric=("seeds",))
