@@ -63,6 +63,8 @@ class Tier:
     """By corpus name and regime. ``text`` is for the docstrings and for every token file."""
     axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
     """The ladders of each axis at given sizes."""
+    by_group: frozenset[str] | None = None
+    """The ladders on which the optimum of a role group is measured; None for all."""
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -74,7 +76,10 @@ class Tier:
         if axis not in self.axes:
             raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(self.axes)}")
         ladders = self.axes[axis](self.scale_sizes if question == "scales" else self.sizes)
-        return tuple(ladder for ladder in ladders if question in ladder.uses)
+        return tuple(ladder for ladder in ladders if question in ladder.uses and ladder.targets and self._has(ladder))
+
+    def _has(self, ladder: Ladder) -> bool:
+        return self.by_group is None or not ladder.is_by_group or ladder.name in self.by_group
 
     def ladder(self, name: str, question: LadderUse = "drift") -> Ladder | None:
         """The ladder of that name for a question; None if this tier has none."""
@@ -98,6 +103,8 @@ _PAIRS = Task(
     train=TrainSpec(steps=200, batch=128, context=2, warmup=20),
     base=replace(_BASE, lr=2.0**-5.75),
     half_width=0.5,
+    # with more, logits at init are a part of what is swept, and they fall with width (docs/choices.md)
+    other_bases={"multiplier:unembedding": replace(_BASE, lr=2.0**-5.75, init_std=0.03)},
     corpus="pairs",
 )
 _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
@@ -149,9 +156,9 @@ _SMOKE_SIZES = Sizes(
     activated=(2,),
     total_experts=16,
     capacity_base=8,
-    capacities=(32,),
-    granularities=(2,),
-    shared=(1,),
+    capacities=(),
+    granularities=(),
+    shared=(),
     groups=(),
     memory_experts=(8, 32),
     speed=(),
@@ -193,10 +200,12 @@ SMOKE = Tier(
     seeds=4,
     max_seeds=12,
     tasks=_CPU_TASKS,
+    by_group=frozenset({"bridge_1_by_group"}),
 )
 CPU = replace(
     SMOKE,
     name="cpu",
+    by_group=None,
     corpora=("markov", "docstrings"),
     sizes=_CPU_SIZES,
     scale_sizes=replace(

@@ -107,6 +107,11 @@ class Ladder:
         return cls.of(rungs, axis=axis, name=f"{name or axis}{BY_GROUP}", regime="pairs", uses=["drift"], knobs=[knob])
 
     @property
+    def is_by_group(self) -> bool:
+        """Whether the optimum of one role group is measured along it."""
+        return self.regime == "pairs"
+
+    @property
     def rungs(self) -> tuple[Rung, ...]:
         """All rungs, the reference first."""
         return (self.reference, *self.targets)
@@ -139,7 +144,7 @@ class Ladder:
             rungs.setdefault((routed.model, routed.batch, routed.steps), routed)  # keep the first of equal rungs
         first, *rest = after = list(rungs.values())
         # along a group's ladder, the number of activated experts is what makes a mistake large
-        about_activated = len(_activated(before)) > 1 or self.regime == "pairs"
+        about_activated = len(_activated(before)) > 1 or self.is_by_group
         about_activated = about_activated and _activated(after) != _activated(before)
         one_width = len(_active_widths(before)) == 1 < len(_active_widths(after))
         return None if not rest or about_activated or one_width else replace(self, reference=first, targets=tuple(rest))
