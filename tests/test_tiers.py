@@ -53,7 +53,7 @@ def test_a_name_is_one_ladder() -> None:
         for question in QUESTIONS:
             names = [ladder.name for axis in AXES for ladder in tier.ladders(axis, question)]
             assert len(names) == len(set(names))
-        assert tier.ladder("capacity") in tier.ladders("capacity")
+        assert tier.ladder("depth") in tier.ladders("depth")
         assert tier.ladder("no such") is None
 
 

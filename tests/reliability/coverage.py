@@ -193,8 +193,8 @@ own drift at the same seeds: how often its interval contains the true drift, and
 *Grid bias* is the root mean square error of the drift, in octaves, almost without noise, over places of the curves
 on the grid. It is alike in all seeds, so only the part of the interval that no seed reduces can contain it."""
 OTHER = """The same with the drifts and spreads that reports/example measured (all rules, on parabolas); where walls
-move apart, so that no one shift describes the curves (the optimum's drift is held against the interval); and where only a
-coarse look around the reference's optimum finds that the target's is elsewhere, so that FAIL is right."""
+move apart, so that no one shift describes the curves (the optimum's drift is held against the interval); and where
+only a coarse look around the reference's optimum finds that the target's is elsewhere, so that FAIL is right."""
 
 
 if __name__ == "__main__":
