@@ -185,16 +185,16 @@ def main() -> None:
 
 
 INTRODUCTION = f"""Simulated studies of tier cpu on the Markov source: the real search, registration and judge with
-added seeds (looks {looks_text(LOOKS)}, tolerance {TOLERANCE:g}), on losses from generators that are not the judge's own model
-(tests/reliability/simulated_arms.py). Shares in per cent; *covered* is the share of resolved studies whose 95 %
+added seeds (looks {looks_text(LOOKS)}, tolerance {TOLERANCE:g}), on losses from generators that are not the judge's own
+model (tests/reliability/simulated_arms.py). Shares in per cent; *covered* is the share of resolved studies whose 95 %
 interval contains the true drift. At the tolerance both PASS and FAIL are false. The last two columns are the parabolas'
 own drift at the same seeds: how often its interval contains the true drift, and how often a seed has no minimum.
 
 *Grid bias* is the root mean square error of the drift, in octaves, almost without noise, over places of the curves
 on the grid. It is alike in all seeds, so only the part of the interval that no seed reduces can contain it."""
-OTHER = """The same with the drifts and spreads that reports/example measured (all rules, on parabolas); where walls move
-apart, so that no one shift describes the curves (the optimum's drift is held against the interval); and where only a
-coarse look around the reference's optimum finds that the target's is elsewhere, so that FAIL is right."""
+OTHER = """The same with the drifts and spreads that reports/example measured (all rules, on parabolas); where walls
+move apart, so that no one shift describes the curves (the optimum's drift is held against the interval); and where only
+a coarse look around the reference's optimum finds that the target's is elsewhere, so that FAIL is right."""
 
 
 if __name__ == "__main__":
