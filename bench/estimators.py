@@ -135,9 +135,10 @@ INTRODUCTION = """# Two estimators of a drift on the same cells
 
 `python bench/estimators.py --out reports/bench/estimators.md`
 
-The {rungs} pairs of curves in reports/example and reports/sigma0, judged with their first 4, 5, ... seeds until the
-plain 95 % interval has a half-width of 0.3 octave. Half-widths are in octaves, at equal runs. Core-seconds are the stored
-costs of both arms, in proportion to the seeds; those of rungs that are not answered are counted, too."""
+The {rungs} pairs of curves in reports/example and reports/sigma0, judged with their first 4, 5, ... seeds until
+the plain 95 % interval has a half-width of 0.3 octave. Half-widths are in octaves, at equal runs. Core-seconds are the
+stored costs of both arms, in proportion to the seeds; those of rungs that are not answered are counted, too. The
+stored seeds are those at which the parabolas were settled, which flatters the parabolas."""
 
 
 if __name__ == "__main__":

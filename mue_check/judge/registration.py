@@ -24,11 +24,11 @@ from mue_check.judge.optimum import Curve
 
 Floats = NDArray[np.float64]
 
-LENGTH, SHARE = 1.4, 0.1
+LENGTH, SHARE = 1.8, 0.1
 """Medians of priors: over how many steps of the grid f bends, and what an arm has for itself, of its height."""
-SPREADS = np.array([1.5, 0.7, 0.3, 0.5, 0.3])
+SPREADS = np.array([1.0, 0.7, 0.3, 0.7, 0.3])
 """Standard deviations of the normal priors of shift (steps), log scale, log length, log share and log gain."""
-_FREE, _ROUNDING = 10.0, 2e-3
+_FREE, _LEAST_NOISE = 10.0, 1e-2
 """Of the scale of a curve: the standard deviation of its offset, and the least noise."""
 _FLAT = 1e-2
 """The least curvature of the cost along a parameter: a standard error of at most ten octaves."""
@@ -202,7 +202,7 @@ class _Pair:
         apart = arms[1].valley - arms[0].valley
         self.start = np.array([apart, math.log(scale), math.log(LENGTH * step), math.log(SHARE), 0.0])
         self.spreads = SPREADS * np.array([step, 1, 1, 1, 1])
-        self.noise = _noise(arms) + (_ROUNDING * scale) ** 2 * np.eye(len(self.y))
+        self.noise = _noise(arms) + (_LEAST_NOISE * scale) ** 2 * np.eye(len(self.y))
         self.lows = [float(arm.x[np.argmin(arm.mean)]) for arm in arms]
         height = np.concatenate([arm.height for arm in arms]) + np.sqrt(np.diag(self.noise))
         same = np.equal.outer(self.arm, self.arm)
