@@ -36,7 +36,8 @@ class Tally:
     """What became of ``studies`` of one kind: shares in per cent, and means of ``seeds`` a side and of ``runs``.
 
     ``covered`` is the share of resolved studies whose interval contains the true drift, ``half_width`` the mean in
-    octaves, ``bias`` and ``sd`` those of the drift. ``parabolas`` are covered shares of the cross-check where it is resolved, ``unfitted`` says how often not.
+    octaves, ``bias`` and ``sd`` those of the drift. ``parabolas`` are covered shares of the cross-check where it is
+    resolved, ``unfitted`` says how often not.
     """
 
     studies: int
