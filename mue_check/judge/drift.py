@@ -5,11 +5,11 @@ Parabolas through the seeds' minima are a cross-check, and give regret and gain.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mue_check.judge.interval import Interval, Looks, look_level, looks_text, t_interval
+from mue_check.judge.interval import PLAIN, Interval, Looks, Z, look_level, looks_text, t_interval
 from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss
 from mue_check.judge.power import detectable_drift
 from mue_check.judge.registration import Registration, register
@@ -49,8 +49,7 @@ class Drift:
     @property
     def parabola(self) -> Interval:
         """The cross-check: the target's fitted optima minus the reference's, paired by seed."""
-        ours, theirs = self.reference.by_seed, self.target.by_seed
-        return t_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs], look_level(self.looks))
+        return _parabola(self.reference, self.target, look_level(self.looks))
 
     @property
     def is_fitted(self) -> bool:
@@ -95,16 +94,16 @@ def judge_drift(reference: Curve, target: Curve, tolerance: float, residual: flo
     lost = any(mean_minimum(curve) < 0 for curve in (reference, target))
     reason = "; ".join(_unusable(reference, target, looks))
     registration = None if reason else register(reference, target, look_level(looks))
-    verdict = Verdict.FAIL if lost else Verdict.INCONCLUSIVE
+    verdict, interval = Verdict.FAIL if lost else Verdict.INCONCLUSIVE, t_interval([], look_level(looks))
     if registration is not None:
-        verdict = judge_interval(registration.interval, tolerance, residual=residual)
+        interval = _uncontradicted(registration.interval, ours, theirs)
+        verdict = judge_interval(interval, tolerance, residual=residual)
         if verdict is not Verdict.FAIL:
             reason = "; ".join(_at_an_end(reference, target))
             verdict = Verdict.INCONCLUSIVE if reason else verdict
     if reason or registration is None:
         interval, detectable = t_interval([], look_level(looks)), math.inf
     else:
-        interval = registration.interval
         detectable = detectable_drift(interval, tolerance + abs(residual), looks)
     regret, gain = _regret_and_gain(ours, theirs)
     return Drift(
@@ -137,6 +136,24 @@ def _unusable(reference: Curve, target: Curve, looks: Looks) -> Iterator[str]:
         yield f"{seeds} seeds a side, at least {MIN_SEEDS} are needed"
     elif looks and seeds not in looks:
         yield f"{seeds} seeds a side, but it is to be judged at {looks_text(looks)}"
+
+
+def _parabola(ours: Optimum, theirs: Optimum, level: float = PLAIN) -> Interval:
+    """The drift of the parabolas, paired by seed."""
+    seeds = [seed for seed in ours.by_seed if seed in theirs.by_seed]
+    return t_interval([theirs.by_seed[seed] - ours.by_seed[seed] for seed in seeds], level)
+
+
+def _uncontradicted(registered: Interval, ours: Optimum, theirs: Optimum) -> Interval:
+    """The interval, extended to that of the parabolas where the two have nothing in common.
+
+    Curves of different shape have no one shift, and the one found may align what does not belong together.
+    """
+    fitted = _parabola(ours, theirs)
+    if not (ours.resolved and theirs.resolved) or not (fitted.low > registered.high or fitted.high < registered.low):
+        return registered
+    off = max(registered.mean - fitted.low, fitted.high - registered.mean)
+    return replace(registered, low=registered.mean - off, high=registered.mean + off, shared=off / Z)
 
 
 def _at_an_end(reference: Curve, target: Curve) -> Iterator[str]:

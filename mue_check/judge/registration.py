@@ -24,17 +24,17 @@ from mue_check.judge.optimum import Curve
 
 Floats = NDArray[np.float64]
 
-LENGTH, SHARE = 1.8, 0.15
+LENGTH, SHARE = 1.8, 0.1
 """Medians of priors: over how many steps of the grid f bends, and what an arm has for itself, of its height."""
-SPREADS = np.array([1.5, 0.7, 0.3, 0.7, 0.3])
+SPREADS = np.array([1.0, 0.7, 0.3, 0.7, 0.3])
 """Standard deviations of the normal priors of shift (steps), log scale, log length, log share and log gain."""
-_FREE, _ROUNDING = 10.0, 2e-3
+_FREE, _LEAST_NOISE = 10.0, 1e-2
 """Of the scale of a curve: the standard deviation of its offset, and the least noise."""
 _FLAT = 1e-2
 """The least curvature of the cost along a parameter: a standard error of at most ten octaves."""
 _LEAST_SE = 0.5
 """Of the standard error that the noise of the points implies: where curves are flat, all seeds may agree by luck."""
-_PRIOR_SEEDS = 4.0
+_PRIOR_SEEDS = 2.0
 """As many seeds as the belief weighs that the seeds of two arms have nothing in common."""
 
 
@@ -80,10 +80,11 @@ def register(reference: Curve, target: Curve, level: float = PLAIN) -> Registrat
         rest = pair.y[pair.arm != at]
         means += [np.concatenate([m, rest] if at == 0 else [rest, m]) for m in arm.without_one()]
     y = np.array(means).T
-    best = pair.shifts(mode, y)
+    errors = pair.errors(mode)
+    best = mode[0] + pair.moved(mode, errors, y)
     sides = [pair.shifts(mode, y, pair.wall(sign, best[0])) for sign in (-1.0, 1.0)]
     noise = pair.noise_variance(best[0], mode)
-    shape = math.sqrt(max(pair.variance(mode) - noise, 0.0))
+    shape = math.sqrt(max(errors[0, 0] - noise, 0.0))
     least = noise * _LEAST_SE**2
     spread, moved = (_Influences.of(shifts, reference, target) for shifts in (best, sides[1] - sides[0]))
     apart = moved.interval(PLAIN)
@@ -201,7 +202,7 @@ class _Pair:
         apart = arms[1].valley - arms[0].valley
         self.start = np.array([apart, math.log(scale), math.log(LENGTH * step), math.log(SHARE), 0.0])
         self.spreads = SPREADS * np.array([step, 1, 1, 1, 1])
-        self.noise = _noise(arms) + (_ROUNDING * scale) ** 2 * np.eye(len(self.y))
+        self.noise = _noise(arms) + (_LEAST_NOISE * scale) ** 2 * np.eye(len(self.y))
         self.lows = [float(arm.x[np.argmin(arm.mean)]) for arm in arms]
         height = np.concatenate([arm.height for arm in arms]) + np.sqrt(np.diag(self.noise))
         same = np.equal.outer(self.arm, self.arm)
@@ -221,22 +222,26 @@ class _Pair:
 
     def cost(self, p: Floats) -> tuple[float, Floats]:
         """Minus the log of marginal likelihood times priors, and its gradient [5]."""
-        shared, own, distance = self.kernels(p[0], p[1:])
-        covariance = shared + own + self.offset + self.noise
+        covariance, slopes = self.covariance(p)
         inverse = np.linalg.inv(covariance)
         weights = inverse @ self.y
         off = (p - self.start) / self.spreads
         value = 0.5 * (self.y @ weights + np.linalg.slogdet(covariance)[1] + off @ off)
-        by = 0.5 * (inverse - np.outer(weights, weights))
+        gradient = 0.5 * ((inverse - np.outer(weights, weights)) * slopes).sum(axis=(1, 2))
+        return float(value), np.asarray(gradient + off / self.spreads)
+
+    def covariance(self, p: Floats) -> tuple[Floats, Floats]:
+        """Of the column effects [N, N], and its derivative by each parameter [5, N, N]."""
+        shared, own, distance = self.kernels(p[0], p[1:])
         length = math.exp(p[2])
-        gradient = [
-            (by * shared * distance * self.crossed).sum() / length**2,
-            2 * (by * shared).sum(),
-            (by * (shared * distance**2 + own * self.apart**2)).sum() / length**2,
-            2 * (by * own).sum(),
-            (by * shared * self.signs).sum(),
+        slopes = [
+            shared * distance * self.crossed / length**2,
+            2 * shared,
+            (shared * distance**2 + own * self.apart**2) / length**2,
+            2 * own,
+            shared * self.signs,
         ]
-        return float(value), np.array(gradient) + off / self.spreads
+        return shared + own + self.offset + self.noise, np.array(slopes)
 
     def costs(self, shifts: Floats, log: Floats, y: Floats, noise: Floats) -> Floats:
         """Costs [G, Y] at ``shifts`` [G] for each column of ``y`` [N, Y], all else given."""
@@ -260,10 +265,10 @@ class _Pair:
         ]
         return np.asarray(min(tries, key=lambda found: float(found.fun)).x)
 
-    def shifts(self, mode: Floats, y: Floats, noise: Floats | None = None) -> Floats:
+    def shifts(self, mode: Floats, y: Floats, noise: Floats) -> Floats:
         """The best shift [Y] for each column of ``y`` [N, Y], with the other parameters of ``mode``."""
         grid = mode[0] + 0.1 * np.arange(-20, 21)
-        cost = self.costs(grid, mode[1:], y, self.noise if noise is None else noise)
+        cost = self.costs(grid, mode[1:], y, noise)
         best = np.clip(cost.argmin(axis=0), 1, len(grid) - 2)
         below, least, above = (cost[best + i, np.arange(y.shape[1])] for i in (-1, 0, 1))
         bend = np.maximum(below - 2 * least + above, 1e-12)
@@ -282,12 +287,22 @@ class _Pair:
         cost = self.costs(shift + step * np.array([-1, 0, 1]), log, self.y[:, None], self.noise)[:, 0]
         return 1 / max(float(cost[0] - 2 * cost[1] + cost[2]) / step**2, _FLAT)
 
-    def variance(self, mode: Floats) -> float:
-        """Variance of the shift when all parameters are unknown: Laplace's approximation."""
+    def errors(self, mode: Floats) -> Floats:
+        """Covariance [5, 5] of all parameters: Laplace's approximation."""
         step = 1e-3 * np.eye(len(mode))
         bend = np.array([self.cost(mode + d)[1] - self.cost(mode - d)[1] for d in step]) / 2e-3
         values, vectors = np.linalg.eigh(0.5 * (bend + bend.T))
-        return float((vectors[0] ** 2 / np.maximum(values, _FLAT)).sum())
+        return np.asarray(vectors / np.maximum(values, _FLAT) @ vectors.T)
+
+    def moved(self, mode: Floats, errors: Floats, y: Floats) -> Floats:
+        """By how much [Y] the shift moves from ``mode``, to first order, for each column of ``y`` [N, Y].
+
+        The other parameters move with it, which a shift for given others would leave out.
+        """
+        covariance, slopes = self.covariance(mode)
+        weights = np.linalg.solve(covariance, np.column_stack([self.y, y]))
+        pull = 0.5 * np.einsum("ny,pnm,my->py", weights, slopes, weights)
+        return np.asarray(errors[0] @ (pull[:, 1:] - pull[:, :1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,7 @@ def curves_by_look(searches: Sequence[LossSearch], start: float, looks: Looks) -
     The reference is looked for around ``start``, in log2, and the target where the reference's optimum is. The wide
     grid of a group's knob needs no search: both arms begin at the base value, so that their grids overlap.
     """
-    if searches[0].grid is GROUP:
+    if searches[0].grid is not GLOBAL:
         centers = [start, start]
     else:
         best = searches[0].follow(searches[0].locate(start))

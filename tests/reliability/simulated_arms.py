@@ -5,7 +5,7 @@ curve looks like a parabola.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,9 @@ class Generator:
         return SimulatedSearch(losses, self.grid)
 
 
+GROUP_VALLEY = Generator(name="group", shape=group, noise=0.015, common=0.02, own=0.15)
+"""As the learning rate of the feed-forward on the source ``pairs``."""
+
 # The step has the size, in relation to the curvature, and the place of those in three of the curves that
 # reports/example measured: width d128, the composite, and twice the duration.
 GENERATORS = (
@@ -124,7 +127,8 @@ GENERATORS = (
     Generator(name="unpaired seeds", common=0.0, own=0.12),
     Generator(name="plateaus", shape=plateaus),
     Generator(name="two minima", shape=minimum_above, starts=(0.0, 4.5)),
-    Generator(name="a group's valley", shape=group, grid=GROUP, noise=0.015, common=0.02, own=0.15),
+    replace(GROUP_VALLEY, name="a group's valley, values 1.5 octaves apart", grid=GROUP),
+    replace(GROUP_VALLEY, name="a group's valley, values 1 octave apart", grid=Grid(step=1.0, reach=4)),
 )
 WIDER_TARGET = Generator(name="wider target", shape=cubic, target_shape=wider_above)
 """No one shift describes the curves, and the optimum stays."""
