@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mue_check.judge.interval import PLAIN, Interval, Looks, look_level, t_interval
+from mue_check.judge.interval import Interval, Looks, look_level, t_interval
 from mue_check.judge.verdict import Verdict
 
 
