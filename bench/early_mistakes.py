@@ -34,8 +34,8 @@ def main() -> None:
     lines = [
         "# What the first 100 steps see of mistakes with experts",
         "",
-        "`python bench/early_mistakes.py`: log2 of the loss over that of the dense reference, 4 seeds, at the base values. "
-        "Level, then trend per doubling of the step.",
+        "`python bench/early_mistakes.py`: log2 of the loss over that of the dense reference, 4 seeds, at the base "
+        "values. Level, then trend per doubling of the step.",
         "",
         "| source | target | right | A missing | R missing |",
         "|---|---|---|---|---|",
