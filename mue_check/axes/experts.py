@@ -150,13 +150,16 @@ def speed_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         rungs = [_memory_rung(model, size) for size, model in enumerate(models, 1)]
         return Ladder.of(rungs, axis="speed", name=name, regime="memory", uses=[use])
 
+    faster = (
+        ladder("speed", "speed", "dense", *sizes.speed),
+        ladder("granularity_to_capacity", "tune_once", "32e8a-h4", "32e2a-h16"),
+    )
     return (
-        *([ladder("speed", "speed", "dense", *sizes.speed)] if sizes.speed else []),
+        *(faster if sizes.speed else ()),
         ladder("tune_once_activated", "tune_once", *(f"{sizes.total_experts}e{a}a-h16" for a in (1, *sizes.activated))),
         ladder("tune_once_capacity", "tune_once", *(f"{n}e2a-h16" for n in sizes.memory_experts)),
         ladder("tune_once_granularity", "tune_once", "8e2a-h16", "64e16a-h2"),
         ladder("tune_once_depth", "tune_once", "dense", "dense-L4"),
-        ladder("granularity_to_capacity", "tune_once", "32e8a-h4", "32e2a-h16"),
     )
 
 

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mue_check.axes import Ladder
-from mue_check.judge.interval import Looks
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison, looks_note, side_table
-from mue_check.questions.display import question_columns
+from mue_check.questions.display import ladder_name, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import is_prescribed
 from mue_check.questions.study import Study
@@ -43,9 +42,8 @@ def ask_tune_once(study: Study, ladder: Ladder) -> TuneOnceFinding:
 
     Capacity against granularity is a finding: neither has to win.
     """
-    if ladder.name == AGAINST_GRANULARITY:
-        return _ask(study, ladder, None, looks=(study.tier.seeds,))
-    return _ask(study, ladder, Verdict.PASS if is_prescribed(ladder) else None)
+    is_expected = ladder.name != AGAINST_GRANULARITY and is_prescribed(ladder)
+    return _ask(study, ladder, Verdict.PASS if is_expected else None)
 
 
 def ask_tune_once_control(study: Study, ladder: Ladder) -> TuneOnceFinding:
@@ -53,11 +51,9 @@ def ask_tune_once_control(study: Study, ladder: Ladder) -> TuneOnceFinding:
     return _ask(study, ladder, Verdict.FAIL, axis="control")
 
 
-def _ask(
-    study: Study, ladder: Ladder, expected: Verdict | None, *, axis: str = "", looks: Looks = ()
-) -> TuneOnceFinding:
+def _ask(study: Study, ladder: Ladder, expected: Verdict | None, *, axis: str = "") -> TuneOnceFinding:
     arms = [study.arm(ladder, rung) for rung in ladder.rungs]
-    name, looks = study.name(axis or "tune_once", ladder.name), looks or study.few_looks
+    name, looks = study.name(axis or "tune_once", ladder.name), study.few_looks
     question = study.question("tune_once", name, ladder, 0.0, expected, axis=axis or None, looks=looks)
     with study.asking(question):
         for sides in study.rounds("loss_grid", ladder.rungs, arms, looks):
@@ -101,6 +97,7 @@ def tune_once_table(found: Sequence[TuneOnceFinding]) -> Table:
     """Losses along each ladder, and their changes from each model to the next."""
     columns: Cells[TuneOnceFinding] = {
         **question_columns(found, target=False),
+        "axis": lambda t: ladder_name(t.comparison),
         "models": lambda t: ", ".join(side.label for side in t.comparison.sides),
         "loss, nats": lambda t: ", ".join(f"{loss:.3f}" for loss in t.order.losses),
         "changes [95 %], nats": lambda t: ", ".join(change.text(3) for change in t.order.changes),

@@ -23,7 +23,7 @@ def test_each_must_be_surely_lower_than_the_one_before() -> None:
     assert found.verdict is Verdict.PASS
     assert found.losses == pytest.approx((2.5, 2.202, 2.003))
     assert found.changes[0] == t_interval(list(np.subtract(LOWER, FIRST)))
-    assert str(found).startswith("losses 2.500, 2.202, 2.003; changes -0.297 [")
+    assert str(found).startswith("losses 2.500, 2.202, 2.003; changes -0.298 [")
     assert judge_order(tables(FIRST, LOWER, [2.2, 2.3, 2.11, 2.19])).verdict is Verdict.INCONCLUSIVE
     assert judge_order(tables(FIRST, LOWER, [2.3, 2.4, 2.2, 2.31])).verdict is Verdict.FAIL
 

@@ -147,6 +147,15 @@ class Made:
         }
         return self.side_of(width, [self.put("learning_curve", columns, width=width, salt=f"{speed}{worst}")], label)
 
+    def final(self, width: int, loss: float) -> Side:
+        """Losses at one value; seeds differ more than in their changes from model to model."""
+        columns: Columns = {
+            "seed": list(range(SEEDS)),
+            "initial": [INITIAL] * SEEDS,
+            "loss": [loss + 0.1 * s - 0.15 + 1e-4 * width * (-1) ** s for s in range(SEEDS)],
+        }
+        return self.side_of(width, [self.put("loss_grid", columns, width=width, salt=f"{loss}")])
+
     def load(self, label: str, loads: Sequence[float]) -> Side:
         """Two layers that route alike."""
         rows = [(s, layer, e) for s in range(SEEDS) for layer in range(2) for e in range(len(loads))]

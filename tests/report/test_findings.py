@@ -17,6 +17,7 @@ from mue_check.questions.routing import RoutingFinding, routing_table
 from mue_check.questions.speed import SpeedupFinding, speedup_table
 from mue_check.questions.summary import verdict_lines
 from mue_check.questions.trend import TrendFinding, trend_table
+from mue_check.questions.tune_once import TuneOnceFinding, tune_once_table
 
 Make = Callable[..., Any]
 
@@ -66,11 +67,28 @@ def test_speedup_is_a_finding_without_a_verdict(tmp_path: Path, make: Make) -> N
     table = speedup_table(summary.of(SpeedupFinding))
     twice, never = table.rows
     assert twice.cells[table.header.index("times [95 %]")] == "2.00 [2.00, 2.00]"
-    assert twice.cells[table.header.index("at the lowest shared loss [95 %]")].startswith("2.00 [")
+    assert twice.cells[table.header.index("steps")] == "256"
     assert never.note == "no loss that all runs of both reach"
     page = write_report(made.root).read_text()
     assert 'id="speedup"' in page
     assert figures(made.root) == {"speedup-activated_experts-markov-complete_mue"}
+
+
+def test_tune_once_is_judged_and_its_control_must_fail(tmp_path: Path, make: Make) -> None:
+    made = make(tmp_path / "study")
+    three = [made.final(width, loss) for width, loss in ((32, 2.5), (64, 2.4), (128, 2.2))]
+    made.ask(*three, kind="tune_once", axis="speed")
+    made.ask(*three[::-1], kind="tune_once", axis="control", expected="FAIL")
+    summary = summarize(made.root)
+    assert summary.verdict is Verdict.PASS
+    assert set(summary.verdicts) == {"tune once", "control"}
+    table = tune_once_table(summary.of(TuneOnceFinding))
+    fell, rose = (dict(zip(table.header, row.cells, strict=True)) for row in table.rows)
+    assert (fell["verdict"], rose["verdict"]) == ("PASS", "FAIL")
+    assert (fell["models"], fell["loss, nats"]) == ("d32, d64, d128", "2.500, 2.400, 2.200")
+    assert fell["changes [95 %], nats"].startswith("-0.100 [")
+    assert rose["axis"] == "width (control)"
+    assert 'id="tune-once"' in write_report(made.root).read_text()
 
 
 def routed(root: Path, make: Make) -> Summary:
