@@ -106,7 +106,7 @@ def measured(store: Store, seeds: int) -> Iterator[dict[str, object]]:
             yield {"source": str(setting), "knob": knob, **sharpness(curve, store.cost(cell.key) / seeds)}
 
 
-def sharpness(curve: Curve, cost: float) -> dict[str, object]:
+def sharpness(curve: Curve, cost: float) -> dict[str, float]:
     """How well one seed tells where a curve lies. Losses in mnats, places in octaves, ``cost`` in core-seconds a seed.
 
     ``sigma`` is the noise of a loss, without what a seed has in common at all values. ``sd`` is the standard error of a
@@ -124,11 +124,11 @@ def sharpness(curve: Curve, cost: float) -> dict[str, object]:
     sd = known**-0.5 if known > 0 else np.inf
     near = slice(max(best - 2, 0), best + 3)
     return {
-        "loss": mean[best],
-        "lowest at": x[best] - x[len(x) // 2],
-        "left": 1000 * (mean[0] - mean[best]),
-        "right": 1000 * (mean[-1] - mean[best]),
-        "c": 1000 * np.polyfit(x[near], mean[near], 2)[0],
+        "loss": float(mean[best]),
+        "lowest at": float(x[best] - x[len(x) // 2]),
+        "left": 1000 * float(mean[0] - mean[best]),
+        "right": 1000 * float(mean[-1] - mean[best]),
+        "c": 1000 * float(np.polyfit(x[near], mean[near], 2)[0]),
         "sigma": 1000 * float(np.sqrt(np.nanmean(variance))),
         "sd": sd,
         "cost": cost,

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from bench.null_controls import POOLS, TOGETHER, Pool, judge, pairs_of_seeds, render
+from bench.sources import sharpness
 from bench.triton_kernels import tables
 from mue_check.axes import Regime
 from mue_check.cost.calibration import Calibration
@@ -137,3 +139,20 @@ def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert kinds["calls, flop, numbers"]["leave_one_out"]["median"] < kinds["calls, numbers"]["leave_one_out"]["median"]
     assert found["records"]["spread"]["all"]["median"] == pytest.approx(1)
     assert "| total |" in (out / "plan.md").read_text()
+
+
+def test_sharpness_is_how_well_one_seed_places_a_known_curve() -> None:
+    rng = np.random.default_rng(0)
+    x, shifts, said = np.arange(-4, 5.0), np.linspace(-0.5, 0.5, 201), []
+
+    def shape(u: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 0.02 * np.where(u < 0, u**2 / 2, u**2)
+
+    placed = []
+    for _ in range(100):
+        noise = rng.normal(0, 0.01, (4, len(x))) + rng.normal(0, 0.05, (4, 1))
+        curve = Curve(values=2.0**x, seeds=(0, 1, 2, 3), losses=2.5 + shape(x) + noise, initial=np.full(4, 9.0))
+        said.append(sharpness(curve, 1.0)["sd"])
+        rest = curve.losses[0] - shape(x - shifts[:, None])
+        placed.append(shifts[np.argmin(rest.var(axis=1))])
+    assert np.median(said) == pytest.approx(np.std(placed), rel=0.2)

@@ -102,6 +102,22 @@ def lacking(curve: Curve) -> tuple[int, int]:
     return max(0, half - best), max(0, half - above)
 
 
+def vertex_sd(optimum: Optimum) -> float:
+    """Standard error of one seed's vertex in octaves, from the residuals of the fits."""
+    return _shift(optimum, max(optimum.residual_sd, optimum.rounding))
+
+
+def rounding_sd(optimum: Optimum) -> float:
+    """The part of ``vertex_sd`` that comes from rounding the losses."""
+    return _shift(optimum, optimum.rounding)
+
+
+def _shift(optimum: Optimum, sigma: float) -> float:
+    """Standard error of a vertex for losses with error ``sigma``, by the delta method: sigma / (2 c sqrt(Sxx))."""
+    x = np.asarray(optimum.window)
+    return sigma / (2 * optimum.curvature * math.sqrt(float(((x - x.mean()) ** 2).sum())))
+
+
 def fit_optimum(curve: Curve) -> Optimum:
     """The optimum of every seed of ``curve``, or the reason why it is unresolved.
 

@@ -73,6 +73,14 @@ def group_of(knob: Knob) -> str:
     return knob.partition(":")[2]
 
 
+def is_wide(knob: Knob) -> bool:
+    """Whether the knob's valley is wide: that of a group's rate, decay or multiplier. Whole curves are compared then.
+
+    The valley of a group's init std is as narrow as that of a global knob (docs/choices.md).
+    """
+    return group_of(knob) != "" and quantity_of(knob) != "init_std"
+
+
 def base_value(knob: Knob, base: HyperParameters) -> float:
     """The value at which nothing changes."""
     quantity = quantity_of(knob)
