@@ -11,7 +11,7 @@ import numpy as np
 
 from mue_check.judge.interval import Interval, Looks, look_level, looks_text, t_interval
 from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss, rounding_sd, vertex_sd
-from mue_check.judge.power import detectable_of
+from mue_check.judge.power import detectable_drift, detectable_of
 from mue_check.judge.registration import Registration, register
 from mue_check.judge.verdict import Verdict, judge_interval
 
@@ -107,7 +107,7 @@ def judge_drift(
     """
     ours, theirs = fit_optimum(reference), fit_optimum(target)
     drifts, level = list(_drifts(ours, theirs).values()), look_level(looks)
-    registration, interval, detectable = None, t_interval([], level), math.inf
+    registration, interval, detectable = None, t_interval([] if whole else drifts, level), math.inf
     verdict = Verdict.INCONCLUSIVE
     reasons = list(_unusable(reference, target, looks) if whole else _unresolved(ours, theirs, looks))
     if any(mean_minimum(curve) < 0 for curve in (reference, target)):
@@ -115,15 +115,12 @@ def judge_drift(
     elif not reasons:
         if whole:
             registration = register(reference, target, level)
-            interval, spread = (
-                registration.interval,
-                registration.interval.own_error * math.sqrt(registration.interval.n),
-            )
+            interval = registration.interval
+            spread = interval.own_error * math.sqrt(interval.n)
+            detectable = detectable_of(spread, looks or (interval.n,), tolerance + abs(residual), interval.shared)
         else:
             interval = t_interval(drifts, level, least_sd=_least_sd(drifts, ours, theirs))
-            # four seeds can agree by luck: the residuals of the fits say what spread to expect
-            spread = max(float(np.std(drifts, ddof=1)), math.hypot(vertex_sd(ours), vertex_sd(theirs)))
-        detectable = detectable_of(spread, looks or (interval.n,), tolerance + abs(residual), interval.shared)
+            detectable = detectable_drift(drifts, ours, theirs, tolerance + abs(residual), looks)
         verdict = judge_interval(interval, tolerance, residual=residual)
         if whole and verdict is not Verdict.FAIL and (reasons := list(_at_an_end(reference, target))):
             interval, detectable, verdict = t_interval([], level), math.inf, Verdict.INCONCLUSIVE

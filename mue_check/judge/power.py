@@ -1,11 +1,14 @@
 """Power: the smallest drift that would FAIL in 95 of 100 repetitions of a measurement."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 from scipy import optimize, stats
 
-from mue_check.judge.interval import Interval, Looks, Z, look_level, t_quantile
+from mue_check.judge.interval import Looks, Z, look_level, t_quantile
+from mue_check.judge.optimum import Optimum, vertex_sd
 
 POWER = 0.95
 _CLEAR = float(stats.norm.ppf(POWER))
@@ -13,15 +16,19 @@ _SEVERAL_LOOKS = {(4, 8): 4.95, (4, 10): 4.77, (4, 12): 4.68}
 """As ``_distance``, for a look at every number of seeds from first to last, from simulated sequences."""
 
 
-def detectable_drift(interval: Interval, tolerance: float, looks: Looks = ()) -> float:
+def detectable_drift(
+    drifts: Sequence[float], reference: Optimum, target: Optimum, tolerance: float, looks: Looks = ()
+) -> float:
     """The smallest true drift, in octaves, whose interval lies beyond ``tolerance`` with probability POWER.
 
-    Seeds have the spread that they have in ``interval``. Infinite for fewer than two seeds.
+    The spread over seeds is the larger of two: that of the measured ``drifts``, and the one expected from the residuals
+    and curvatures of both curves, since four seeds can agree by luck. Infinite for fewer than two seeds.
     """
-    if interval.n < 2:
+    n = len(drifts)
+    if n < 2:
         return math.inf
-    spread = interval.own_error * math.sqrt(interval.n)
-    return detectable_of(spread, looks or (interval.n,), tolerance, interval.shared)
+    spread = max(float(np.std(drifts, ddof=1)), math.hypot(vertex_sd(reference), vertex_sd(target)))
+    return detectable_of(spread, looks or (n,), tolerance)
 
 
 def detectable_of(spread: float, looks: Looks, tolerance: float, shared: float = 0.0) -> float:

@@ -8,7 +8,7 @@ import pytest
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.interval import Looks, look_level, looks_text, t_interval, two_part_interval
 from mue_check.judge.optimum import Curve
-from mue_check.judge.power import detectable_drift, detectable_of
+from mue_check.judge.power import detectable_of
 from mue_check.judge.verdict import Verdict, judge_interval, meets
 
 GRID = np.arange(-9.0, -3.7, 0.75)
@@ -54,7 +54,7 @@ def test_what_seeds_share_is_part_of_the_detectable_drift() -> None:
         interval = two_part_interval(float(drifts.mean()), se, 7, 8, look_level(looks), shared=shared)
         failed += judge_interval(interval, 0.5) is Verdict.FAIL
     assert 0.938 <= failed / 2000 <= 0.975
-    assert detectable_drift(interval, 0.5, looks) > 0.5 + 2 * math.hypot(interval.own_error, shared)
+    assert drift > 0.5 + 2 * math.hypot(interval.own_error, shared)
 
 
 def test_drifts_of_the_detectable_size_fail() -> None:

@@ -15,7 +15,7 @@ from mue_check.judge.early import compare_early
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.law import Law, Rung, judge_law
 from mue_check.judge.load import judge_load
-from mue_check.judge.optimum import Curve, fit_optimum
+from mue_check.judge.optimum import WINDOW, Curve, fit_optimum
 from mue_check.judge.speedup import compare_learning
 from mue_check.judge.verdict import Verdict, judge_interval
 
@@ -26,8 +26,6 @@ TOLERANCES = numbers(0.01, 2.0)
 FACTORS = numbers(0.01, 100.0)
 SEEDS = st.integers(0, 2**32 - 1)
 ENOUGH = st.integers(MIN_SEEDS, 8)
-CLOSE = 0.02
-"""Octaves by which a registration may differ, since it is the end of an iteration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +56,16 @@ def pairs(draw: st.DrawFn, *, seeds: st.SearchStrategy[int] = ENOUGH, points: in
     return Pair(reference=arm(-6.0), target=arm(-6.0 + drift))
 
 
-def same(one: Interval, other: Interval, *, factor: float = 1.0, abs_: float = 1e-6) -> bool:
+def same(one: Interval, other: Interval, *, factor: float = 1.0) -> bool:
     """Equal up to rounding, after multiplication; a negative factor swaps the ends."""
     ends = sorted([factor * one.low, factor * one.high]) if math.isfinite(one.low) else [one.low, one.high]
     expected = [factor * one.mean, *ends, one.n]
-    return [other.mean, other.low, other.high, other.n] == pytest.approx(expected, rel=1e-5, abs=abs_, nan_ok=True)
+    return [other.mean, other.low, other.high, other.n] == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
 
 
 def clear(interval: Interval, *bounds: float) -> bool:
     """Whether rounding cannot change on which side of the bounds the ends lie."""
-    return all(abs(end - bound) > 2 * CLOSE for end in (interval.low, interval.high) for bound in bounds)
+    return all(abs(end - bound) > 1e-4 for end in (interval.low, interval.high) for bound in bounds)
 
 
 @quick
@@ -82,7 +80,7 @@ def test_a_constant_added_to_all_log2_learning_rates_moves_both_optima_by_it(pai
         assert [theirs.by_seed[s] - shift for s in theirs.by_seed] == pytest.approx(
             list(ours.by_seed.values()), abs=1e-6
         )
-    assert same(before.interval, after.interval, abs_=CLOSE)
+    assert same(before.interval, after.interval)
     assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
 
 
@@ -94,8 +92,8 @@ def test_the_unit_of_the_loss_does_not_matter(pair: Pair, factor: float) -> None
         replace(arm, losses=factor * arm.losses, initial=factor * arm.initial) for arm in (pair.reference, pair.target)
     ]
     after = judge_drift(*scaled, 0.5)
-    assert after.by_seed == pytest.approx(before.by_seed, abs=5 * CLOSE)
-    assert same(before.interval, after.interval, abs_=CLOSE)
+    assert after.by_seed == pytest.approx(before.by_seed, abs=1e-6)
+    assert same(before.interval, after.interval)
     assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
     assert [after.regret, after.gain] == pytest.approx(
         [factor * before.regret, factor * before.gain], rel=1e-5, abs=1e-9 * factor, nan_ok=True
@@ -113,8 +111,8 @@ def test_the_order_of_the_seeds_does_not_matter(pair: Pair, random: object) -> N
         seeds = tuple(arm.seeds[at] for at in order)
         shuffled.append(Curve(values=arm.values, seeds=seeds, losses=arm.losses[order], initial=arm.initial[order]))
     after = judge_drift(*shuffled, 0.5)
-    assert after.by_seed == pytest.approx(before.by_seed, abs=5 * CLOSE)
-    assert same(before.interval, after.interval, abs_=CLOSE)
+    assert after.by_seed == pytest.approx(before.by_seed, abs=1e-9)
+    assert same(before.interval, after.interval)
     assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
 
 
@@ -122,8 +120,8 @@ def test_the_order_of_the_seeds_does_not_matter(pair: Pair, random: object) -> N
 @given(pairs(), TOLERANCES)
 def test_arms_that_are_swapped_drift_the_other_way(pair: Pair, tolerance: float) -> None:
     there, back = pair.judged(tolerance), judge_drift(pair.target, pair.reference, tolerance)
-    assert same(there.interval, back.interval, factor=-1, abs_=CLOSE)
-    assert back.by_seed == pytest.approx({seed: -drift for seed, drift in there.by_seed.items()}, abs=5 * CLOSE)
+    assert same(there.interval, back.interval, factor=-1)
+    assert back.by_seed == {seed: -drift for seed, drift in there.by_seed.items()}
     assert not clear(there.interval, -tolerance, tolerance) or back.verdict is there.verdict
     assert back.gain == pytest.approx(-there.gain, nan_ok=True)
     assert (back.reason is None) == (there.reason is None)
@@ -171,56 +169,32 @@ def test_too_few_seeds_never_pass(pair: Pair, tolerance: float) -> None:
 
 
 @quick
-@given(pairs())
-def test_seeds_need_not_be_paired(pair: Pair) -> None:
-    other = replace(pair.target, seeds=tuple(seed + 100 for seed in pair.target.seeds))
-    found = judge_drift(pair.reference, other, 2.0)
-    assert found.by_seed == {}
-    assert found.registration is not None
-    assert found.registration.interval.n == len(other.seeds)
-    assert found.registration.se > 0
+@given(pairs(), st.integers(1, 8))
+def test_too_few_common_seeds_never_pass(pair: Pair, kept: int) -> None:
+    n = len(pair.target.seeds)
+    common = min(kept, MIN_SEEDS - 1)
+    other = tuple(seed if seed < common else seed + 100 for seed in range(n))
+    found = judge_drift(pair.reference, replace(pair.target, seeds=other), 2.0)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason is not None
 
 
 @quick
-@given(pairs(points=2))
-def test_two_values_never_pass(pair: Pair) -> None:
-    assert pair.judged(2.0).verdict is not Verdict.PASS
-
-
-@quick
-@given(pairs(), numbers(0.2, 1.0))
-def test_a_target_that_moves_further_up_drifts_further(pair: Pair, step: float) -> None:
-    moved = replace(pair.target, values=pair.target.values * 2.0**step)
-    further = judge_drift(pair.reference, moved, 0.5)
-    if further.registration and (before := pair.judged().registration):
-        assert further.registration.interval.mean > before.interval.mean
-
-
-@quick
-@given(pairs(), SEEDS)
-def test_a_constant_added_to_every_loss_of_a_seed_does_not_matter(pair: Pair, seed: int) -> None:
-    before, rng = pair.judged(), np.random.default_rng(seed)
-    offsets = [rng.normal(size=(len(arm.seeds), 1)) for arm in (pair.reference, pair.target)]
-    arms = (pair.reference, pair.target)
-    moved = [
-        replace(arm, losses=arm.losses + offset, initial=arm.initial + 5)
-        for arm, offset in zip(arms, offsets, strict=True)
-    ]
-    after = judge_drift(*moved, 0.5)
-    if before.registration and after.registration:
-        assert same(before.registration.interval, after.registration.interval, abs_=CLOSE)
+@given(pairs(points=WINDOW - 1))
+def test_too_few_values_never_pass(pair: Pair) -> None:
+    assert pair.judged(2.0).verdict is Verdict.INCONCLUSIVE
 
 
 @quick
 @given(pairs(), SEEDS, st.sampled_from([math.nan, math.inf, 99.0]))
-def test_values_at_which_one_seed_diverged_leave_an_answer(pair: Pair, seed: int, loss: float) -> None:
+def test_values_at_which_some_seed_diverged_do_not_count(pair: Pair, seed: int, loss: float) -> None:
     rng = np.random.default_rng(seed)
     losses = pair.target.losses.copy()
-    for value in rng.choice(losses.shape[1], size=2, replace=False):
+    for value in rng.choice(losses.shape[1], size=losses.shape[1] - WINDOW + 1, replace=False):
         losses[rng.integers(len(losses)), value] = loss
     found = judge_drift(pair.reference, replace(pair.target, losses=losses), 2.0)
-    assert found.registration is not None
-    assert math.isfinite(found.registration.interval.half_width)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "usable" in (found.reason or "")
 
 
 @quick
