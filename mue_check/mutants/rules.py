@@ -35,14 +35,14 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
         raise SpecError(f"tier {study.tier.name} has no ladder {mutant.ladder!r} for mutant {mutant.name!r}")
     outcomes = []
     if scales and "scales" in checks:
-        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw).results
+        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw, finding=True).results
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         naming = [result for result in failed if result.law.name == mutant.finding]
         first = (naming or failed or results)[0]
         verdict = join(result.verdict for result in results)
         outcomes.append(_outcome("scales", verdict, str(first), named=not mutant.finding or bool(naming)))
     if "audit" in checks:
-        values = ask_values(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw)
+        values = ask_values(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw, finding=True)
         outcomes.append(_outcome("audit", values.verdict, values.measured))
     if "drift" in checks:
         case = sharpest_drift(study, mutant) or (DriftCase(study, usual, usual.targets[-1], "lr") if usual else None)

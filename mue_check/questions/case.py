@@ -100,8 +100,8 @@ def selected_ladders(options: Options, scope: Scope, question: LadderUse) -> Ite
         return
     for at, corpus in enumerate(options.corpora[: scope.corpora]):
         ladders = options.ladders(scope.axis, corpus, scope.question or question)
-        if at > 0:  # a second corpus confirms the last target of the first ladder; all of it would take hours
-            ladders = tuple(replace(ladder, targets=ladder.targets[-1:]) for ladder in ladders[:1])
+        if at > 0:  # a second corpus confirms the first target of the first ladder; all of it would take hours
+            ladders = tuple(replace(ladder, targets=ladder.targets[:1]) for ladder in ladders[:1])
         for ladder in ladders:
             if scope.ladder in (None, ladder.name):
                 yield corpus_for(options, corpus, ladder), ladder

@@ -37,11 +37,17 @@ class ValuesFinding(Finding):
 
 
 def ask_values(
-    study: Study, ladder: Ladder, rung: Rung, mutate: Mutation = lambda p: p, *, flaw: str = ""
+    study: Study,
+    ladder: Ladder,
+    rung: Rung,
+    mutate: Mutation = lambda p: p,
+    *,
+    flaw: str = "",
+    finding: bool = False,
 ) -> ValuesFinding:
     """The stack of a rung, built from a (mutated) prescription, against the prescription of the study's rule.
 
-    PASS is expected. The prescribed values are stored with the question.
+    PASS is expected, and nothing of a ``finding``. The prescribed values are stored with the question.
     """
     arm = study.arm(ladder, rung)
     train = replace(arm.train, warmup=0, final_lr=1.0)
@@ -52,7 +58,7 @@ def ask_values(
         study.name("values", ladder.name, rung.label, rule=rule),
         ladder,
         0.0,
-        Verdict.PASS,
+        None if finding else Verdict.PASS,
         rule=rule,
         prescribed=arm.prescription.values(arm.base),
     )
