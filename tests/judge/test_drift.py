@@ -78,7 +78,7 @@ def test_walls_that_move_apart_are_said() -> None:
     """The target's right wall alone lies 1.5 octaves higher: no one shift describes that."""
 
     def valley(right: float, seed: int) -> Curve:
-        noise = 0.002 * np.random.default_rng(seed).normal(size=(8, len(X)))
+        noise = 0.01 * np.random.default_rng(seed).normal(size=(8, len(X)))
         losses = 2 + 0.1 * np.clip(-7.5 - X, 0, None) + 0.1 * np.clip(X - right, 0, None) + noise
         return Curve(values=2.0**X, seeds=tuple(range(8)), losses=losses, initial=np.full(8, 9.0))
 
@@ -87,7 +87,7 @@ def test_walls_that_move_apart_are_said() -> None:
     assert apart.registration
     assert not still.registration.misfit
     assert "walls" not in str(still)
-    assert apart.registration.left < 0.5 < apart.registration.right
+    assert apart.registration.left < apart.registration.right - 0.2
     assert apart.registration.misfit
     assert f"walls apart: {apart.registration.walls}" in str(apart)
     assert apart.verdict is Verdict.INCONCLUSIVE
