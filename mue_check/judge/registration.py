@@ -110,7 +110,7 @@ def flat(curve: Curve) -> bool:
     if seeds < 2 or values < 2:
         return False
     ratio = float((arm.mean**2 / np.maximum(arm.variance, 1e-300)).sum()) / (values - 1)
-    return ratio < float(stats.f.ppf(1 - _FLAT_LEVEL, values - 1, (seeds - 1) * (values - 1)))
+    return bool(stats.f.sf(ratio, values - 1, (seeds - 1) * (values - 1)) > _FLAT_LEVEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +298,7 @@ class _Pair:
         log[2] = math.log(1e-2)
         cost = self.costs(shift + step * np.array([-1, 0, 1]), log, self.y[:, None], self.noise)[:, 0]
         bend = float(cost[0] - 2 * cost[1] + cost[2]) / step**2 - self.spreads[0] ** -2
-        return 1 / max(bend, _FLAT)
+        return float(1 / max(bend, _FLAT))
 
     def errors(self, mode: Floats) -> Floats:
         """Covariance [5, 5] of all parameters: Laplace's approximation, without the prior of the shift.
@@ -312,14 +312,13 @@ class _Pair:
         return np.asarray(vectors / np.maximum(values, _FLAT) @ vectors.T)
 
     def spread(self, mode: Floats) -> float:
-        """Variance of the shift over all its places, for given other parameters, with twice the prior's spread.
+        """Variance of the shift over all its places, for given other parameters.
 
         Where other shifts describe the curves nearly as well, the curvature at the best one says too little.
         """
         reach = 0.5 * (self.x.max() - self.x.min())
         grid = mode[0] + np.linspace(-reach, reach, 8 * math.ceil(2 * reach) + 1)
-        off = (grid - self.start[0]) / self.spreads[0]
-        cost = self.costs(grid, mode[1:], self.y[:, None], self.noise)[:, 0] - 0.375 * off**2
+        cost = self.costs(grid, mode[1:], self.y[:, None], self.noise)[:, 0]
         return float(np.average((grid - mode[0]) ** 2, weights=np.exp(cost.min() - cost)))
 
     def moved(self, mode: Floats, errors: Floats, y: Floats) -> Floats:
