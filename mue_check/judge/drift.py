@@ -12,7 +12,7 @@ import numpy as np
 from mue_check.judge.interval import PLAIN, Interval, Looks, Z, look_level, looks_text, t_interval
 from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss
 from mue_check.judge.power import detectable_drift
-from mue_check.judge.registration import Registration, flat, register
+from mue_check.judge.registration import Registration, register
 from mue_check.judge.verdict import Verdict, judge_interval
 
 MIN_SEEDS = 4
@@ -131,8 +131,6 @@ def _unusable(reference: Curve, target: Curve, looks: Looks) -> Iterator[str]:
             twin = distinct[int(np.argmax(counts))]
             twins = [str(seed) for seed, row in zip(curve.seeds, usable, strict=True) if np.array_equal(row, twin)]
             yield f"{arm}: seeds {', '.join(twins)} have the same losses, so they count as one"
-        elif flat(curve):
-            yield f"{arm}: the losses do not differ significantly between values"
     seeds = min(len(reference.seeds), len(target.seeds))
     if seeds < MIN_SEEDS:
         yield f"{seeds} seeds a side, at least {MIN_SEEDS} are needed"

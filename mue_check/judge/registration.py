@@ -25,7 +25,7 @@ from mue_check.judge.optimum import Curve
 
 Floats = NDArray[np.float64]
 
-LENGTH, SHARE = 1.8, 0.1
+LENGTH, SHARE = 1.8, 0.12
 """Medians of priors: over how many steps of the grid f bends, and what an arm has for itself, of its height."""
 SPREADS = np.array([1.0, 0.7, 0.3, 0.7, 0.3])
 """Standard deviations of the normal priors of shift (steps), log scale, log length, log share and log gain."""
@@ -36,7 +36,7 @@ _FLAT = 1e-2
 _FLAT_LEVEL = 0.05
 _LEAST_SE = 0.5
 """Of the standard error that the noise of the points implies: where curves are flat, all seeds may agree by luck."""
-_PRIOR_SEEDS = 2.0
+_PRIOR_SEEDS = 3.0
 """As many seeds as the belief weighs that the seeds of two arms have nothing in common."""
 
 
@@ -90,6 +90,8 @@ def register(reference: Curve, target: Curve, level: float = PLAIN) -> Registrat
     least = noise * _LEAST_SE**2
     spread, moved = (_Influences.of(shifts, reference, target) for shifts in (best, sides[1] - sides[0]))
     apart = moved.interval(PLAIN)
+    if any(arm.is_flat for arm in arms):  # whatever shift was found, it may be any
+        shape = max(shape, float(np.ptp(pair.x)))
     if apart.low > 0 or apart.high < 0:  # the interval then reaches from wall to wall
         shape = math.hypot(shape, apart.mean / (2 * Z))
     return Registration(
@@ -101,16 +103,6 @@ def register(reference: Curve, target: Curve, level: float = PLAIN) -> Registrat
         right=float(sides[1][0]),
         apart=apart,
     )
-
-
-def flat(curve: Curve) -> bool:
-    """Whether the losses do not differ between values, by the F-test of a two-way table at 5 %."""
-    arm = _Arm.of(curve)
-    seeds, values = arm.losses.shape
-    if seeds < 2 or values < 2:
-        return False
-    ratio = float((arm.mean**2 / np.maximum(arm.variance, 1e-300)).sum()) / (values - 1)
-    return bool(stats.f.sf(ratio, values - 1, (seeds - 1) * (values - 1)) > _FLAT_LEVEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +137,13 @@ class _Arm:
             variance=(0.7 * near + 0.3 * near.mean()) / count,
             rest=np.nan_to_num(rest / np.sqrt(np.maximum(square, 1e-300))),
         )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the losses do not differ between values, by the F-test of a two-way table at 5 %."""
+        seeds, values = self.losses.shape
+        ratio = float((self.mean**2 / np.maximum(self.variance, 1e-300)).sum()) / (values - 1)
+        return bool(stats.f.sf(ratio, values - 1, (seeds - 1) * (values - 1)) > _FLAT_LEVEL)
 
     def without_one(self) -> list[Floats]:
         """The column effects without each seed in turn. A value that only this seed has keeps its effect."""
