@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import minimize
 
 from mue_check.judge.interval import PLAIN, Interval, Z, two_part_interval
@@ -24,7 +25,7 @@ from mue_check.judge.optimum import Curve
 
 Floats = NDArray[np.float64]
 
-LENGTH, SHARE = 1.8, 0.1
+LENGTH, SHARE = 1.8, 0.12
 """Medians of priors: over how many steps of the grid f bends, and what an arm has for itself, of its height."""
 SPREADS = np.array([1.0, 0.7, 0.3, 0.7, 0.3])
 """Standard deviations of the normal priors of shift (steps), log scale, log length, log share and log gain."""
@@ -32,9 +33,10 @@ _FREE, _LEAST_NOISE = 10.0, 1e-2
 """Of the scale of a curve: the standard deviation of its offset, and the least noise."""
 _FLAT = 1e-2
 """The least curvature of the cost along a parameter: a standard error of at most ten octaves."""
+_FLAT_LEVEL = 0.05
 _LEAST_SE = 0.5
 """Of the standard error that the noise of the points implies: where curves are flat, all seeds may agree by luck."""
-_PRIOR_SEEDS = 2.0
+_PRIOR_SEEDS = 3.0
 """As many seeds as the belief weighs that the seeds of two arms have nothing in common."""
 
 
@@ -84,10 +86,12 @@ def register(reference: Curve, target: Curve, level: float = PLAIN) -> Registrat
     best = mode[0] + pair.moved(mode, errors, y)
     sides = [pair.shifts(mode, y, pair.wall(sign, best[0])) for sign in (-1.0, 1.0)]
     noise = pair.noise_variance(best[0], mode)
-    shape = math.sqrt(max(errors[0, 0] - noise, 0.0))
+    shape = math.sqrt(max(errors[0, 0] - noise, pair.spread(mode) - noise, 0.0))
     least = noise * _LEAST_SE**2
     spread, moved = (_Influences.of(shifts, reference, target) for shifts in (best, sides[1] - sides[0]))
     apart = moved.interval(PLAIN)
+    if any(arm.is_flat for arm in arms):  # whatever shift was found, it may be any
+        shape = max(shape, float(np.ptp(pair.x)))
     if apart.low > 0 or apart.high < 0:  # the interval then reaches from wall to wall
         shape = math.hypot(shape, apart.mean / (2 * Z))
     return Registration(
@@ -133,6 +137,13 @@ class _Arm:
             variance=(0.7 * near + 0.3 * near.mean()) / count,
             rest=np.nan_to_num(rest / np.sqrt(np.maximum(square, 1e-300))),
         )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the losses do not differ between values, by the F-test of a two-way table at 5 %."""
+        seeds, values = self.losses.shape
+        ratio = float((self.mean**2 / np.maximum(self.variance, 1e-300)).sum()) / (values - 1)
+        return bool(stats.f.sf(ratio, values - 1, (seeds - 1) * (values - 1)) > _FLAT_LEVEL)
 
     def without_one(self) -> list[Floats]:
         """The column effects without each seed in turn. A value that only this seed has keeps its effect."""
@@ -285,14 +296,29 @@ class _Pair:
         log, step = mode[1:].copy(), 0.15
         log[2] = math.log(1e-2)
         cost = self.costs(shift + step * np.array([-1, 0, 1]), log, self.y[:, None], self.noise)[:, 0]
-        return 1 / max(float(cost[0] - 2 * cost[1] + cost[2]) / step**2, _FLAT)
+        bend = float(cost[0] - 2 * cost[1] + cost[2]) / step**2 - self.spreads[0] ** -2
+        return float(1 / max(bend, _FLAT))
 
     def errors(self, mode: Floats) -> Floats:
-        """Covariance [5, 5] of all parameters: Laplace's approximation."""
+        """Covariance [5, 5] of all parameters: Laplace's approximation, without the prior of the shift.
+
+        That prior chooses between modes, but it is no evidence: flat curves have no shift.
+        """
         step = 1e-3 * np.eye(len(mode))
         bend = np.array([self.cost(mode + d)[1] - self.cost(mode - d)[1] for d in step]) / 2e-3
+        bend[0, 0] -= self.spreads[0] ** -2
         values, vectors = np.linalg.eigh(0.5 * (bend + bend.T))
         return np.asarray(vectors / np.maximum(values, _FLAT) @ vectors.T)
+
+    def spread(self, mode: Floats) -> float:
+        """Variance of the shift over all its places, for given other parameters.
+
+        Where other shifts describe the curves nearly as well, the curvature at the best one says too little.
+        """
+        reach = 0.5 * (self.x.max() - self.x.min())
+        grid = mode[0] + np.linspace(-reach, reach, 8 * math.ceil(2 * reach) + 1)
+        cost = self.costs(grid, mode[1:], self.y[:, None], self.noise)[:, 0]
+        return float(np.average((grid - mode[0]) ** 2, weights=np.exp(cost.min() - cost)))
 
     def moved(self, mode: Floats, errors: Floats, y: Floats) -> Floats:
         """By how much [Y] the shift moves from ``mode``, to first order, for each column of ``y`` [N, Y].

@@ -48,7 +48,7 @@ def test_the_line_goes_through_the_reference() -> None:
 
 
 def test_no_trend_below_two_resolved_targets_or_two_common_seeds() -> None:
-    lost = judge_drift(curve([-7.0] * 4), curve([5.0] * 4), 0.5)
+    lost = judge_drift(curve([-7.0] * 3), curve([-6.0] * 3), 0.5)
     assert lost.reason is not None
     assert judge_trend(8, [on_the_line(32)], 1024) is None
     assert judge_trend(8, [on_the_line(32), (256, lost)], 1024) is None
