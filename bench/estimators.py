@@ -33,7 +33,7 @@ class Rung:
 
     def judged(self, seeds: int) -> Drift:
         """With the first seeds only, as if their number had been fixed."""
-        return judge_drift(*(_first(curve, seeds) for curve in (self.reference, self.target)), 0.5)
+        return judge_drift(*(_first(curve, seeds) for curve in (self.reference, self.target)), 0.5, whole=True)
 
     @property
     def seeds(self) -> int:

@@ -14,9 +14,11 @@ import numpy as np
 from packed import REPORTS, unpacked
 
 from mue_check.judge.drift import Drift
+from mue_check.judge.optimum import vertex_sd
 from mue_check.questions.comparison import Comparison, load_comparisons
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.records import Store
+from mue_check.rules.knob import group_of
 from mue_check.records.files import read_json
 
 STUDIES = ("example", "sigma0")
@@ -30,28 +32,26 @@ def main() -> None:
     out = parser.parse_args().json
     spreads: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     drifts: defaultdict[str, list[float]] = defaultdict(list)
-    power: defaultdict[str, list[float]] = defaultdict(list)
-    offsets, shared = [], []
+    power: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    offsets = []
     for study, c, drift in drifts_of():
+        by_seed = list(drift.by_seed.values())
         name = c.ladder if c.knob == "lr" else f"{c.ladder}:{c.knob}"
-        if math.isfinite(drift.regret):  # the plan's own curves are parabolas
-            n = drift.parabola.n
-            spreads[name].append((drift.parabola.standard_error * math.sqrt(n), n - 1))
-        power[name].append(drift.interval.own_error * math.sqrt(drift.interval.n))
-        shared.append(drift.interval.shared)
+        spread = float(np.std(by_seed, ddof=1))
+        spreads[name].append((spread, len(by_seed) - 1))
+        expected = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
+        power[name].append((max(spread, expected), len(by_seed) - 1))
         if c.axis != "control":
             drifts["complete_mue" if c.rule == "complete_mue" else "other"].append(drift.interval.mean)
-        if c.knob not in ("lr", "weight_decay", "init_std"):
+        if group_of(c.knob):
             continue
         base = read_json(study.root / "cells" / f"{c.sides[0].cells[0]}.json")["cell"]["base"][c.knob]
-        if drift.reference.resolved:
-            offsets.append(drift.reference.interval.mean - math.log2(base))
+        offsets.append(drift.reference.interval.mean - math.log2(base))
     values = {
         "made_by": "python bench/plan_spreads.py",
         "drift_sd": pooled(spreads),
-        "power_sd": middle(power),
+        "power_sd": pooled(power),
         "drifts": {name: sorted(round(value, 2) for value in values) for name, values in sorted(drifts.items())},
-        "shared_sd": round(float(np.median(shared)), 4),
         "offset_rms": round(float(np.sqrt(np.mean(np.square(offsets)))), 4),
     }
     out.write_text(json.dumps(values, indent=1) + "\n")
@@ -63,13 +63,6 @@ def pooled(pairs: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
     sd = {name: math.sqrt(sum(v * v * df for v, df in p) / sum(df for _, df in p)) for name, p in every.items()}
     sd["text"] = TEXT_SD * math.sqrt(2)
     return {name: round(value, 4) for name, value in sorted(sd.items())}
-
-
-def middle(spreads: dict[str, list[float]]) -> dict[str, float]:
-    """As ``pooled``, but medians: where walls move apart, the spread of a shift means little."""
-    every = {**spreads, "markov": [sd for of_ladder in spreads.values() for sd in of_ladder]}
-    found = {name: round(float(np.median(sds)), 4) for name, sds in every.items()}
-    return dict(sorted({**found, "text": round(TEXT_SD * math.sqrt(2), 4)}.items()))
 
 
 def drifts_of() -> Iterator[tuple[Store, Comparison, Drift]]:

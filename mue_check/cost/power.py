@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mue_check.cost.plan import Plan
 from mue_check.cost.spreads import Spreads
-from mue_check.judge.interval import Z, look_level, t_quantile
+from mue_check.judge.interval import look_level, t_quantile
 from mue_check.judge.power import detectable_of
 from mue_check.questions.comparison import Comparison
 
@@ -62,10 +62,8 @@ def power_left(plan: Plan, spreads: Spreads, *, before: Plan) -> list[PowerLeft]
                 tolerance=c.tolerance,
                 residual=c.residual,
                 spread=spread,
-                half_width=math.hypot(
-                    t_quantile(seeds - 1, look_level(looks)) * spread / math.sqrt(seeds), Z * spreads.shared_sd
-                ),
-                detectable=detectable_of(spread, looks, c.tolerance + abs(c.residual), spreads.shared_sd),
+                half_width=t_quantile(seeds - 1, look_level(looks)) * spread / math.sqrt(seeds),
+                detectable=detectable_of(spread, looks, c.tolerance + abs(c.residual)),
             )
         )
     return rows

@@ -17,9 +17,8 @@ class Spreads:
     """Spreads in the packed studies of reports/ (bench/plan_spreads.py), pooled over rules and targets.
 
     ``drift_sd`` is the standard deviation of the drift over seeds, by ladder (``ladder:knob`` for knobs other than the
-    learning rate) and by kind of corpus, and ``power_sd`` the one that ``judge.power`` uses. ``shared_sd`` is the
-    median standard error of what all seeds share. ``drifts`` are the mean drifts of all targets under the rule and
-    under others. ``offset_rms`` is the distance of the reference's optimum
+    learning rate) and by kind of corpus, and ``power_sd`` the one that ``judge.power`` uses. ``drifts`` are the mean
+    drifts of all targets under the rule and under others. ``offset_rms`` is the distance of the reference's optimum
     from the tuned value, where its search starts.
     """
 
@@ -27,7 +26,6 @@ class Spreads:
     drift_sd: Mapping[str, float]
     power_sd: Mapping[str, float]
     drifts: Mapping[str, Sequence[float]]
-    shared_sd: float
     offset_rms: float
 
     def of_corpus(self, corpus: str) -> list[float]:

@@ -128,7 +128,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         **first,
         "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
-        PARABOLAS: lambda d: interval_text(d.drift.parabola) if d.drift.is_fitted else NONE,
+        PARABOLAS: lambda d: interval_text(d.drift.parabola) if d.drift.registration and d.drift.is_fitted else NONE,
         "regret, nats (of gain)": regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),
         "seeds": seeds_text,
@@ -141,6 +141,8 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         del columns["expected"]
     if all(d.comparison.predicted is None for d in found):
         del columns["predicted"]
+    if not any(d.drift.registration for d in found):
+        del columns[PARABOLAS]
     numeric = ("predicted", DETECTABLE, "seeds", "tolerance", "core-s")
     return make_table(caption, found, columns, numeric=numeric, note=drift_note)
 
@@ -151,9 +153,11 @@ def drift_note(found: DriftFinding) -> str:
     drift = found.drift
     if drift.reason:
         return "; ".join(filter(None, (f"unresolved: {drift.reason}", looks_note(found.comparison))))
-    fitted = "" if drift.is_fitted else f"no parabolas: {drift.cross_check}"
-    apart = f"walls apart: {drift.registration.walls}" if drift.registration and drift.registration.misfit else ""
-    return "; ".join(filter(None, (blind_text(found), apart, fitted, looks_note(found.comparison))))
+    notes = [blind_text(found)]
+    if drift.registration:
+        notes.append(f"walls apart: {drift.registration.walls}" if drift.registration.misfit else "")
+        notes.append("" if drift.is_fitted else f"no parabolas: {drift.cross_check}")
+    return "; ".join(filter(None, (*notes, looks_note(found.comparison))))
 
 
 def blind_text(found: DriftFinding) -> str:
