@@ -22,11 +22,8 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         model = ModelSpec(width=d, depth=sizes.depth, feed_forward=experts)
         mixtures.append(Rung(label=f"d{d}-{experts.notation}", size=d, model=model))
     heads = [Rung(label=f"d{d}-2-heads", size=d, model=dense(d, sizes.depth, head_width=d // 2)) for d in widths]
-    # the hidden matrices' own rates are not sharp on a small model; what they write is read by the unembedding
-    ends = [dense_rungs[0], dense_rungs[-1]]
     ladders = (
         Ladder.of(dense_rungs, axis="width"),
-        Ladder.by_group(ends, axis="width", knob="multiplier:unembedding"),
         Ladder.of(mixtures, axis="width", name="width_of_mixture"),
         Ladder.of(heads, axis="width", name="width_of_heads", uses=["scales"]),
     )
