@@ -18,8 +18,8 @@ from mue_check.judge.optimum import vertex_sd
 from mue_check.questions.comparison import Comparison, load_comparisons
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.records import Store
-from mue_check.rules.knob import group_of
 from mue_check.records.files import read_json
+from mue_check.rules.knob import group_of
 
 STUDIES = ("example", "sigma0")
 TEXT_SD = 0.16

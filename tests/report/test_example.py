@@ -1,18 +1,20 @@
 """The committed example is what the README says of it, judged again by today's code."""
 
 import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from mue_check.catalog import summarize
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.compare import SideBySide, side_by_side
+from mue_check.questions.display import grouped
+from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Summary
-from mue_check.report.format import in_words, interval_text
+from mue_check.questions.sensitivity import Sensitivity, sensitivities
+from mue_check.report.format import in_words, interval_text, signed_text
 
 ROOT = Path(__file__).parents[2]
-RULES = ("complete_mue", "completep_blind", "mup", "standard")
 
 
 @pytest.fixture(scope="module")
@@ -23,37 +25,49 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return summarize(folder)
 
 
-def readme_rows(sides: SideBySide) -> list[str]:
-    """The README's table: the last target of every ladder on the first corpus, one column per rule."""
-    last = {
-        q.comparison.ladder: q for q in sides.drifts if (q.comparison.corpus, q.comparison.knob) == ("markov", "lr")
-    }
-    rows = []
-    for question in last.values():
-        found = [question.found[rule].drift for rule in RULES]
-        cells = [f"{interval_text(drift.interval)} {drift.verdict}" for drift in found]
-        rows.append(f"| {' | '.join([in_words(question.comparison.ladder), question.target, *cells])} |")
-    return rows
-
-
-def law_rows(sides: SideBySide) -> list[str]:
-    """The README's second table: how many laws each rule breaks on each ladder, and the first of them."""
-    rows = []
-    for laws in sides.laws:
-        if laws.comparison.corpus != "markov":
+def readme_rows(rows: Sequence[Sensitivity]) -> Iterator[str]:
+    """The README's table: on each ladder what the right rule does, and the wrong rule or mutant that a drift shows best."""
+    for (ladder,), found in grouped(rows, lambda row: (row.ladder,)):
+        right = next((row for row in found if row.is_right), None)
+        if right is None:
             continue
-        cells = [in_words(laws.comparison.ladder), str(len(laws.found["complete_mue"].results))]
-        for rule in RULES:
-            failed = [result.law.name for result in laws.found[rule].results if result.verdict is Verdict.FAIL]
-            cells.append(f"{len(failed)}: {failed[0]}" if failed else "0")
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+        told = [drift for row in found if not row.is_right for drift in row.drifts if drift.verdict is Verdict.FAIL]
+        worst = max(told, key=lambda d: (abs(d.comparison.predicted or 0.0), d.comparison.rule), default=None)
+        cells = [in_words(ladder), drift_cell(right.overall), drift_cell(right.group)]
+        cells += (
+            ["none", "", ""]
+            if worst is None
+            else [
+                worst.comparison.rule,
+                signed_text(worst.comparison.predicted),
+                drift_cell(worst),
+            ]
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def drift_cell(found: DriftFinding | None) -> str:
+    return "" if found is None else f"{found.side.label}: {interval_text(found.drift.interval)} {found.drift.verdict}"
 
 
 def test_the_readme_quotes_the_example(summary: Summary) -> None:
-    assert summary.as_expected
-    sides = side_by_side(["example"], [summary])
-    assert set(RULES) <= set(sides.columns)
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    for row in readme_rows(sides) + law_rows(sides):
+    for row in readme_rows(sensitivities(summary)):
         assert row in readme, row
+
+
+def test_a_drift_tells_wrong_rules_apart_in_the_example(summary: Summary) -> None:
+    rows = sensitivities(summary)
+    for ladder in (
+        "activated_experts",
+        "capacity",
+        "granularity",
+        "shared_experts",
+        "routing_hybrids",
+        "bridge_1",
+        "depth",
+    ):
+        own = [row for row in rows if row.ladder == ladder]
+        assert any(row.fails_by_a_drift for row in own if not row.is_right), ladder
+        assert not any(row.fails_by_a_drift for row in own if row.is_right), ladder
+    assert all(verdict.value == expected for verdict, expected in summary.verdicts["control"])
