@@ -9,25 +9,27 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mue_check.catalog import get_tier
 from mue_check.judge.drift import Drift, judge_drift
-from mue_check.judge.interval import Interval, Looks, looks_text
+from mue_check.judge.interval import Looks, looks_text
+from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.drift import judge_stored_drift
-from mue_check.questions.search import curves_by_look
+from mue_check.questions.search import GROUP, curves_by_look
 from mue_check.records import Store
+from mue_check.rules.knob import is_wide
 from tests.reliability.page import write_section
-from tests.reliability.simulated_arms import CURVATURE, FAR_TARGET, GENERATORS, START, WIDER_TARGET, Generator
+from tests.reliability.simulated_arms import CURVATURE, FAR_TARGET, GENERATORS, START, Generator
 
 TIER = get_tier("cpu")
 TOLERANCE, LOOKS, HALF_WIDTH = TIER.tolerance, TIER.looks, TIER.task("markov").half_width
-DRIFTS = (0.0, 0.5, 1.2)
+DRIFTS = (0.0, 0.4, 0.5, 0.75, 1.0)
 EXAMPLE = Path(__file__).parents[2] / "reports" / "example" / "records.tar.xz"
 
 
@@ -35,22 +37,15 @@ EXAMPLE = Path(__file__).parents[2] / "reports" / "example" / "records.tar.xz"
 class Tally:
     """What became of ``studies`` of one kind: shares in per cent, and means of ``seeds`` a side and of ``runs``.
 
-    ``covered`` is the share of resolved studies whose interval contains the true drift, ``half_width`` the mean in
-    octaves, ``bias`` and ``sd`` those of the drift. ``parabolas`` are covered shares of the cross-check where it is
-    resolved, ``unfitted`` says how often not.
+    ``covered`` is the share of resolved studies whose interval contains the true drift.
     """
 
     studies: int
     covered: float
-    half_width: float
-    bias: float
-    sd: float
     passed: float
     failed: float
     inconclusive: float
     unresolved: float
-    parabolas: float
-    unfitted: float
     seeds: float
     runs: float
 
@@ -63,38 +58,26 @@ class Tally:
         def share(verdict: Verdict) -> float:
             return 100 * sum(found.verdict is verdict for _, found, _ in every) / len(every)
 
-        errors = [found.interval.mean - true for true, found in resolved] or [math.nan]
-        fitted = [(true, found.parabola) for true, found, _ in every if found.is_fitted]
+        inside = sum(found.interval.low <= true <= found.interval.high for true, found in resolved)
         return cls(
             studies=len(every),
-            covered=_covered((true, found.interval) for true, found in resolved),
-            half_width=float(np.mean([found.interval.half_width for _, found in resolved])) if resolved else math.nan,
-            bias=float(np.mean(errors)),
-            sd=float(np.std(errors)),
+            covered=100 * inside / max(1, len(resolved)),
             passed=share(Verdict.PASS) + share(Verdict.RESIDUAL),
             failed=share(Verdict.FAIL),
             inconclusive=share(Verdict.INCONCLUSIVE),
             unresolved=100 * (1 - len(resolved) / len(every)),
-            parabolas=_covered(fitted),
-            unfitted=100 * (1 - len(fitted) / len(every)),
             seeds=float(np.mean([found.interval.n for _, found in resolved])) if resolved else math.nan,
             runs=sum(runs for *_, runs in every) / len(every),
         )
-
-
-def _covered(found: Iterable[tuple[float, Interval]]) -> float:
-    """How many per cent of intervals contain the true drift."""
-    inside = [interval.low <= true <= interval.high for true, interval in found]
-    return 100 * sum(inside) / max(1, len(inside))
 
 
 def ask(
     rng: np.random.Generator, generator: Generator, drift: float, *, looks: Looks = LOOKS, residual: float = 0.0
 ) -> tuple[float, Drift, int]:
     """One study, as ``questions.drift.measure_drift`` asks: the true drift, the finding, and the runs it took."""
-    searches = generator.pair(rng, drift, looks[-1])
+    searches, whole = generator.pair(rng, drift, looks[-1]), generator.grid is GROUP
     for curves in curves_by_look(searches, START, looks):
-        found = judge_drift(*curves, TOLERANCE, residual, looks)
+        found = judge_drift(*curves, TOLERANCE, residual, looks, whole=whole)
         if found.settled(HALF_WIDTH):
             break
     return drift, found, sum(search.runs for search in searches)
@@ -114,11 +97,11 @@ def measured_drifts() -> Iterator[tuple[float, float, float]]:
             packed.extractall(folder, filter="data")
         store = Store(Path(folder))
         for comparison in load_comparisons(store.root):
-            if comparison.kind == "drift" and not comparison.is_control:
+            if comparison.kind == "drift" and not comparison.is_control and not is_wide(comparison.knob):
                 drift = judge_stored_drift(store, comparison).drift
-                if drift.is_fitted:
-                    sd = float(drift.parabola.standard_error * math.sqrt(drift.parabola.n))
-                    yield drift.parabola.mean, sd, comparison.residual
+                if drift.reason is None:
+                    sd = float(np.std(list(drift.by_seed.values()), ddof=1))
+                    yield drift.interval.mean, sd, comparison.residual
 
 
 def tally_of_measured(cases: int) -> Tally:
@@ -135,25 +118,24 @@ def tally_of_measured(cases: int) -> Tally:
     return Tally.of(studies())
 
 
-HEADS = (
-    *("studies", "covered", "half-width", "bias", "sd", "PASS", "FAIL", "INCONCLUSIVE", "unresolved", "seeds", "runs"),
-    *("parabolas covered", "unresolved"),
-)
+def grid_bias(generator: Generator, drift: float) -> float:
+    """Root mean square error of the drift without any noise, over places of the curves on the grid, in octaves."""
+    quiet = replace(generator, noise=0.0, common=0.0, own=0.0, late=0.0, wall_sd=0.0)
+    rng, errors = np.random.default_rng(7), []
+    for _ in range(100):
+        fits = [fit_optimum(curve) for curve in next(curves_by_look(quiet.pair(rng, drift, 1), START, (1,)))]
+        if all(fit.resolved for fit in fits):
+            errors.append(fits[1].by_seed[0] - fits[0].by_seed[0] - drift)
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+HEADS = ("studies", "covered", "PASS", "FAIL", "INCONCLUSIVE", "unresolved", "seeds", "runs")
 
 
 def row(*names: str, found: Tally) -> str:
     """One row of a table."""
-    shares = (found.passed, found.failed, found.inconclusive, found.unresolved)
-    cells = [
-        *names,
-        str(found.studies),
-        f"{found.covered:.1f}",
-        f"{found.half_width:.2f}",
-        f"{found.bias:+.3f}",
-        f"{found.sd:.3f}",
-    ]
-    cells += [*(f"{s:.1f}" for s in shares), f"{found.seeds:.1f}", f"{found.runs:.0f}"]
-    cells += [f"{found.parabolas:.1f}", f"{found.unfitted:.1f}"]
+    shares = (found.covered, found.passed, found.failed, found.inconclusive, found.unresolved)
+    cells = [*names, str(found.studies), *(f"{s:.1f}" for s in shares), f"{found.seeds:.1f}", f"{found.runs:.0f}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -166,33 +148,39 @@ def table(*names: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000, help="studies of each generator at each drift")
-    cases = parser.parse_args().cases
+    parser.add_argument("--only", metavar="NAME", help="print the generators of that name, and write nothing")
+    options = parser.parse_args()
+    cases = options.cases
+    if options.only:
+        for generator in (each for each in GENERATORS if options.only in each.name):
+            for drift in DRIFTS:
+                print(row(generator.name, f"{drift:g}", found=tally(generator, drift, cases)), flush=True)
+        return
     began = time.perf_counter()
-    rows = table("generator", "true drift")
+    rows = table("generator", "true drift", "grid bias")
     for generator in GENERATORS:
         for drift in DRIFTS:
-            rows.append(row(generator.name, f"{drift:g}", found=tally(generator, drift, cases)))
+            bias = f"{grid_bias(generator, drift):.3f}"
+            rows.append(row(generator.name, f"{drift:g}", bias, found=tally(generator, drift, cases)))
             print(rows[-1], flush=True)
     other = table("studies of")
     other.append(row("the measured drifts", found=tally_of_measured(cases)))
-    for drift in DRIFTS[:2]:
-        name = f"a target whose upper wall is a quarter farther away, drift {drift:g}"
-        other.append(row(name, found=tally(WIDER_TARGET, drift, cases)))
     other.append(row("a target whose deeper minimum is 4.5 octaves away", found=tally(FAR_TARGET, 4.5, cases)))
-    print(*other[2:], sep="\n", flush=True)
+    print(*other[-2:], sep="\n", flush=True)
     minutes = (time.perf_counter() - began) / 60
     body = "\n".join([INTRODUCTION, "", *rows, "", OTHER, "", *other, "", f"{minutes:.0f} minutes on one core."])
     write_section("Coverage and error rates of a drift", f"python -m tests.reliability.coverage --cases {cases}", body)
 
 
-INTRODUCTION = f"""Simulated studies of tier cpu on the Markov source: the real search, registration and judge with
-added seeds (looks {looks_text(LOOKS)}, tolerance {TOLERANCE:g}), on losses from generators that are not the judge's own
-model (tests/reliability/simulated_arms.py). Shares in per cent; *covered* is the share of resolved studies whose 95 %
-interval contains the true drift. At the tolerance both PASS and FAIL are false. The last two columns are the parabolas'
-own drift at the same seeds: how often its interval contains the true drift, and how often a seed has no minimum.
-Half-width, bias and standard deviation of the drift are in octaves."""
-OTHER = """The same with the drifts and spreads that reports/example measured (all rules, on parabolas); where walls
-move apart, so that no one shift describes the curves (the optimum's drift is held against the interval); and where only
+INTRODUCTION = f"""Simulated studies of tier cpu on the Markov source: the real search, fit and judge with added seeds
+(looks {looks_text(LOOKS)}, tolerance {TOLERANCE:g}), on losses from generators that are not the judge's own model
+(tests/reliability/simulated_arms.py). Shares in per cent; *covered* is the share of resolved studies whose 95 %
+interval contains the true drift. At the tolerance both PASS and FAIL are false.
+
+*Grid bias* is the root mean square error of the drift, in octaves, without any noise: a parabola through five points
+places the vertex of another curve differently at different places of the grid, alike in all seeds. So no interval over
+seeds contains it. With 12 seeds the standard error is about 0.05 octaves, and coverage at the tolerance suffers."""
+OTHER = """The same with the drifts and spreads that reports/example measured (all rules, on parabolas), and where only
 a coarse look around the reference's optimum finds that the target's is elsewhere, so that FAIL is right."""
 
 

@@ -5,7 +5,7 @@ curve looks like a parabola.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,17 +40,12 @@ def plateaus(u: Floats) -> Floats:
 
 
 def group(u: Floats) -> Floats:
-    """As over the learning rate of the feed-forward: a shallow wall below, a steep one above that ends on a plateau."""
+    """As over the rate of the feed-forward on ``pairs``: a gentle wall below, a steep one above that ends on a plateau."""
     below, above = (
         1 / (1 + np.exp(np.clip(1.2 * (u + 1.2), -50, 50))),
         1 / (1 + np.exp(-np.clip(2.2 * (u - 1.6), -50, 50))),
     )
     return np.asarray(0.045 * (below - 0.0475) + 0.15 * (above - 0.0148))
-
-
-def wider_above(u: Floats) -> Floats:
-    """The cubic with its upper wall a quarter farther away."""
-    return cubic(np.where(u > 0, u / 1.25, u))
 
 
 def minimum_above(u: Floats) -> Floats:
@@ -113,9 +108,6 @@ class Generator:
         return SimulatedSearch(losses, self.grid)
 
 
-GROUP_VALLEY = Generator(name="group", shape=group, noise=0.015, common=0.02, own=0.15)
-"""As the learning rate of the feed-forward on the source ``pairs``."""
-
 # The step has the size, in relation to the curvature, and the place of those in three of the curves that
 # reports/example measured: width d128, the composite, and twice the duration.
 GENERATORS = (
@@ -127,11 +119,8 @@ GENERATORS = (
     Generator(name="unpaired seeds", common=0.0, own=0.12),
     Generator(name="plateaus", shape=plateaus),
     Generator(name="two minima", shape=minimum_above, starts=(0.0, 4.5)),
-    replace(GROUP_VALLEY, name="a group's valley, values 1.5 octaves apart", grid=GROUP),
-    replace(GROUP_VALLEY, name="a group's valley, values 1 octave apart", grid=Grid(step=1.0, reach=4)),
+    Generator(name="a group's valley", shape=group, noise=0.015, common=0.02, own=0.15, grid=GROUP),
 )
-WIDER_TARGET = Generator(name="wider target", shape=cubic, target_shape=wider_above)
-"""No one shift describes the curves, and the optimum stays."""
 FAR_TARGET = Generator(name="far target", shape=minimum_above, target_shape=minimum_below)
 """The reference has its deeper minimum where its search begins, the target four and a half octaves above."""
 

@@ -9,20 +9,20 @@ SMALL = [g for g in GENERATORS if g.name in ("noise grows with the rate", "cubic
 
 @pytest.mark.parametrize("generator", SMALL, ids=lambda generator: generator.name)
 def test_at_the_tolerance_the_interval_covers_and_neither_verdict_is_given(generator) -> None:
-    found = tally(generator, TOLERANCE, 30)
+    found = tally(generator, TOLERANCE, 150)
     assert found.unresolved == 0
-    assert found.covered >= 90
-    assert found.passed <= 10
-    assert found.failed <= 10
+    assert found.covered >= 92
+    assert found.passed <= 6
+    assert found.failed <= 6
 
 
 def test_clear_drifts_are_told_apart_with_few_seeds() -> None:
-    right, wrong = (tally(GENERATORS[0], drift, 20) for drift in (0.0, 1.2))
+    right, wrong = (tally(GENERATORS[0], drift, 60) for drift in (0.0, 1.0))
     assert right.passed == wrong.failed == 100
     assert right.seeds < 6
     assert wrong.seeds < 6
 
 
 def test_a_deeper_minimum_far_away_is_found() -> None:
-    found = tally(FAR_TARGET, 4.5, 15)
+    found = tally(FAR_TARGET, 4.5, 40)
     assert found.failed == 100

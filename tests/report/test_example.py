@@ -15,6 +15,7 @@ from mue_check.questions.sensitivity import Sensitivity, sensitivities
 from mue_check.report.format import in_words, interval_text, signed_text
 
 ROOT = Path(__file__).parents[2]
+TOLD = ("activated_experts", "capacity", "granularity", "shared_experts", "routing_hybrids", "bridge_1", "depth")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 
 def readme_rows(rows: Sequence[Sensitivity]) -> Iterator[str]:
-    """The README's table: on each ladder what the right rule does, and the wrong rule or mutant that a drift shows best."""
+    """The README's table: for each ladder what the right rule does, and the mistake that a drift shows best."""
     for (ladder,), found in grouped(rows, lambda row: (row.ladder,)):
         right = next((row for row in found if row.is_right), None)
         if right is None:
