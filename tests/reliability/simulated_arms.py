@@ -40,7 +40,7 @@ def plateaus(u: Floats) -> Floats:
 
 
 def group(u: Floats) -> Floats:
-    """As over the rate of the feed-forward on ``pairs``: a gentle wall below, a steep one above that ends on a plateau."""
+    """As the feed-forward's rate on ``pairs``: a gentle wall below, a steep one above that ends on a plateau."""
     below, above = (
         1 / (1 + np.exp(np.clip(1.2 * (u + 1.2), -50, 50))),
         1 / (1 + np.exp(-np.clip(2.2 * (u - 1.6), -50, 50))),
