@@ -72,7 +72,7 @@ def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path
     both, first = (" ".join(a.test for a in dry_run([*options, *more]).tests) for more in ([], ["--rungs=1"]))
     assert "L16" in both
     assert "L8" in first
-    assert "L16" not in first
+    assert "depth-L16" not in first
     assert not (tmp_path / "study").exists()
 
 

@@ -137,7 +137,7 @@ def test_a_short_token_file_says_how_much_it_lacks(tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_names_the_known_ones() -> None:
-    known = "markov, docstrings, pairs"
+    known = "markov, docstrings, pairs, memory"
     with pytest.raises(DataError, match=rf"unknown corpus 'wikipedia': allowed are {known}, or a token file"):
         load_corpus("wikipedia")
 
