@@ -199,7 +199,9 @@ def test_axes_and_corpora_choose_tests(tmp_path: Path, collected: Collect) -> No
     assert chosen
     assert all("-activated_experts" in test for test in chosen)
     both = [test for test in collected("suites/", "--tier=cpu", study) if "test_router.py" not in test]
-    assert {"docstrings", "markov", "pairs", "memory"} == {test.split("[")[1].split("-")[0].rstrip("]") for test in both}
+    assert {"docstrings", "markov", "pairs", "memory"} == {
+        test.split("[")[1].split("-")[0].rstrip("]") for test in both
+    }
     assert "composite]" in next(test for test in both if "test_sigma0" not in test)  # longest first
     assert "test_scales" in both[-1]
     only = [test for test in collected("suites/", "--tier=cpu", "--corpus=docstrings", study) if "docstrings" in test]
@@ -238,7 +240,10 @@ def test_the_laboratory_asks_its_questions(tmp_path: Path, collected: Collect, r
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("--corpus=wiki", "unknown corpus 'wiki': allowed are markov, docstrings, pairs, memory, or a token file FILE.bin"),
+        (
+            "--corpus=wiki",
+            "unknown corpus 'wiki': allowed are markov, docstrings, pairs, memory, or a token file FILE.bin",
+        ),
         ("--axes=sigma1", "unknown axis 'sigma1': allowed are width, depth"),
     ],
 )

@@ -74,7 +74,7 @@ def group_of(knob: Knob) -> str:
 
 
 def is_wide(knob: Knob) -> bool:
-    """Whether the knob's valley is wide: that of a group's rate, decay or multiplier. Whole curves are compared then.
+    """Whether the knob's valley is wide: that of a group's rate, decay or multiplier.
 
     The valley of a group's init std is as narrow as that of a global knob (docs/choices.md).
     """

@@ -15,7 +15,7 @@ from mue_check.questions.sensitivity import Sensitivity, sensitivities
 from mue_check.report.format import in_words, interval_text, signed_text
 
 ROOT = Path(__file__).parents[2]
-TOLD = ("activated_experts", "capacity", "granularity", "shared_experts", "routing_hybrids", "bridge_1", "depth")
+TOLD = ("width", "depth", "capacity", "shared_experts", "routing_hybrids", "bridge_1", "bridge_2")
 
 
 @pytest.fixture(scope="module")
