@@ -59,15 +59,7 @@ def test_the_readme_quotes_the_example(summary: Summary) -> None:
 
 def test_a_drift_tells_wrong_rules_apart_in_the_example(summary: Summary) -> None:
     rows = sensitivities(summary)
-    for ladder in (
-        "activated_experts",
-        "capacity",
-        "granularity",
-        "shared_experts",
-        "routing_hybrids",
-        "bridge_1",
-        "depth",
-    ):
+    for ladder in TOLD:
         own = [row for row in rows if row.ladder == ladder]
         assert any(row.fails_by_a_drift for row in own if not row.is_right), ladder
         assert not any(row.fails_by_a_drift for row in own if row.is_right), ladder
