@@ -29,7 +29,7 @@ from mue_check.questions.search import GROUP, LossSearch, curves_by_look, grid_o
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.rules import Knob, get_rule
-from mue_check.rules.knob import group_of
+from mue_check.rules.knob import is_judged_whole
 
 TIER = get_tier("cpu")
 POOLS: tuple[tuple[str, Regime, Knob], ...] = (
@@ -142,7 +142,7 @@ def judge(pool: Pool, losses: Curve, count: int) -> list[dict[str, object]]:
     for number, pair in enumerate(pairs_of_seeds(len(losses.seeds), count, TIER.looks[-1])):
         searches = [PoolSearch(pool, losses, seeds) for seeds in pair]
         for curves in curves_by_look(searches, pool.start, TIER.looks):
-            drift = judge_drift(*curves, TIER.tolerance, looks=TIER.looks, whole=group_of(pool.knob) != "")
+            drift = judge_drift(*curves, TIER.tolerance, looks=TIER.looks, whole=is_judged_whole(pool.knob))
             if drift.settled(half_width):
                 break
         rows.append(

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from mue_check.judge.interval import Interval, Looks, look_level, looks_text, t_interval
-from mue_check.judge.optimum import Curve, Optimum, fit_optimum, mean_minimum, parabola_loss, rounding_sd, vertex_sd
+from mue_check.judge.optimum import (
+    Curve,
+    Optimum,
+    fit_optimum,
+    lowest_at_an_end,
+    mean_minimum,
+    parabola_loss,
+    rounding_sd,
+    same_losses,
+    vertex_sd,
+)
 from mue_check.judge.power import detectable_drift, detectable_of
 from mue_check.judge.registration import Registration, register
 from mue_check.judge.verdict import Verdict, judge_interval
@@ -168,14 +178,10 @@ def _least_sd(drifts: Sequence[float], reference: Optimum, target: Optimum) -> f
 def _unusable(reference: Curve, target: Curve, looks: Looks) -> Iterator[str]:
     """Why the curves cannot be registered."""
     for arm, curve in (("reference", reference), ("target", target)):
-        usable = curve.usable
-        distinct, counts = np.unique(usable, axis=0, return_counts=True)
         if mean_minimum(curve) < 0:
             yield f"{arm}: every value diverged"
-        elif len(distinct) < len(usable):
-            twin = distinct[int(np.argmax(counts))]
-            twins = [str(seed) for seed, row in zip(curve.seeds, usable, strict=True) if np.array_equal(row, twin)]
-            yield f"{arm}: seeds {', '.join(twins)} have the same losses, so they count as one"
+        elif twins := same_losses(curve.seeds, curve.usable):
+            yield f"{arm}: {twins}"
     seeds = min(len(reference.seeds), len(target.seeds))
     if seeds < MIN_SEEDS:
         yield f"{seeds} seeds a side, at least {MIN_SEEDS} are needed"
@@ -186,10 +192,8 @@ def _unusable(reference: Curve, target: Curve, looks: Looks) -> Iterator[str]:
 def _at_an_end(reference: Curve, target: Curve) -> Iterator[str]:
     """Which arms are still falling at an end of their grid, beyond which nothing was tried."""
     for arm, curve in (("reference", reference), ("target", target)):
-        best = mean_minimum(curve)
-        if best in (0, len(curve.values) - 1):
-            end = "lowest" if best == 0 else "highest"
-            yield f"{arm}: the loss is lowest at the {end} value tried, log2 {curve.x[best]:.2f}"
+        if at_an_end := lowest_at_an_end(curve):
+            yield f"{arm}: {at_an_end}"
 
 
 def _reasons(reference: Optimum, target: Optimum) -> list[str]:

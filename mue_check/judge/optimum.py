@@ -6,7 +6,7 @@ significantly at the low end of the window and rise significantly at the high en
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,6 +84,25 @@ def mean_minimum(curve: Curve) -> int:
     return -1 if np.isnan(mean).all() else int(np.nanargmin(mean))
 
 
+def lowest_at_an_end(curve: Curve) -> str:
+    """That the loss is lowest at an end of the grid, beyond which nothing was tried; else empty."""
+    best = mean_minimum(curve)
+    if best not in (0, len(curve.values) - 1):
+        return ""
+    end = "lowest" if best == 0 else "highest"
+    return f"the loss is lowest at the {end} value tried, log2 {curve.x[best]:.2f}"
+
+
+def same_losses(seeds: Sequence[int], losses: NDArray[np.float64]) -> str:
+    """Which seeds have the same ``losses`` [S, L], so that they are no independent runs; else empty."""
+    distinct, counts = np.unique(losses, axis=0, return_counts=True)
+    if len(distinct) == len(losses):
+        return ""
+    twin = distinct[int(np.argmax(counts))]
+    twins = [str(seed) for seed, row in zip(seeds, losses, strict=True) if (row == twin).all()]
+    return f"seeds {', '.join(twins)} have the same losses, so they count as one"
+
+
 def lacking(curve: Curve) -> tuple[int, int]:
     """How many more points the fit needs (below, above) the grid for a window that is centered on the minimum.
 
@@ -130,9 +149,8 @@ def fit_optimum(curve: Curve) -> Optimum:
     alive = np.flatnonzero(~np.isnan(curve.usable.mean(0)))
     if len(alive) < WINDOW:
         return Optimum(reason=f"only {len(alive)} usable values: {WINDOW} are needed")
-    if best in (0, len(curve.values) - 1):
-        end = "lowest" if best == 0 else "highest"
-        return Optimum(reason=f"the loss is lowest at the {end} value tried, log2 {curve.x[best]:.2f}")
+    if at_an_end := lowest_at_an_end(curve):
+        return Optimum(reason=at_an_end)
     x, losses = curve.x[alive], curve.usable[:, alive]
     shared = _window(len(alive), int(np.searchsorted(alive, best)))
     fits = _Parabolas.through(x[shared], losses[:, shared])
@@ -142,11 +160,8 @@ def fit_optimum(curve: Curve) -> Optimum:
     walls = first == alive[0] > 0, last == alive[-1] < len(curve.values) - 1
     if flat := fits.flat(walls):
         return Optimum(reason=f"no significant minimum between log2 values {low:.2f} and {high:.2f}: {flat}")
-    distinct, counts = np.unique(losses, axis=0, return_counts=True)
-    if len(distinct) < len(losses):
-        twin = distinct[int(np.argmax(counts))]
-        twins = [str(seed) for seed, row in zip(curve.seeds, losses, strict=True) if (row == twin).all()]
-        return Optimum(reason=f"seeds {', '.join(twins)} have the same losses, so they count as one")
+    if twins := same_losses(curve.seeds, losses):
+        return Optimum(reason=twins)
     vertices: dict[int, _Vertex] = {}
     for i, (seed, row) in enumerate(zip(curve.seeds, losses, strict=True)):
         vertex = fits.vertex(i)

@@ -15,7 +15,7 @@ from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role, get_rule
-from mue_check.rules.knob import group_of
+from mue_check.rules.knob import is_judged_whole
 from mue_check.rules.predicted import predicted_drift
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
@@ -60,7 +60,7 @@ def judge_stored_drift(store: Store, comparison: Comparison) -> DriftFinding:
         comparison.tolerance,
         comparison.residual,
         comparison.looks,
-        whole=group_of(comparison.knob) != "",
+        whole=is_judged_whole(comparison.knob),
     )
     return DriftFinding(comparison=comparison, reference=reference, target=target, drift=drift)
 

@@ -16,7 +16,7 @@ from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
 from mue_check.questions.arm import Arm, measure
 from mue_check.records import Cell, Store
 from mue_check.rules import Knob
-from mue_check.rules.knob import is_wide
+from mue_check.rules.knob import group_of, quantity_of
 
 FAR = 3
 """Coarse steps on each side of a minimum, two grid points each, in which one replicate looks for a deeper one."""
@@ -46,7 +46,8 @@ walls place the curve."""
 
 def grid_of(knob: Knob) -> Grid:
     """The grid on which a knob is searched."""
-    return GROUP if is_wide(knob) else GLOBAL
+    # the valley of a group's init std is as narrow as that of a global knob (docs/choices.md)
+    return GROUP if group_of(knob) and quantity_of(knob) != "init_std" else GLOBAL
 
 
 class LossSearch:

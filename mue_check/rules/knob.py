@@ -73,12 +73,9 @@ def group_of(knob: Knob) -> str:
     return knob.partition(":")[2]
 
 
-def is_wide(knob: Knob) -> bool:
-    """Whether the knob's valley is wide: that of a group's rate, decay or multiplier.
-
-    The valley of a group's init std is as narrow as that of a global knob (docs/choices.md).
-    """
-    return group_of(knob) != "" and quantity_of(knob) != "init_std"
+def is_judged_whole(knob: Knob) -> bool:
+    """Whether the drift of a knob is that of whole curves (``judge.registration``): it is for every knob of a group."""
+    return group_of(knob) != ""
 
 
 def base_value(knob: Knob, base: HyperParameters) -> float:

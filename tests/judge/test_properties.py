@@ -1,16 +1,15 @@
 """Properties that every verdict has, whatever was measured: what it may depend on, and what it needs."""
 
 import math
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mue_check.judge.drift import MIN_SEEDS, Drift, judge_drift
+from mue_check.judge.drift import MIN_SEEDS, judge_drift
 from mue_check.judge.early import compare_early
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.law import Law, Rung, judge_law
@@ -18,54 +17,7 @@ from mue_check.judge.load import judge_load
 from mue_check.judge.optimum import WINDOW, Curve, fit_optimum
 from mue_check.judge.speedup import compare_learning
 from mue_check.judge.verdict import Verdict, judge_interval
-
-quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-# tests that train flush subnormal numbers to zero for the whole process
-numbers = partial(st.floats, allow_subnormal=False)
-TOLERANCES = numbers(0.01, 2.0)
-FACTORS = numbers(0.01, 100.0)
-SEEDS = st.integers(0, 2**32 - 1)
-ENOUGH = st.integers(MIN_SEEDS, 8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two simulated arms with the same seeds."""
-
-    reference: Curve
-    target: Curve
-
-    def judged(self, tolerance: float = 0.5) -> Drift:
-        return judge_drift(self.reference, self.target, tolerance)
-
-
-@st.composite
-def pairs(draw: st.DrawFn, *, seeds: st.SearchStrategy[int] = ENOUGH, points: int = 9) -> Pair:
-    """Parabolas with noise and a third-order term around optima that differ from seed to seed."""
-    rng = np.random.default_rng(draw(SEEDS))
-    n, drift = draw(seeds), draw(numbers(-1.5, 1.5))
-    noise, skew = draw(st.sampled_from([1e-5, 1e-3, 4e-3])), draw(st.sampled_from([0.0, 1e-3]))
-    spread = draw(st.sampled_from([0.01, 0.1, 0.3]))
-    x = -6.0 + 0.75 * (np.arange(points) - points // 2)
-
-    def arm(center: float) -> Curve:
-        off = x - center - spread * rng.normal(size=n)[:, None]
-        losses = 2.9 + 0.02 * off**2 + skew * off**3 + noise * rng.normal(size=off.shape)
-        return Curve(values=2.0**x, seeds=tuple(range(n)), losses=losses, initial=np.full(n, 9.0))
-
-    return Pair(reference=arm(-6.0), target=arm(-6.0 + drift))
-
-
-def same(one: Interval, other: Interval, *, factor: float = 1.0) -> bool:
-    """Equal up to rounding, after multiplication; a negative factor swaps the ends."""
-    ends = sorted([factor * one.low, factor * one.high]) if math.isfinite(one.low) else [one.low, one.high]
-    expected = [factor * one.mean, *ends, one.n]
-    return [other.mean, other.low, other.high, other.n] == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
-
-
-def clear(interval: Interval, *bounds: float) -> bool:
-    """Whether rounding cannot change on which side of the bounds the ends lie."""
-    return all(abs(end - bound) > 1e-4 for end in (interval.low, interval.high) for bound in bounds)
+from tests.judge.arms import FACTORS, SEEDS, TOLERANCES, Pair, clear, numbers, pairs, quick, same
 
 
 @quick

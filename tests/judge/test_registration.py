@@ -1,75 +1,28 @@
 """Registration of whole curves: what a drift may depend on, and what it needs, for any curves."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from mue_check.judge.drift import MIN_SEEDS, Drift, judge_drift
-from mue_check.judge.interval import Interval
+from mue_check.judge.drift import judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
+from tests.judge.arms import FACTORS, SEEDS, TOLERANCES, Pair, clear, numbers, pairs, quick, same
 
-quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-# tests that train flush subnormal numbers to zero for the whole process
-numbers = partial(st.floats, allow_subnormal=False)
-TOLERANCES = numbers(0.01, 2.0)
-FACTORS = numbers(0.01, 100.0)
-SEEDS = st.integers(0, 2**32 - 1)
-ENOUGH = st.integers(MIN_SEEDS, 8)
 whole = partial(judge_drift, whole=True)
 CLOSE = 0.02
 """Octaves by which a registration may differ, since it is the end of an iteration."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two simulated arms with the same seeds."""
-
-    reference: Curve
-    target: Curve
-
-    def judged(self, tolerance: float = 0.5) -> Drift:
-        return whole(self.reference, self.target, tolerance)
-
-
-@st.composite
-def pairs(draw: st.DrawFn, *, seeds: st.SearchStrategy[int] = ENOUGH, points: int = 9) -> Pair:
-    """Parabolas with noise and a third-order term around optima that differ from seed to seed."""
-    rng = np.random.default_rng(draw(SEEDS))
-    n, drift = draw(seeds), draw(numbers(-1.5, 1.5))
-    noise, skew = draw(st.sampled_from([1e-5, 1e-3, 4e-3])), draw(st.sampled_from([0.0, 1e-3]))
-    spread = draw(st.sampled_from([0.01, 0.1, 0.3]))
-    x = -6.0 + 0.75 * (np.arange(points) - points // 2)
-
-    def arm(center: float) -> Curve:
-        off = x - center - spread * rng.normal(size=n)[:, None]
-        losses = 2.9 + 0.02 * off**2 + skew * off**3 + noise * rng.normal(size=off.shape)
-        return Curve(values=2.0**x, seeds=tuple(range(n)), losses=losses, initial=np.full(n, 9.0))
-
-    return Pair(reference=arm(-6.0), target=arm(-6.0 + drift))
-
-
-def same(one: Interval, other: Interval, *, factor: float = 1.0, abs_: float = 1e-6) -> bool:
-    """Equal up to rounding, after multiplication; a negative factor swaps the ends."""
-    ends = sorted([factor * one.low, factor * one.high]) if math.isfinite(one.low) else [one.low, one.high]
-    expected = [factor * one.mean, *ends, one.n]
-    return [other.mean, other.low, other.high, other.n] == pytest.approx(expected, rel=1e-5, abs=abs_, nan_ok=True)
-
-
-def clear(interval: Interval, *bounds: float) -> bool:
-    """Whether rounding cannot change on which side of the bounds the ends lie."""
-    return all(abs(end - bound) > 2 * CLOSE for end in (interval.low, interval.high) for bound in bounds)
-
-
 @quick
 @given(pairs(), numbers(-8, 8))
 def test_a_constant_added_to_all_log2_learning_rates_moves_both_optima_by_it(pair: Pair, shift: float) -> None:
-    before = pair.judged()
+    before = pair.judged(whole=True)
     moved = [replace(arm, values=arm.values * 2.0**shift) for arm in (pair.reference, pair.target)]
     after = whole(*moved, 0.5)
     assert after.reference.resolved == before.reference.resolved
@@ -79,20 +32,20 @@ def test_a_constant_added_to_all_log2_learning_rates_moves_both_optima_by_it(pai
             list(ours.by_seed.values()), abs=1e-6
         )
     assert same(before.interval, after.interval, abs_=CLOSE)
-    assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
+    assert not clear(before.interval, -0.5, 0.5, by=2 * CLOSE) or after.verdict is before.verdict
 
 
 @quick
 @given(pairs(), FACTORS)
 def test_the_unit_of_the_loss_does_not_matter(pair: Pair, factor: float) -> None:
-    before = pair.judged()
+    before = pair.judged(whole=True)
     scaled = [
         replace(arm, losses=factor * arm.losses, initial=factor * arm.initial) for arm in (pair.reference, pair.target)
     ]
     after = whole(*scaled, 0.5)
     assert after.by_seed == pytest.approx(before.by_seed, abs=5 * CLOSE)
     assert same(before.interval, after.interval, abs_=CLOSE)
-    assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
+    assert not clear(before.interval, -0.5, 0.5, by=2 * CLOSE) or after.verdict is before.verdict
     assert [after.regret, after.gain] == pytest.approx(
         [factor * before.regret, factor * before.gain], rel=1e-5, abs=1e-9 * factor, nan_ok=True
     )
@@ -101,7 +54,7 @@ def test_the_unit_of_the_loss_does_not_matter(pair: Pair, factor: float) -> None
 @quick
 @given(pairs(), st.randoms(use_true_random=False))
 def test_the_order_of_the_seeds_does_not_matter(pair: Pair, random: object) -> None:
-    before = pair.judged()
+    before = pair.judged(whole=True)
     shuffled = []
     for arm in (pair.reference, pair.target):
         order = list(range(len(arm.seeds)))
@@ -111,16 +64,16 @@ def test_the_order_of_the_seeds_does_not_matter(pair: Pair, random: object) -> N
     after = whole(*shuffled, 0.5)
     assert after.by_seed == pytest.approx(before.by_seed, abs=5 * CLOSE)
     assert same(before.interval, after.interval, abs_=CLOSE)
-    assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
+    assert not clear(before.interval, -0.5, 0.5, by=2 * CLOSE) or after.verdict is before.verdict
 
 
 @quick
 @given(pairs(), TOLERANCES)
 def test_arms_that_are_swapped_drift_the_other_way(pair: Pair, tolerance: float) -> None:
-    there, back = pair.judged(tolerance), whole(pair.target, pair.reference, tolerance)
+    there, back = pair.judged(tolerance, whole=True), whole(pair.target, pair.reference, tolerance)
     assert same(there.interval, back.interval, factor=-1, abs_=CLOSE)
     assert back.by_seed == pytest.approx({seed: -drift for seed, drift in there.by_seed.items()}, abs=5 * CLOSE)
-    assert not clear(there.interval, -tolerance, tolerance) or back.verdict is there.verdict
+    assert not clear(there.interval, -tolerance, tolerance, by=2 * CLOSE) or back.verdict is there.verdict
     assert back.gain == pytest.approx(-there.gain, nan_ok=True)
     assert (back.reason is None) == (there.reason is None)
 
@@ -139,7 +92,7 @@ def test_seeds_need_not_be_paired(pair: Pair) -> None:
 @quick
 @given(pairs(points=2))
 def test_two_values_never_pass(pair: Pair) -> None:
-    assert pair.judged(2.0).verdict is not Verdict.PASS
+    assert pair.judged(2.0, whole=True).verdict is not Verdict.PASS
 
 
 @quick
@@ -147,14 +100,14 @@ def test_two_values_never_pass(pair: Pair) -> None:
 def test_a_target_that_moves_further_up_drifts_further(pair: Pair, step: float) -> None:
     moved = replace(pair.target, values=pair.target.values * 2.0**step)
     further = whole(pair.reference, moved, 0.5)
-    if further.registration and (before := pair.judged().registration):
+    if further.registration and (before := pair.judged(whole=True).registration):
         assert further.registration.interval.mean > before.interval.mean
 
 
 @quick
 @given(pairs(), SEEDS)
 def test_a_constant_added_to_every_loss_of_a_seed_does_not_matter(pair: Pair, seed: int) -> None:
-    before, rng = pair.judged(), np.random.default_rng(seed)
+    before, rng = pair.judged(whole=True), np.random.default_rng(seed)
     offsets = [rng.normal(size=(len(arm.seeds), 1)) for arm in (pair.reference, pair.target)]
     arms = (pair.reference, pair.target)
     moved = [

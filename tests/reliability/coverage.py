@@ -23,7 +23,7 @@ from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.questions.search import GROUP, curves_by_look
 from mue_check.records import Store
-from mue_check.rules.knob import group_of
+from mue_check.rules.knob import is_judged_whole
 from tests.reliability.page import write_section
 from tests.reliability.simulated_arms import CURVATURE, FAR_TARGET, GENERATORS, START, Generator
 
@@ -97,7 +97,7 @@ def measured_drifts() -> Iterator[tuple[float, float, float]]:
             packed.extractall(folder, filter="data")
         store = Store(Path(folder))
         for comparison in load_comparisons(store.root):
-            if comparison.kind == "drift" and not comparison.is_control and not group_of(comparison.knob):
+            if comparison.kind == "drift" and not comparison.is_control and not is_judged_whole(comparison.knob):
                 drift = judge_stored_drift(store, comparison).drift
                 if drift.reason is None:
                     sd = float(np.std(list(drift.by_seed.values()), ddof=1))
