@@ -24,9 +24,9 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
 def corpus_of(content: Mapping[str, Any]) -> str:
     """The name of the built-in corpus with the recorded fingerprint."""
-    from mue_check.data import load_corpus
+    from mue_check.data import CORPORA, SOURCES, load_corpus
 
-    for name in ("markov", "docstrings"):
+    for name in (*CORPORA, *SOURCES):
         if load_corpus(name).fingerprint == content["corpus"]:
             return name
     raise SystemExit("a recorded corpus is none of this version's")

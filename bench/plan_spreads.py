@@ -39,7 +39,8 @@ def main() -> None:
         name = c.ladder if c.knob == "lr" else f"{c.ladder}:{c.knob}"
         spread = float(np.std(by_seed, ddof=1))
         spreads[name].append((spread, len(by_seed) - 1))
-        expected = math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
+        # registration needs no parabolas, and its spread already has the noise of the points
+        expected = 0.0 if drift.registration else math.hypot(vertex_sd(drift.reference), vertex_sd(drift.target))
         power[name].append((max(spread, expected), len(by_seed) - 1))
         if c.axis != "control":
             drifts["complete_mue" if c.rule == "complete_mue" else "other"].append(drift.interval.mean)

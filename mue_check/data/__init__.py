@@ -57,4 +57,14 @@ def _load(name: str) -> Data:
     return data_maker(name)()
 
 
-__all__ = ["CORPORA", "Corpus", "Data", "data_maker", "give_data", "load_corpus", "load_data", "require_tokens"]
+__all__ = [
+    "CORPORA",
+    "SOURCES",
+    "Corpus",
+    "Data",
+    "data_maker",
+    "give_data",
+    "load_corpus",
+    "load_data",
+    "require_tokens",
+]
