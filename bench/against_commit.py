@@ -93,7 +93,8 @@ def read_groups(archive: Path) -> list[CellGroup]:
     together: defaultdict[str, list[str]] = defaultdict(list)
     for file, cell in records.items():
         seeds = cell["seeds"]
-        late = seeds if len(seeds) == 1 and seeds[0] % 1000 >= FIRST_SEEDS else []
+        # seeds that are added later train on their own, one at a time or a round of several
+        late = seeds if seeds[0] % 1000 >= FIRST_SEEDS else []
         together[json.dumps({**cell, "seeds": late, "side": seeds[0] // 1000}, sort_keys=True)].append(file)
     groups = []
     for _, files in sorted(together.items()):
