@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from mue_check.catalog import summarize
+from mue_check.judge.agreement import fit_agreement
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import grouped
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Summary
-from mue_check.questions.sensitivity import Sensitivity, sensitivities
+from mue_check.questions.sensitivity import Sensitivity, point_of, predicted_drifts, sensitivities
 from mue_check.report.format import in_words, interval_text, signed_text
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,13 @@ def test_the_readme_quotes_the_example(summary: Summary) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     for row in readme_rows(sensitivities(summary)):
         assert row in readme, row
+    text, found = " ".join(readme), predicted_drifts(summary)
+    fit = fit_agreement([point_of(drift) for drift in found])
+    assert fit is not None
+    slope, at_zero = fit.slope, fit.intercept
+    assert f"Over {len(found)} drifts" in text
+    assert f"slope {slope.mean:.2f} [{slope.low:.2f}, {slope.high:.2f}]" in text
+    assert f"zero at {interval_text(at_zero)}" in text
 
 
 def test_a_drift_tells_wrong_rules_apart_in_the_example(summary: Summary) -> None:
