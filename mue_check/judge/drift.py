@@ -5,7 +5,7 @@ Optima are fitted by parabolas (``judge.optimum``), and whole curves are registe
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,36 +116,66 @@ def judge_drift(
     and no seeds in common; an arm whose loss is lowest at an end of its grid may FAIL, but not PASS.
     """
     ours, theirs = fit_optimum(reference), fit_optimum(target)
-    drifts, level = list(_drifts(ours, theirs).values()), look_level(looks)
-    registration, interval, detectable = None, t_interval([] if whole else drifts, level), math.inf
-    verdict = Verdict.INCONCLUSIVE
-    reasons = list(_unusable(reference, target, looks) if whole else _unresolved(ours, theirs, looks))
+    if whole:
+        found = _of_curves(reference, target, tolerance, residual, looks)
+    else:
+        found = _of_optima(ours, theirs, tolerance, residual, looks)
     if any(mean_minimum(curve) < 0 for curve in (reference, target)):
-        verdict = Verdict.FAIL
-    elif not reasons:
-        if whole:
-            registration = register(reference, target, level)
-            interval = registration.interval
-            spread = interval.own_error * math.sqrt(interval.n)
-            detectable = detectable_of(spread, looks or (interval.n,), tolerance + abs(residual), interval.shared)
-        else:
-            interval = t_interval(drifts, level, least_sd=_least_sd(drifts, ours, theirs))
-            detectable = detectable_drift(drifts, ours, theirs, tolerance + abs(residual), looks)
-        verdict = judge_interval(interval, tolerance, residual=residual)
-        if whole and verdict is not Verdict.FAIL and (reasons := list(_at_an_end(reference, target))):
-            interval, detectable, verdict = t_interval([], level), math.inf, Verdict.INCONCLUSIVE
+        found = replace(found, verdict=Verdict.FAIL)
     regret, gain = _regret_and_gain(ours, theirs)
     return Drift(
         reference=ours,
         target=theirs,
-        registration=registration,
+        registration=found.registration,
         looks=looks,
-        interval=interval,
+        interval=found.interval,
         regret=regret,
         gain=gain,
+        verdict=found.verdict,
+        detectable=found.detectable,
+        reason="; ".join(found.reasons) or None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What one estimator says; ``reasons`` are why it says nothing."""
+
+    interval: Interval
+    detectable: float = math.inf
+    verdict: Verdict = Verdict.INCONCLUSIVE
+    registration: Registration | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def _of_optima(ours: Optimum, theirs: Optimum, tolerance: float, residual: float, looks: Looks) -> _Found:
+    """The drift of the seeds' fitted optima."""
+    drifts, level = list(_drifts(ours, theirs).values()), look_level(looks)
+    if reasons := tuple(_unresolved(ours, theirs, looks)):
+        return _Found(interval=t_interval(drifts, level), reasons=reasons)
+    interval = t_interval(drifts, level, least_sd=_least_sd(drifts, ours, theirs))
+    return _Found(
+        interval=interval,
+        detectable=detectable_drift(drifts, ours, theirs, tolerance + abs(residual), looks),
+        verdict=judge_interval(interval, tolerance, residual=residual),
+    )
+
+
+def _of_curves(reference: Curve, target: Curve, tolerance: float, residual: float, looks: Looks) -> _Found:
+    """The drift of the whole curves, by registration."""
+    if reasons := tuple(_unusable(reference, target, looks)):
+        return _Found(interval=t_interval([], look_level(looks)), reasons=reasons)
+    registration = register(reference, target, look_level(looks))
+    interval = registration.interval
+    verdict = judge_interval(interval, tolerance, residual=residual)
+    if verdict is not Verdict.FAIL and (reasons := tuple(_at_an_end(reference, target))):
+        return _Found(interval=t_interval([], look_level(looks)), registration=registration, reasons=reasons)
+    spread = interval.own_error * math.sqrt(interval.n)
+    return _Found(
+        interval=interval,
+        detectable=detectable_of(spread, looks or (interval.n,), tolerance + abs(residual), interval.shared),
         verdict=verdict,
-        detectable=detectable,
-        reason="; ".join(reasons) or None,
+        registration=registration,
     )
 
 
