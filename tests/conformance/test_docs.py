@@ -14,8 +14,7 @@ from mue_check.conformance.registry import CHECKS
 from mue_check.mutants.routing import MUTANTS as BUGS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec, claim_of
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = DOCS / "checks"
+PAGES = Path(__file__).parents[2] / "mue_check" / "conformance" / "pages"
 INDEX = (PAGES / "README.md").read_text()
 TEXTS = {path.stem: path.read_text() for path in sorted(PAGES.glob("*.md"))}
 
