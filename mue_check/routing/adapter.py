@@ -41,7 +41,7 @@ class Size:
 class Layout:
     """Where each part of a return lies. ``by_expert``: the indices [E, C] are tokens.
 
-    ``nulls``: an index past the experts is an expert that does nothing, not a mistake.
+    ``nulls``: columns and indices past the experts are null experts, no mistake.
     """
 
     parts: Mapping[Field, Path]
@@ -62,10 +62,14 @@ class Layout:
         used = set(self.parts.values())
         aux = {_dotted(path): leaf for path, leaf in leaves.items() if path not in used}
         combine, times = self._dense(found, size)
+        real, nulls = (slice(None), slice(size.experts)), (slice(None), slice(size.experts, None))
+        has_nulls = combine.shape[1] > size.experts
         requested = found.get("requested")
         return Routing(
-            combine=combine,
-            times=times,
+            combine=combine[real],
+            times=times[real],
+            null_combine=combine[nulls] if has_nulls else None,
+            null_times=times[nulls] if has_nulls else None,
             requested=None if requested is None else requested.bool(),
             logits=found.get("logits"),
             scores=found.get("scores"),
@@ -73,22 +77,24 @@ class Layout:
         )
 
     def _dense(self, found: Mapping[str, Tensor], size: Size) -> tuple[Tensor, Tensor]:
+        """(combine, times), [T, E], or [T, E + Z] with Z null experts."""
         indices, weights = found.get("indices"), found.get("weights")
         if indices is not None and weights is not None:
             rows = size.experts if self.by_expert else size.tokens
             indices, weights = _rows(indices, rows, "indices"), _rows(weights, rows, "weights")
-            if not self.by_expert and weights.shape != indices.shape and weights.shape[1] == size.experts:
+            if not self.by_expert and weights.shape != indices.shape and weights.shape[1] >= size.experts:
                 weights = weights.gather(1, indices.long())  # scores over all experts, declared as the weights
             if weights.shape != indices.shape:
                 raise ClaimError(f"weights {list(weights.shape)} and indices {list(indices.shape)} differ in shape")
             top = size.tokens if self.by_expert else size.experts
             wrong = indices[(indices < -1) | (indices > top)]
             if self.nulls:
-                indices = indices.where((indices >= 0) & (indices < top), top)
+                indices = indices.clamp_min(-1)
+                top = max(top, int(indices.max()) + 1)
             elif len(wrong):
                 raise ClaimError(
                     f"index {int(wrong[0])} points past the {top} {'tokens' if self.by_expert else 'experts'}"
-                    + ("" if self.by_expert else "; for experts that do nothing (null, zero) claim kind = 'variable'")
+                    + ("" if self.by_expert else "; for null experts claim kind = 'variable' and null_experts")
                 )
             return (from_expert_choice if self.by_expert else from_token_choice)(weights, indices, top)
         combine, mask = found.get("combine"), found.get("mask")
@@ -100,8 +106,9 @@ class Layout:
             combine = combine.sum(-1)
         if mask is not None and mask.dim() == 3:
             mask = mask.any(-1)
+        columns = combine.shape[-1] if self.nulls and combine.shape[-1] > size.experts else size.experts
         for name, part in (("combine", combine), ("mask", mask)):
-            if part is not None and part.shape != (size.tokens, size.experts):
+            if part is not None and part.shape != (size.tokens, columns):
                 raise ClaimError(f"{name} is {list(part.shape)}, not [{size.tokens}, {size.experts}]")
         return combine, (combine != 0 if mask is None else mask.bool()).long()
 
@@ -113,14 +120,14 @@ def learn_layout(returned: object, size: Size, claim: RoutingSpec) -> Layout:
         raise ClaimError(f"the router returns {_what(returned)}, no tensors")
     if claim.returns:
         return _declared(claim, returned, leaves, size)
+    size = replace(size, variable=claim.kind == "variable")
     kinds: dict[str, list[Path]] = {}
     for path, leaf in leaves.items():
         kinds.setdefault(_kind(leaf, size), []).append(path)
-    variable = claim.kind == "variable"
     for way in (_by_slots, _by_indices, _by_mask, _by_matrix):
-        layout = way(kinds, leaves, replace(size, variable=variable))
+        layout = way(kinds, leaves, size)
         if layout is not None:
-            return replace(layout, nulls=variable)
+            return replace(layout, nulls=size.variable)
     shapes = ", ".join(f"{_dotted(p)}: {leaf.dtype} {list(leaf.shape)}" for p, leaf in leaves.items())
     raise ClaimError(f"cannot tell weights and choice in ({shapes}): {_DECLARE}")
 
@@ -144,7 +151,9 @@ def _by_indices(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
         indices = _one(kinds, names[0])
         if indices is None:
             continue
-        same_shape = {names[1]: [p for p in kinds.get(names[1], []) if leaves[p].shape == leaves[indices].shape]}
+        # as many columns as experts: a router that takes them all, whatever its a is
+        floats = [*kinds.get(names[1], []), *kinds.get("dense", [])]
+        same_shape = {names[1]: [p for p in floats if leaves[p].shape == leaves[indices].shape]}
         weights = _one(same_shape, names[1])
         if weights is not None:
             parts: dict[Field, Path] = {"weights": weights, "indices": indices}
@@ -167,7 +176,8 @@ def _by_matrix(kinds: Kinds, leaves: Leaves, size: Size) -> Layout | None:
     allowed = leaves[mask].bool() if mask is not None else None
     if chosen is not None:
         marks = torch.ones_like(leaves[chosen], dtype=torch.float32)
-        allowed = from_token_choice(marks, leaves[chosen], size.experts)[1] > 0
+        columns = max([size.experts, *(leaves[p].shape[1] for p in kinds.get("dense", []))])
+        allowed = from_token_choice(marks, leaves[chosen], columns)[1] > 0
     sparse = _one(
         {"weights [T, E]": [p for p in kinds.get("dense", []) if _is_combine(leaves[p], allowed, size)]},
         "weights [T, E]",
@@ -211,7 +221,7 @@ def _kind(leaf: Tensor, size: Size) -> str:
         return "slot_weights" if leaf.is_floating_point() else "dispatch"
     if leaf.dim() != 2:
         return "other"
-    whole = shape == (size.tokens, size.experts)
+    whole = by_token and (shape[1] == size.experts or (size.variable and shape[1] > size.experts))
     if leaf.is_floating_point():
         if whole:
             return "dense"
@@ -226,7 +236,8 @@ def _kind(leaf: Tensor, size: Size) -> str:
 def _is_combine(dense: Tensor, allowed: Tensor | None, size: Size) -> bool:
     """Whether a [T, E] tensor is zero outside the choice; without a choice, whether its zeros look like one."""
     if allowed is not None:
-        return bool((dense[~allowed] == 0).all()) and bool((dense != 0).any())
+        fits = dense.shape == allowed.shape
+        return fits and bool((dense[~allowed] == 0).all()) and bool((dense != 0).any())
     active = (dense != 0).sum(-1)
     return bool(active.min() < size.experts) if size.variable else bool(active.max() < size.experts)
 

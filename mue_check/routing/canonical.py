@@ -14,7 +14,8 @@ class Routing:
     ``combine`` [T, E]: weight of each token at each expert, 0 where they do not meet; carries the gradient.
     ``times`` [T, E]: how often an expert takes a token (more than once if an index is repeated). ``requested`` [T, E]
     bool: the choice before capacity dropped some tokens. ``logits`` and ``scores`` [T, E]: before and after the gate's
-    function, if the router returns them. ``aux``: all other tensors that it returned.
+    function, if the router returns them. ``aux``: all other tensors that it returned. ``null_combine`` and
+    ``null_times`` [T, Z]: weights and choice of Z null experts, if there are any; logits and scores then are [T, E + Z].
     """
 
     combine: Tensor
@@ -23,6 +24,8 @@ class Routing:
     logits: Tensor | None = None
     scores: Tensor | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
+    null_combine: Tensor | None = None
+    null_times: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -33,6 +36,16 @@ class Routing:
     def sums(self) -> Tensor:
         """[T]: each token's sum of active weights."""
         return self.combine.sum(-1)
+
+    @property
+    def mask_with_nulls(self) -> Tensor:
+        """[T, E + Z] bool: the same with null experts."""
+        return self.mask if self.null_times is None else torch.cat([self.mask, self.null_times > 0], -1)
+
+    @property
+    def sums_with_nulls(self) -> Tensor:
+        """[T]: each token's sum of weights, those of null experts included."""
+        return self.sums if self.null_combine is None else self.sums + self.null_combine.sum(-1)
 
     @property
     def load(self) -> Tensor:

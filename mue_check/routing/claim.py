@@ -55,7 +55,10 @@ class RoutingSpec:
     number (a routed scale, 2.5 in DeepSeek-V3); tokens that a capacity router drops do not count. ``top_k``: the one
     number of experts per token that the design allows. ``groups``: experts form this many groups of neighbors;
     ``per_group_k``: each token takes this many of each; ``group_limit``: its experts come from at most this many
-    groups. ``capacity_factor``: an expert takes at most ceil(factor * T * a / E) tokens. ``selection_bias``: dotted
+    groups, ranked by their best score or the sum of their two best (``group_rank``; None claims neither).
+    ``null_experts``, with kind "variable": columns and indices from E on are experts that add nothing ("zero") or their
+    input ("identity"); a token takes a experts in all, and the claimed sum includes theirs; None claims nothing of
+    them. ``capacity_factor``: an expert takes at most ceil(factor * T * a / E) tokens. ``selection_bias``: dotted
     name of a buffer or parameter [E] that only the choice sees. ``apply_on``: weights multiply the experts' output or
     input. ``shared``: the block adds experts that see every token. ``route_scale``: a factor on the routed sum, outside
     the router. ``causal``: later tokens do not affect earlier ones. ``fp32_gate``: the gate computes in float32 in a
@@ -73,6 +76,8 @@ class RoutingSpec:
     groups: int = 1
     per_group_k: int | None = None
     group_limit: int | None = None
+    group_rank: Literal["max", "top2_sum"] | None = None
+    null_experts: Literal["zero", "identity"] | None = None
     capacity_factor: float | None = None
     selection_bias: str | None = None
     apply_on: Literal["output", "input"] = "output"
@@ -109,6 +114,12 @@ class RoutingSpec:
             _require(self, name, value is None or _positive(value), "a number above 0")
         if self.group_limit is not None:
             _require(self, "group_limit", self.group_limit <= self.groups, f"at most groups={self.groups}")
+        _require(self, "group_rank", self.group_rank in (None, "max", "top2_sum"), "max or top2_sum")
+        if self.group_rank is not None:
+            _require(self, "group_rank", self.group_limit is not None, "given with a group_limit alone")
+        _require(self, "null_experts", self.null_experts in (None, "zero", "identity"), "zero or identity")
+        if self.null_experts is not None:
+            _require(self, "null_experts", self.kind == "variable", "given with kind='variable' alone")
         if self.per_group_k is not None and self.top_k is not None:
             _require(self, "top_k", self.top_k == self.per_group_k * self.groups, "groups * per_group_k")
         if self.kind == "capacity":
