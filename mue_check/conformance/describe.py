@@ -27,8 +27,7 @@ def describe(case: ConformanceCase) -> list[str]:
         lines.append(f"sum:     {total} at {case.shape}")
         bias = selection_bias(built)
         if bias is not None:
-            name = next(n for n, t in [*built.module.named_buffers(), *built.module.named_parameters()] if t is bias)
-            lines.append(f"bias:    {name}, taken for a selection bias")
+            lines.append(f"bias:    {bias[0]}, taken for a selection bias")
     except (ClaimError, LookupError, RuntimeError) as error:
         lines.append(f"could not be read further: {error}")
     return lines

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mue_check.conformance.case import ConformanceCase
 from mue_check.conformance.reading import read_logits, route
@@ -18,18 +18,22 @@ _SUMS: tuple[Literal["one", "free"], ...] = ("one", "free")
 
 
 def expected_weights(logits: Tensor, routing: Routing, claim: RoutingSpec) -> Tensor:
-    """[T, E] weights of the selected experts by the claim's gate, order and sum."""
-    mask = routing.mask
+    """[T, E] weights of the selected experts by the claim's gate, order and sum; logits may include null experts'."""
+    size, real = routing.mask.shape[1], routing.mask
+    mask = real if claim.weight_sum != "free" and claim.null_experts is None else routing.mask_with_nulls
+    if logits.shape[1] < mask.shape[1]:  # those of null experts are not visible
+        mask = real
+    mask = nn.functional.pad(mask, (0, logits.shape[1] - mask.shape[1]))
     over = logits.masked_fill(~mask, -torch.inf) if claim.order == "select_first" else logits
     scores = over.softmax(-1) if claim.gate == "softmax" else torch.sigmoid(over)
     scores = scores.masked_fill(~mask, 0)
     total = claim.expected_sum()
-    if total is None:
-        return scores
     if claim.weight_sum == "groups":
         grouped = scores.view(len(scores), claim.groups, -1)
         return (grouped / grouped.sum(-1, keepdim=True).clamp_min(1e-300)).view_as(scores)
-    return total * scores / scores.sum(-1, keepdim=True).clamp_min(1e-300)
+    if total is not None:
+        scores = total * scores / scores.sum(-1, keepdim=True).clamp_min(1e-300)
+    return scores[:, :size].masked_fill(~real, 0)
 
 
 def usual_weights(logits: Tensor, routing: Routing) -> Iterator[tuple[Gate, str, Tensor]]:
@@ -51,6 +55,27 @@ def infer_gate(case: ConformanceCase) -> Gate | None:
         if float((scaled - measured).abs().max()) <= TOLERANCE * float(measured.max()):
             return gate
     return None
+
+
+def is_partial_softmax(logits: Tensor, routing: Routing) -> bool:
+    """Whether each weight is a softmax over the experts from the best, or from its own on, to some rank (SparseMixer)."""
+    ordered, order = logits.sort(-1, descending=True)
+    total = (ordered - ordered[:, :1]).exp().cumsum(-1)
+    token, expert = routing.mask.nonzero(as_tuple=True)
+    rank = order.argsort(-1)[token, expert].unsqueeze(-1)  # [S, 1] of S selected experts
+    own = (ordered - ordered[:, :1]).exp()[token].gather(-1, rank)
+    before = total[token].gather(-1, rank) - own
+    possible = torch.stack([own / total[token], own / (total[token] - before).clamp_min(1e-300)])
+    below = torch.arange(logits.shape[1], device=logits.device) < rank
+    weights = routing.combine.detach().double()[token, expert].unsqueeze(-1)
+    errors = (possible - weights).abs().masked_fill(below, torch.inf)
+    return bool((errors.amin(-1).amin(0) <= TOLERANCE).all())
+
+
+def best_experts(logits: Tensor, taken: Tensor) -> Tensor:
+    """[T, E] bool: of each token, as many of the best as it has taken [T, E]."""
+    rank = logits.detach().argsort(dim=-1, descending=True).argsort(dim=-1)
+    return rank < taken.sum(-1, keepdim=True)
 
 
 def top_experts(logits: Tensor, k: int, groups: int = 1) -> Tensor:

@@ -44,6 +44,13 @@ _ROWS = (
     (26, "experts transposed where 2f = d", "unsloth-zoo #849, transformers #47031"),
     (27, "expert choice sees later tokens", "MoSA #3, nanochat #844"),
     (28, "a zero-initialized router: all logits tie and every token takes the same experts", "common"),
+    (29, "a counter or a bias moves in evaluation mode too", "PrimeIntellect-ai/prime-rl PR#2953"),
+    (30, "scores of very negative logits round to 0: a token loses its experts", "sgl-project/sglang PR#34459"),
+    (31, "a parameter that nothing trains, such as the noise's", "yfzhang114/SliME #3"),
+    (32, "a learned scale that is 1 at init only", "Gemma 4 in transformers"),
+    (33, "a kernel for one size has another gate", "MetaX-MACA/vLLM-metax #270"),
+    (34, "the groups taken are not the best", "tenstorrent/tt-metal PR#43401"),
+    (35, "a loss that is not finite, as with a noise of 0 in evaluation mode", "common"),
 )
 KNOWN_BUGS = {row: KnownBug(what, seen) for row, what, seen in _ROWS}
 

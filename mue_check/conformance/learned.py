@@ -22,11 +22,12 @@ class RouterReading:
 class LogitSource:
     """Where the logits are found.
 
-    ``gate_call`` is the number of the gate-function call that receives them. ``linear``: as far as can be seen, they
-    are x W^T with the router's only [E, d] weight.
+    ``gate_call`` is the number of the gate-function call that receives them, ``training_gate_call`` that in training
+    mode. ``linear``: as far as can be seen, they are x W^T with the router's only [E, d] weight.
     """
 
     gate_call: int | None
+    training_gate_call: int | None
     linear: bool
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
@@ -74,22 +75,53 @@ def router_input(built: BuiltCandidate, x: Tensor) -> Tensor:
     return given[0].reshape(-1, given[0].shape[-1]) if given else x.to(built.dtype)
 
 
-def selection_bias(built: BuiltCandidate) -> Tensor | None:
-    """The bias that the claim names, or the one buffer [E] of the candidate with "bias" in its name."""
-    name, size = built.case.claim.selection_bias, (built.case.shape.experts,)
+def selection_bias(built: BuiltCandidate) -> tuple[str, Tensor] | None:
+    """Name and values [E] of the bias that the claim names, or of the one buffer with "bias" in its name.
+
+    Writing into the values changes the candidate.
+    """
+    name, size = built.case.claim.selection_bias, built.case.shape.experts
     everything = dict(built.module.named_buffers()) | dict(built.module.named_parameters())
     if name is not None:
-        named = [t for n, t in everything.items() if n == name or n.endswith(f".{name}")]
-        if not named:
+        found = [n for n in everything if n == name or n.endswith(f".{name}")]
+        if not found:
             raise LookupError(f"the claim names the selection bias {name!r}; there are {', '.join(everything)}")
-        return named[0]
-    # a linear layer's bias is trained; a selection bias is not, or has DeepSeek's name
-    biases = [
-        t
-        for n, t in everything.items()
-        if "bias" in n and t.shape == size and t.is_floating_point() and (not t.requires_grad or "correction" in n)
-    ]
-    return biases[0] if len(biases) == 1 else None
+    else:
+        # a linear layer's bias is trained; a selection bias is not, or has DeepSeek's name
+        found = [
+            n
+            for n, t in everything.items()
+            if "bias" in n
+            and without_leading_ones(t).shape == (size,)
+            and t.is_floating_point()
+            and (not t.requires_grad or "correction" in n)
+        ]
+        if len(found) != 1:
+            return None
+    return found[0], without_leading_ones(everything[found[0]].detach())
+
+
+def without_leading_ones(tensor: Tensor) -> Tensor:
+    """A view of the tensor without leading axes of size 1: [1, E] is a vector too."""
+    while tensor.dim() > 1 and len(tensor) == 1:
+        tensor = tensor[0]
+    return tensor
+
+
+def stir_vectors(built: BuiltCandidate) -> list[str]:
+    """Move the router's trained vectors whose entries are all equal, such as a scale of ones; return their names.
+
+    They are neutral at init only. The values stay positive where they were.
+    """
+    router = router_of(built)
+    named = [] if router is None else list(router.named_parameters())
+    equal = [(n, p) for n, p in named if p.requires_grad and p.numel() and without_leading_ones(p).dim() <= 1]
+    neutral = [(n, p) for n, p in equal if bool((p == p.flatten()[0]).all())]
+    generator = torch.Generator().manual_seed(built.case.seed)
+    with torch.no_grad():
+        for _, p in neutral:
+            p.add_((0.25 + 0.5 * torch.rand(p.shape, generator=generator)).to(p))
+    return [n for n, _ in neutral]
 
 
 def _search(case: ConformanceCase) -> RouterReading:

@@ -61,6 +61,38 @@ class _Float64(TorchFunctionMode):
         return func(*map(_widened, args), **{key: _widened(value) for key, value in (kwargs or {}).items()})
 
 
+class _Noiseless(TorchFunctionMode):
+    """Replaces random numbers by their mean, and dropout by nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
+        if name == "dropout":
+            return args[0] if args else kwargs["input"]
+        if name == "gumbel_softmax" and not kwargs.get("hard"):
+            return torch.softmax(args[0] / kwargs.get("tau", 1.0), kwargs.get("dim", -1))
+        drawn = func(*args, **kwargs)
+        if name in ("randn", "randn_like"):
+            return torch.zeros_like(drawn)
+        if name == "normal":
+            return torch.zeros_like(drawn) + kwargs.get("mean", args[0] if args else 0.0)
+        if name == "normal_":
+            return drawn.fill_(kwargs.get("mean", args[1] if len(args) > 1 else 0.0))
+        if name in ("rand", "rand_like"):
+            return torch.full_like(drawn, 0.5)
+        if name == "uniform_":
+            low = kwargs.get("from", args[1] if len(args) > 1 else 0.0)
+            high = kwargs.get("to", args[2] if len(args) > 2 else 1.0)
+            return drawn.fill_((low + high) / 2)
+        return drawn.fill_(1.0) if name == "exponential_" else drawn
+
+
+def without_noise() -> TorchFunctionMode:
+    """A context in which random functions of torch return their mean: a router's noise is off."""
+    return _Noiseless()
+
+
 def _widened(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value in _SHORT else value
 

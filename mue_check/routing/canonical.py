@@ -15,7 +15,7 @@ class Routing:
     ``times`` [T, E]: how often an expert takes a token (more than once if an index is repeated). ``requested`` [T, E]
     bool: the choice before capacity dropped some tokens. ``logits`` and ``scores`` [T, E]: before and after the gate's
     function, if the router returns them. ``aux``: all other tensors that it returned. ``null_combine`` and
-    ``null_times`` [T, Z]: weights and choice of Z null experts, if there are any; logits and scores then are [T, E + Z].
+    ``null_times`` [T, Z]: weights and choice of Z null experts, if any; logits and scores then are [T, E + Z].
     """
 
     combine: Tensor

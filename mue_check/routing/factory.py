@@ -59,6 +59,8 @@ class Candidate:
     factory: Factory
     claim: RoutingSpec
     claimed: str
+    claims: bool = True
+    """Whether its author claims anything, or the default claim stands in."""
 
     def build(self, shape: Shape) -> nn.Module:
         """The factory's module at a shape; TypeError when it makes none."""
@@ -126,11 +128,12 @@ def candidate_of(
     origin = "given"
     if claim is None and carried is not None:
         claim, origin = claim_of(carried, f"{label}.{ATTRIBUTE}"), f"its {ATTRIBUTE}"
+    claims = claim is not None
     if claim is None:
         claim, origin = RoutingSpec(), "the default, which Complete-muE assumes: it declares no claim"
     if ":" in (claim.auxiliary_loss or ""):
         auxiliary_function(claim)
-    return Candidate(kind=kind, name=label, factory=factory, claim=claim, claimed=origin)
+    return Candidate(kind=kind, name=label, factory=factory, claim=claim, claimed=origin, claims=claims)
 
 
 def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:

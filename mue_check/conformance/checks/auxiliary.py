@@ -8,7 +8,13 @@ import torch
 
 from mue_check.conformance.case import ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped
-from mue_check.conformance.checks.auxiliary_loss import SLACK, AuxiliaryLoss, find_auxiliary_loss
+from mue_check.conformance.checks.auxiliary_loss import (
+    SLACK,
+    AuxiliaryLoss,
+    find_auxiliary_loss,
+    scalars_of_forward,
+)
+from mue_check.conformance.checks.compare import similar_tokens
 from mue_check.conformance.checks.gradients import constant_at_top1
 
 _SENSITIVE = 0.7
@@ -110,7 +116,32 @@ def aux_gradient(case: ConformanceCase, loss: AuxiliaryLoss) -> CheckOutcome:
     return passed(f"largest gradient on the logits {largest:.3g}, away from the crowded experts")
 
 
+def aux_finite(case: ConformanceCase) -> CheckOutcome:
+    """Each scalar that is returned or kept as a loss is finite in both modes, and so is its gradient in training.
+
+    Also where experts get no token, as for tokens that are all alike.
+    """
+    seen = 0
+    for train in (True, False):
+        built = case.build(train=train)
+        for x, kind in ((case.tokens(), "random tokens"), (similar_tokens(case), "tokens that are alike")):
+            for name, loss in scalars_of_forward(built, x):
+                seen += 1
+                where = (
+                    f"the loss at {name} is {float(loss.detach()):.4g} in {'training' if train else 'evaluation'} mode"
+                )
+                if not bool(loss.isfinite()):
+                    return failed(f"{where} ({kind})", causes=(35,))
+                if train and loss.requires_grad:
+                    trained = [p for p in built.module.parameters() if p.requires_grad]
+                    found = torch.autograd.grad(loss, trained, allow_unused=True)
+                    if not all(bool(g.isfinite().all()) for g in found if g is not None):
+                        return failed(f"{where}, and its gradient is not finite ({kind})", causes=(35,))
+    return passed("finite in both modes") if seen else skipped("no scalar is returned or claimed")
+
+
 CHECKS = (
+    Check(run=aux_finite, source="laekov/fastmoe (noisy gate)", since="0.4", once=True),
     Check(run=aux_uniform, source="arXiv 2101.03961, eq. 4"),
     Check(run=aux_imbalance, source="arXiv 2101.03961, eq. 4-6: E sum f_e P_e"),
     Check(run=aux_layers, source="huggingface/transformers #28255"),

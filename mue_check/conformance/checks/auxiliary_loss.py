@@ -1,19 +1,17 @@
 """Find a candidate's load-balancing loss and evaluate it at given logits."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.check import CheckOutcome, skipped, unknown
-from mue_check.conformance.logits import equals_logits, gate_weight, logit_source, logits_call, routing_scope
+from mue_check.conformance.logits import logit_setter
 from mue_check.conformance.reading import route
 from mue_check.conformance.router_probe import router_of
-from mue_check.conformance.torch_calls import intercept_calls
+from mue_check.conformance.torch_calls import without_noise
 from mue_check.errors import ClaimError
 from mue_check.routing.adapter import leaves_of
 from mue_check.routing.factory import auxiliary_function
@@ -72,7 +70,7 @@ def find_auxiliary_loss(case: ConformanceCase) -> AuxiliaryLoss | CheckOutcome:
             case=case,
         )
     built = case.build(train=True)
-    if _loss_of_forward(built, case.tokens(), named) is None:
+    if loss_of_forward(built, case.tokens(), named) is None:
         if named is not None:
             raise ClaimError(f"the claim names the auxiliary loss {named!r}, and there is no scalar")
         return skipped("no auxiliary loss is claimed or returned")
@@ -80,13 +78,14 @@ def find_auxiliary_loss(case: ConformanceCase) -> AuxiliaryLoss | CheckOutcome:
     def value(layers: list[Tensor]) -> Tensor:
         assert with_logits is not None
         (logits,) = layers
-        with with_logits(logits) as x:
-            found = _loss_of_forward(built, x, named)
+        with without_noise(), with_logits(logits) as x:
+            found = loss_of_forward(built, x, named)
         assert found is not None
         return found
 
     loss = AuxiliaryLoss(value=value, layered=False, case=case)
-    with_logits = _logit_setter(built, loss.tokens)
+    with without_noise():
+        with_logits = logit_setter(built, loss.tokens)
     if with_logits is None:
         reason = "there is an auxiliary loss, and no way to set the logits: claim auxiliary_loss = 'module:function'"
         return skipped(reason) if named is None else unknown(reason)
@@ -107,61 +106,42 @@ def _depends_on_balance(loss: AuxiliaryLoss) -> bool:
     return growth > 0 or even.requires_grad
 
 
-def _logit_setter(built: BuiltCandidate, tokens: int) -> Callable[[Tensor], AbstractContextManager[Tensor]] | None:
-    """A context in which passing the tokens it yields through the candidate gives the router these logits."""
-    case, weight = built.case, gate_weight(built)
-    if weight is not None and case.shape.d >= case.shape.experts and logit_source(case).linear:
-        eye = torch.eye(case.shape.experts, case.shape.d).to(weight)
-        router = router_of(built)
-        assert router is not None
-        with torch.no_grad():
-            # the logits are then the first E entries of a token
-            weight.copy_(eye)
-            for name, parameter in router.named_parameters():
-                if parameter.shape == (case.shape.experts,) and "bias" in name:
-                    parameter.zero_()
-        return lambda logits: nullcontext(logits @ eye.to(logits))
-    torch.manual_seed(case.seed)  # noise in training is part of the logits
-    if logits_call(built, case.tokens(count=tokens)) is None:
-        return None
-
-    @contextmanager
-    def replace_logits(logits: Tensor) -> Iterator[Tensor]:
-        x = case.tokens(count=len(logits))  # outside of the interception, where its calls do not count
-        found = logits_call(built, x)
-        assert found is not None
-        call, own = found
-
-        def on_result(number: int, result: Any) -> Any:
-            # a loss may compute the logits again
-            if number == call or equals_logits(result, own):
-                return logits.to(result.dtype).view(result.shape)
-            return result
-
-        with intercept_calls(routing_scope(built), on_result=on_result):
-            yield x
-
-    return replace_logits
-
-
-def _loss_of_forward(built: BuiltCandidate, x: Tensor, named: str | None) -> Tensor | None:
+def loss_of_forward(built: BuiltCandidate, x: Tensor, named: str | None) -> Tensor | None:
     """The loss after a forward pass: at the attribute that the claim names, or the one scalar that is returned."""
+    scalars = _named_or_returned(built, x, named)
+    return scalars[0][1].reshape(()) if len(scalars) == 1 else None
+
+
+def scalars_of_forward(built: BuiltCandidate, x: Tensor) -> list[tuple[str, Tensor]]:
+    """Each scalar that a forward pass returns, and the loss at the attribute that the claim names."""
+    named = built.case.claim.auxiliary_loss
+    scalars = _named_or_returned(built, x, None)
+    if named is not None and ":" not in named and named != "returned":
+        scalars += _named_or_returned(built, x, named)
+    return scalars
+
+
+def _named_or_returned(built: BuiltCandidate, x: Tensor, named: str | None) -> list[tuple[str, Tensor]]:
     if named is not None and named != "returned":
         built.call(x)
         value: object = built.module
         for part in named.split("."):
             value = getattr(value, part, None)
-        return _one_scalar([value] if isinstance(value, Tensor) else [])
+        return _scalars([(named, value)])
     if not built.case.is_router:
-        returned = _one_scalar(leaf for _, leaf in leaves_of(built.call(x), built.size(x)))
-        if returned is not None or router_of(built) is None:
+        returned = _scalars(leaves_of(built.call(x), built.size(x)))
+        if len(returned) == 1 or router_of(built) is None:
             return returned
-    return _one_scalar(route(built, x).aux.values())
+    return _scalars(route(built, x).aux.items())
 
 
-def _one_scalar(tensors: Iterable[Tensor]) -> Tensor | None:
-    scalars = [t for t in tensors if t.numel() == 1 and t.is_floating_point()]
-    return scalars[0].reshape(()) if len(scalars) == 1 else None
+def _scalars(values: Iterable[tuple[object, object]]) -> list[tuple[str, Tensor]]:
+    """Path and value of each scalar."""
+    return [
+        (".".join(map(str, path)) if isinstance(path, tuple) else str(path), value)
+        for path, value in values
+        if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
+    ]
 
 
 def _as_scalar(value: object) -> Tensor:

@@ -4,6 +4,7 @@ from mue_check.conformance.case import ConformanceCase
 from mue_check.conformance.check import BLOCKS, Check, CheckOutcome, failed, passed, unknown
 from mue_check.conformance.expected_routing import infer_gate
 from mue_check.conformance.reading import effective_routing, route
+from mue_check.conformance.router_probe import stir_vectors
 
 _SIZES = ((8, 4), (32, 4), (128, 4), (32, 1), (32, 2), (32, 8))
 """(E, a)."""
@@ -14,9 +15,12 @@ _TOKENS = 64
 def fit_scale(case: ConformanceCase) -> CheckOutcome:
     """The sum of active weights is a declared constant c for every token, E and a; then R = a / c."""
     sums: dict[tuple[int, int], tuple[float, float]] = {}
+    moved: list[str] = []
     for experts, activated in _SIZES:
         at = case.at(experts=experts, activated=activated)
-        total = effective_routing(at.build(), at.tokens(4, count=_TOKENS)).sums.detach()
+        built = at.build()
+        moved = stir_vectors(built)  # a scale that is 1 at init only is no constant
+        total = effective_routing(built, at.tokens(4, count=_TOKENS)).sums.detach()
         sums[at.shape.experts, at.shape.activated] = float(total.min()), float(total.max())
     table = ", ".join(
         f"E={e} a={a}: {low:.3g}" + (f" to {high:.3g}" if high - low > _TOLERANCE * high else "")
@@ -31,15 +35,17 @@ def fit_scale(case: ConformanceCase) -> CheckOutcome:
                 f"the sum of active weights is no constant: {several[0][0]:.4g} except at a = 1, where weights are not "
                 f"normalized ({table}); values transfer with R = a between a > 1, but neither to nor from a = 1"
             )
+        once = f" once training moves {', '.join(moved)}" if moved else ""
         return failed(
-            f"the sum of active weights is no constant ({table}), so no factor R transfers: normalize the weights "
-            "over the active experts, then R = a"
+            f"the sum of active weights is no constant{once} ({table}), so no factor R transfers: normalize the "
+            "weights over the active experts, then R = a"
         )
     constant, expected = (low + high) / 2, case.claim.expected_sum()
     scale = constant * case.claim.route_scale
     factor = "a" if abs(scale - 1) <= _TOLERANCE else f"a / {scale:.4g}"
     if expected is None or abs(constant - expected) > _TOLERANCE * expected:
-        return failed(
+        outcome = failed if case.candidate.claims else unknown
+        return outcome(
             f"the sum is {constant:.4g} everywhere, not declared: claim weight_sum = {constant:.4g}, then R = {factor}"
         )
     return passed(f"the sum is {constant:.4g} for every E and a: fits with R = {factor}")

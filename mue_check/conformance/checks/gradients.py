@@ -6,8 +6,10 @@ from torch import Tensor, nn
 from mue_check.conformance.block_probe import probe_built
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped, unknown
+from mue_check.conformance.checks.auxiliary_loss import loss_of_forward
 from mue_check.conformance.reading import route
-from mue_check.conformance.router_probe import router_of
+from mue_check.conformance.router_probe import router_of, router_output, selection_bias
+from mue_check.routing.adapter import leaves_of
 from mue_check.routing.canonical import Routing
 
 _NOTHING = 1e-6
@@ -15,6 +17,8 @@ _STEP = 3e-3
 """Relative to the size of the parameters: far above rounding, since many gates compute in float32 in any model."""
 _TOLERANCE = 0.02
 _SEVERAL = 16
+_CROWD = 1024
+"""Tokens among which some logits nearly tie."""
 _JUMP = 0.1
 
 
@@ -121,17 +125,50 @@ def _reaches_router(case: ConformanceCase, causes: tuple[int, ...]) -> CheckOutc
         if frozen:
             return failed("none of the router's parameters requires a gradient", worst=frozen[0], causes=causes)
         return unknown("the router has no parameters, so it cannot learn; is a weight stored as a buffer?")
-    routing = route(built, x)
-    if not routing.combine.requires_grad:
-        return failed("the weights carry no gradient: they are detached from the graph", causes=causes)
-    task = _random_gradient(routing, torch.Generator().manual_seed(17 + case.seed))
-    torch.autograd.backward((routing.combine * task).sum())
-    largest = max((float(p.grad.abs().max()) for p in trained if p.grad is not None), default=0.0)
+    largest = 0.0
+    for tokens in (x, case.tokens(count=_CROWD)):  # SparseMixer's weights have a gradient at near ties only
+        routing = route(built, tokens)
+        if not routing.combine.requires_grad:
+            return failed("the weights carry no gradient: they are detached from the graph", causes=causes)
+        task = _random_gradient(routing, torch.Generator().manual_seed(17 + case.seed))
+        torch.autograd.backward((routing.combine * task).sum())
+        largest = max((float(p.grad.abs().max()) for p in trained if p.grad is not None), default=0.0)
+        if largest > _NOTHING:
+            break
     if not largest > _NOTHING:
         return failed(
             f"the router's largest gradient is {largest:.2g} for gradients of order 1 on its weights", causes=causes
         )
     return passed(f"largest gradient {largest:.3g} for gradients of order 1 on the weights")
+
+
+def router_parameters(case: ConformanceCase) -> CheckOutcome:
+    """In training mode every trained parameter of the router gets a gradient from something that it returns."""
+    built, x = case.build(train=True), case.tokens(count=_CROWD)
+    router, bias = router_of(built), selection_bias(built)
+    if router is None:
+        return skipped("the block has no router that can be read")
+    if case.shape.activated == 1 and constant_at_top1(case):
+        return skipped("normalized weights are constant at a = 1: see router-gradient-top1")
+    trained = {n: p for n, p in router.named_parameters() if p.requires_grad}
+    if bias is not None:  # moved by the load, not by a gradient
+        trained = {n: p for n, p in trained.items() if not (n == bias[0] or bias[0].endswith(f".{n}"))}
+    if not trained:
+        return skipped("no trained parameters: see router-gradient")
+    returned, size = router_output(built, x)
+    generator = torch.Generator().manual_seed(17 + case.seed)
+    outputs = [t for _, t in leaves_of(returned, size) if t.requires_grad]
+    named = case.claim.auxiliary_loss
+    loss = loss_of_forward(built, x, named) if named is not None and ":" not in named else None
+    outputs += [loss] if loss is not None and loss.requires_grad else []
+    if not outputs:
+        return skipped("no gradient at all: see router-gradient")
+    tasks = [torch.randn(t.shape, generator=generator).to(t) for t in outputs]
+    found = torch.autograd.grad(outputs, list(trained.values()), tasks, allow_unused=True)
+    idle = [n for (n, p), g in zip(trained.items(), found, strict=True) if p.numel() and (g is None or not g.any())]
+    if idle:
+        return failed(f"nothing that it returns depends on {', '.join(idle)}", worst=idle[0], causes=(31,))
+    return passed(f"{len(trained)} parameters have a gradient")
 
 
 def constant_at_top1(case: ConformanceCase) -> bool:
@@ -164,4 +201,5 @@ CHECKS = (
     Check(run=router_gradient, source="NVIDIA/Megatron-LM #894"),
     Check(run=router_gradient_top1, source="jingyaogong/minimind #858", severity="should"),
     Check(run=router_gradient_exact, source="calculus"),
+    Check(run=router_parameters, source="yfzhang114/SliME #3", since="0.4", once=True),
 )

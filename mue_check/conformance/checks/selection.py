@@ -1,12 +1,12 @@
 """Which experts are selected: as many as claimed, the best ones, changed by the selection bias alone."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped, unknown
 from mue_check.conformance.checks.compare import NO_LOGITS, TOLERANCE, difference, first_token
-from mue_check.conformance.expected_routing import top_experts
+from mue_check.conformance.expected_routing import best_experts, top_experts
 from mue_check.conformance.logits import gate_logits
 from mue_check.conformance.reading import read_logits, route
 from mue_check.conformance.router_probe import selection_bias
@@ -28,13 +28,15 @@ def load(case: ConformanceCase) -> CheckOutcome:
             return failed(f"experts take {int(loads.min())} to {int(loads.max())} tokens; the claim says equally many")
         return passed(f"each expert takes {int(loads[0])} tokens")
     taken = routing.times.sum(-1)
-    if case.claim.kind == "variable":
+    if case.claim.null_experts is not None and routing.null_times is not None:
+        taken = taken + routing.null_times.sum(-1)
+    elif case.claim.kind == "variable":
         return passed(f"a token takes {int(taken.min())} to {int(taken.max())} experts")
     wrong = taken > shape.activated if case.claim.kind == "capacity" else taken != shape.activated
     if bool(wrong.any()):
-        token = int(wrong.nonzero()[0])
+        token, low, high = int(wrong.nonzero()[0]), int(taken.min()), int(taken.max())
         return failed(
-            f"{int(taken.sum())} places for T a = {shape.tokens * shape.activated}",
+            f"a token takes {low if low == high else f'{low} to {high}'} experts, top_k is {shape.activated}",
             worst=f"token {token} takes {int(taken[token])} experts, expected {shape.activated}",
             causes=(18,) if case.claim.kind == "capacity" else (),
         )
@@ -47,8 +49,7 @@ def selection(case: ConformanceCase) -> CheckOutcome:
     if not claim.independent:
         return skipped("the selection is not a top-a of each token")
     built, x = case.build(), case.tokens()
-    bias = selection_bias(built)
-    if bias is not None and bool((bias != bias[0]).any()):
+    if has_uneven_bias(built):
         return skipped("the selection bias is not constant at init")
     routing, logits = route(built, x), read_logits(built, x)
     masked = _masked_in_place(built, x, routing)
@@ -56,24 +57,55 @@ def selection(case: ConformanceCase) -> CheckOutcome:
         return masked
     if logits is None:  # those of null experts may be among them
         return skipped("no logits [T, E] are visible") if claim.kind == "variable" else unknown(NO_LOGITS)
+    return takes_best(case, routing, logits.detach())
+
+
+def has_uneven_bias(built: BuiltCandidate) -> bool:
+    """Whether a selection bias prefers some experts already at init."""
+    bias = selection_bias(built)
+    return bias is not None and bool((bias[1] != bias[1][0]).any())
+
+
+def takes_best(case: ConformanceCase, routing: Routing, logits: Tensor) -> CheckOutcome:
+    """Whether tokens take the experts with the highest of these logits [T, E], or [T, E + Z] with null experts."""
+    claim, taken = case.claim, routing.mask_with_nulls
     if claim.group_limit is not None:
-        # the design decides which groups are best; within them the best experts must be taken
-        grouped = routing.mask.view(len(x), claim.groups, -1)
-        used = grouped.any(-1, keepdim=True).expand_as(grouped).reshape(routing.mask.shape)
+        # within the groups that a token uses; group-rank asks which those are
+        grouped = taken.view(len(logits), claim.groups, -1)
+        used = grouped.any(-1, keepdim=True).expand_as(grouped).reshape(taken.shape)
         logits = logits.masked_fill(~used, -torch.inf)
     if claim.kind == "variable":
-        rank = logits.detach().argsort(dim=-1, descending=True).argsort(dim=-1)
-        best = rank < routing.mask.sum(-1, keepdim=True)
+        # what a token took of null experts may be unknown, and so may be their logits
+        known = routing.null_times is not None and logits.shape[1] >= taken.shape[1]
+        taken = nn.functional.pad(taken, (0, logits.shape[1] - taken.shape[1])) if known else routing.mask
+        logits = logits[:, : taken.shape[1]]
+        best = best_experts(logits, taken)
     else:
         best = top_experts(logits, case.shape.activated, claim.groups if claim.per_group_k is not None else 1)
-    found = difference(routing.mask.float(), best.float())
-    if found.significant:
-        taken, wanted = (mask[found.worst].nonzero().flatten().tolist() for mask in (routing.mask, best))
-        return failed(
-            f"{found.differing} of {found.tokens} tokens do not take their {best.sum(-1).max()} best experts",
-            worst=f"token {found.worst} takes {taken}, its best are {wanted}",
-        )
-    return passed("every token takes its best experts")
+    found = difference(taken.float(), best.float())
+    if not found.significant:
+        return passed("every token takes its best experts")
+    if not case.candidate.claims:
+        hidden = _groups_taken(taken, logits)
+        if hidden:
+            return unknown(f"tokens take their best experts within some groups, and nothing is claimed: claim {hidden}")
+    own, wanted = (mask[found.worst].nonzero().flatten().tolist() for mask in (taken, best))
+    return failed(
+        f"{found.differing} of {found.tokens} tokens do not take their {best.sum(-1).max()} best experts",
+        worst=f"token {found.worst} takes {own}, its best are {wanted}",
+    )
+
+
+def _groups_taken(taken: Tensor, logits: Tensor) -> str:
+    """The claim of groups that explains a selection [T, E], "" if there is none."""
+    size = taken.shape[1]
+    for groups in (g for g in range(2, size // 2 + 1) if size % g == 0):
+        used = taken.view(len(taken), groups, -1).any(-1)
+        limit = int(used.sum(-1).max())
+        within = logits.masked_fill(~used.repeat_interleave(size // groups, -1), -torch.inf)
+        if limit < groups and not difference(taken.float(), best_experts(within, taken).float()).significant:
+            return f"groups = {groups}, group_limit = {limit}"
+    return ""
 
 
 def _masked_in_place(built: BuiltCandidate, x: Tensor, routing: Routing) -> CheckOutcome | None:
@@ -96,9 +128,10 @@ def _masked_in_place(built: BuiltCandidate, x: Tensor, routing: Routing) -> Chec
 def bias_selection(case: ConformanceCase) -> CheckOutcome:
     """A selection bias changes the selection and never the weights; adding a constant to it changes nothing."""
     built, x = case.build(), case.tokens()
-    bias = selection_bias(built)
-    if bias is None:
+    found_bias = selection_bias(built)
+    if found_bias is None:
         return skipped("no selection bias")
+    bias = found_bias[1]
     plain = route(built, x)
     drawn = torch.randn(bias.shape, generator=torch.Generator().manual_seed(case.seed)).to(bias)
 

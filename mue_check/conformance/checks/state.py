@@ -3,9 +3,11 @@
 import logging
 
 import torch
+from torch import Tensor
 
-from mue_check.conformance.case import ConformanceCase
+from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped
+from mue_check.conformance.torch_calls import without_noise
 
 
 def input_mutation(case: ConformanceCase) -> CheckOutcome:
@@ -25,6 +27,33 @@ def input_mutation(case: ConformanceCase) -> CheckOutcome:
     return passed("unchanged in both modes")
 
 
+def eval_state(case: ConformanceCase) -> CheckOutcome:
+    """A forward pass in eval mode changes no buffer and no parameter."""
+    built = case.build()
+    with torch.no_grad():
+        built.call(case.tokens(1))  # tables may be made in the first call
+        before = {name: tensor.clone() for name, tensor in _state(built)}
+        built.call(case.tokens())
+    for name, tensor in _state(built):
+        old = before.get(name)
+        if old is None or old.shape != tensor.shape:
+            moved = "is made or resized"
+        elif not torch.equal(old.nan_to_num(), tensor.nan_to_num()):
+            moved = f"moves by up to {float((tensor.double() - old.double()).abs().nan_to_num().max()):.3g}"
+        else:
+            continue
+        return failed(
+            f"{name} {moved} in a forward pass in eval mode: validation and serving change the module",
+            worst=name,
+            causes=(29,),
+        )
+    return passed(f"{len(before)} buffers and parameters stay" if before else "no buffers or parameters")
+
+
+def _state(built: BuiltCandidate) -> list[tuple[str, Tensor]]:
+    return [*built.module.named_buffers(), *((n, p.detach()) for n, p in built.module.named_parameters())]
+
+
 def micro_batches(case: ConformanceCase) -> CheckOutcome:
     """Buffers are equal after one batch and after its two halves: counters add up, biases wait for the step."""
     if case.shape.tokens < 2:
@@ -33,9 +62,10 @@ def micro_batches(case: ConformanceCase) -> CheckOutcome:
     if not list(whole.module.buffers()):
         return skipped("no buffers")
     before = {name: buffer.clone() for name, buffer in whole.module.named_buffers()}
-    whole.call(x)
-    for part in (x[: len(x) // 2], x[len(x) // 2 :]):
-        halves.call(part)
+    with without_noise():
+        whole.call(x)
+        for part in (x[: len(x) // 2], x[len(x) // 2 :]):
+            halves.call(part)
     after = dict(halves.module.named_buffers())
     for name, buffer in whole.module.named_buffers():
         first, second = buffer.double(), after[name].double()
@@ -74,6 +104,7 @@ def capture(case: ConformanceCase) -> CheckOutcome:
 
 CHECKS = (
     Check(run=input_mutation, source="huggingface/transformers #33969"),
+    Check(run=eval_state, source="PrimeIntellect-ai/prime-rl PR#2953", since="0.4", once=True),
     Check(run=micro_batches, source="pytorch/torchtitan PR#1304"),
     Check(run=capture, source="CUDA graphs; torch.compile(fullgraph=True)", severity="should", once=True),
 )
