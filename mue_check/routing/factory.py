@@ -14,8 +14,10 @@ from torch import nn
 from mue_check.errors import ClaimError
 from mue_check.global_state import guarded_import
 from mue_check.plain import require_plain
+from mue_check.routing import hugging_face
 from mue_check.routing.builtin import builtin_router
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
+from mue_check.routing.hugging_face_claim import block_claim, router_claim
 from mue_check.user_code import describe_error, no_exit
 
 CandidateKind = Literal["router", "block"]
@@ -100,11 +102,17 @@ def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
 
 
 def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = None) -> Candidate:
-    """The candidate at ``module:factory``, ``file.py:factory`` or ``builtin:NAME``; ClaimError if there is none."""
+    """The candidate at module:factory, file.py:factory, builtin:NAME or hf:CONFIG; ClaimError if there is none."""
     if name.startswith("builtin:"):
         if kind != "router":
             raise ClaimError(f"{name}: there are built-in routers, no blocks")
         return candidate_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
+    if name.startswith(hugging_face.PREFIX):
+        found_family = hugging_face.family(name.removeprefix(hugging_face.PREFIX))
+        make = found_family.make_router if kind == "router" else found_family.make_block
+        own = router_claim(found_family) if kind == "router" else block_claim(found_family)
+        origin = "" if claim else f"read from {found_family.config.__name__} and the code of transformers"
+        return replace(candidate_of(kind, make, name=name, claim=claim or own), **({"claimed": origin} if origin else {}))
     where, colon, attribute = name.rpartition(":")
     if not colon or not where or not attribute:
         raise ClaimError(f"{name!r}: write MODULE:FACTORY or FILE.py:FACTORY")
