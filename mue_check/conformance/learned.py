@@ -41,6 +41,8 @@ class ExpertForm:
     dtype: torch.dtype
     view: str | None = None
     """The part of the block whose output the experts receive, "" for the router's input; None for the block's input."""
+    adapters: tuple[ExpertTensor, ...] = ()
+    """Those tensors that are not part of f_e: low-rank additions to its matrices. They are 0 where f_e is compared."""
     against_claim: str = ""
     """The function found instead of the one that the claim declares."""
 

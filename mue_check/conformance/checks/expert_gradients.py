@@ -12,8 +12,8 @@ from mue_check.conformance.checks.blockwise import (
     blockwise,
     expert_numbers,
     gradient_of,
-    matrices_of,
     random_target,
+    trained_matrices_of,
     used_experts,
 )
 from mue_check.conformance.checks.compare import first_token
@@ -66,17 +66,22 @@ def _without_tokens(block: ProbedBlock, count: int) -> CheckOutcome:
 
 @blockwise
 def expert_gradient(block: ProbedBlock) -> CheckOutcome:
-    """Every expert that takes a token gets a gradient in each of its matrices."""
+    """Every expert that takes a token gets a gradient in each of its matrices.
+
+    Matrices may be frozen if the experts have adapters, which are then trained.
+    """
     x, own = block.built.case.tokens(), block.load()
     used = used_experts(block, x, block.routing(x).combine)
     frozen = [n for n in block.groups["experts"] if not own[n].requires_grad]
+    if frozen and len(frozen) < len(block.groups["experts"]) and block.form.adapters:
+        frozen = [n for t in block.form.adapters for n in t.names(block.experts) if not own[n].requires_grad]
     if frozen:
         return failed(f"{len(frozen)} of the experts' parameters require no gradient", worst=frozen[0], causes=(22,))
     y = block.built.output(x)
     if y.requires_grad:
         backpropagate_random(block, y)
     smallest = float("inf")
-    for name, matrix in matrices_of(block, {n: gradient_of(p) for n, p in own.items()}).items():
+    for name, matrix in trained_matrices_of(block, {n: gradient_of(p) for n, p in own.items()}).items():
         size = matrix.flatten(1).norm(dim=1)
         if not bool(size.isfinite().all()):
             expert = int((~size.isfinite()).nonzero()[0])
@@ -122,7 +127,7 @@ def _changed_by_a_step(block: ProbedBlock, noiseless: ProbedBlock) -> CheckOutco
         for p in block.built.module.parameters():
             p.sub_(0.1 * size / max(slope, 1e-30) * gradient_of(p))
     changed = {n: (p.detach() != before[n]).to(y.dtype) for n, p in own.items()}
-    for name, matrix in matrices_of(block, changed).items():
+    for name, matrix in trained_matrices_of(block, changed).items():
         same = used & (matrix.flatten(1).amax(1) == 0)
         if bool(same.any()):
             return failed(
