@@ -11,9 +11,9 @@ from mue_check.conformance.case import BuiltCandidate
 from mue_check.conformance.expert_weights import keep_experts, random_values
 from mue_check.conformance.find_experts import DECLARE
 from mue_check.conformance.hooks import record_calls
-from mue_check.conformance.learned import ExpertForm
+from mue_check.conformance.learned import ExpertForm, RouterReading
 from mue_check.conformance.logits import gate_logits
-from mue_check.conformance.router_probe import layout_of, router_input, router_name, router_of, router_routing
+from mue_check.conformance.router_probe import find_router, layout_of, router_input, router_name, router_of, router_routing
 from mue_check.errors import UnreadableError
 from mue_check.plain import plain
 from mue_check.routing.canonical import Routing
@@ -77,12 +77,12 @@ class ProbedBlock:
 
     def output_and_routing(self, x: Tensor) -> tuple[Tensor, Routing]:
         """The module's output and the routing of that same call, since noise in training changes both."""
-        layout, router = layout_of(self.built.case), router_of(self.built)
-        if layout is None:
-            return self.built.output(x), self.routing_from_output(x)
+        found, router = find_router(self.built.case), router_of(self.built)
+        if not isinstance(found, RouterReading) or found.call is not None:
+            return self.built.output(x), self.routing(x)
         with record_calls(self.built.module, lambda m: m is router) as calls:
             y = self.built.output(x)
-        return y, layout.read(calls[0].output, self.built.size(x))
+        return y, found.layout.read(calls[0].output, self.built.size(x))
 
     def expert_outputs(self, x: Tensor, combine: Tensor | None = None) -> Tensor:
         """[E, T, D]: f_e(x), or f_e(C x) with weights [T, E] for a block that weights its experts' input."""

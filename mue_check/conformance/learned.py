@@ -12,10 +12,14 @@ from mue_check.routing.adapter import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class RouterReading:
-    """Which module routes and what the parts of its return are; ``name`` is "" for a candidate that is a router."""
+    """Which module routes and what the parts of its return are; ``name`` is "" for a candidate that is a router.
+
+    ``call``: the block itself routes, and the result of its torch call of this number is the weights [T, E].
+    """
 
     name: str
     layout: Layout
+    call: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
