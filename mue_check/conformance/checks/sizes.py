@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mue_check.conformance.case import ConformanceCase
-from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped
+from mue_check.conformance.check import ROUTERS, Check, CheckOutcome, failed, passed, skipped
 from mue_check.conformance.checks.groups import group_limit
 from mue_check.conformance.checks.selection import load, selection
 from mue_check.conformance.checks.weights import gate, weight_sign, weight_sum
@@ -41,4 +41,4 @@ def published_sizes(case: ConformanceCase) -> CheckOutcome:
     return passed("as at small sizes" + (f"; refused: {', '.join(refused)}" if refused else ""))
 
 
-CHECKS = (Check(run=published_sizes, source="MetaX-MACA/vLLM-metax #270", since="0.4", once=True),)
+CHECKS = (Check(run=published_sizes, source="MetaX-MACA/vLLM-metax #270", since="0.4", candidates=ROUTERS, once=True),)
