@@ -132,6 +132,8 @@ def _dependent(
         return built.output_with(values, x) - built.output_with({**values, **without}, x)
 
     contributions = [contribution(expert, values) for expert in range(min(experts, 4))]  # some may see no token
+    if not any(bool(one.any()) for one in contributions):
+        contributions += [contribution(expert, values) for expert in range(4, experts)]
     expert = max(range(len(contributions)), key=lambda e: float(contributions[e].norm()))
     base, size = contributions[expert], float(contributions[expert].norm())
     if not size > 0:

@@ -218,6 +218,7 @@ def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any
         "vocab_size_per_layer_input": 64,
         "max_position_embeddings": 64,
         "first_k_dense_replace": 0,
+        "expert_capacity": 1 << 20,
         "initializer_range": _INIT,
         "pad_token_id": 0,
         "bos_token_id": 1,

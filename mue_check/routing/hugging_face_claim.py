@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mue_check.errors import ClaimError
-from mue_check.routing.claim import Gate, RoutingSpec
+from mue_check.errors import ClaimError, UnreadableError
+from mue_check.routing.adapter import Layout, Size, learn_layout, leaves_of
+from mue_check.routing.claim import Field, Gate, RoutingSpec
 from mue_check.routing.hugging_face import ACTIVATED, Family, tensors_of
 
-_SIZES = {"d_model": 24, "d_expert": 16, "n_experts": 16, "top_k": 2}
+_EXPERTS, _TOKENS = 16, 7
 _SCALE = re.compile(r"self\.(\w*rout\w*_scal\w*)")
 """The routed scale, by the names that models give it (routed_scaling_factor, route_scale)."""
 
@@ -29,60 +30,92 @@ def block_claim(family: Family) -> RoutingSpec:
 
 
 def router_claim(family: Family) -> RoutingSpec:
-    """The claim of the family's router alone; ClaimError where the router is a linear layer and the block routes."""
+    """The claim of the family's router alone; ClaimError where that does not return a routing."""
     claim = _claim(family)
     if claim.router is None:
-        raise ClaimError(f"{family.block.__name__}.{family.router} is a linear layer: the block routes, check that")
-    return replace(claim, router=None, shared=False, route_scale=1.0, apply_on="output")
+        raise ClaimError(f"{family.block.__name__}.{family.router} returns no weights and indices: check the block")
+    divided = re.search(r"/ self\.top_k", _code(family.make_router(24, 16, family.activated)))
+    free = {"weight_sum": "free"} if divided else {}
+    return replace(claim, router=None, shared=False, route_scale=1.0, apply_on="output", **free)  # type: ignore[arg-type]
 
 
 def _claim(family: Family) -> RoutingSpec:
     activated = _activated(family)
-    block = family.make_block(**{**_SIZES, "top_k": activated or 2})
+    block = family.make_block(24, 16, _EXPERTS, activated or 2)
     router = block.get_submodule(family.router)
-    config = family.configured(d=24, f=16, experts=16, activated=activated or 2)
-    plain = type(router) is nn.Linear
-    routing, mixing = ("", _code(block)) if plain else (_code(router), _code(block))
-    routing = routing or mixing
+    config = family.configured(d=24, f=16, experts=_EXPERTS, activated=activated or 2)
+    layout, returns = _returns(family, activated)
+    mixing = _code(block)
+    routing = mixing if type(router) is nn.Linear else _code(router)
+    everything = routing + mixing + "".join(_code(m) for n, m in block.named_children() if n == "experts")
     names = tensors_of(block)
-    bias = next((n for n in names if "correction_bias" in n or n.endswith("expert_bias")), None)
-    nulls = getattr(config, "zero_expert_num", 0) or 0
+    bias = next((n for n in names if "correction_bias" in n or re.search(r"expert_bias|balancing_bias", n)), None)
+    more = any(p.dim() == 2 and _EXPERTS < p.shape[0] <= 2 * _EXPERTS for p in router.parameters())
+    nulls = more and re.search(r"zero_expert|skip_expert|null_expert|identity_expert", everything)
     groups = (getattr(config, "n_group", 1) or 1) if "group" in routing else 1
     order, gate = _order(routing), _gate(config, routing)
     normalized = _normalizes(config, routing) or (gate == "softmax" and order == "select_first")
-    learned = any(n.endswith("scale") and p.shape == (_SIZES["n_experts"],) for n, p in router.named_parameters())
-    inner, outer = _scale(router, routing), 1.0 if plain else _scale(block, mixing)
+    learned = any(n.endswith("scale") and p.shape == (_EXPERTS,) for n, p in router.named_parameters())
     return RoutingSpec(
         kind="variable" if nulls else "token_choice",
-        gate="any" if learned else gate,
+        gate="any" if learned or (more and not nulls) else gate,  # the other rows are of shared experts
         order=order,
-        weight_sum=inner if normalized and not learned else "free",
+        weight_sum=_scale(router, routing) if normalized and not learned else "free",
         top_k=activated,
         groups=groups,
         group_limit=getattr(config, "topk_group", None) if groups > 1 else None,
         group_rank=_rank(routing) if groups > 1 else None,
-        null_experts="identity" if nulls and "dentity" in _code(block.get_submodule("experts")) else None,
+        null_experts=("identity" if "identity" in everything else "zero") if nulls else None,
         selection_bias=bias and bias.rpartition(".")[2],
         apply_on="input" if re.search(r"\*\s*\w*scores\b.*self\.experts\(", mixing, re.DOTALL) else "output",
         shared=any("shared" in n for n in names),
-        route_scale=outer,
-        router=None if plain else family.router,
+        route_scale=1.0 if layout is None else _scale(block, mixing),
+        router=None if layout is None else family.router,
+        returns=returns,
     )
 
 
 def _activated(family: Family) -> int | None:
     """The one number of activated experts that the design allows, or None: with 3 asked for, what does it take?"""
-    known = family.config.__dataclass_fields__
-    if family.activated == 1 or not any(name in known for name in ACTIVATED):
+    if family.activated == 1 or not any(name in family.config.__dataclass_fields__ for name in ACTIVATED):
         return 1
-    x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
     try:
-        returned = family.make_router(24, 16, 3).eval()(x)
+        returned = _returned(family, 3)
     except Exception:  # it takes no tokens [T, d], so nothing is known
         return None
-    parts = [p for p in (returned if isinstance(returned, tuple) else (returned,)) if isinstance(p, Tensor)]
-    counts = {p.shape[1] for p in parts if not p.is_floating_point() and p.dim() == 2 and p.shape[1] < 16}
+    leaves = [leaf for _, leaf in leaves_of(returned, _size(3)) if not leaf.is_floating_point() and leaf.dim() == 2]
+    counts = {leaf.shape[1] for leaf in leaves if leaf.shape[1] < _EXPERTS}
     return counts.pop() if len(counts) == 1 and counts != {3} else None
+
+
+def _returns(family: Family, activated: int | None) -> tuple[Layout | None, dict[Field, int | str]]:
+    """(the layout of the router's return, None where there is none; the places to claim where it is ambiguous)."""
+    unclear = False
+    for a in (activated or 2, activated or 3):
+        try:
+            layout = learn_layout(_returned(family, a), _size(a), RoutingSpec(kind="variable"))
+        except UnreadableError:
+            unclear = True  # with another a the shapes may differ
+            continue
+        except Exception:
+            return None, {}
+        return layout, {name: path[0] for name, path in layout.parts.items()} if unclear else {}
+    return None, {}
+
+
+def _returned(family: Family, activated: int) -> Any:
+    """What the router returns for a few tokens."""
+    x = torch.randn(_TOKENS, 24, generator=torch.Generator().manual_seed(0))
+    router = family.make_router(24, _EXPERTS, activated).eval()
+    with torch.no_grad():
+        try:
+            return router(x)
+        except Exception:  # it may take sequences alone
+            return router(x.unsqueeze(0))
+
+
+def _size(activated: int) -> Size:
+    return Size(tokens=_TOKENS, experts=_EXPERTS, activated=activated, lead=(1, _TOKENS))
 
 
 def _code(module: nn.Module) -> str:
