@@ -61,7 +61,7 @@ def run(options: Options) -> int:
     """Run the checks in a child process, print each result as it comes, and then the verdicts."""
     from mue_check.conformance.expected import read_expected, with_expected
     from mue_check.conformance.isolate import Job, Session, run_isolated
-    from mue_check.conformance.output import as_json, as_junit, explanations, line_of, verdict_lines
+    from mue_check.conformance.output import Lines, as_json, as_junit, explanations, verdict_lines
     from mue_check.conformance.result import QUESTIONS, CheckResult, Question, verdict_of
     from mue_check.judge.verdict import Verdict
     from mue_check.routing.claim import read_claim
@@ -83,7 +83,7 @@ def run(options: Options) -> int:
         rerun_flags=_rerun_flags(options),
     )
     speak = not options.quiet and options.json != "-"
-    session, results = Session(), list[CheckResult]()
+    session, results, lines = Session(), list[CheckResult](), Lines()
     for session, result in run_isolated(job):
         if speak and not results:
             print(
@@ -92,8 +92,10 @@ def run(options: Options) -> int:
                 sep="\n",
             )
         results += with_expected([result], expected)[0]
-        if speak:
-            print(line_of(results[-1]), flush=True)
+        if speak and (line := lines.of(results[-1])):
+            print(line, flush=True)
+    if speak:
+        print(*lines.rest(), sep="\n", end="\n" if lines.rest() else "")
     _, unmatched = with_expected(results, expected)
     # a question without results has no verdict
     questions: list[Question] = [q for q in QUESTIONS if any(result.question == q for result in results)]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mue_check.conformance.check import Check
 from mue_check.conformance.expected import with_expected
+from mue_check.conformance.first_look import first_look
+from mue_check.conformance.learned import Learned
 from mue_check.conformance.registry import checks_for
 from mue_check.conformance.result import CheckResult
 from mue_check.conformance.runner import AFTER_TIMEOUT, TIME_LIMIT, Options, run_checks
@@ -25,7 +27,7 @@ def check_router(factory: Factory | str, **options: Any) -> list[CheckResult]:
     ``factory`` may be "module:factory". Keywords: ``claim`` (RoutingSpec or a mapping of its fields; default: the
     factory's own, else Complete-muE's routing), ``only`` (check ids), ``expected`` (check id -> reason of an expected
     failure), ``shapes``, ``seeds``, ``device``, ``time_limit`` (seconds per check). ClaimError for an invalid claim or
-    an unknown id.
+    an unknown id, and for a candidate that cannot be built or called.
     """
     return check_candidate("router", factory, **options)
 
@@ -51,7 +53,10 @@ def check_candidate(
     expected = expected or {}
     checks_for(kind, expected)  # an unknown id is an error
     options = Options(seeds=seeds, device=device, time_limit=time_limit, shapes=tuple(shapes))
-    results = run_checks(_candidate(kind, factory, claim), checks_for(kind, tuple(only)), options)
+    candidate, checks = _candidate(kind, factory, claim), checks_for(kind, tuple(only))
+    learned = Learned()
+    first_look(candidate, options, learned)
+    results = run_checks(candidate, checks, options, learned)
     marked, unmatched = with_expected(results, expected)
     if unmatched:
         raise ClaimError(f"expected failures that match no check that ran: {', '.join(unmatched)}")

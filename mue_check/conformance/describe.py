@@ -28,6 +28,6 @@ def describe(case: ConformanceCase) -> list[str]:
         bias = selection_bias(built)
         if bias is not None:
             lines.append(f"bias:    {bias[0]}, taken for a selection bias")
-    except (ClaimError, LookupError, RuntimeError) as error:
+    except (ClaimError, RuntimeError) as error:
         lines.append(f"could not be read further: {error}")
     return lines

@@ -58,7 +58,7 @@ def infer_gate(case: ConformanceCase) -> Gate | None:
 
 
 def is_partial_softmax(logits: Tensor, routing: Routing) -> bool:
-    """Whether each weight is a softmax over the experts from the best, or from its own on, to some rank (SparseMixer)."""
+    """Whether each weight is a softmax over experts from the best, or from its own on, to some rank (SparseMixer)."""
     ordered, order = logits.sort(-1, descending=True)
     total = (ordered - ordered[:, :1]).exp().cumsum(-1)
     token, expert = routing.mask.nonzero(as_tuple=True)

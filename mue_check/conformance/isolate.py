@@ -109,6 +109,8 @@ class CandidateProcess:
                 opened = isolated(_Checker, self.job, limit=_IMPORT_LIMIT, doing=" while it is imported")
                 self._child = self._held.enter_context(opened)
                 if not self._results:
+                    limit = self._limit + _GRACE
+                    self._child.call("first_look", limit=limit, doing=" in its factory or its first forward pass")
                     self.session.device, head, self._results = self._child.call("plan", limit=_IMPORT_LIMIT)
                     self.session.head = [head]
             except ChildError as error:
@@ -154,6 +156,15 @@ class _Checker:
             rerun_flags=job.rerun_flags,
         )
         self.learned = Learned()
+
+    def first_look(self) -> None:
+        """Build the candidate and call it once; ClaimError where that fails."""
+        from mue_check.conformance.first_look import first_look
+
+        try:
+            first_look(self.candidate, self.options, self.learned)
+        except ClaimError as error:
+            raise ClaimError(f"{self.candidate.name}: {error}") from None
 
     def plan(self) -> tuple[str, str, dict[str, CheckResult]]:
         """The device, a line about the claim, and by check the result that it has if the process dies."""

@@ -1,4 +1,4 @@
-"""Bugs found in public code, by row of the table in docs/checks/README.md; a failing check names likely ones."""
+"""Bugs found in public code, by row of the table in conformance/pages/README.md; a failing check names likely ones."""
 
 from dataclasses import dataclass
 

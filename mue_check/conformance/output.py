@@ -29,6 +29,31 @@ def line_of(result: CheckResult) -> str:
     return f"  {label:5} {result.check:22} {result.measured}"
 
 
+class Lines:
+    """The lines of results as they come; a reason why a check is open or could not run is given once."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, CheckResult] = {}
+        self._others: dict[str, list[str]] = {}
+
+    def of(self, result: CheckResult) -> str:
+        """The line of a result, "" if another check had the same reason."""
+        if result.outcome not in ("unknown", "error"):
+            return line_of(result)
+        if self._first.setdefault(result.measured, result) is result:
+            return line_of(result)
+        self._others.setdefault(result.measured, []).append(result.check)
+        return ""
+
+    def rest(self) -> list[str]:
+        """A line for each reason that several checks had, with those that have no line of their own."""
+        return [
+            f"  {_LABELS[first.outcome]:5} as {first.check}: {', '.join(self._others[reason])}"
+            for reason, first in self._first.items()
+            if reason in self._others
+        ]
+
+
 def verdict_lines(results: Sequence[CheckResult], verdicts: Mapping[Question, Verdict]) -> list[str]:
     """The verdicts, each with the checks that stand against it."""
     lines = []

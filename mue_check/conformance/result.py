@@ -64,8 +64,8 @@ class CheckResult:
 
     @property
     def page(self) -> str:
-        """The page that explains the law."""
-        return f"docs/checks/{self.check}.md"
+        """The command that shows the page about the law."""
+        return f"mue_check explain {self.check}"
 
     def expected_to_fail(self, reason: str) -> "CheckResult":
         """The result for a user who expects a failure: a pass then counts as a failure."""

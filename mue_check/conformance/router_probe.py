@@ -88,7 +88,7 @@ def selection_bias(built: BuiltCandidate) -> tuple[str, Tensor] | None:
     if name is not None:
         found = [n for n in everything if n == name or n.endswith(f".{name}")]
         if not found:
-            raise LookupError(f"the claim names the selection bias {name!r}; there are {', '.join(everything)}")
+            raise ClaimError(f"the claim names the selection bias {name!r}; there are {', '.join(everything)}")
     else:
         # a linear layer's bias is trained; a selection bias is not, or has DeepSeek's name
         found = [

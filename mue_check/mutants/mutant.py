@@ -19,7 +19,7 @@ class Mutant:
     ``caught_by`` is the check that must fail, and ``finding`` what it must name: a law of scale, or the role of a
     parameter. ``seen`` is the bug report where people met the mistake. A rule's mistake shows on ``ladder``, and where
     it happens during training rather than in the prescription, ``flaw`` names it. ``row`` is the number of the bug in
-    docs/checks/README.md, ``twin`` the right implementation from which the mutant was made.
+    conformance/pages/README.md, ``twin`` the right implementation from which the mutant was made.
     """
 
     name: str

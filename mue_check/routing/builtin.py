@@ -15,6 +15,10 @@ class BuiltinRouter(nn.Module):
 
     def __init__(self, variant: Variant, d_model: int, n_experts: int, top_k: int) -> None:
         super().__init__()
+        if not variant.claim.takes(n_experts, top_k):
+            raise ValueError(
+                f"{variant.name} cannot choose {top_k} of {n_experts} experts: its claim is {variant.claim}"
+            )
         groups = variant.claim.groups if variant.grouped else 1
         self.experts = Mixture(router=variant.name, total=n_experts, activated=top_k, groups=groups)
         self.weight = nn.Parameter(torch.randn(n_experts, d_model) / d_model**0.5)

@@ -116,8 +116,6 @@ class RoutingSpec:
         if self.group_limit is not None:
             _require(self, "group_limit", self.group_limit <= self.groups, f"at most groups={self.groups}")
         _require(self, "group_rank", self.group_rank in (None, "max", "top2_sum"), "max or top2_sum")
-        if self.group_rank is not None:
-            _require(self, "group_rank", self.group_limit is not None, "given with a group_limit alone")
         _require(self, "null_experts", self.null_experts in (None, "zero", "identity"), "zero or identity")
         if self.null_experts is not None:
             _require(self, "null_experts", self.kind == "variable", "given with kind='variable' alone")

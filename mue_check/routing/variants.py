@@ -186,7 +186,7 @@ _ALL = (
     Variant(name="switch", claim=replace(_SOFTMAX, weight_sum="free", top_k=1), choose=switch, grouped=False),
     Variant(
         name="deepseek_v3",
-        claim=replace(_SIGMOID, weight_sum=DEEPSEEK_SCALE, groups=4, group_limit=2),
+        claim=replace(_SIGMOID, weight_sum=DEEPSEEK_SCALE, groups=4, group_limit=2, group_rank="top2_sum"),
         choose=deepseek_v3,
         grouped=False,
         groups_at=deepseek_groups,

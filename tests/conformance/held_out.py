@@ -105,7 +105,7 @@ def _cosine(m, x):
 RIGHT = {
     variant(Biased, "Normed", logits=lambda m, x: m.gate(F.layer_norm(x, x.shape[-1:]) * 1.7)): {"gate": "softmax"},
     variant(Biased, "Temperature", logits=lambda m, x: m.gate(x) / 0.5): {"gate": "softmax"},
-    variant(Biased, "Cosine", logits=_cosine): {"gate": "softmax"},
+    variant(Softmax, "Cosine", logits=_cosine): {"gate": "softmax"},
     TwoLayers: {"gate": "softmax"},
     Noisy: {"gate": "softmax"},
     variant(Biased, "CastsByHand", logits=_by_hand): {"gate": "softmax", "fp32_gate": True},

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mue_check.cli import main
 from mue_check.conformance.check import Check
 from mue_check.conformance.known_bugs import KNOWN_BUGS
 from mue_check.conformance.registry import CHECKS
 from mue_check.mutants.routing import MUTANTS as BUGS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec, claim_of
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = DOCS / "checks"
+PAGES = Path(__file__).parents[2] / "mue_check" / "conformance" / "pages"
 INDEX = (PAGES / "README.md").read_text()
 TEXTS = {path.stem: path.read_text() for path in sorted(PAGES.glob("*.md"))}
 
@@ -103,3 +103,12 @@ def test_pages_are_plain_text() -> None:
     for name, text in TEXTS.items():
         assert text.replace("·", "").isascii(), name
         assert not [line for line in text.splitlines() if line != line.rstrip()], name
+
+
+def test_explain_prints_a_page_and_lists_the_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "bias-selection"]) == 0
+    assert capsys.readouterr().out == TEXTS["bias-selection"]
+    assert main(["explain"]) == 0
+    assert capsys.readouterr().out == INDEX
+    assert main(["explain", "../../errors"]) == 2
+    assert "known are aux-finite, aux-gradient" in capsys.readouterr().err

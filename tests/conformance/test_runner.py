@@ -28,24 +28,45 @@ FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("Raises", "raises RuntimeError: router was not initialised (misbehaving.py:"),
-        ("RaisesAtOddSizes", "raises RuntimeError: n_experts=12 must be a power of 2"),
-        ("RaisesBaseException", "raises GivesUp: no"),
-        ("Exits", "raises SystemExit: 0"),
-        ("NotANumber", "weights are not finite"),
+        ("Raises", "the forward pass raises RuntimeError: router was not initialised (misbehaving.py:"),
+        ("RaisesBaseException", "the forward pass raises GivesUp: no"),
+        ("Exits", "the forward pass raises SystemExit: 0"),
         ("WrongShape", "cannot tell weights and choice"),
-        ("ReturnsNone", "the router returns None, no tensors"),
+        ("ReturnsNone", "the router returns None, no tensors (misbehaving.py:"),
         ("WrongType", "declare it: RoutingSpec(returns="),
+        ("WantsMoreInForward", "the forward pass raises TypeError"),
+        ("WantsMoreInFactory", "the factory raises TypeError"),
+        ("not_a_module", "not a torch.nn.Module"),
+    ],
+)
+def test_what_no_check_could_be_about_is_said_once(factory: str, message: str) -> None:
+    with pytest.raises(ClaimError) as caught:
+        check_router(getattr(misbehaving, factory), only=FEW, seeds=1)
+    assert message in str(caught.value)
+
+
+def test_parameters_without_values_are_named_before_any_check() -> None:
+    class NeverInitialized(CompleteMueRouter):
+        def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
+            super().__init__(d_model, n_experts, top_k)
+            self.weight = torch.nn.Parameter(torch.empty(n_experts, d_model))
+
+    with pytest.raises(ClaimError, match=r"leaves 1 parameters without finite values: weight \(test_runner.py:\d+\)"):
+        check_router(NeverInitialized, only=FEW, seeds=1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("RaisesAtOddSizes", "raises RuntimeError: n_experts=12 must be a power of 2"),
+        ("NotANumber", "weights are not finite"),
         ("Doubles", "the weights are torch.float64 for float32 tokens"),
         ("WrongDevice", "it returns tensors on meta, the tokens are on cpu"),
-        ("WantsMoreInForward", "raises TypeError"),
-        ("WantsMoreInFactory", "raises TypeError"),
-        ("not_a_module", "not a torch.nn.Module"),
     ],
 )
 def test_a_misbehaving_candidate_fails_with_its_own_error(factory: str, message: str) -> None:
     results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1)
-    assert [r.check for r in results] == FEW, "the others still run"
+    assert {r.check for r in results} == set(FEW), "the others still run"
     assert message in results[0].measured
     assert verdict_of(results, "claim") == Verdict.FAIL
 
@@ -53,19 +74,39 @@ def test_a_misbehaving_candidate_fails_with_its_own_error(factory: str, message:
 def test_a_line_stays_a_line() -> None:
     class Clears(CompleteMueRouter):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            raise ClaimError("no\n\x1b[2Jyes")
+            if self.n_experts == 12:
+                raise ClaimError("no\n\x1b[2Jyes")
+            return super().forward(x)
 
     (result,) = check_router(Clears, only=["runs"], seeds=1)
     assert (result.outcome, result.measured) == ("error", r"no\n\x1b[2Jyes")
 
 
+def test_a_reason_that_several_checks_share_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = [f"--check={check}" for check in ("runs", "weight-sum", "load", "ties")]
+    assert main(["router", f"{MODULE}:RaisesAtOddSizes", "--seeds=1", *checks]) == 1
+    out = capsys.readouterr().out.split("\n\n")[0]
+    assert out.count("must be a power of 2") == 1
+    assert "ERROR as runs: weight-sum, load, ties" in out
+
+
 @pytest.mark.parametrize("factory", ["Sleeps", "Spins"])
 def test_a_candidate_that_hangs_is_stopped(factory: str) -> None:
     start = time.perf_counter()
-    results = check_router(getattr(misbehaving, factory), only=FEW, seeds=1, time_limit=0.5)
+    with pytest.raises(ClaimError, match=r"the forward pass gives no answer within 0.5 s"):
+        check_router(getattr(misbehaving, factory), only=FEW, seeds=1, time_limit=0.5)
     assert time.perf_counter() - start < 10
-    assert {r.outcome for r in results} == {"error"}
-    assert results[0].measured == "no answer within 0.5 s"
+
+
+def test_a_candidate_that_hangs_in_training_is_stopped() -> None:
+    class Waits(CompleteMueRouter):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            while self.training:
+                time.sleep(1)
+            return super().forward(x)
+
+    results = check_router(Waits, only=["input-mutation", "train-eval"], seeds=1, time_limit=0.5)
+    assert [r.measured for r in results] == ["no answer within 0.5 s"] * 2
 
 
 def test_only_the_check_of_the_bug_fails() -> None:
@@ -128,12 +169,23 @@ def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) 
     assert rerun.split("rerun:")[1].strip() == f"mue_check router {broken} --check weight-sum"
 
 
-def test_a_candidate_that_ends_its_process_does_not_affect_other_checks() -> None:
-    result = run("router", f"{MODULE}:ExitsAtOnce", *(f"--check={check}" for check in FEW[:2]), "--json", "-")
+def test_a_candidate_that_ends_its_process_at_once_is_said_once() -> None:
+    result = run("router", f"{MODULE}:ExitsAtOnce", "--json", "-")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "ends its process (exit code 0) in its factory or its first forward pass" in result.stderr
+
+
+def test_a_candidate_that_ends_its_process_later_does_not_affect_other_checks(tmp_path: Path) -> None:
+    text = "import os\nfrom mue_check.mutants.routing.gates import CompleteMueRouter\nclass Ends(CompleteMueRouter):\n"
+    text += "    def forward(self, x):\n        return os._exit(0) if self.training else super().forward(x)\n"
+    (tmp_path / "ends.py").write_text(text)
+    checks = [f"--check={check}" for check in ("runs", "train-eval", "input-mutation")]
+    result = run("router", f"{tmp_path / 'ends.py'}:Ends", *checks, "--json", "-")
     told = json.loads(result.stdout)
     assert result.returncode == 1
-    assert [r["outcome"] for r in told["results"]] == ["error", "error"]
-    assert "ends its process (exit code 0)" in told["results"][0]["measured"]
+    assert [r["outcome"] for r in told["results"]] == ["passed", "error", "error"]
+    assert "ends its process (exit code 0)" in told["results"][1]["measured"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +202,7 @@ def test_a_candidate_that_ends_its_process_does_not_affect_other_checks() -> Non
         (["builtin:sigmoid_norm", "--time-limit", "0"], "--time-limit 0"),
         (["builtin:sigmoid_norm", "--expected", "absent.toml"], "cannot be read"),
         (["builtin:sigmoid_norm", "--device", "tpu"], "--device tpu"),
+        ([f"{MODULE}:Raises"], "misbehaving:Raises: the forward pass raises RuntimeError: router was not initialised"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(

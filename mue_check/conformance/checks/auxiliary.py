@@ -141,7 +141,7 @@ def aux_finite(case: ConformanceCase) -> CheckOutcome:
 
 
 CHECKS = (
-    Check(run=aux_finite, source="laekov/fastmoe (noisy gate)", since="0.4", once=True),
+    Check(run=aux_finite, source="arXiv 1701.06538 (the load loss divides by the noise)", since="0.4", once=True),
     Check(run=aux_uniform, source="arXiv 2101.03961, eq. 4"),
     Check(run=aux_imbalance, source="arXiv 2101.03961, eq. 4-6: E sum f_e P_e"),
     Check(run=aux_layers, source="huggingface/transformers #28255"),

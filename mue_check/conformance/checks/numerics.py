@@ -121,9 +121,9 @@ def _live_result(built: BuiltCandidate, x: Tensor) -> Callable[[], Tensor]:
 
 def train_eval(case: ConformanceCase) -> CheckOutcome:
     """Without noise, training mode and evaluation mode give the same result."""
-    x = case.tokens()
+    x, built, trained = case.tokens(), case.build(), case.build(train=True)
     with without_noise():
-        evaluation, training = result_of(case.build(), x), result_of(case.build(train=True), x.clone())
+        evaluation, training = result_of(built, x), result_of(trained, x.clone())
     return compare(evaluation, training, "training mode against evaluation mode")
 
 

@@ -23,7 +23,7 @@ def published_sizes(case: ConformanceCase) -> CheckOutcome:
         return skipped("the sizes of --shapes alone are asked for")
     refused: list[str] = []
     for experts, activated in _PUBLISHED:
-        at = case.at(d=64, experts=experts, activated=activated, tokens=_TOKENS)
+        at = case.at(experts=experts, activated=activated, tokens=_TOKENS)
         where = f"E={at.shape.experts} a={at.shape.activated}"
         for law in _LAWS:
             try:

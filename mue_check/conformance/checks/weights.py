@@ -119,9 +119,9 @@ def gate(case: ConformanceCase) -> CheckOutcome:
     error = (measured - expected).abs()
     if not error.numel() or float(error.max()) <= TOLERANCE * float(expected.max()):
         return passed(f"{claim.gate} of the logits, to {float(error.max()) if error.numel() else 0.0:.1g}")
-    if claim.gate == "softmax" and claim.order == "any" and claim.weight_sum == "free":
-        if is_partial_softmax(logits, routing):
-            return passed("each weight is a softmax of the logits over a part of the experts")
+    softmax_of_any = claim.gate == "softmax" and claim.order == "any" and claim.weight_sum == "free"
+    if softmax_of_any and is_partial_softmax(logits, routing):
+        return passed("each weight is a softmax of the logits over a part of the experts")
     token, expert = divmod(int(error.argmax()), error.shape[1])
     return failed(
         f"weights differ from {claim.gate} of the logits by up to {float(error.max()):.3g} (largest weight "

@@ -7,7 +7,7 @@ same a experts it is N/a, or N. The floor is no bound: f carries no gradient, an
 that wins often and narrowly, another that wins seldom and surely) the value falls below it: f = (2/3, 1/3) with
 P = (.34, .66) gives .89 of it. With f held, as the gradient holds it, probability on a loaded expert always costs.
 
-Broken: rows 13 to 16 of the table of bugs.
+Broken: rows 13 to 16 and 35 of the table of bugs.
 """
 
 from dataclasses import replace
@@ -110,3 +110,13 @@ class LossForTheLog(SwitchLossRouter):
 
     def loss(self, logits: Tensor) -> Tensor:
         return super().loss(logits).detach()
+
+
+@mistake(35, "aux-finite", seen="common")
+class EntropyOfTheLoad(SwitchLossRouter):
+    """The loss is the negative entropy of the load, 0 log 0 and so NaN once an expert gets no token."""
+
+    def loss(self, logits: Tensor) -> Tensor:
+        share = assigned(logits, self.top_k).mean(0) * probabilities(logits).mean(0)
+        share = share / share.sum()
+        return (share * share.log()).sum()

@@ -1,6 +1,6 @@
 """Routers that score each expert independently, right and broken: sigmoid or softmax, before the choice or after it.
 
-Broken: rows 1, 2, 4, 5, 20 and 28 of the table of bugs. T tokens, E experts, a of them activated.
+Broken: rows 1, 2, 4, 5, 20, 28 and 30 to 33 of the table of bugs. T tokens, E experts, a of them activated.
 """
 
 from dataclasses import replace
@@ -98,6 +98,36 @@ class ZeroRouter(CompleteMueRouter):
         nn.init.zeros_(self.weight)
 
 
+@mistake(30, "shifted-logits", seen="sgl-project/sglang PR#34459")
+class ScoresByComplement(CompleteMueRouter):
+    """A sigmoid computed as 1 minus that of -x, which rounds to 0 below -16.6: a token can lose all its experts."""
+
+    def forward(self, x: Tensor) -> Weighted:
+        best, indices = self.logits(x).topk(self.top_k, dim=-1)
+        scores = 1 - (-best).sigmoid()
+        return scores / (scores.sum(-1, keepdim=True) + 1e-20), indices
+
+
+@mistake(31, "router-parameters", seen="yfzhang114/SliME #3")
+class UnusedTemperature(CompleteMueRouter):
+    """A learned temperature is made and never used."""
+
+    def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
+        super().__init__(d_model, n_experts, top_k)
+        self.temperature = nn.Parameter(torch.ones(()))
+
+
+@mistake(33, "published-sizes", seen="MetaX-MACA/vLLM-metax #270")
+class SoftmaxAtOneSize(CompleteMueRouter):
+    """The kernel for 128 experts, 8 of them activated, has a softmax in place of the sigmoid."""
+
+    def forward(self, x: Tensor) -> Weighted:
+        if (self.n_experts, self.top_k) != (128, 8):
+            return super().forward(x)
+        best, indices = self.logits(x).topk(self.top_k, dim=-1)
+        return best.softmax(-1), indices
+
+
 class MixtralRouter(ModelTypeGate):
     """Softmax over all experts, the best a, normalized over them (Mixtral, Qwen3-MoE)."""
 
@@ -111,6 +141,19 @@ class MixtralRouter(ModelTypeGate):
     def scaled(self, weights: Tensor) -> Tensor:
         """norm_topk_prob=True: the chosen weights sum to 1."""
         return normalized(weights)
+
+
+@mistake(32, "weight-sum", seen="Gemma 4 in transformers")
+class LearnedScale(MixtralRouter):
+    """Normalized weights times a learned scale for each expert: they sum to 1 at init only."""
+
+    def __init__(self, d_model: int, n_experts: int, top_k: int) -> None:
+        super().__init__(d_model, n_experts, top_k)
+        self.per_expert_scale = nn.Parameter(torch.ones(n_experts))
+
+    def forward(self, x: Tensor) -> Logged:
+        logits, weights, indices = super().forward(x)
+        return logits, weights * self.per_expert_scale[indices], indices
 
 
 class OlmoeRouter(MixtralRouter):

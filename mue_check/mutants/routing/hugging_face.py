@@ -137,6 +137,7 @@ deepseek_v3_block = _DEEPSEEK_V3.factory(
         weight_sum=2.5,
         groups=4,
         group_limit=2,
+        group_rank="top2_sum",
         selection_bias="e_score_correction_bias",
         fp32_gate=True,
         router="gate",

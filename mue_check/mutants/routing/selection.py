@@ -1,6 +1,6 @@
 """Routers whose choice depends on more than the score, right and broken: a balancing bias, groups, or both.
 
-Broken: rows 3, 6, 7, 8, 9 and 19 of the table of bugs. T tokens, E experts, a of them activated.
+Broken: rows 3, 6, 7, 8, 9, 19, 29 and 34 of the table of bugs. T tokens, E experts, a of them activated.
 """
 
 from dataclasses import replace
@@ -43,6 +43,7 @@ class DeepSeekV3Router(Gate):
         weight_sum=2.5,
         groups=4,
         group_limit=2,
+        group_rank="top2_sum",
         selection_bias="e_score_correction_bias",
         fp32_gate=True,
     )
@@ -81,6 +82,18 @@ class GroupsMaskedWithZero(DeepSeekV3Router):
     def select(self, biased: Tensor) -> Tensor:
         allowed = best_groups(biased, self.groups, self.group_limit)
         return biased.masked_fill(~allowed, 0.0).topk(self.top_k, dim=-1).indices
+
+
+@mistake(34, "group-rank", seen="tenstorrent/tt-metal PR#43401")
+class GroupsByFirstExpert(DeepSeekV3Router):
+    """Groups are ranked by the score of their first expert: the limit holds, and the best groups are left out."""
+
+    def select(self, biased: Tensor) -> Tensor:
+        grouped = biased.view(*biased.shape[:-1], self.groups, -1)
+        kept = grouped[..., 0].topk(self.group_limit, dim=-1).indices
+        allowed = torch.zeros_like(grouped[..., 0], dtype=torch.bool).scatter(-1, kept, True)
+        masked = grouped.masked_fill(~allowed.unsqueeze(-1), -torch.inf).flatten(-2)
+        return masked.topk(self.top_k, dim=-1).indices
 
 
 @mistake(9, "group-infeasible", seen="huggingface/transformers #48647")
@@ -258,3 +271,14 @@ class BiasMovesInForward(TorchtitanRouter):
     def count(self, load: Tensor) -> None:
         super().count(load)
         self.update_bias()
+
+
+@mistake(29, "eval-state", seen="PrimeIntellect-ai/prime-rl PR#2953")
+class CountsEvaluation(TorchtitanRouter):
+    """The load that moves the bias counts the tokens of an evaluation too."""
+
+    def forward(self, x: Tensor) -> Logged:
+        weights, indices, scores = super().forward(x)
+        if not self.training:
+            self.count(torch.bincount(indices.flatten(), minlength=self.n_experts))
+        return weights, indices, scores
