@@ -4,7 +4,6 @@ Its audit asks what users of that family need to know: does mue_check know the r
 multiplier, and does the model train as prescribed?
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +15,16 @@ from mue_check.audit.setup import AuditError, SetUp
 from mue_check.errors import ClaimError
 from mue_check.routing.hugging_face import PREFIX, family, model_of
 from mue_check.rules import get_rule
+from mue_check.spec import Experts
 
 _SIZES = {"d": 64, "f": 64, "experts": 8, "activated": 2}
 
 
-def prescribed_set_up(name: str, judging: Mapping[str, Any]) -> SetUp:
-    """The set-up of ``hf:CONFIG``; ``judging`` are the keywords of ``audit_model``. AuditError where there is none."""
+def prescribed_set_up(name: str, judging: dict[str, Any]) -> SetUp:
+    """The set-up of ``hf:CONFIG``; AuditError if there is none.
+
+    ``judging`` are the keywords of ``audit_model``, which get the target where the configuration leaves something out.
+    """
     try:
         found = family(name.removeprefix(PREFIX))
     except ClaimError as error:
@@ -29,6 +32,10 @@ def prescribed_set_up(name: str, judging: Mapping[str, Any]) -> SetUp:
     torch.manual_seed(0)
     model = model_of(replace(found, depth=max(2, found.depth)), **_SIZES | {"activated": found.activated})
     source, goal, _ = scenarios_of(model, judging["reference"], judging["target"])
+    forward = goal.model.feed_forward
+    if isinstance(forward, Experts) and not forward.shared and any("shared" in n for n, _ in model.named_parameters()):
+        goal = replace(goal, model=replace(goal.model, feed_forward=replace(forward, shared=1)))
+        judging["target"] = goal  # some configurations do not say that there is a shared expert
     how = {key: judging[key] for key in ("roles", "multipliers", "probe")}
     prescription, base = get_rule(judging["rule"]).prescribe(source, goal), judging["base"]
     init_parameters(model, prescription, base, **how)

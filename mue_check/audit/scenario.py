@@ -124,7 +124,7 @@ def _experts(config: object, total: int) -> Experts:
         total=total,
         activated=_need(config, "activated experts", ACTIVATED),
         hidden=hidden,
-        shared=shared + wide // hidden,
+        shared=wide // hidden or shared,  # a width is that of all of them
         router=normalized if router_is_normalized(config) else "moge",
     )
 

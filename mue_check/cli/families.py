@@ -41,7 +41,7 @@ def add(commands: "Commands[Parser]") -> None:
         "the audit, and --notes does not say why.",
         epilog="example: mue_check families --workers 2 --notes reports/families.toml --out reports/families.md",
     )
-    families.add_argument("names", nargs="*", metavar="CONFIG", help="these alone, such as Qwen3MoeConfig (default: all)")
+    families.add_argument("names", nargs="*", metavar="CONFIG", help="these alone: Qwen3MoeConfig, ... (default: all)")
     families.add_argument("--seeds", type=int, default=1, metavar="N", help="weights and tokens per shape (default: 1)")
     families.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     families.add_argument("--notes", type=Path, metavar="FILE.toml", help='why a failure is true: CONFIG = "reason"')

@@ -13,7 +13,14 @@ from mue_check.conformance.find_experts import DECLARE
 from mue_check.conformance.hooks import record_calls
 from mue_check.conformance.learned import ExpertForm, RouterReading
 from mue_check.conformance.logits import gate_logits
-from mue_check.conformance.router_probe import find_router, layout_of, router_input, router_name, router_of, router_routing
+from mue_check.conformance.router_probe import (
+    find_router,
+    layout_of,
+    router_input,
+    router_name,
+    router_of,
+    router_routing,
+)
 from mue_check.errors import UnreadableError
 from mue_check.plain import plain
 from mue_check.routing.canonical import Routing

@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -32,7 +32,10 @@ ACTIVATED = (
 )
 EXPERT_HIDDEN = ("moe_intermediate_size", "expert_hidden_size", "expert_ffn_hidden_size")
 SHARED = ("n_shared_experts", "moe_num_shared_experts", "num_shared_experts")
-SHARED_HIDDEN = ("shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size")
+SHARED_HIDDEN = (
+    *("shared_expert_intermediate_size", "shared_experts_intermediate_size", "shared_intermediate_size"),
+    *("moe_shared_expert_intermediate_size", "share_expert_dim"),
+)
 """The names that configurations give to the sizes of a model."""
 _INIT = 0.2
 """The published 0.02 makes logits of about 1 at widths of 2048 to 7168; at those of the checks, 16 to 40, this does."""
@@ -193,27 +196,31 @@ def _called(found: Family) -> Family:
     return replace(found, extras=tuple(names[id(t)] for t in (calls[0][1:] if calls else ()) if id(t) in names))
 
 
-@functools.lru_cache(maxsize=64)  # a config takes longer than all the rest, and the checks build a block hundreds of times
+@functools.lru_cache(
+    maxsize=64
+)  # a config takes longer than all the rest, and the checks build a block hundreds of times
 def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
     """(configuration, a model class without modules that has it and the library's init)."""
     size = dict(sizes)
     known = {f.name: f for f in fields(family.config)}
     default = family.config()
-    wide = known.keys() & set(EXPERT_HIDDEN) and {n: size["f"] for n in EXPERT_HIDDEN}
+    wide = known.keys() & set(EXPERT_HIDDEN) and dict.fromkeys(EXPERT_HIDDEN, size["f"])
     values: dict[str, Any] = {
-        **{n: size["d"] for n in WIDTH},
-        **{n: size["f"] for n in HIDDEN},
+        **dict.fromkeys(WIDTH, size["d"]),
+        **dict.fromkeys(HIDDEN, size["f"]),
         **(wide or {}),
-        **{n: 2 * size["f"] for n in SHARED_HIDDEN},
-        **{n: size["experts"] for n in TOTAL},
-        **{n: size["activated"] for n in ACTIVATED},
-        **{n: family.depth for n in DEPTH},
+        **dict.fromkeys(SHARED_HIDDEN, 2 * size["f"]),
+        **dict.fromkeys(TOTAL, size["experts"]),
+        **dict.fromkeys(ACTIVATED, size["activated"]),
+        **dict.fromkeys(DEPTH, family.depth),
         **{n: 2 for n in known if n.endswith("heads") and isinstance(_value(default, n), int)},
         **{n: 1 for n in SHARED if _value(default, n) is None},
         **({"layer_types": ["full_attention"] * family.depth} if _value(default, "layer_types") is None else {}),
         **dict.fromkeys(_SWITCHES, True),
         **_groups(default),
-        "head_dim": size["d"] // 2,
+        **{n: size["d"] // 2 for n in known if n.endswith("head_dim")},
+        "qk_rope_head_dim": size["d"] // 4,
+        "tie_word_embeddings": False,
         "vocab_size": 64,
         "vocab_size_per_layer_input": 64,
         "max_position_embeddings": 64,

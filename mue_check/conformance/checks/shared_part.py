@@ -14,7 +14,6 @@ from mue_check.conformance.expert_function import possible_functions
 from mue_check.conformance.expert_weights import ExpertTensor, keep_experts
 from mue_check.conformance.hooks import ModuleCall, record_calls
 
-
 _SEVERAL = 8
 """Tokens: with one alone every factor is constant."""
 
