@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mue_check.cli.command import (
     EXIT_FAIL,
@@ -119,16 +120,17 @@ def _audited(name: str) -> tuple[str, bool]:
     from mue_check.rules import HyperParameters
 
     base = HyperParameters(lr=1e-2, weight_decay=0.1, init_std=0.02)
-    judging = {"reference": _REFERENCE, "target": None, "rule": "complete_mue", "base": base}
+    judging: dict[str, Any] = {"reference": _REFERENCE, "target": None, "rule": "complete_mue", "base": base}
     judging |= {"roles": None, "multipliers": None, "probe": True}
     try:
         setup = prescribed_set_up(f"hf:{name}", judging)
-        report = audit_model(setup.model, setup.optimizers, **judging)  # type: ignore[arg-type]
+        report = audit_model(setup.model, setup.optimizers, **judging)
     except MueCheckError as error:
         return f"refused: {_short(str(error))}", False
     except Exception as error:  # the library's own code, at sizes that nobody trains
         return f"not built: {_short(f'{type(error).__name__}: {error}')}", False
-    return _short(str(report).rpartition("\n")[2]), report.verdict != Verdict.PASS
+    what = next((line for line in (*report.unjudged, *map(str, report.offences))), "")
+    return _short(str(report).rpartition("\n")[2] + (f" ({what})" if what else "")), report.verdict != Verdict.PASS
 
 
 def _short(text: str) -> str:

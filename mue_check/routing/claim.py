@@ -62,10 +62,10 @@ class RoutingSpec:
     name of a buffer or parameter [E] that only the choice sees. ``apply_on``: weights multiply the experts' output or
     input. ``shared``: the block adds experts that see every token. ``route_scale``: a factor on the routed sum, outside
     the router; ``shared_scale``: one on the shared part. ``causal``: later tokens do not affect earlier ones.
-    ``fp32_gate``: the gate computes in float32 in a model of any dtype; None claims nothing. ``auxiliary_loss``: "module:function", called with (logits of each layer, a
-    tuple of [T, E]; E; a), or a dotted attribute that holds the last loss. ``router``: dotted name of the router inside
-    a block. ``returns``: the place of each part in the router's return, by position, key or attribute, if dtype and
-    shape are ambiguous.
+    ``fp32_gate``: the gate computes in float32 in a model of any dtype; None claims nothing. ``auxiliary_loss``:
+    "module:function", called with (logits of each layer, a tuple of [T, E]; E; a), or a dotted attribute that holds the
+    last loss. ``router``: dotted name of the router inside a block. ``returns``: the place of each part in the router's
+    return, by position, key or attribute, if dtype and shape are ambiguous.
     """
 
     kind: Kind = "token_choice"

@@ -1,7 +1,7 @@
 """Routers and blocks of torchtitan and Megatron-core, wrapped so that the checks can call them, with their claims.
 
-Neither library is imported: a module is known by the attributes that its published classes have. ``torchtitan:NAME`` and
-``megatron:NAME`` on the command line wrap what the factory NAME returns.
+Neither library is imported: a module is known by the attributes that its published classes have. On the command line,
+``torchtitan:NAME`` and ``megatron:NAME`` wrap what the factory NAME returns.
 """
 
 from collections.abc import Callable
@@ -100,14 +100,13 @@ def _megatron_claim(layer: Any) -> RoutingSpec:
     first = sigmoid or bool(getattr(config, "moe_router_pre_softmax", False))
     groups = getattr(config, "moe_router_num_groups", None) or 1
     factor = getattr(config, "moe_expert_capacity_factor", None)
+    scale = float(getattr(config, "moe_router_topk_scaling_factor", None) or 1)
     return RoutingSpec(
         kind="capacity" if factor else "token_choice",
         capacity_factor=factor,
         gate="sigmoid" if sigmoid else "softmax",
         order="score_first" if first else "select_first",
-        weight_sum=float(getattr(config, "moe_router_topk_scaling_factor", None) or 1)
-        if sigmoid or not first
-        else "free",
+        weight_sum=scale if sigmoid or not first else "free",
         groups=groups,
         group_limit=config.moe_router_group_topk if groups > 1 else None,
         selection_bias="expert_bias" if getattr(config, "moe_router_enable_expert_bias", False) else None,

@@ -50,8 +50,9 @@ class Family:
     """A configuration, and where its models have their mixture.
 
     ``given`` are fields of the configuration that the user sets. ``block`` is the class of the smallest module that
-    holds experts and their router, in layer ``layer`` of ``depth``, found with ``activated`` experts per token; ``router`` is its router's name. ``trouble``: why it
-    cannot be called with tokens alone. ``extras``: its tensors that the router is called with besides the tokens.
+    holds experts and their router, in layer ``layer`` of ``depth``, found with ``activated`` experts per token;
+    ``router`` is its router's name. ``trouble``: why it cannot be called with tokens alone. ``extras``: its tensors
+    that the router is called with besides the tokens.
     """
 
     config: type[Any]

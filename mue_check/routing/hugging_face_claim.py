@@ -129,7 +129,7 @@ def _gate(config: Any, code: str) -> Gate:
     """The gate function that the configuration names, or the only one in the code."""
     named = next((v for n in ("scoring_func", "expert_selection_fn") if (v := getattr(config, n, None))), None)
     found = {named} if named else set(re.findall(r"softmax|sigmoid", code))
-    return next((gate for gate in ("softmax", "sigmoid") if found == {gate}), "any")  # type: ignore[return-value]
+    return next((gate for gate in ("softmax", "sigmoid") if found == {gate}), "any")
 
 
 def _order(code: str) -> Literal["score_first", "select_first", "any"]:
