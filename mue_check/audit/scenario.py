@@ -10,6 +10,7 @@ from torch import nn
 
 from mue_check.audit.setup import AuditError, model_attribute
 from mue_check.errors import SpecError
+from mue_check.routing.hugging_face import ACTIVATED, DEPTH, EXPERT_HIDDEN, HIDDEN, SHARED, SHARED_HIDDEN, TOTAL, WIDTH
 from mue_check.spec import (
     REFERENCE_HEAD_WIDTH,
     Dense,
@@ -20,15 +21,7 @@ from mue_check.spec import (
     says_head_width,
 )
 
-_WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
-_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads")
-_HIDDEN = ("intermediate_size", "n_inner", "ffn_hidden_size", "hidden_dim")
-_TOTAL = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts")
-_ACTIVATED = ("num_experts_per_tok", "num_experts_per_token", "top_k", "moe_top_k")
-_EXPERT_HIDDEN = ("moe_intermediate_size", "expert_hidden_size", *_HIDDEN)
-_SHARED = ("n_shared_experts", "moe_num_shared_experts", "num_shared_experts")
-_SHARED_HIDDEN = ("shared_expert_intermediate_size", "shared_intermediate_size")
 
 
 def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> Scenario:
@@ -42,8 +35,8 @@ def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> S
         raise SpecError(
             f"a {type(model_or_config).__name__} has no configuration to read the target from: pass the target"
         )
-    width, depth = _need(config, "width", _WIDTH), _need(config, "depth", _DEPTH)
-    total = _number(config, _TOTAL)
+    width, depth = _need(config, "width", WIDTH), _need(config, "depth", DEPTH)
+    total = _number(config, TOTAL)
     feed_forward = Dense(hidden=_dense_hidden(config, width)) if not total or total == 1 else _experts(config, total)
     model = ModelSpec(width=width, depth=depth, feed_forward=feed_forward, head_width=_head_width(config, width))
     return Scenario(model=model, tokens_per_step=batch, steps=steps)
@@ -108,7 +101,7 @@ def config_of(model_or_config: object) -> Any:
         config = SimpleNamespace(**{str(key): value for key, value in config.items()})
     part = getattr(config, "get_text_config", None)
     config = part() if callable(part) else config
-    return config if _number(config, _WIDTH) and _number(config, _DEPTH) else None
+    return config if _number(config, WIDTH) and _number(config, DEPTH) else None
 
 
 def router_is_normalized(config: object) -> bool:
@@ -117,9 +110,9 @@ def router_is_normalized(config: object) -> bool:
 
 
 def _experts(config: object, total: int) -> Experts:
-    hidden = _need(config, "width of an expert", _EXPERT_HIDDEN)
-    shared = _number(config, _SHARED) or 0
-    wide = _number(config, _SHARED_HIDDEN) or 0
+    hidden = _need(config, "width of an expert", (*EXPERT_HIDDEN, *HIDDEN))
+    shared = _number(config, SHARED) or 0
+    wide = _number(config, SHARED_HIDDEN) or 0
     if wide % hidden:
         raise SpecError(
             f"the shared expert is {wide} wide and the routed ones {hidden}, which is no whole number of shared "
@@ -129,16 +122,16 @@ def _experts(config: object, total: int) -> Experts:
     normalized = "sigmoid_norm" if sigmoid else "softmax_norm"
     return Experts(
         total=total,
-        activated=_need(config, "activated experts", _ACTIVATED),
+        activated=_need(config, "activated experts", ACTIVATED),
         hidden=hidden,
-        shared=shared + wide // hidden,
+        shared=wide // hidden or shared,  # a width is that of all of them
         router=normalized if router_is_normalized(config) else "moge",
     )
 
 
 def _dense_hidden(config: object, width: int) -> int:
     # GPT-2 and nanoGPT leave it out if it is four times the width
-    return _number(config, _HIDDEN) or (4 * width if hasattr(config, "n_embd") else 0) or _need(config, "H", _HIDDEN)
+    return _number(config, HIDDEN) or (4 * width if hasattr(config, "n_embd") else 0) or _need(config, "H", HIDDEN)
 
 
 def _head_width(config: object, width: int) -> int:

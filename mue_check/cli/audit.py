@@ -37,7 +37,7 @@ def add(commands: "Commands[Parser]") -> None:
         epilog="example: mue_check audit train:build --reference d=256,L=4,H=256,dh=64,B=65536,T=10000 "
         "--target B=65536,T=40000 --lr 3e-3 --init-std 0.02",
     )
-    audit.add_argument("factory", metavar="FACTORY", help="module:function, or path/to/file.py:function")
+    audit.add_argument("factory", metavar="FACTORY", help="module:function, path/to/file.py:function, or hf:CONFIG")
     audit.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {SPEC_HELP}")
     audit.add_argument(
         "--target",
@@ -85,7 +85,7 @@ def run(options: Options) -> int:
         "probe": not options.no_probe,
     }
     try:
-        with isolated(_SetUp, options.factory, limit=options.time_limit, doing=" while it is built") as child:
+        with isolated(_SetUp, options.factory, judging, limit=options.time_limit, doing=" while it is built") as child:
             audited = child.call("audit", judging, limit=options.time_limit, doing=" while it is audited")
     except ChildError as error:
         raise SpecError(f"factory {options.factory!r} {error}") from None
@@ -99,12 +99,14 @@ def run(options: Options) -> int:
 
 
 class _SetUp:
-    """The user's set-up in the child."""
+    """The user's set-up in the child, or that of a mixture of transformers with what is prescribed."""
 
-    def __init__(self, factory: str) -> None:
+    def __init__(self, factory: str, judging: dict[str, Any]) -> None:
+        from mue_check.audit.hugging_face import prescribed_set_up
         from mue_check.audit.setup import call_factory, load_factory
 
-        self.setup = call_factory(load_factory(factory), factory)
+        named = factory.startswith("hf:")
+        self.setup = prescribed_set_up(factory, judging) if named else call_factory(load_factory(factory), factory)
 
     def audit(self, judging: dict[str, Any]) -> "tuple[Verdict, str, str]":
         """The verdict, and the report as text and as JSON."""

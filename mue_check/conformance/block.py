@@ -8,12 +8,19 @@ import torch
 from torch import Tensor
 
 from mue_check.conformance.case import BuiltCandidate
-from mue_check.conformance.expert_weights import keep_experts
+from mue_check.conformance.expert_weights import keep_experts, random_values
 from mue_check.conformance.find_experts import DECLARE
 from mue_check.conformance.hooks import record_calls
-from mue_check.conformance.learned import ExpertForm
+from mue_check.conformance.learned import ExpertForm, RouterReading
 from mue_check.conformance.logits import gate_logits
-from mue_check.conformance.router_probe import layout_of, router_input, router_name, router_of, router_routing
+from mue_check.conformance.router_probe import (
+    find_router,
+    layout_of,
+    router_input,
+    router_name,
+    router_of,
+    router_routing,
+)
 from mue_check.errors import UnreadableError
 from mue_check.plain import plain
 from mue_check.routing.canonical import Routing
@@ -67,30 +74,44 @@ class ProbedBlock:
         return {"experts": experts, "router": routing, "others": [n for n in every if n not in (*routing, *experts)]}
 
     def load(self) -> dict[str, Tensor]:
-        """Write the values into the module's own parameters and return those by name."""
+        """Write the values into the module's own parameters and return those by name; adapters get random values."""
         own = self.built.parameters()
+        values = {**self.values, **random_values(self.form.adapters, own, self.experts, self.built.case.seed)}
         with torch.no_grad():
             for name in self.groups["experts"]:
-                own[name].copy_(self.values[name])
+                own[name].copy_(values[name])
         return own
 
     def output_and_routing(self, x: Tensor) -> tuple[Tensor, Routing]:
         """The module's output and the routing of that same call, since noise in training changes both."""
-        layout, router = layout_of(self.built.case), router_of(self.built)
-        if layout is None:
-            return self.built.output(x), self.routing_from_output(x)
+        found, router = find_router(self.built.case), router_of(self.built)
+        if not isinstance(found, RouterReading) or found.call is not None:
+            return self.built.output(x), self.routing(x)
         with record_calls(self.built.module, lambda m: m is router) as calls:
             y = self.built.output(x)
-        return y, layout.read(calls[0].output, self.built.size(x))
+        return y, found.layout.read(calls[0].output, self.built.size(x))
 
     def expert_outputs(self, x: Tensor, combine: Tensor | None = None) -> Tensor:
         """[E, T, D]: f_e(x), or f_e(C x) with weights [T, E] for a block that weights its experts' input."""
         if self.form.function is None:
             raise UnreadableError(f"the function that one expert computes is unknown: {DECLARE}")
-        x = self._expert_input(x)
+        x = self.expert_input(x)
         if combine is not None:
             x = combine.T.unsqueeze(-1).to(x.dtype) * x
         return self.form.function.outputs(self.built.module, self.values, x, self.experts)
+
+    def expert_input(self, x: Tensor) -> Tensor:
+        """[T, D]: the tokens as the experts receive them."""
+        if self.form.view is None:
+            return x.to(self.built.dtype)
+        return router_input(self.built, x) if self.form.view == "" else dict(views_of(self.built, x))[self.form.view]
+
+    def identity_output(self, x: Tensor) -> Tensor:
+        """[T, D]: what null experts add that pass their input on; 0 without null experts."""
+        nulls = self.routing(x).null_combine if self.reads_router else None
+        if nulls is None:
+            return torch.zeros_like(x, dtype=self.built.dtype)
+        return self.built.case.claim.route_scale * nulls.sum(-1, keepdim=True) * self.expert_input(x)
 
     def claimed_output(self, x: Tensor, combine: Tensor) -> Tensor:
         """[T, D]: the routed output that these weights [T, E] give by the claim."""
@@ -146,12 +167,6 @@ class ProbedBlock:
     @cached_property
     def _own(self) -> dict[str, Tensor]:
         return {n: self.values[n] for n in self.groups["experts"]}
-
-    def _expert_input(self, x: Tensor) -> Tensor:
-        """The tokens as the experts receive them."""
-        if self.form.view is None:
-            return x.to(self.built.dtype)
-        return router_input(self.built, x) if self.form.view == "" else dict(views_of(self.built, x))[self.form.view]
 
 
 def _widen(x: Tensor) -> Tensor:

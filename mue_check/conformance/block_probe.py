@@ -38,6 +38,7 @@ def probe_built(built: BuiltCandidate, *, randomize: bool = True) -> ProbedBlock
     form, values = form_of(built.case), built.parameters()
     if randomize:
         values = values | random_values(form.tensors, values, built.case.shape.experts, built.case.seed)
+        values |= {n: torch.zeros_like(values[n]) for t in form.adapters for n in t.names(built.case.shape.experts)}
     return ProbedBlock(built=built, form=form, values=values)
 
 
@@ -69,7 +70,25 @@ def _learn(case: ConformanceCase) -> ExpertForm:
         form=ExpertForm(tensors=tensors, router_tensors=routing, function=None, dtype=built.dtype),
         values=own | random_values(tensors, own, case.shape.experts, case.seed),
     )
-    return _with_function(block, x)
+    frozen = any(not own[n].requires_grad for t in tensors for n in t.names(case.shape.experts))
+    return (_with_adapters(block, x) if frozen else None) or _with_function(block, x)
+
+
+def _with_adapters(block: ProbedBlock, x: Tensor) -> ExpertForm | None:
+    """The form in which the largest matrices are f_e and the others are adapters; None if there is none."""
+    stacks = {t: t.stack(block.values, block.experts) for t in block.form.tensors}
+    matrices = sorted((t for t in stacks if stacks[t].dim() > 2), key=lambda t: -stacks[t].numel())
+    for count in (3, 2):
+        adapters = tuple(matrices[count:])
+        if not adapters:
+            continue
+        base = tuple(t for t in block.form.tensors if t not in adapters)
+        zero = {n: torch.zeros_like(block.values[n]) for t in adapters for n in t.names(block.experts)}
+        form = replace(block.form, tensors=base)
+        found = _with_function(replace(block, form=form, values={**block.values, **zero}), x)
+        if found.function is not None and found.function.parts:
+            return replace(found, tensors=block.form.tensors, adapters=adapters)
+    return None
 
 
 def _build_precise(case: ConformanceCase, x: Tensor) -> BuiltCandidate:

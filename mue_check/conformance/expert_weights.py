@@ -15,12 +15,14 @@ class ExpertTensor:
     """One tensor of every expert. ``name`` is the parameter's; {} stands for the expert where each has its own.
 
     ``dim`` is the axis of one parameter that holds all experts; None where each expert has its own parameter. On a
-    flat axis of size E * n an expert has n neighboring rows, or every E-th row with ``minor``.
+    flat axis of size E * n an expert has n neighboring rows, or every E-th row with ``minor``. With ``nulls`` the axis
+    has one row per expert and then those of null experts, which stay as they are.
     """
 
     name: str
     dim: int | None = None
     minor: bool = False
+    nulls: bool = False
 
     def names(self, experts: int) -> list[str]:
         """The parameters that hold it."""
@@ -40,11 +42,19 @@ class ExpertTensor:
         if self.dim is None:
             return {n: stacked[e].reshape(values[n].shape) for e, n in enumerate(self.names(experts))}
         old = values[self.name]
-        split = stacked.reshape(self._split(old, experts).shape)
-        return {self.name: split.movedim(0, self.dim + self.minor).reshape(old.shape)}
+        own = self._own(old, experts)
+        new = stacked.reshape(self._split(old, experts).shape).movedim(0, self.dim + self.minor).reshape(own.shape)
+        rest = old.narrow(self.dim, own.shape[self.dim], old.shape[self.dim] - own.shape[self.dim])
+        return {self.name: torch.cat([new, rest], self.dim) if self.nulls else new}
+
+    def _own(self, whole: Tensor, experts: int) -> Tensor:
+        """Without the rows of null experts."""
+        assert self.dim is not None
+        return whole.narrow(self.dim, 0, experts) if self.nulls else whole
 
     def _split(self, whole: Tensor, experts: int) -> Tensor:
         assert self.dim is not None
+        whole = self._own(whole, experts)
         rest = whole.shape[self.dim] // experts
         sizes = (rest, experts) if self.minor else (experts, rest)
         shape = (*whole.shape[: self.dim], *sizes, *whole.shape[self.dim + 1 :])

@@ -90,8 +90,15 @@ def _growing(case: ConformanceCase, values: Values) -> list[ExpertTensor]:
         if name in listed or new is None or len(new) != old.dim():
             continue
         grown = [d for d in range(old.dim()) if new[d] != old.shape[d]]
-        if len(grown) == 1 and new[grown[0]] * experts == old.shape[grown[0]] * more.shape.experts:
-            found.append(ExpertTensor(name=name, dim=grown[0]))
+        if len(grown) != 1:
+            continue
+        size, larger_size = old.shape[grown[0]], new[grown[0]]
+        one_each = larger_size - size == more.shape.experts - experts and size > experts
+        divided = size % experts == 0 and not (case.claim.kind == "variable" and old.dim() > 2 and size > experts)
+        if larger_size * experts == size * more.shape.experts:
+            found.append(ExpertTensor(name=name, dim=grown[0], nulls=not divided))
+        elif one_each:
+            found.append(ExpertTensor(name=name, dim=grown[0], nulls=True))
     return found
 
 
@@ -103,7 +110,7 @@ def _templates(name: str) -> Iterator[str]:
 
 def _splits(tensor: ExpertTensor, values: Values, experts: int) -> list[ExpertTensor]:
     """Both ways to divide a flat axis."""
-    if tensor.dim is None or values[tensor.name].shape[tensor.dim] == experts:
+    if tensor.dim is None or tensor.nulls or values[tensor.name].shape[tensor.dim] == experts:
         return [tensor]
     return [tensor, ExpertTensor(name=tensor.name, dim=tensor.dim, minor=True)]
 
@@ -125,6 +132,8 @@ def _dependent(
         return built.output_with(values, x) - built.output_with({**values, **without}, x)
 
     contributions = [contribution(expert, values) for expert in range(min(experts, 4))]  # some may see no token
+    if not any(bool(one.any()) for one in contributions):
+        contributions += [contribution(expert, values) for expert in range(4, experts)]
     expert = max(range(len(contributions)), key=lambda e: float(contributions[e].norm()))
     base, size = contributions[expert], float(contributions[expert].norm())
     if not size > 0:

@@ -12,10 +12,14 @@ from mue_check.routing.adapter import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class RouterReading:
-    """Which module routes and what the parts of its return are; ``name`` is "" for a candidate that is a router."""
+    """Which module routes and what the parts of its return are; ``name`` is "" for a candidate that is a router.
+
+    ``call``: the block itself routes, and the result of its torch call of this number is the weights [T, E].
+    """
 
     name: str
     layout: Layout
+    call: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class ExpertForm:
     dtype: torch.dtype
     view: str | None = None
     """The part of the block whose output the experts receive, "" for the router's input; None for the block's input."""
+    adapters: tuple[ExpertTensor, ...] = ()
+    """Those tensors that are not part of f_e: low-rank additions to its matrices. They are 0 where f_e is compared."""
     against_claim: str = ""
     """The function found instead of the one that the claim declares."""
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.hooks import record_calls
 from mue_check.conformance.learned import RouterReading
+from mue_check.conformance.torch_calls import intercept_calls
 from mue_check.errors import ClaimError, UnreadableError
 from mue_check.plain import plain
 from mue_check.routing.adapter import Layout, Size, learn_layout
@@ -41,7 +42,7 @@ def router_of(built: BuiltCandidate) -> nn.Module | None:
     if built.case.is_router:
         return built.module
     found = find_router(built.case)
-    return built.module.get_submodule(found.name) if isinstance(found, RouterReading) else None
+    return built.module.get_submodule(found.name) if isinstance(found, RouterReading) and found.name else None
 
 
 def router_output(built: BuiltCandidate, x: Tensor) -> tuple[Any, Size]:
@@ -51,6 +52,8 @@ def router_output(built: BuiltCandidate, x: Tensor) -> tuple[Any, Size]:
     found, router = find_router(built.case), router_of(built)
     if isinstance(found, ClaimError):
         raise found
+    if found.call is not None:
+        return dict(_results(built, x))[found.call], built.size(x)
     with record_calls(built.module, lambda m: m is router) as calls:
         built.call(x)
     if not calls:
@@ -145,4 +148,23 @@ def _search(case: ConformanceCase) -> RouterReading:
         except ClaimError as error:
             if declared is not None:
                 trouble = error
+    if case.claim.apply_on == "input":  # then the output does not show the weights
+        for number, result in _results(built, x):
+            if bool(result.isfinite().all()) and bool(((result != 0).sum(-1) == case.shape.activated).all()):
+                return RouterReading(name=declared or "", layout=Layout({"combine": ()}), call=number)
     raise trouble
+
+
+def _results(built: BuiltCandidate, x: Tensor) -> list[tuple[int, Tensor]]:
+    """Each result [T, E] of a torch call in a block, with the number of the call."""
+    results: list[tuple[int, Tensor]] = []
+    size = (len(x), built.case.shape.experts)
+
+    def on_result(number: int, result: Any) -> Any:
+        if isinstance(result, Tensor) and result.is_floating_point() and result.shape == size:
+            results.append((number, result))
+        return result
+
+    with intercept_calls(built.module, on_result=on_result):
+        built.call(x)
+    return results

@@ -61,11 +61,11 @@ class RoutingSpec:
     them. ``capacity_factor``: an expert takes at most ceil(factor * T * a / E) tokens. ``selection_bias``: dotted
     name of a buffer or parameter [E] that only the choice sees. ``apply_on``: weights multiply the experts' output or
     input. ``shared``: the block adds experts that see every token. ``route_scale``: a factor on the routed sum, outside
-    the router. ``causal``: later tokens do not affect earlier ones. ``fp32_gate``: the gate computes in float32 in a
-    model of any dtype; None claims nothing. ``auxiliary_loss``: "module:function", called with (logits of each layer, a
-    tuple of [T, E]; E; a), or a dotted attribute that holds the last loss. ``router``: dotted name of the router inside
-    a block. ``returns``: the place of each part in the router's return, by position, key or attribute, if dtype and
-    shape are ambiguous.
+    the router; ``shared_scale``: one on the shared part. ``causal``: later tokens do not affect earlier ones.
+    ``fp32_gate``: the gate computes in float32 in a model of any dtype; None claims nothing. ``auxiliary_loss``:
+    "module:function", called with (logits of each layer, a tuple of [T, E]; E; a), or a dotted attribute that holds the
+    last loss. ``router``: dotted name of the router inside a block. ``returns``: the place of each part in the router's
+    return, by position, key or attribute, if dtype and shape are ambiguous.
     """
 
     kind: Kind = "token_choice"
@@ -83,6 +83,7 @@ class RoutingSpec:
     apply_on: Literal["output", "input"] = "output"
     shared: bool = False
     route_scale: float = 1.0
+    shared_scale: float = 1.0
     causal: bool = True
     fp32_gate: bool | None = None
     auxiliary_loss: str | None = None
@@ -109,7 +110,7 @@ class RoutingSpec:
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             _require(self, name, whole or (value is None and name != "groups"), "a whole number of at least 1")
-        for name in ("route_scale", "capacity_factor"):
+        for name in ("route_scale", "shared_scale", "capacity_factor"):
             value = getattr(self, name)
             _require(self, name, value is None or _positive(value), "a number above 0")
         if self.group_limit is not None:

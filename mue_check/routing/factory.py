@@ -14,8 +14,11 @@ from torch import nn
 from mue_check.errors import ClaimError
 from mue_check.global_state import guarded_import
 from mue_check.plain import require_plain
+from mue_check.routing import hugging_face
 from mue_check.routing.builtin import builtin_router
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
+from mue_check.routing.frameworks import ADAPTERS
+from mue_check.routing.hugging_face_claim import block_claim, router_claim
 from mue_check.user_code import describe_error, no_exit
 
 CandidateKind = Literal["router", "block"]
@@ -100,11 +103,21 @@ def fitted(shape: Shape, claim: RoutingSpec) -> Shape:
 
 
 def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = None) -> Candidate:
-    """The candidate at ``module:factory``, ``file.py:factory`` or ``builtin:NAME``; ClaimError if there is none."""
+    """The candidate at module:factory, file.py:factory, builtin:NAME or hf:CONFIG; ClaimError if there is none."""
     if name.startswith("builtin:"):
         if kind != "router":
             raise ClaimError(f"{name}: there are built-in routers, no blocks")
         return candidate_of(kind, builtin_router(name.removeprefix("builtin:")), name=name, claim=claim)
+    if name.startswith(hugging_face.PREFIX):
+        mixture = hugging_face.family(name.removeprefix(hugging_face.PREFIX))
+        own = router_claim(mixture) if kind == "router" else block_claim(mixture)
+        made = candidate_of(kind, mixture.make_router if kind == "router" else mixture.make_block, name=name, claim=own)
+        read = f"read from {mixture.config.__name__} and the code of transformers"
+        return replace(made, claim=claim or own, claimed="given" if claim else read)
+    library, _, rest = name.partition(":")
+    if (library, kind) in ADAPTERS:
+        inner = load_candidate("block", rest)
+        return candidate_of(kind, ADAPTERS[library, kind](inner.factory), name=name, claim=claim)
     where, colon, attribute = name.rpartition(":")
     if not colon or not where or not attribute:
         raise ClaimError(f"{name!r}: write MODULE:FACTORY or FILE.py:FACTORY")

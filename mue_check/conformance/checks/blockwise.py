@@ -1,6 +1,6 @@
 """What checks of blocks share: a probed block, a random loss, gradients and the experts' matrices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 
@@ -58,13 +58,22 @@ def used_experts(block: ProbedBlock, x: Tensor, combine: Tensor) -> Tensor:
         return (met & adds).any(0)
 
 
-def matrices_of(block: ProbedBlock, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def matrices_of(block: ProbedBlock, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """[E, out, in] by role: "gate", "up" and "down"; by name and as stored if the roles are unknown."""
     function, experts = block.form.function, block.experts
     if function is not None and function.parts:
         return {name: part.matrix(values, experts) for name, part in function.parts.items()}
     stacks = {t.name: t.stack(values, experts) for t in block.form.tensors}
     return {name: stack for name, stack in stacks.items() if stack.dim() == 3}
+
+
+def trained_matrices_of(block: ProbedBlock, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same for the experts' parameters that are trained; frozen ones may have adapters, which are named."""
+    if not block.form.adapters:
+        return matrices_of(block, values)
+    own, experts = block.built.parameters(), block.experts
+    stacks = {t.name: (t, t.stack(values, experts)) for t in block.form.tensors}
+    return {n: s for n, (t, s) in stacks.items() if s.dim() == 3 and own[t.names(experts)[0]].requires_grad}
 
 
 def with_equal_experts(block: ProbedBlock) -> ProbedBlock:

@@ -12,11 +12,14 @@ from mue_check.conformance.checks.blockwise import (
     blockwise,
     expert_numbers,
     gradient_of,
-    matrices_of,
     random_target,
+    trained_matrices_of,
     used_experts,
 )
 from mue_check.conformance.checks.compare import first_token
+
+_MANY = 1024
+"""Tokens: a hundredth of them may be near a tie."""
 
 
 def empty_expert(case: ConformanceCase) -> CheckOutcome:
@@ -66,17 +69,22 @@ def _without_tokens(block: ProbedBlock, count: int) -> CheckOutcome:
 
 @blockwise
 def expert_gradient(block: ProbedBlock) -> CheckOutcome:
-    """Every expert that takes a token gets a gradient in each of its matrices."""
+    """Every expert that takes a token gets a gradient in each of its matrices.
+
+    Matrices may be frozen if the experts have adapters, which are then trained.
+    """
     x, own = block.built.case.tokens(), block.load()
     used = used_experts(block, x, block.routing(x).combine)
     frozen = [n for n in block.groups["experts"] if not own[n].requires_grad]
+    if frozen and len(frozen) < len(block.groups["experts"]) and block.form.adapters:
+        frozen = [n for t in block.form.adapters for n in t.names(block.experts) if not own[n].requires_grad]
     if frozen:
         return failed(f"{len(frozen)} of the experts' parameters require no gradient", worst=frozen[0], causes=(22,))
     y = block.built.output(x)
     if y.requires_grad:
         backpropagate_random(block, y)
     smallest = float("inf")
-    for name, matrix in matrices_of(block, {n: gradient_of(p) for n, p in own.items()}).items():
+    for name, matrix in trained_matrices_of(block, {n: gradient_of(p) for n, p in own.items()}).items():
         size = matrix.flatten(1).norm(dim=1)
         if not bool(size.isfinite().all()):
             expert = int((~size.isfinite()).nonzero()[0])
@@ -122,7 +130,7 @@ def _changed_by_a_step(block: ProbedBlock, noiseless: ProbedBlock) -> CheckOutco
         for p in block.built.module.parameters():
             p.sub_(0.1 * size / max(slope, 1e-30) * gradient_of(p))
     changed = {n: (p.detach() != before[n]).to(y.dtype) for n, p in own.items()}
-    for name, matrix in matrices_of(block, changed).items():
+    for name, matrix in trained_matrices_of(block, changed).items():
         same = used & (matrix.flatten(1).amax(1) == 0)
         if bool(same.any()):
             return failed(
@@ -134,13 +142,24 @@ def _changed_by_a_step(block: ProbedBlock, noiseless: ProbedBlock) -> CheckOutco
         if not bool(changed[name].any()):
             return failed(f"{name} affects the shared part and does not change", worst=name, causes=(22,))
     router, constant = block.groups["router"], _weights_are_constant(block.built.case)
-    if router and not constant and not any(bool(changed[n].any()) for n in router):
+    still = not any(bool(changed[n].any()) for n in router)
+    if router and not constant and still and not _reaches_router(block):
         return failed("the router does not change", worst=router[0], causes=(1, 2))
     note = ", and the router" if router else ""
     if constant:
         note = "; the weights are constant by the claim, so nothing trains the router"
     also = " and the shared part" if shared else ""
     return passed(f"{int(used.sum())} of {block.experts} experts are used; they{also} change{note}")
+
+
+def _reaches_router(block: ProbedBlock) -> bool:
+    """Whether a gradient reaches the router from many tokens: some gates have one only where two logits nearly tie."""
+    built = block.built.case.build(dtype=block.built.dtype, train=True)
+    own = built.parameters()
+    y = built.output(block.built.case.tokens(count=_MANY))
+    if y.requires_grad:
+        backpropagate_random(block, y)
+    return any(bool(gradient_of(own[n]).any()) for n in block.groups["router"])
 
 
 def _weights_are_constant(case: ConformanceCase) -> bool:
