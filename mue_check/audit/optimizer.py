@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from mue_check.audit.muon import judge_muon
 from mue_check.audit.prescribed import Expected, ModelPrescription
 from mue_check.audit.report import VALUES, AuditFindings
 from mue_check.audit.restore import preserved
@@ -118,15 +119,18 @@ def judge_steps(
             values = replace(values, lr=math.nan)
         elif values.lr and not math.isnan(factor):
             values = replace(values, lr=values.lr / factor)
+        if values.is_muon:
+            values = replace(values, lr=peak)
         values = replace(values, **cast(dict[str, Any], dict.fromkeys(moving, math.nan)))
         out[name] = values
-        if not expected.conflict:
+        if not (expected.conflict or values.is_muon):
             stated = {"lr": peak, "weight_decay": setup.groups[group].get("weight_decay", 0.0)}
             _judge_values(name, expected, values, stated, found)
             _judge_late(name, expected, trace, stepped, group, found)
     for why, names in reasons.items():
         found.unjudged.append(f"{OPTIMIZER_VALUES} of {len(names)} parameters, the first {names[0]}: {why}")
     _judge_clipping(where, out, found)
+    judge_muon(prescribed, out, found)
     if prescribed.base.weight_decay:
         undecayed = [prescribed.expected[name].role for name, values in out.items() if values.weight_decay == 0]
         for roles, what in ((VECTORS, "norm gains and biases"), (EMBEDDINGS, "embeddings")):
@@ -202,7 +206,7 @@ def _judge_clipping(
     where: Mapping[str, tuple[int, ...]], values: Mapping[str, EffectiveValues], found: AuditFindings
 ) -> None:
     """Report gradients that a step clips by a norm which is not that of all parameters."""
-    known = {name: v.clips for name, v in values.items() if not v.why and v.lr}
+    known = {name: v.clips for name, v in values.items() if not (v.why or v.is_muon) and v.lr}
     if not any(known.values()):
         return
     groups: dict[int, list[float]] = {}

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from mue_check.audit.setup import SetUp
@@ -104,9 +105,11 @@ class ScheduleTrace:
 
     def runs_backwards(self) -> str:
         """How the rates rise to their peak in the second half of the whole run; "" if they do not."""
-        if not self.whole or self.steps < _EARLY:
-            return ""
         course = [self.factor(step) for step in range(1, len(self.stated))]
+        rises = [b > a for a, b in pairwise(course)]
+        # a warm-up and one more rise; a cycle may end anywhere
+        if not self.whole or sum(now and not before for before, now in pairwise([False, *rises])) > 2:
+            return ""
         late = course[len(course) // 2 :]
         low = min(late)
         rising = late[len(late) - 1 - late[::-1].index(low) :]
@@ -175,7 +178,7 @@ def follow_schedule(setup: SetUp, total: int | None = None) -> ScheduleTrace:
         whole=bool(setup.schedulers) and len(stated) - 1 == total,
         trouble=trouble,
         measured_at=measured_at,
-        updates=late if updates is None else updates,
+        updates=measure_updates(setup) if updates is None else updates,
         late=late,
     )
 

@@ -38,7 +38,9 @@ class EffectiveValues:
     """The values that act on one parameter. ``why`` says why they are unknown (then they are NaN).
 
     ``idle``: its learning rate is not 0, and the step does not move it. ``clips``: what a small gradient is to a very
-    large one after the step has clipped it; 0 if it does not clip.
+    large one after the step has clipped it; 0 if it does not clip. ``power``: for a step that makes every gradient an
+    orthogonal matrix (Muon), the power of the matrix's size with which the spectral norm of the step grows; NaN for
+    AdamW.
     """
 
     lr: float = math.nan
@@ -49,6 +51,12 @@ class EffectiveValues:
     why: str = ""
     idle: bool = False
     clips: float = 0.0
+    power: float = math.nan
+
+    @property
+    def is_muon(self) -> bool:
+        """Whether its step is Muon's; then ``lr`` is what the group states."""
+        return not math.isnan(self.power)
 
 
 def measure_updates(setup: SetUp) -> dict[int, EffectiveValues]:
@@ -60,15 +68,55 @@ def measure_updates(setup: SetUp) -> dict[int, EffectiveValues]:
             (big,) = _steps(setup, parameters, 0.0, [_BIG])
             (decayed,) = _steps(setup, parameters, 1.0, [_USUAL])
             (small,) = _steps(setup, parameters, 0.0, [_SMALL])
+        values = {
+            id(p): _solve(group, precisions[i], first[i], big[i], decayed[i], small[i], (second[i], third[i]))
+            for group in setup.groups
+            for p in group["params"]
+            for i in [id(p)]
+        }
+        if any(v.why == _OTHER for v in values.values()):
+            values |= _solve_muon(setup, values, {i: decayed[i] - first[i] for i in values})
+        return values
     except Exception as error:
         # optimizers are the user's code and may raise anything
         why = f"the optimizer's step cannot be probed: {describe_error(error)}"
         return {id(p): EffectiveValues(why=why) for group in setup.groups for p in group["params"]}
-    return {
-        i: _solve(group, precisions[i], first[i], big[i], decayed[i], small[i], (second[i], third[i]))
-        for group in setup.groups
-        for i in map(id, group["params"])
-    }
+
+
+def _solve_muon(
+    setup: SetUp, values: Mapping[int, EffectiveValues], decays: Mapping[int, float]
+) -> dict[int, EffectiveValues]:
+    """The values of matrices whose step is Muon's, which shows on matrices of two sizes and not on single numbers."""
+    entries = [torch.zeros(side, side) for side in (8, 16)]
+    for gradient in entries:
+        gradient[0, 0] = 1.0
+    # singular values of 1.5 and 0.5; exact in bfloat16, in which Muon iterates
+    pairs = torch.kron(torch.eye(4), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+    small, large, spread = (_matrix_step(setup, gradient) for gradient in (*entries, pairs))
+    out = {}
+    for group in setup.groups:
+        for p in group["params"]:
+            i, lr = id(p), float(group.get("lr", math.nan))
+            if values[i].why != _OTHER or p.ndim < 2 or not lr:
+                continue
+            singular = torch.linalg.svdvals(spread[i])
+            # those of an orthogonal matrix are equal, to the precision of Muon's iteration
+            if float(singular[-1] / singular[0]) > 0.6:
+                power = math.log2(float(large[i].norm() / small[i].norm()))
+                out[i] = EffectiveValues(lr=lr, weight_decay=decays[i] / lr, power=round(2 * power) / 2)
+    return out
+
+
+def _matrix_step(setup: SetUp, gradient: Tensor) -> dict[int, Tensor]:
+    """How far a first step with this gradient [N, N] moves every matrix down, in place of its real size."""
+    with preserved(setup, weights=False), stand_ins(setup, side=len(gradient)) as parameters:
+        setup.clear_moments()
+        for p in parameters:
+            p.grad = (gradient if p.ndim > 1 else gradient[0, :1]).to(p).expand_as(p).clone()
+        for optimizer in setup.optimizers:
+            optimizer.step()
+        side = len(gradient)
+        return {id(p): -p.detach().double().cpu().reshape(-1, side, side)[0] for p in parameters if p.ndim > 1}
 
 
 def _steps(
@@ -146,10 +194,11 @@ def _third_step(beta1: float, beta2: float, ratio: float) -> float:
 
 
 @contextmanager
-def stand_ins(setup: SetUp, *, keep_dtype: bool = False) -> Iterator[Sequence[Tensor]]:
+def stand_ins(setup: SetUp, *, keep_dtype: bool = False, side: int = 1) -> Iterator[Sequence[Tensor]]:
     """Make each tensor that a step may read or write one number for a while; then give it back its own storage.
 
-    The number is a float64, which shows the smallest decay, unless its dtype is to be kept or is that of a copy.
+    The number is a float64, which shows the smallest decay, unless its dtype is to be kept or is that of a copy. With
+    ``side`` each matrix becomes one of this size.
     """
     parameters = setup.stepped
     dtypes = {i: copy.dtype for p, copy in setup.copies.items() for i in (p, id(copy))}
@@ -158,7 +207,8 @@ def stand_ins(setup: SetUp, *, keep_dtype: bool = False) -> Iterator[Sequence[Te
         for p in parameters:
             dtype = dtypes.get(id(p), torch.float32 if p.device.type == "mps" else torch.float64)
             p.grad = None
-            p.data = torch.zeros((1,) * p.ndim, dtype=p.dtype if keep_dtype else dtype, device=p.device)
+            size = [1] * (p.ndim - 2) + [side] * 2 if p.ndim > 1 else [1] * p.ndim
+            p.data = torch.zeros(size, dtype=p.dtype if keep_dtype else dtype, device=p.device)
         yield parameters
     finally:
         for p, data, gradient in saved:
