@@ -322,9 +322,9 @@ def parse_scenario(text: str, *, default: Scenario | None = None, head_width: in
     return _build(_read(text), text, default, head_width)
 
 
-def says_head_width(text: str) -> bool:
-    """Whether a SPEC sets the head width dh. Raises SpecError."""
-    return "dh" in _read(text).numbers
+def says(text: str, key: str) -> bool:
+    """Whether a SPEC sets this number, such as "dh". Raises SpecError."""
+    return key in _read(text).numbers
 
 
 def _read(text: str) -> _Draft:

@@ -12,7 +12,8 @@ from mue_check.audit.optimizer import groups_of, judge_membership, judge_steps
 from mue_check.audit.prescribed import ModelPrescription
 from mue_check.audit.report import VALUES, AuditFindings, AuditReport, MultiplierRow, ParameterRow
 from mue_check.audit.roles import width_of
-from mue_check.audit.scenario import scenarios_of
+from mue_check.audit.rounding import judge_rounding
+from mue_check.audit.scenario import scenarios_of, stated_steps
 from mue_check.audit.setup import AuditError, Loss, SetUp
 from mue_check.audit.updates import EffectiveValues
 from mue_check.global_state import preserved_globals
@@ -59,7 +60,7 @@ def audit_model(
             prescribed = ModelPrescription.of(
                 model, prescription, base or HyperParameters(), roles=roles, multipliers=multipliers, probe=probe
             )
-            report = _audit(setup, prescribed, head_width_note, probe=probe)
+            report = _audit(setup, prescribed, head_width_note, stated_steps(reference, target, goal), probe=probe)
     except UserCodeExit as error:
         raise AuditError(f"the set-up raises {error}") from error
     if changes.functions:  # then no comparison can be trusted
@@ -67,7 +68,9 @@ def audit_model(
     return report
 
 
-def _audit(setup: SetUp, prescribed: ModelPrescription, head_width_note: str, *, probe: bool) -> AuditReport:
+def _audit(
+    setup: SetUp, prescribed: ModelPrescription, head_width_note: str, total: int | None, *, probe: bool
+) -> AuditReport:
     model, prescription = setup.model, prescribed.prescription
     assignments, probed = prescribed.assignments, prescribed.probed
     where, initial = groups_of(setup), measure_initial(model, prescribed)
@@ -78,7 +81,8 @@ def _audit(setup: SetUp, prescribed: ModelPrescription, head_width_note: str, *,
             found.add("role", a.name, says=a.why)
     judge_initial(prescribed, initial, initial_gains(model, assignments), found)
     _judge_multipliers(prescribed, found, probe=probe)
-    values = judge_steps(setup, prescribed, where, found)
+    values = judge_steps(setup, prescribed, where, found, total)
+    judge_rounding(setup, prescribed, values, found)
     idle = {name for name, value in values.items() if value.idle}
     moved = judge_training(setup, assignments, idle, found, probe=probe)
     judge_membership(setup, assignments, where, moved, found)

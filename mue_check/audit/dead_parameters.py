@@ -24,17 +24,18 @@ STEPS = 3
 
 def judge_training(
     setup: SetUp, assignments: Mapping[str, Assignment], idle: Collection[str], found: AuditFindings, *, probe: bool
-) -> frozenset[str]:
-    """Take three steps with the real loss, optimizer and scheduler, and undo them; returns the parameters that moved.
+) -> frozenset[str] | None:
+    """Take three steps with the real loss, optimizer and scheduler, and undo them. Returns the parameters that moved.
 
-    Without a loss, and with ``probe``, the model predicts random tokens. An expert that no token reached is not dead
-    if others of its layer had a gradient: it is a note. So is a parameter that has a gradient and did not move, unless
-    the optimizer is known not to move it (``idle``): rounding hides a small update of a large weight.
+    None: no step could be taken. Without a loss, and with ``probe``, the model predicts random tokens. An expert that
+    no token reached is not dead if others of its layer had a gradient: it is a note. So is a parameter that has a
+    gradient and did not move, unless the optimizer is known not to move it (``idle``): rounding hides a small update of
+    a large weight.
     """
     loss = setup.loss or (_default_loss(setup.model, assignments) if probe else None)
     if loss is None:
         found.notes.append("no loss: dead parameters were not looked for")
-        return frozenset()
+        return None
     named = {
         n: p for n, p in setup.model.named_parameters(remove_duplicate=False) if n in assignments and p.requires_grad
     }
@@ -44,10 +45,10 @@ def judge_training(
     failure = _train(setup, loss, named, reached, moved)
     if failure and setup.loss is None:
         found.notes.append(f"dead parameters were not looked for, as there is no loss ({failure})")
-        return frozenset()
+        return None
     if failure:
         found.unjudged.append(f"dead parameters: {failure}")
-        return frozenset()
+        return None
     still = [name for name in named if not moved[name] and bool(reached[name].any())]
     _judge(assignments, reached, still, idle, found)
     return frozenset(name for name, did in moved.items() if did)

@@ -18,7 +18,7 @@ from mue_check.spec import (
     ModelSpec,
     Scenario,
     parse_scenario,
-    says_head_width,
+    says,
 )
 
 _HEADS = ("num_attention_heads", "n_head", "n_heads")
@@ -52,13 +52,13 @@ def scenarios_of(
     """
     if isinstance(reference, Scenario):
         return reference, target_of(model, target, reference), ""
-    if says_head_width(reference):
+    if says(reference, "dh"):
         source = parse_scenario(reference)
         return source, target_of(model, target, source), ""
     source = parse_scenario(reference, head_width=1)
     goal = target_of(model, target, source)
     note = "taken as the target's, {}, since its SPEC has no dh"
-    if isinstance(target, str) and not says_head_width(target) and config_of(model) is None:
+    if isinstance(target, str) and not says(target, "dh") and config_of(model) is None:
         # neither states it, and any width that divides both will do
         width = math.gcd(REFERENCE_HEAD_WIDTH, source.model.width, goal.model.width)
         goal = replace(goal, model=replace(goal.model, head_width=width))
@@ -71,6 +71,12 @@ def scenarios_of(
         )
     source = replace(source, model=replace(source.model, head_width=width))
     return source, goal, f"the reference's head width is {note.format(width)}"
+
+
+def stated_steps(reference: Scenario | str, target: Scenario | str | None, goal: Scenario) -> int | None:
+    """The number of optimizer steps of the run, if either SPEC states it."""
+    given = any(isinstance(spec, Scenario) or (spec is not None and says(spec, "T")) for spec in (reference, target))
+    return goal.steps if given else None
 
 
 def target_of(model: nn.Module, target: Scenario | str | None, reference: Scenario) -> Scenario:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,33 @@ class SetUp:
         """The parameter groups of all optimizers, in order."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
+    @property
+    def stepped(self) -> list[Tensor]:
+        """Every tensor that a step may read or write: those of the groups, and those of which they hold copies."""
+        grouped = {id(p): p for group in self.groups for p in group["params"]}
+        return [
+            *grouped.values(),
+            *(p for p in self.model.parameters() if id(p) in self.copies and id(p) not in grouped),
+        ]
+
+    @cached_property
+    def copies(self) -> dict[int, Tensor]:
+        """id(parameter) -> the copy of it in a group, for an optimizer that steps copies and writes them back.
+
+        A copy has the parameter's shape and its values, to the precision of the parameter.
+        """
+        of_model, grouped = list(self.model.parameters()), [p for group in self.groups for p in group["params"]]
+        known = {id(p) for p in of_model}
+        free = list({id(p): p for p in grouped if id(p) not in known}.values())
+        missing = [p for p in of_model if id(p) not in set(map(id, grouped))] if free else []
+        out: dict[int, Tensor] = {}
+        for p in missing:
+            same = (i for i, c in enumerate(free) if _is_copy(c, p))
+            found = next(same, None)
+            if found is not None:
+                out[id(p)] = free.pop(found)
+        return out
+
     def clear_moments(self) -> None:
         """Clear the state of all optimizers, including those inside a wrapper that rebuilds its own ``state``."""
         pending, seen = list(self.optimizers), set[int]()
@@ -91,6 +119,11 @@ class SetUp:
                 if isinstance(getattr(part, "state", None), dict):
                     part.state.clear()
                 pending += vars(part).values()
+
+
+def _is_copy(copy: Tensor, p: Tensor) -> bool:
+    precise = copy.is_floating_point() and torch.finfo(copy.dtype).bits >= 32
+    return precise and copy.shape == p.shape and torch.equal(copy.detach().to(p), p.detach())
 
 
 def _as_tuple(value: object) -> tuple[Any, ...]:

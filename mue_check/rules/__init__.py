@@ -8,8 +8,9 @@ from mue_check.rules.complete_mue import (
     CompleteMuE,
     about_expansion,
 )
-from mue_check.rules.fan_in import COMPLETED_P, COMPLETEP, COMPLETEP_BLIND, DMFT_MOE, MOE_MUP, MUP, FanInRule
+from mue_check.rules.fan_in import COMPLETED_P, COMPLETEP, COMPLETEP_BLIND, DMFT_MOE, MUP, FanInRule
 from mue_check.rules.knob import Knob, base_value, knob_factors, parse_knob
+from mue_check.rules.moe_mup import MOE_MUP, MOE_MUP_SCALED_ROUTER, MoeMuP
 from mue_check.rules.prescription import Factors, HyperParameters, Prescription, Row, Rule
 from mue_check.rules.roles import Role, parse_role, roles_of
 from mue_check.rules.standard import STANDARD, Standard
@@ -23,6 +24,7 @@ _RULES: tuple[Rule, ...] = (
     COMPLETEP_BLIND,
     MUP,
     MOE_MUP,
+    MOE_MUP_SCALED_ROUTER,
     DMFT_MOE,
     STANDARD,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "FanInRule",
     "HyperParameters",
     "Knob",
+    "MoeMuP",
     "Prescription",
     "Role",
     "Row",

@@ -121,15 +121,6 @@ COMPLETED_P = FanInRule(
 Where eps is negligible, the unembedding trains as in ``completep``. Where it is not, eps would need a factor rho_d, as
 in ``complete_mue_cdp``, but Table 1 has 1."""
 
-MOE_MUP = FanInRule(
-    name="moe_mup",
-    summary="muP for mixtures: experts as hidden weights, the router as an output weight (unverified)",
-    depth=False,
-    router="output",
-)
-"""After arXiv 2508.09752. UNVERIFIED: we did not read the source itself. The router's eps is our choice for an "output"
-weight."""
-
 DMFT_MOE = FanInRule(
     name="dmft_moe",
     summary="CompleteP with router and experts of the mean-field theory; for router sigmoid_mean at fixed density",

@@ -197,7 +197,7 @@ class Masters:
     """An optimizer that steps copies of the parameters and writes them back; ``writes`` = False is the bug."""
 
     def __init__(self, groups: list[dict[str, Any]], *, writes: bool = True) -> None:
-        self.pairs = [(p, p.detach().clone()) for g in groups for p in g["params"]]
+        self.pairs = [(p, p.detach().float().clone()) for g in groups for p in g["params"]]
         copies, self.writes = {id(p): copy for p, copy in self.pairs}, writes
         self.inner = torch.optim.AdamW([{**g, "params": [copies[id(p)] for p in g["params"]]} for g in groups])
 
@@ -212,7 +212,7 @@ class Masters:
     @torch.no_grad()
     def step(self) -> None:
         for p, copy in self.pairs:
-            copy.grad = copy.grad if p.grad is None else p.grad.clone()
+            copy.grad = copy.grad if p.grad is None else p.grad.float()
         self.inner.step()
         for p, copy in self.pairs:
             if self.writes:

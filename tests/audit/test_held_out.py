@@ -63,7 +63,11 @@ def test_the_proposed_groups_pass(kind: tuple[str, Make, str | None, dict[str, s
 @pytest.mark.parametrize("kind", KINDS[3:5], ids=lambda k: k[0])
 def test_weights_of_any_type(kind: tuple[str, Make, str | None, dict[str, str] | None], dtype: torch.dtype) -> None:
     report = right(lambda: kind[1]().to(dtype), kind[2])
-    assert report.verdict == "PASS", str(report)
+    # at this LR the gains of 1 do not move in half precision
+    assert {(o.check, o.role) for o in report.offences} == (
+        {("rounding", "norm_gain")} if dtype.itemsize == 2 else set()
+    )
+    assert not report.unjudged
 
 
 def test_batch_and_duration_count() -> None:

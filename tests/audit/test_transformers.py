@@ -192,6 +192,6 @@ def test_bfloat16() -> None:
     model = build("mixtral").bfloat16()
     init_parameters(model, prescription(model), BASE)
     report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
-    assert report.verdict == "PASS", str(report)
     # in bfloat16 an update of 1e-3 vanishes next to a gain of 1
+    assert {(o.check, o.role) for o in report.offences} == {("rounding", "norm_gain")}
     assert any("below the spacing" in note for note in report.notes)

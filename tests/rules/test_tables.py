@@ -49,6 +49,17 @@ DENSE_DEPTH: dict[str, Line] = {
     "vector": ONE,
 }
 DENSE_WIDTH: dict[str, Line] = {**DENSE_DEPTH, **dict.fromkeys(("in", "out", "down"), (R, 0.5, 2, 0.5, 1))}
+HIDDEN: Line = (R, 0.5, 1, 1, 1)
+MOE_MUP: dict[str, Line] = {
+    "embedding": ONE,
+    "in": HIDDEN,
+    "out": HIDDEN,
+    "down": HIDDEN,
+    "router": ONE,
+    "unembedding": TP5,
+    "vector": ONE,
+}
+MOE_MUP_DENSE: dict[str, Line] = {**MOE_MUP, **dict.fromkeys(("out", "down"), (R / 2, 0.5, 1, 1, 1))}
 DENSE_TABLE: dict[str, dict[str, Line]] = {
     "complete_mue": DENSE_DEPTH,
     "complete_mue_literal": {
@@ -63,7 +74,8 @@ DENSE_TABLE: dict[str, dict[str, Line]] = {
     "completep": DENSE_DEPTH,
     "completep_blind": DENSE_DEPTH,
     "mup": DENSE_WIDTH,
-    "moe_mup": DENSE_WIDTH,
+    "moe_mup": MOE_MUP_DENSE,
+    "moe_mup_scaled_router": MOE_MUP_DENSE,
     "dmft_moe": DENSE_DEPTH,
     "standard": {**dict.fromkeys(DENSE_DEPTH, ONE), **dict.fromkeys(("in", "out", "down"), (R, 1, 1, 1, 1))},
 }
@@ -92,7 +104,8 @@ MIXTURE_TABLE: dict[str, dict[str, Line]] = {
     "completep": OWN,
     "completep_blind": {**OWN, "down": (R, 0.5, 2, 0.5, 1)},
     "mup": OWN,
-    "moe_mup": {**OWN, "router": (0.5, 0.5, 2, 1, 1)},
+    "moe_mup": MOE_MUP,
+    "moe_mup_scaled_router": {**MOE_MUP, "router": (0.5, 0.5, 2, 2, 1)},
     "dmft_moe": {**OWN, "router": (0.5, 0.5, 2, 1, 1), "down": (2 * 2**0.5, 2, 0.5, 0.5, 1)},
     "standard": {
         **dict.fromkeys(BRIDGED, ONE),
