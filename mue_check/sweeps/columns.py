@@ -149,8 +149,10 @@ def _with_smoothing(loss: str, names: Sequence[str], *, frozen: bool) -> tuple[s
 
 def _is_chosen(frame: pd.DataFrame, name: str, x: str) -> bool:
     """Whether the experimenter chose the values: each occurs with several learning rates, and there are several."""
-    rates = frame.groupby(name, observed=True)[x].nunique() if frame[name].map(pd.api.types.is_hashable).all() else []
-    return len(rates) > 1 and float(pd.Series(rates).median()) >= _FEWEST_RATES
+    if not frame[name].map(pd.api.types.is_hashable).all():
+        return False
+    rates = frame.groupby(name, observed=True)[x].nunique()
+    return len(rates) > 1 and float(rates.median()) >= _FEWEST_RATES
 
 
 def _arm(frame: pd.DataFrame, design: Sequence[str], pair: Sequence[str]) -> str | None:

@@ -14,6 +14,9 @@ from mue_check.sweeps.names import by_pattern, meaning_of, names_of, number_of, 
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<end>__MIN|__MAX)?")
 _TAIL = 0.1
 """Share of a history, at its end, over which the smoothed loss is a mean."""
+_RUN = ("name", "seed", "rate", "log2 rate", "log10 rate", "width", "depth", "experts", "top_k", "batch")
+"""What tells runs apart, by the meanings of columns."""
+_PERHAPS_COUNTERS = ("tokens", "steps", "parameters")
 ENDED = "ended at"
 """The column that says at which step a history ended."""
 
@@ -47,8 +50,13 @@ def _panel(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd.DataFrame
     if not metrics:
         raise JudgeError("no metric of the panel is the loss by its name: give --loss")
     others = [name for name in names_of(frame) if name not in parts]
+    # with the rates along x, a run is a whole curve: an arm
+    is_curve = bool(rate_columns(others, choice))
     runs = [
-        frame[others].assign(run=found["run"], **{metrics[0]: frame[name]})
+        frame[others].assign(
+            **({"arm": found["run"], **values_in(found["run"])} if is_curve else {"run": found["run"]}),
+            **{metrics[0]: frame[name]},
+        )
         for name, found in parts.items()
         if found["metric"] == metrics[0] and not found["end"]
     ]
@@ -126,8 +134,10 @@ def _last_of_history(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd
     if not times or not losses:
         return frame
     time, loss = times[0], losses[0]
-    apart = ("name", "seed", "rate", "log2 rate", "log10 rate", "width", "depth", "experts", "top_k", "batch")
-    key = [name for name in names_of(frame) if name in (choice.x, choice.arm, "file") or meaning_of(name) in apart]
+    key = [name for name in names_of(frame) if name in (choice.x, choice.arm, "file") or meaning_of(name) in _RUN]
+    for name in [name for name in names_of(frame) if meaning_of(name) in _PERHAPS_COUNTERS]:
+        if key and (frame.groupby([*key, time], dropna=False, observed=True)[name].nunique() > 1).any():
+            key.append(name)  # two values at one time: it counts no time, but tells runs apart
     if not key or not pd.api.types.is_numeric_dtype(frame[loss]):
         return frame
     groups = frame.sort_values(time, kind="stable").groupby(key, dropna=False, sort=False, observed=True)

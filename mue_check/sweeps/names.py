@@ -35,7 +35,7 @@ _WORDS = {
     "state": "state status",
     "bookkeeping": "id created runtime duration user notes tags sweep sweep_id group job_type hostname number "
     "date time datetime_start datetime_complete timestamp pid node_ip done updated owner running_time "
-    "commit creation_time",
+    "commit creation_time ended_at",
 }
 MEANINGS = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _FOLDER = re.compile(

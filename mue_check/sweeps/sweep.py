@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,8 @@ from mue_check.sweeps.names import meaning_of, names_of
 
 SAME_RATE = math.log2(1.01)
 """Octaves: learning rates this close are one rate in two roundings."""
+_STEP = 4.0
+"""A grid steps by at least so many times SAME_RATE."""
 LEFT_VALLEY = 10.0
 """A run diverged if its loss is so many times further above the lowest of its curve than the median loss is."""
 _STOPPED = 0.9
@@ -103,8 +104,8 @@ def make_sweep(table: pd.DataFrame, choice: Choice) -> Sweep:
     frame["arm"] = "all runs" if columns.arm is None else table[columns.arm].map(label_of)
     frame["cell"] = [", ".join(f"{k} {label_of(v)}" for k, v in row.items()) for row in _rows(table, columns.pair)]
     frame["seed"] = "" if columns.seed is None else table[columns.seed].map(label_of)
-    frame = _without_twins(frame, columns, said)
-    frame = _counted(frame, columns, said)
+    frame = _without_twins(frame, table, columns, said)
+    frame = _counted(frame, table.loc[frame.index], columns, said)
     if ENDED in table:
         frame = _uninterrupted(frame.join(table[ENDED]), said)
     if frame.x.nunique() < 3:
@@ -159,35 +160,41 @@ def _octaves(rates: "pd.Series", name: str, said: list[str]) -> "pd.Series":
 def _merged(x: "pd.Series", name: str, said: list[str]) -> "pd.Series":
     """The log2 rates, with those that are one rate in two roundings made equal."""
     distinct = np.sort(x.unique())
-    group = np.concatenate([[0], np.cumsum(np.diff(distinct) > SAME_RATE)])
-    if group[-1] + 1 == len(distinct):
+    gaps = np.diff(distinct)
+    same, steps = gaps <= SAME_RATE, gaps[gaps > SAME_RATE]
+    # a random search has rates of all distances; two roundings are far closer than the steps of a grid
+    if not same.any() or steps.min(initial=math.inf) < _STEP * SAME_RATE:
         return x
+    group = np.concatenate([[0], np.cumsum(~same)])
     mean = {value: distinct[group == at].mean() for value, at in zip(distinct, group, strict=True)}
-    first = next(v for v, w in pairwise(distinct) if w - v <= SAME_RATE)
-    twins = " and ".join(f"{2**v:.7g}" for v in distinct[group == group[np.searchsorted(distinct, first)]][:2])
-    said.append(f"{len(distinct)} values of {name!r} are {group[-1] + 1} in two roundings, such as {twins}: made one")
+    first = int(np.argmax(same))
+    twins = f"{2 ** distinct[first]:.7g} and {2 ** distinct[first + 1]:.7g}"
+    said.append(f"{len(distinct)} values of {name!r} are {len(steps) + 1} in two roundings, such as {twins}: made one")
     return x.map(mean)
 
 
-def _without_twins(frame: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataFrame:
-    """Without rows that stand there twice, and without rows that have no loss."""
+def _without_twins(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataFrame:
+    """Without rows that stand in the table twice, and without rows that have no loss."""
     empty = frame[columns.losses[0]].isna()
     if empty.any():
         said.append(f"{empty.sum()} rows are left out: they have no {columns.losses[0]!r}")
-    twins = frame.duplicated() & ~empty & np.isfinite(frame[columns.losses[0]])
+    twins = table.astype(str).duplicated() & ~empty
     if twins.any():
-        said.append(f"{twins.sum()} rows stand there twice, with the same loss: counted once")
-    return frame.loc[~empty & ~twins]
+        said.append(f"{twins.sum()} rows stand there twice: counted once")
+    kept: pd.DataFrame = frame.loc[~empty & ~twins]
+    return kept
 
 
-def _counted(frame: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataFrame:
+def _counted(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataFrame:
     """Runs that differ in nothing are seeds, if every point has as many; else their mean counts."""
     point = [frame.arm, frame.cell, frame.seed, frame.x]
     size = frame.groupby(point)[columns.losses[0]].transform("size")
     if (size == 1).all():
         return frame
     most = int(size.max())
-    if columns.seed is None and (size == most).all():
+    others = table[[name for name in columns.design if name not in (columns.arm, *columns.pair)]]
+    are_equal = bool((others.groupby(point).nunique() <= 1).all(axis=None)) if len(others.columns) else True
+    if columns.seed is None and are_equal and (size == most).all():
         said.append(f"no column tells seeds apart, but every point has {most} runs: they are taken as seeds")
         return frame.assign(seed=frame.groupby(point).cumcount().map(str))
     said.append(f"{(size > 1).sum()} runs share their point with others, up to {most}: the mean of their losses counts")
@@ -197,10 +204,11 @@ def _counted(frame: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataF
 def _uninterrupted(frame: pd.DataFrame, said: list[str]) -> pd.DataFrame:
     """Without runs that were stopped early: their losses are those of shorter runs."""
     longest = frame.groupby([frame.arm, frame.cell])[ENDED].transform("max")
-    stopped = (frame[ENDED] < _STOPPED * longest) & np.isfinite(frame[frame.columns[0]])
+    stopped = (frame[ENDED] < _STOPPED * longest) & (frame[frame.columns[0]] < math.inf)
     if stopped.any():
         said.append(f"{stopped.sum()} runs are left out: stopped before {_STOPPED:.0%} of the longest of their curve")
-    return frame.loc[~stopped]
+    kept: pd.DataFrame = frame.loc[~stopped]
+    return kept
 
 
 def _diverged(frame: pd.DataFrame, columns: Columns) -> "pd.Series":

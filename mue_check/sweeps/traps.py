@@ -42,17 +42,22 @@ def _holes(sweep: Sweep) -> Iterator[str]:
     hole = merged["_merge"] == "left_only"
     if not hole.any():
         return
-    uneven = {}
-    for name in ("arm", "cell", "x"):
-        found, size = hole.groupby(merged[name]).sum(), merged.groupby(name).size()
-        if len(size) > 1:
-            test = stats.chisquare(found, found.sum() * size / size.sum())
-            if test.pvalue < _LEVEL:
-                at = (found / size).idxmax()
-                what = f"rate {2**at:.3g}" if name == "x" else f"{sweep.columns.arm} {at}" if name == "arm" else at
-                uneven[name] = f"{what} lacks {found[at]} of {size[at]}"
-    where = f", not at random: {'; '.join(uneven.values())}" if uneven else ", anywhere"
+    uneven = [text for name in ("arm", "cell", "x") if (text := _uneven(merged[name], hole, sweep))]
+    where = f", not at random: {'; '.join(uneven)}" if uneven else ", with no pattern"
     yield f"{hole.sum()} of {len(merged)} points of the grids are missing{where}"
+
+
+def _uneven(group: "pd.Series", hole: "pd.Series", sweep: Sweep) -> str:
+    """The group with the largest share of holes, if they spread over groups less evenly than chance would."""
+    names = list(group.unique())
+    found = np.array([int(hole[group == name].sum()) for name in names])
+    size = np.array([int((group == name).sum()) for name in names])
+    if len(names) < 2 or stats.chisquare(found, found.sum() * size / size.sum()).pvalue >= _LEVEL:
+        return ""
+    worst = int(np.argmax(found / size))
+    kind = {"arm": f"{sweep.columns.arm} ", "cell": "", "x": "rate "}[str(group.name)]
+    name = f"{2 ** names[worst]:.3g}" if group.name == "x" else names[worst]
+    return f"{kind}{name} lacks {found[worst]} of {size[worst]}"
 
 
 def _grid(cell: object, rows: pd.DataFrame) -> pd.DataFrame:
