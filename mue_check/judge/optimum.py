@@ -137,28 +137,29 @@ def _shift(optimum: Optimum, sigma: float) -> float:
     return sigma / (2 * optimum.curvature * math.sqrt(float(((x - x.mean()) ** 2).sum())))
 
 
-def fit_optimum(curve: Curve) -> Optimum:
+def fit_optimum(curve: Curve, points: int = WINDOW, level: float = SLOPE_LEVEL) -> Optimum:
     """The optimum of every seed of ``curve``, or the reason why it is unresolved.
 
-    All seeds share the window around the minimum of their mean. A seed whose vertex lies outside it (because it learned
-    late, for example) is fitted again around its own minimum. If that fails too, the optimum is unresolved.
+    All seeds share the window of ``points`` values around the minimum of their mean. A seed whose vertex lies outside
+    it (because it learned late, for example) is fitted again around its own minimum. If that fails too, the optimum is
+    unresolved. At ``level`` 1 the slopes at both ends need the right sign and no significance.
     """
     best = mean_minimum(curve)
     if best < 0:
         return Optimum(reason="every value diverged")
     alive = np.flatnonzero(~np.isnan(curve.usable.mean(0)))
-    if len(alive) < WINDOW:
-        return Optimum(reason=f"only {len(alive)} usable values: {WINDOW} are needed")
+    if len(alive) < points:
+        return Optimum(reason=f"only {len(alive)} usable values: {points} are needed")
     if at_an_end := lowest_at_an_end(curve):
         return Optimum(reason=at_an_end)
     x, losses = curve.x[alive], curve.usable[:, alive]
-    shared = _window(len(alive), int(np.searchsorted(alive, best)))
+    shared = _window(len(alive), int(np.searchsorted(alive, best)), points)
     fits = _Parabolas.through(x[shared], losses[:, shared])
     low, high = x[shared][[0, -1]]
     # a value that diverged just beyond the window is a rise, too
     first, last = alive[shared][[0, -1]]
     walls = first == alive[0] > 0, last == alive[-1] < len(curve.values) - 1
-    if flat := fits.flat(walls):
+    if flat := fits.flat(walls, level):
         return Optimum(reason=f"no significant minimum between log2 values {low:.2f} and {high:.2f}: {flat}")
     if twins := same_losses(curve.seeds, losses):
         return Optimum(reason=twins)
@@ -166,7 +167,7 @@ def fit_optimum(curve: Curve) -> Optimum:
     for i, (seed, row) in enumerate(zip(curve.seeds, losses, strict=True)):
         vertex = fits.vertex(i)
         if vertex is None:
-            own = _window(len(alive), int(np.argmin(row)))
+            own = _window(len(alive), int(np.argmin(row)), points)
             vertex = _Parabolas.through(x[own], row[None, own]).vertex(0)
         if vertex is None:
             return Optimum(
@@ -179,7 +180,7 @@ def fit_optimum(curve: Curve) -> Optimum:
         by_seed={seed: v.x for seed, v in vertices.items()},
         loss_by_seed={seed: v.loss for seed, v in vertices.items()},
         curvature=float(np.mean([v.curvature for v in vertices.values()])),
-        residual_sd=math.sqrt(square / (len(vertices) * (WINDOW - 3))),
+        residual_sd=math.sqrt(square / (len(vertices) * (points - 3))),
         rounding=fits.rounding,
         window=tuple(float(v) for v in x[shared]),
     )
@@ -195,10 +196,10 @@ class _Vertex:
     residual: float
 
 
-def _window(points: int, best: int) -> slice:
-    """WINDOW neighbors, centered on ``best`` where the grid allows."""
-    first = min(max(best - WINDOW // 2, 0), points - WINDOW)
-    return slice(first, first + WINDOW)
+def _window(count: int, best: int, points: int) -> slice:
+    """``points`` neighbors of ``count`` values, centered on ``best`` where the grid allows."""
+    first = min(max(best - points // 2, 0), count - points)
+    return slice(first, first + points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +243,7 @@ class _Parabolas:
             residual=float(self.residual[seed]),
         )
 
-    def flat(self, walls: tuple[bool, bool]) -> str:
+    def flat(self, walls: tuple[bool, bool], level: float) -> str:
         """Where the mean parabola does not fall significantly at the low end, or rise at the high end; else empty.
 
         The error of a slope comes from the residuals of all seeds, and is no smaller than rounding makes it. ``walls``
@@ -254,7 +255,7 @@ class _Parabolas:
         for end, sign, verb, wall in zip(("low", "high"), (-1, 1), ("falls", "rises"), walls, strict=True):
             gradient = np.array([0.0, 1.0, 2 * self.u[0 if sign < 0 else -1]])
             slope = sign * float(gradient @ self.coefficients.mean(axis=0))
-            half = t_quantile(df, SLOPE_LEVEL) * math.sqrt(variance * float(gradient @ self.inverse @ gradient))
+            half = t_quantile(df, level) * math.sqrt(variance * float(gradient @ self.inverse @ gradient))
             if not wall and not slope > half:
                 return f"at its {end} end the fit {verb} by {slope:.2g} +- {half:.2g} nats per octave"
         return ""

@@ -5,12 +5,8 @@ against any law.
 """
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from matplotlib.figure import Figure
 
 from mue_check.judge.interval import Interval, look_level, t_interval
 from mue_check.judge.trend import slopes_by_seed
@@ -19,45 +15,11 @@ from mue_check.questions.display import setting_of, together
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
+from mue_check.report.exponents import PUBLISHED, Exponent, exponent_table, plot_exponents
 from mue_check.report.format import in_words, interval_text, signed_text
-from mue_check.report.palette import QUIET, TARGETS, WIDTH, draw_interval, house_style, plain
 from mue_check.report.section import Part, Picture, Section
-from mue_check.report.table import Table, make_table
 
-
-class Exponent(NamedTuple):
-    """A row of the table: an exponent of the optimal learning rate per doubling, measured here or stated elsewhere.
-
-    An ``interval`` of no seeds is the range of what a source states.
-    """
-
-    ladder: str
-    what: str
-    interval: Interval
-    source: str
-
-    @property
-    def text(self) -> str:
-        """The interval, the range, or the one number."""
-        if self.interval.n:
-            return interval_text(self.interval)
-        ends = dict.fromkeys(map(signed_text, (self.interval.low, self.interval.high)))
-        return " to ".join(ends)
-
-
-def _stated(ladder: str, what: str, low: float, high: float, source: str) -> Exponent:
-    return Exponent(ladder, what, Interval((low + high) / 2, low, high, 0), source)
-
-
-PUBLISHED = (
-    _stated("batch_at_fixed_tokens", "law of Complete(d)P", 0.5, 0.5, "arXiv 2512.22382"),
-    _stated("batch_at_fixed_tokens", "public runs of Step Law", 0.26, 0.45, "arXiv 2503.04715"),
-    _stated("batch_at_fixed_steps", "law of Complete(d)P", 0.0, 0.0, "arXiv 2512.22382"),
-    _stated("duration_at_fixed_batch", "law of Complete(d)P", -0.5, -0.5, "arXiv 2512.22382"),
-    _stated("duration_at_fixed_batch", "public runs of Step Law", -0.05, 0.06, "arXiv 2503.04715"),
-    _stated("duration_at_fixed_batch", "a fit", -0.35, -0.35, "arXiv 2601.05049"),
-    _stated("duration_at_fixed_batch", "a rule in use", -0.32, -0.32, "arXiv 2603.28743"),
-)
+_TITLE = "Exponents of batch and duration"
 _LADDERS = tuple(dict.fromkeys(each.ladder for each in PUBLISHED))
 
 
@@ -90,17 +52,17 @@ class ExponentKind(QuestionKind):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and its figure."""
-        found = summary.of(ExponentFinding)
-        if found:
+        if found := summary.of(ExponentFinding):
+            rows = exponents(found)
             measured = "; ".join(f"{in_words(f.comparison.ladder)}, {f.comparison.rule}: {f.measured}" for f in found)
             yield Section(
                 part=Part.ANSWERS,
                 anchor="exponents",
-                title="Exponents of batch and duration",
+                title=_TITLE,
                 text="The optimal learning rate goes with this power of the batch or the duration: what the rule "
                 "prescribes plus the drift that is left.",
-                tables=(exponent_table(found),),
-                pictures=(Picture.of(("exponents",), f"Exponents. {measured}", plot_exponents(found)),),
+                tables=(exponent_table(rows),),
+                pictures=(Picture.of(("exponents",), f"Exponents. {measured}", plot_exponents(rows, _TITLE)),),
             )
 
 
@@ -141,42 +103,3 @@ def exponents(found: Iterable[ExponentFinding]) -> list[Exponent]:
             rows.append(Exponent(ladder, what, f.raw, f"measured on {c.corpus}, {f.raw.n} seeds"))
         rows += [each for each in PUBLISHED if each.ladder == ladder] if ours else []
     return rows
-
-
-def exponent_table(found: Sequence[ExponentFinding]) -> Table:
-    """Measured, prescribed and published exponents."""
-    return make_table(
-        "Exponent of the optimal learning rate per doubling",
-        exponents(found),
-        {
-            "axis": lambda row: in_words(row.ladder),
-            "what": lambda row: row.what,
-            "exponent [95 %]": lambda row: row.text,
-            "source": lambda row: row.source,
-        },
-    )
-
-
-def plot_exponents(found: Sequence[ExponentFinding]) -> Figure:
-    """One row for each line of the table; ours are filled."""
-    rows = exponents(found)[::-1]
-    with house_style():
-        figure = Figure(figsize=(WIDTH, 1.2 + 0.38 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        axes.axvline(0, color=QUIET, linewidth=1, zorder=1)
-        for at, row in enumerate(rows):
-            color = TARGETS[_LADDERS.index(row.ladder) % len(TARGETS)] if row.interval.n else QUIET
-            draw_interval(axes, row.interval, at, color, marker="o" if row.interval.n else "d")
-            if at and row.ladder != rows[at - 1].ladder:
-                axes.axhline(at - 0.5, color="#cccccc", linewidth=0.7, zorder=0)
-        axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("octaves of learning rate per doubling; gray: published")
-        axes.grid(visible=False, axis="y")
-        figure.suptitle("Exponents of batch and duration", x=0.01, ha="left")
-    return figure
-
-
-def _label(row: Exponent) -> str:
-    source = "" if row.interval.n else f", {row.source}"
-    return "\n".join(textwrap.wrap(f"{in_words(row.ladder)}: {plain(row.what)}{source}", 60, max_lines=2))

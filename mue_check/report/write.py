@@ -14,11 +14,11 @@ from mue_check.report.section import Report
 LATEST = "latest"
 
 
-def write_files(root: Path, report: Report, extra: Mapping[str, Mapping[str, object]]) -> Path:
+def write_files(root: Path, report: Report, extra: Mapping[str, Mapping[str, object]], *, latest: bool = True) -> Path:
     """Write report.html, report.md, figures/ and the ``extra`` JSON files into the study; return the page's path.
 
-    The same study gives the same bytes. A link ``latest`` next to the study points at it, where the system has links
-    and nothing else has that name.
+    The same study gives the same bytes. With ``latest``, a link of that name next to the study points at it, where the
+    system has links and nothing else has that name.
     """
     for picture in report.pictures:
         write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg, root=root)
@@ -28,7 +28,8 @@ def write_files(root: Path, report: Report, extra: Mapping[str, Mapping[str, obj
     page = root / "report.html"
     write_atomic(page, render_page(report).encode(), root=root)
     remove_leftovers(root)
-    _point_latest(root)
+    if latest:
+        _point_latest(root)
     return page
 
 

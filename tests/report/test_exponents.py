@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mue_check.catalog import summarize, write_report
-from mue_check.questions.exponents import PUBLISHED, ExponentFinding, exponent_table
+from mue_check.questions.exponents import ExponentFinding, exponents
+from mue_check.report.exponents import PUBLISHED, exponent_table
 
 Make = Callable[..., Any]
 LADDER = "duration_at_fixed_batch"
@@ -38,7 +39,7 @@ def test_law_and_drift_make_the_exponent(study: Path) -> None:
 
 def test_the_table_sets_others_beside_it(study: Path) -> None:
     summary = summarize(study)
-    table = exponent_table(summary.of(ExponentFinding))
+    table = exponent_table(exponents(summary.of(ExponentFinding)))
     ours, *others = (row.cells for row in table.rows)
     assert ours[1] == "optimum under complete_mue, which prescribes -0.50"
     assert [row[3] for row in others] == [each.source for each in PUBLISHED if each.ladder == LADDER]

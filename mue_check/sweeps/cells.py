@@ -1,0 +1,188 @@
+"""Sweeps without seeds: matched cells are the replicates, and what the fit leaves open is part of the interval.
+
+Each cell has one optimum in every arm, and a drift is a difference within the cell. Its interval has two parts, as in
+registration: the spread over cells, and how far the answer moves with 5 or 7 points in the fit and with the other
+smoothing of the loss, which more cells do not reduce. With fewer than four replicates, the scatter of the losses around
+their parabolas bounds the first part from below.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mue_check.judge.drift import MIN_SEEDS
+from mue_check.judge.interval import PLAIN, Interval, jackknife_interval, t_interval, two_part_interval
+from mue_check.judge.optimum import SLOPE_LEVEL, WINDOW, Optimum, fit_optimum, parabola_loss, vertex_sd
+from mue_check.sweeps.sweep import Arm, Sweep
+
+WINDOWS = (WINDOW, WINDOW + 2)
+"""Points in a fit. The first is the one to quote."""
+NONE = t_interval([])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fits:
+    """The optimum of every replicate of every arm, by the arm's label, from one window and one loss.
+
+    A parabola of ``points`` has points - 3 degrees of freedom.
+    """
+
+    points: int
+    by_arm: Mapping[str, Mapping[str, Optimum]]
+
+    def resolved(self, arm: Arm) -> dict[str, Optimum]:
+        """The replicates of an arm that have an optimum."""
+        return {name: fit for name, fit in self.by_arm[arm.label].items() if fit.resolved}
+
+    def shifts(self, base: Arm, arm: Arm) -> dict[str, float]:
+        """Octaves from base to arm, in each replicate that both resolve."""
+        ours, theirs = self.resolved(base), self.resolved(arm)
+        return {name: at(theirs[name]) - at(ours[name]) for name in ours if name in theirs}
+
+
+def at(fit: Optimum) -> float:
+    """log2 of the optimum of a single curve."""
+    return fit.interval.mean
+
+
+def all_fits(sweep: Sweep) -> list[Fits]:
+    """Fits with each loss and each window; the first are the ones to quote.
+
+    Where replicates show how reliable a valley is, it need not be significant in each of them: to leave out flat ones
+    would favor some.
+    """
+    fits = []
+    for loss in sweep.columns.losses:
+        curves = {arm.label: sweep.curves(arm, loss) for arm in sweep.arms}
+        level = 1.0 if max(map(len, curves.values())) >= MIN_SEEDS else SLOPE_LEVEL
+        for points in WINDOWS:
+            by_arm = {
+                label: {name: fit_optimum(curve, points, level) for name, curve in own.items()}
+                for label, own in curves.items()
+            }
+            fits.append(Fits(points=points, by_arm=by_arm))
+    return fits
+
+
+def drift_of(fits: Sequence[Fits], base: Arm, arm: Arm, expected: float = 0.0) -> Interval:
+    """The mean shift over replicates less the ``expected`` one, with both parts of its interval."""
+    first = fits[0]
+    shifts = first.shifts(base, arm)
+    if not shifts:
+        return NONE
+    ours, theirs = first.resolved(base), first.resolved(arm)
+    variance = sum(vertex_sd(ours[name]) ** 2 + vertex_sd(theirs[name]) ** 2 for name in shifts) / len(shifts) ** 2
+    spread = t_interval(list(shifts.values()))
+    df = 2 * len(shifts) * (first.points - 3)
+    variants = [list(each.shifts(base, arm).values()) for each in fits]
+    moved = _sensitivity([(float(np.mean(each)), len(each)) for each in variants if each])
+    return _interval(spread.mean - expected, spread, math.sqrt(variance), df, moved)
+
+
+def exponent_of(fits: Sequence[Fits], arms: Sequence[Arm]) -> Interval:
+    """Octaves of the optimal rate per doubling of the arm's size: the slope within replicates, pooled.
+
+    Its interval is the jackknife over replicates.
+    """
+    sized = [arm for arm in arms if arm.size > 0]
+    variants = [_rows(each, sized) for each in fits]
+    rows, slope = variants[0], _slope(variants[0])
+    if not math.isfinite(slope):
+        return NONE
+    names = list(dict.fromkeys(row.replicate for row in rows))
+    spread = jackknife_interval(slope, [_slope([row for row in rows if row.replicate != name]) for name in names])
+    scatter, df = _slope_error(rows, slope, fits[0].points - 3)
+    return _interval(slope, spread, scatter, df, _sensitivity([(_slope(each), len(each)) for each in variants]))
+
+
+def left_out(fits: Fits, arm: Arm) -> str:
+    """Why replicates of an arm have no optimum, with their number."""
+    own = fits.by_arm[arm.label]
+    reasons = Counter((fit.reason or "").partition(", log2")[0].partition(" between")[0] for fit in own.values())
+    del reasons[""]
+    if not reasons:
+        return ""
+    why = "; ".join(f"{reason} ({count})" if len(own) > 1 else reason for reason, count in reasons.most_common(3))
+    return f"no optimum in {sum(reasons.values())} of {len(own)}: {why}" if len(own) > 1 else why
+
+
+def regret_and_gain(fits: Fits, base: Arm, arm: Arm, expected: float = 0.0) -> tuple[float, float]:
+    """Means over replicates of what an arm loses at the base's optimum, and of what it wins over the base, in nats."""
+    ours, theirs = fits.resolved(base), fits.resolved(arm)
+    names = [name for name in ours if name in theirs]
+    if not names:
+        return math.nan, math.nan
+    best = {name: _loss(theirs[name]) for name in names}
+    kept = [parabola_loss(theirs[name], 0, at(ours[name]) + expected) - best[name] for name in names]
+    return float(np.mean(kept)), float(np.mean([_loss(ours[name]) - best[name] for name in names]))
+
+
+def _loss(fit: Optimum) -> float:
+    return next(iter(fit.loss_by_seed.values()))
+
+
+def _interval(mean: float, spread: Interval, scatter: float, df: int, moved: float) -> Interval:
+    """From the ``spread`` over replicates if they are enough, else at least from the ``scatter`` of the losses."""
+    if spread.n >= MIN_SEEDS:
+        return two_part_interval(mean, spread.own_error, spread.n - 1, spread.n, PLAIN, shared=moved)
+    own = spread.own_error if spread.n > 1 else 0.0
+    return two_part_interval(mean, max(own, scatter), df, spread.n, PLAIN, shared=moved)
+
+
+def _sensitivity(estimates: Sequence[tuple[float, int]]) -> float:
+    """Standard deviation of (estimate, optima behind it) over the variants of the fit with at least half the optima."""
+    found = [value for value, count in estimates if 2 * count >= estimates[0][1] and math.isfinite(value)]
+    return float(np.std(found)) if found else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One optimum: ``x`` is log2 of the arm's size, ``y`` log2 of the optimal rate, ``sd`` its standard error."""
+
+    replicate: str
+    x: float
+    y: float
+    sd: float
+
+
+def _rows(fits: Fits, arms: Sequence[Arm]) -> list[_Row]:
+    """Of the replicates that have an optimum in two arms."""
+    rows = [
+        _Row(replicate=name, x=math.log2(arm.size), y=at(fit), sd=vertex_sd(fit))
+        for arm in arms
+        for name, fit in fits.resolved(arm).items()
+    ]
+    counts = Counter(row.replicate for row in rows)
+    return [row for row in rows if counts[row.replicate] > 1]
+
+
+def _centered(rows: Sequence[_Row]) -> list[tuple[float, float]]:
+    """x and y of each row, less their means within the replicate."""
+    own: dict[str, list[_Row]] = {}
+    for row in rows:
+        own.setdefault(row.replicate, []).append(row)
+    mean = {name: (np.mean([r.x for r in of]), np.mean([r.y for r in of])) for name, of in own.items()}
+    return [(row.x - float(mean[row.replicate][0]), row.y - float(mean[row.replicate][1])) for row in rows]
+
+
+def _slope_error(rows: Sequence[_Row], slope: float, df: int) -> tuple[float, int]:
+    """Standard error of a slope with its degrees of freedom: the larger one of two.
+
+    One is from the optima's own errors, of ``df`` each, the other from their distances to the power law.
+    """
+    centered = _centered(rows)
+    weight = sum(x * x for x, _ in centered)
+    own = math.sqrt(sum((x * row.sd) ** 2 for (x, _), row in zip(centered, rows, strict=True))) / weight
+    left = len(rows) - len({row.replicate for row in rows}) - 1
+    rest = math.sqrt(sum((y - slope * x) ** 2 for x, y in centered) / left / weight) if left else 0.0
+    return (rest, left) if rest > own else (own, df * len(rows))
+
+
+def _slope(rows: Sequence[_Row]) -> float:
+    """Least squares with an intercept for each replicate; NaN where no replicate has two sizes."""
+    centered = _centered(rows)
+    weight = sum(x * x for x, _ in centered)
+    return sum(x * y for x, y in centered) / weight if weight > 0 else math.nan

@@ -1,0 +1,213 @@
+"""Made-up sweeps whose optimum moves by a known number of octaves per doubling of the width."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+RATES = tuple(2.0**-x for x in range(13, 4, -1))
+WIDTHS = (64, 128, 256)
+
+
+def loss_of(rate: float, width: float, drift: float, noise: float = 0.0) -> float:
+    """A valley that is no parabola, with its minimum at 2^-9 for width 64."""
+    off = math.log2(rate) + 9 - drift * math.log2(width / 64)
+    return 3 - 0.1 * math.log2(width) + 0.02 * off**2 + 0.0005 * off**4 + noise
+
+
+def runs(
+    drift: float, *, seeds: Sequence[int] = (0,), noise: float = 0.0, widths: Sequence[int] = WIDTHS
+) -> pd.DataFrame:
+    """One row for each run, with columns width, lr, seed and loss."""
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        {"width": width, "lr": rate, "seed": seed, "loss": loss_of(rate, width, drift, noise * rng.normal())}
+        for width in widths
+        for rate in RATES
+        for seed in seeds
+    )
+
+
+def tidy_csv(table: pd.DataFrame, folder: Path) -> Path:
+    table.to_csv(path := folder / "runs.csv", index=False)
+    return path
+
+
+def tab_separated(table: pd.DataFrame, folder: Path) -> Path:
+    table.rename(columns={"lr": "learning rate", "loss": "Validation loss"}).to_csv(
+        path := folder / "runs.tsv", sep="\t"
+    )
+    return path
+
+
+def decimal_commas(table: pd.DataFrame, folder: Path) -> Path:
+    table.to_csv(path := folder / "runs.csv", sep=";", decimal=",", index=False)
+    return path
+
+
+def json_records(table: pd.DataFrame, folder: Path) -> Path:
+    rows = [
+        {
+            "name": f"run-{at}",
+            "config": {"optimizer": {"lr": row["lr"]}, "width": row["width"]},
+            "summary": {"loss": row["loss"]},
+        }
+        for at, row in enumerate(table.to_dict("records"))
+    ]
+    (path := folder / "runs.json").write_text(json.dumps(rows))
+    return path
+
+
+def json_lines(table: pd.DataFrame, folder: Path) -> Path:
+    table.to_json(path := folder / "runs.jsonl", orient="records", lines=True)
+    return path
+
+
+def json_split(table: pd.DataFrame, folder: Path) -> Path:
+    table.to_json(path := folder / "runs.json", orient="split", index=False)
+    return path
+
+
+def wandb_runs(table: pd.DataFrame, folder: Path) -> Path:
+    """The rate in a column, with what W&B adds."""
+    made = table.rename(columns={"lr": "config.lr.value", "width": "config.d_model.value", "loss": "eval/loss"})
+    made = made.assign(
+        State="finished", Runtime=range(len(made)), Created="2025-01-01", Sweep="s1", **{"train/loss": 9.0}
+    )
+    made.insert(0, "Name", [f"dashing-sun-{at}" for at in range(len(made))])
+    made.to_csv(path := folder / "wandb.csv", index=False)
+    return path
+
+
+def wandb_names(table: pd.DataFrame, folder: Path) -> Path:
+    """The rate and the width only in the run's name."""
+    names = [f"mup_w{row.width}-lr{row.lr:.3e}" for row in table.itertuples()]
+    made = pd.DataFrame({"Name": names, "State": "finished", "loss": table.loss})
+    made.to_csv(path := folder / "wandb.csv", index=False)
+    return path
+
+
+def wandb_panel(table: pd.DataFrame, folder: Path) -> Path:
+    """The history of every run, as a chart is exported: three columns for each run."""
+    columns: dict[str, object] = {"Step": [100, 200, 300]}
+    for row in table.itertuples():
+        history = [row.loss + 1, row.loss + 0.5, row.loss]
+        name = f"width{row.width}_lr{row.lr:.3e} - val/loss"
+        columns |= {name: history, f"{name}__MIN": history, f"{name}__MAX": history}
+    pd.DataFrame(columns).to_csv(path := folder / "panel.csv", index=False)
+    return path
+
+
+def wandb_panel_of_rates(table: pd.DataFrame, folder: Path) -> Path:
+    """A panel with the rate along x, and one run for each width."""
+    wide = table.pivot_table(index="lr", columns="width", values="loss").reset_index()
+    wide.columns = ["lr", *(f"width {width} - loss" for width in wide.columns[1:])]
+    wide.to_csv(path := folder / "panel.csv", index=False)
+    return path
+
+
+def neptune(table: pd.DataFrame, folder: Path) -> Path:
+    made = table.rename(
+        columns={"lr": "parameters/lr", "width": "parameters/width", "loss": "metrics/val/loss (last)"}
+    ).assign(
+        **{"sys/id": [f"RUN-{at}" for at in range(len(table))], "sys/creation_time": "2025-01-01", "sys/owner": "me"}
+    )
+    made.to_csv(path := folder / "neptune.csv", index=False)
+    return path
+
+
+def file_for_each_rate(table: pd.DataFrame, folder: Path) -> Path:
+    (path := folder / "sweep").mkdir()
+    for rate, own in table.groupby("lr"):
+        own[["width", "loss"]].to_csv(path / f"lr_{rate:.3e}.csv", index=False)
+    return path
+
+
+def file_for_each_run(table: pd.DataFrame, folder: Path) -> Path:
+    """Histories, whose names say all else."""
+    (path := folder / "sweep").mkdir()
+    for row in table.itertuples():
+        made = pd.DataFrame({"step": [1, 2, 3], "loss": [row.loss + 2, row.loss + 1, row.loss]})
+        made.to_csv(path / f"d_model={row.width},lr={row.lr:g}.csv", index=False)
+    return path
+
+
+def markdown_pivot(table: pd.DataFrame, folder: Path) -> Path:
+    """Rates down and widths across, the best in bold, with spreads."""
+    lines = ["# Results", "", "| lr \\ width | 64 | **128** | 256 |", "|---|---:|---:|---:|"]
+    for rate, own in table.groupby("lr"):
+        cells = [f"{loss:.6f} ± 0.01" for loss in own.sort_values("width").loss]
+        lines.append(f"| 2^{int(math.log2(rate))} | **{cells[0]}** | {cells[1]} | {cells[2]} |")
+    (path := folder / "README.md").write_text("\n".join([*lines, "", "That is all."]))
+    return path
+
+
+def markdown_across(table: pd.DataFrame, folder: Path) -> Path:
+    """Rates across, no name in the corner."""
+    lines = ["|  | " + " | ".join(f"{rate:g}" for rate in RATES) + " |", "|" + "--|" * (len(RATES) + 1)]
+    for width, own in table.groupby("width"):
+        lines.append(f"| d{width} | " + " | ".join(f"{loss:.6f}" for loss in own.loss) + " |")
+    (path := folder / "table.md").write_text("\n".join(lines))
+    return path
+
+
+def markdown_for_each_width(table: pd.DataFrame, folder: Path) -> Path:
+    lines = []
+    for width, own in table.groupby("width"):
+        lines += [f"## width {width}", "", "| lr | loss |", "|---|---|"]
+        lines += [f"| {row.lr:.3e} | {row.loss:.6f} |" for row in own.itertuples()] + [""]
+    (path := folder / "table.md").write_text("\n".join(lines))
+    return path
+
+
+def optuna_trials(table: pd.DataFrame, folder: Path) -> Path:
+    """The frame of ``trials_dataframe``, with one pruned trial."""
+    made = table.rename(
+        columns={"loss": "value", "lr": "params_lr", "width": "params_width", "seed": "user_attrs_seed"}
+    )
+    made = made.assign(datetime_start="2025-01-01", duration="0 days", state="COMPLETE")
+    made.loc[len(made)] = {**made.iloc[0].to_dict(), "value": 0.1, "state": "PRUNED"}
+    made.to_csv(path := folder / "trials.csv", index_label="number")
+    return path
+
+
+def ray_results(table: pd.DataFrame, folder: Path) -> Path:
+    """One folder for each trial, with result.json for some and progress.csv for others."""
+    for at, row in enumerate(table.to_dict("records")):
+        (trial := folder / "results" / f"train_{at:05d}").mkdir(parents=True)
+        config = {"lr": row["lr"], "width": row["width"]}
+        (trial / "params.json").write_text(json.dumps(config))
+        reports = [
+            {"loss": row["loss"] + 2 - i, "training_iteration": i + 1, "trial_id": f"{at:05d}"} for i in range(3)
+        ]
+        if at % 2:
+            pd.DataFrame(reports).to_csv(trial / "progress.csv", index=False)
+        else:
+            text = "\n".join(json.dumps({**report, "config": config}) for report in reports)
+            (trial / "result.json").write_text(text + "\n")
+    return folder / "results"
+
+
+FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
+    tidy_csv,
+    tab_separated,
+    decimal_commas,
+    json_records,
+    json_lines,
+    json_split,
+    wandb_runs,
+    wandb_names,
+    wandb_panel,
+    wandb_panel_of_rates,
+    neptune,
+    file_for_each_rate,
+    file_for_each_run,
+    markdown_pivot,
+    markdown_across,
+    markdown_for_each_width,
+    optuna_trials,
+    ray_results,
+)
