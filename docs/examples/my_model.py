@@ -85,8 +85,10 @@ class Model(nn.Module):
         self.width = width
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                hidden = name.startswith("layers.")
-                nn.init.normal_(parameter, std=INIT_STD * (BASE_WIDTH / width) ** (0.5 if hidden else 0.0))
+                std = INIT_STD * ((BASE_WIDTH / width) ** 0.5 if name.startswith("layers.") else 1)
+                if "down_proj" in name:
+                    std *= (top_k * (width // 2) / width) ** 0.5  # the root of active over backbone width
+                nn.init.normal_(parameter, std=std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed_tokens(tokens)

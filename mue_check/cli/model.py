@@ -36,15 +36,25 @@ def add(commands: "Commands[Parser]") -> None:
         "arguments, 3: open.",
         epilog="example: mue_check model train.py --axis width --sizes 64,128,256",
     )
-    model.add_argument("model", metavar="MODULE[:OBJECT]", help="or FILE.py[:OBJECT]; OBJECT may be mup's {size: model}")
+    model.add_argument(
+        "model", metavar="MODULE[:OBJECT]", help="or FILE.py[:OBJECT]; OBJECT may be mup's {size: model}"
+    )
     model.add_argument("--axis", default="width", help="the argument of model(...) that varies (default: width)")
     model.add_argument("--sizes", metavar="A,B,..", help="ascending (default: those of mup's table)")
-    model.add_argument("--base", type=float, metavar="SIZE", help="where all factors are 1 (default: the first; 0: none)")
+    model.add_argument(
+        "--base", type=float, metavar="SIZE", help="where all factors are 1 (default: the first; 0: none)"
+    )
     model.add_argument("--roles", type=Path, metavar="FILE.toml", help="[roles]: name pattern = role, in order")
     model.add_argument("--tolerance", type=float, default=0.25, metavar="X", help="of an exponent (default: 0.25)")
-    model.add_argument("--seeds", default="4:8", metavar="LOW[:HIGH]", help="HIGH where LOW leaves it open (default: 4:8)")
-    model.add_argument("--reference", metavar="SPEC", help=f"audit each size too, against this tuned model: {SPEC_HELP}")
-    model.add_argument("--rule", default="complete_mue", help=f"of the audit: {', '.join(RULES)} (default: complete_mue)")
+    model.add_argument(
+        "--seeds", default="4:8", metavar="LOW[:HIGH]", help="HIGH where LOW leaves it open (default: 4:8)"
+    )
+    model.add_argument(
+        "--reference", metavar="SPEC", help=f"audit each size too, against this tuned model: {SPEC_HELP}"
+    )
+    model.add_argument(
+        "--rule", default="complete_mue", help=f"of the audit: {', '.join(RULES)} (default: complete_mue)"
+    )
     add_base_values(model)
     model.add_argument("--time-limit", type=float, default=3600.0, metavar="S", help="seconds in all (default: 3600)")
     model.add_argument("--figure", metavar="OUT", help="draw it, as OUT.svg, .png or .pdf")

@@ -54,6 +54,8 @@ class Candidate:
 
         A function is taken as ``model``, and a mapping from sizes to functions (mup's form) as a table of models.
         """
+        if isinstance(given, cls):
+            return given
         parts: dict[str, Any] = {}
         table = isinstance(given, Mapping) and bool(given) and all(isinstance(key, int | float) for key in given)
         for f in fields(cls):
@@ -191,4 +193,3 @@ def require_sizes(candidate: Candidate, axis: str, sizes: Sequence[float]) -> tu
         except ValueError:  # a function of C has no signature
             pass
     return chosen
-

@@ -30,7 +30,9 @@ def plot_report(report: ModelReport) -> Figure:
             lines = [(row, q) for row in report.rows if row.kind in kinds for q in row.quantities if q.name in names]
             _draw(figure.add_subplot(2, 2, at + 1), title, lines, report)
         suspects = ", ".join(row.name for row in report.first_suspects)
-        head = f"{report.verdict}: {report.axis}, {report.seeds} seeds" + (f"; look first at {suspects}" * bool(suspects))
+        head = f"{report.verdict}: {report.axis}, {report.seeds} seeds" + (
+            f"; look first at {suspects}" * bool(suspects)
+        )
         figure.suptitle("\n".join(textwrap.wrap(plain(head), 95)), x=0.01, ha="left")
     return figure
 

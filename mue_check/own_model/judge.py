@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,8 @@ class _Judging:
     def quantity(self, name: str, levels: Levels, expected: Range | None) -> Quantity:
         """The exponent of levels, one fit for each seed."""
         x = self.sizes - self.sizes.mean()
-        slopes = (levels * x).sum(1) / (x * x).sum()
+        with np.errstate(invalid="ignore"):  # 0 and NaN have no exponent
+            slopes = (levels * x).sum(1) / (x * x).sum()
         interval = t_interval(list(slopes), self.level) if np.isfinite(slopes).all() else t_interval([])
         verdict = None
         if expected is not None and interval.n:
@@ -111,27 +112,31 @@ def _judge_group(
     law, kind = expected[keys[0]], group.kind
     # names of layers that not every size has count for the group as well
     every = {k for seeds in table.values() for c in seeds for k in c.rms if k.group == group}
-    combined = _judged(_values(table, every | set(keys)), law, judging, kind)
-    single = {key: _judged(_values(table, [key]), expected[key], judging, kind) for key in keys if len(keys) > 1}
+    combined = _judged(_values(table, every), law, judging, kind)
+    # where sizes differ in members, such as layers, those of one number are not comparable
+    alone = keys if len(keys) > 1 and every == set(keys) else ()
+    single = {key: _judged(_values(table, [key]), expected[key], judging, kind) for key in alone}
     quantities = []
     for at, whole in enumerate(combined):
         fails = [(k, q[at]) for k, q in single.items() if at < len(q) and q[at].verdict is Verdict.FAIL]
         if fails and whole.verdict is not Verdict.FAIL:
             key, worst = max(fails, key=lambda pair: pair[1].off)
-            q = worst
-            whole = Quantity(
-                name=q.name, levels=q.levels, interval=q.interval, expected=q.expected, verdict=q.verdict, worst=key.name
-            )
+            whole = replace(worst, worst=key.name)
         quantities.append(whole)
-    idle = kind == "parameter" and all(k.name in seeds[0].idle for seeds in table.values() for k in keys)
-    notes = ["its gradient is 0 within rounding"] if idle else []
+    idle = [size for size, seeds in table.items() if kind == "parameter" and any(k.name in seeds[0].idle for k in keys)]
+    notes = [f"its gradient is 0 within rounding at size {idle[0]:g}"] if idle else []
     if idle:
-        quantities = [_unjudged(q) if q.name != "RMS" else q for q in quantities]
+        quantities = [q if q.name == "RMS" else replace(q, expected=None, verdict=None) for q in quantities]
     rates = _moved_rates(table, [k.name for k in keys]) if kind == "parameter" else None
     if rates is not None:
         quantities.append(rates)
     return Row(
-        kind=kind, name=group.name, role=str(law.role), members=len(keys), quantities=tuple(quantities), notes=tuple(notes)
+        kind=kind,
+        name=group.name,
+        role=str(law.role),
+        members=len(keys),
+        quantities=tuple(quantities),
+        notes=tuple(notes),
     )
 
 
@@ -150,9 +155,7 @@ def _judged(values: tuple[Levels, Levels], law: Expected, judging: _Judging, kin
         quantity = judging.quantity("change / RMS" if relative else name, levels, target)
         broken = _broken(numbers, name, kind) if target is not None or name == "RMS" else ""
         if broken:
-            quantity = Quantity(
-                name=name, levels=levels, interval=t_interval([]), expected=target, verdict=Verdict.FAIL, worst=broken
-            )
+            quantity = replace(quantity, interval=t_interval([]), verdict=Verdict.FAIL, worst=broken)
         out.append(quantity)
     return out
 
@@ -165,10 +168,6 @@ def _broken(numbers: Levels, name: str, kind: Kind) -> str:
     if zero.any() and not zero.all():
         return "zero at some sizes only"
     return ""
-
-
-def _unjudged(q: Quantity) -> Quantity:
-    return Quantity(name=q.name, levels=q.levels, interval=q.interval, expected=None, verdict=None)
 
 
 def _values(table: Mapping[float, Sequence[Coordinates]], keys: Sequence[Key] | set[Key]) -> tuple[Levels, Levels]:

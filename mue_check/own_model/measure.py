@@ -61,7 +61,14 @@ class Coordinates:
 
 
 def measure(
-    candidate: Candidate, axis: str, size: float, seed: int, lr: float, updates: int | None = None, *, plain: bool = False
+    candidate: Candidate,
+    axis: str,
+    size: float,
+    seed: int,
+    lr: float,
+    updates: int | None = None,
+    *,
+    plain: bool = False,
 ) -> Coordinates:
     """Train the model of one size for ``updates`` steps on one batch; None: until every matrix that can move has moved.
 
@@ -74,7 +81,9 @@ def measure(
     if plain:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = lr
-    run = _Run(candidate=candidate, model=model, given=given, optimizers=optimizers, batch=candidate.batch(seed), seed=seed)
+    run = _Run(
+        candidate=candidate, model=model, given=given, optimizers=optimizers, batch=candidate.batch(seed), seed=seed
+    )
     run.note_rates()
     run.scheduler = candidate.schedule(given)
     with uncompiled():
@@ -204,7 +213,9 @@ class _Outputs:
                 handle.remove()
 
     def _hook(self, name: str, module: nn.Module) -> Callable[..., None]:
-        is_block = name.rpartition(".")[2].isdigit() and any(True for _ in module.children())
+        path = name.split(".")
+        # the outermost numbered modules: not the experts within
+        is_block = path[-1].isdigit() and sum(map(str.isdigit, path)) == 1 and any(True for _ in module.children())
 
         @torch.no_grad()
         def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
@@ -264,4 +275,3 @@ def _first_tensor(value: object) -> Tensor | None:
     if isinstance(value, tuple | list):
         return next((t for t in map(_first_tensor, value) if t is not None and t.numel() > 1), None)
     return None
-

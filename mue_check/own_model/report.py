@@ -9,7 +9,8 @@ from typing import Any
 from mue_check.audit.report import AuditReport
 from mue_check.judge.verdict import Verdict, join
 from mue_check.own_model.judge import Quantity, Row
-from mue_check.own_model.roles import Growth, Range
+from mue_check.own_model.measure import WHOLE
+from mue_check.own_model.roles import Growth, ModelRole, Range
 from mue_check.report.format import NONE, interval_text
 from mue_check.terminal import text_table
 
@@ -68,6 +69,8 @@ class ModelReport:
         """Where to look: the parameters that fail, because nothing upstream moves them; else the first output."""
         failed = [row for row in self.rows if row.verdict is Verdict.FAIL]
         parameters = [row for row in failed if row.kind == "parameter"]
+        if failed and not parameters and failed[0].name == WHOLE:  # a multiplier after the readout's own module
+            return [row for row in self.rows if row.role == ModelRole.RAW_READOUT] or failed
         return parameters or failed[:1]
 
     def text(self, *, every: bool = False) -> str:

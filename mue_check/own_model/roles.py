@@ -13,13 +13,10 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from mue_check.own_model.candidate import ModelError
-from mue_check.own_model.measure import WHOLE, Coordinates, Key, Kind
+from mue_check.own_model.measure import WHOLE, Coordinates, Key
 
 Range = tuple[float, float]
 STAYS: Range = (0.0, 0.0)
-_MOVES: Range = (-0.5, 0.0)
-"""Of a change against width. In a batch of more tokens than the layer is wide, the directions of the tokens' updates are
-as good as random, and their sum falls as n^-1/2 until the layer is wider."""
 _LEAST = 0.05
 """An axis that grows by a smaller exponent does not grow."""
 
@@ -31,6 +28,18 @@ class Growth(StrEnum):
     PARTS = "parts"
     DEPTH = "depth"
     NONE = "none"
+
+
+_CHANGES: Mapping[Growth, Range | None] = {
+    Growth.WIDTH: (-0.5, 0.0),
+    Growth.PARTS: (0.0, 0.5),
+    Growth.DEPTH: None,
+    Growth.NONE: None,
+}
+"""The change of outputs. Width: in a batch of more tokens than the layer is wide, the directions of the tokens' updates
+are as good as random, and their sum falls as n^-1/2 until the layer is wider. Parts: among more experts, scores are
+closer, and more tokens go to another expert after an update. Depth and others: not judged, since the first and the last
+of a few blocks differ from those between."""
 
 
 class ModelRole(StrEnum):
@@ -119,11 +128,13 @@ def expected_of(sized: Sized, declared: Mapping[str, str]) -> tuple[Growth, dict
     found, undecided = dict[Key, Expected](), list[Key]()
     chosen, warnings = _declared(sized.keys, declared)
     for key in sized.keys:
+        if key.kind == "added" and growth is Growth.WIDTH:
+            continue  # the outputs of its parts are judged
         role = chosen.get(key) or _inferred(sized, key, fans.get(key), growth)
         if role is None:
             undecided.append(key)
         else:
-            found[key] = _exponents(role, growth, max(fans.get(key) or (0.0, 0.0), default=0.0), key.kind)
+            found[key] = _exponents(role, growth, (fans.get(key) or (0.0, 0.0))[0])
     if undecided:
         names = sorted({key.group.name for key in undecided})
         raise ModelError(
@@ -213,23 +224,26 @@ def _role_of_output(sized: Sized, key: Key, growth: Growth) -> ModelRole:
     growth_of_axes = sized.growth(key)
     # not the first of several axes: it is the batch, or the number of tokens of an expert
     grows = any(g > 0 for g in growth_of_axes[len(growth_of_axes) > 1 :])
-    in_block = any(part.isdigit() for part in key.name.split(".")[:-1])
+    path = key.name.split(".")
+    in_block = any(part.isdigit() for part in (path if growth is Growth.DEPTH else path[:-1]))
     if growth is Growth.WIDTH:
         if grows:
             return ModelRole.ACTIVATION
         whole = Key("output", WHOLE)
-        is_logits = key != whole and whole in sized.small.shapes and sized.small.shapes[key] == sized.small.shapes[whole]
+        is_logits = (
+            key != whole and whole in sized.small.shapes and sized.small.shapes[key] == sized.small.shapes[whole]
+        )
         return ModelRole.RAW_READOUT if is_logits else ModelRole.READOUT
     if growth is Growth.PARTS:
         return ModelRole.INSIDE if grows else ModelRole.ACTIVATION
     return ModelRole.INSIDE if in_block else ModelRole.ACTIVATION
 
 
-def _exponents(role: ModelRole, growth: Growth, fan_in: float, kind: Kind) -> Expected:
+def _exponents(role: ModelRole, growth: Growth, fan_in: float) -> Expected:
     """Ranges of exponents. Where a range is not a point, published forms differ, or a multiplier may be in two places.
 
-    Depth: each block adds L^-1 (CompleteP) or L^-1/2 (arXiv 2310.02244) of the stream. Numbers of parts: probabilities
-    over them fall as 1/N, logits stay. Without a growing shape (top_k, batch) only what lies outside of blocks is known.
+    Depth: each block adds L^-1 (CompleteP) or L^-1/2 (arXiv 2310.02244) of the stream. Along other numbers of parts, a
+    probability falls as 1/N and a logit stays.
     """
     deep = growth is Growth.DEPTH
     match role:
@@ -237,8 +251,10 @@ def _exponents(role: ModelRole, growth: Growth, fan_in: float, kind: Kind) -> Ex
             return Expected(role=role, change=(-fan_in, -fan_in), relative=(-fan_in / 2, -fan_in / 2))
         case ModelRole.OUTPUT:
             return Expected(role=role, change=(-fan_in, 0.0), relative=(-fan_in / 2, 0.0))
-        case ModelRole.ORTHOGONAL | ModelRole.INPUT:
-            return Expected(role=role, relative=STAYS, change=STAYS if role is ModelRole.INPUT else None)
+        case ModelRole.ORTHOGONAL:
+            return Expected(role=role, relative=STAYS)
+        case ModelRole.INPUT:
+            return Expected(role=role, relative=STAYS, change=STAYS)
         case ModelRole.FIXED:
             form = (-0.5, 0.0) if deep else STAYS
             # what top_k changes in the init of a down-projection cannot be seen in a shape
@@ -246,16 +262,14 @@ def _exponents(role: ModelRole, growth: Growth, fan_in: float, kind: Kind) -> Ex
         case ModelRole.VECTOR:
             return Expected(role=role, change=(-0.5, 0.0) if deep else STAYS)
         case ModelRole.ACTIVATION:
-            return Expected(role=role, rms=STAYS, change=_MOVES if growth is Growth.WIDTH else STAYS)
+            return Expected(role=role, rms=STAYS, change=_CHANGES[growth])
         case ModelRole.READOUT:
-            return Expected(role=role, rms=(-0.5, 0.0), change=_MOVES)
+            return Expected(role=role, rms=(-0.5, 0.0), change=_CHANGES[growth])
         case ModelRole.RAW_READOUT:
             return Expected(role=role, relative=(-0.5, 0.5))
         case ModelRole.BLOCK:
-            form = (-1.0, -0.5) if deep else STAYS
-            return Expected(role=role, rms=form, change=form if kind == "added" else STAYS)
+            return Expected(role=role, rms=(-1.0, -0.5) if deep else STAYS)
         case ModelRole.INSIDE:
-            form = (-1.0, 0.0)
-            return Expected(role=role) if growth is Growth.NONE else Expected(role=role, rms=form, change=form)
+            return Expected(role=role, rms=None if growth is Growth.NONE else (-1.0, 0.0))
         case ModelRole.FREE:
             return Expected(role=role)
