@@ -139,7 +139,7 @@ def load_factory(name: str) -> Callable[[], object]:
         raise AuditError(f"factory {name!r}: write module:function or path/to/file.py:function")
     try:
         with no_exit(), guarded_import():  # a script that parses its command line on import raises SystemExit
-            value: Any = _import(module)
+            value: Any = import_user_module(module)
     except Exception as error:
         raise AuditError(f"factory {name!r}: {module} cannot be imported: {describe_error(error)}") from error
     for part in attribute.split("."):
@@ -152,7 +152,8 @@ def load_factory(name: str) -> Callable[[], object]:
     return factory
 
 
-def _import(module: str) -> object:
+def import_user_module(module: str) -> object:
+    """Import a module by its name, or a file by its path."""
     if not module.endswith(".py"):
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))

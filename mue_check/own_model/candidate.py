@@ -1,0 +1,195 @@
+"""What the user gives: a model for each size, its optimizer, loss and batches, and what may go wrong with them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from mue_check.audit.setup import import_user_module
+from mue_check.errors import MueCheckError
+from mue_check.global_state import guarded_import
+from mue_check.user_code import describe_error, no_exit
+
+NEEDED = {
+    "model": "model(**size) -> nn.Module",
+    "optimizer": "optimizer(model, lr=...)",
+    "loss": "loss(model, batch) -> scalar",
+    "batches": "batches(seed)",
+}
+
+
+class ModelError(MueCheckError):
+    """A model, an optimizer, a loss or batches that cannot be used as given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """The user's functions.
+
+    Optional: ``scheduler(optimizer)``; ``step(model, optimizer, batch)``, a whole training step such as one with
+    gradient accumulation; ``plain(**size)``, the base model without any parameterization; ``roles``, see
+    ``own_model.roles``; ``base``, the size at which every factor is 1.
+    """
+
+    model: Callable[..., Any]
+    optimizer: Callable[..., Any]
+    loss: Callable[..., Any]
+    batches: Callable[..., Any]
+    scheduler: Callable[..., Any] | None = None
+    step: Callable[..., Any] | None = None
+    plain: Callable[..., Any] | None = None
+    roles: Mapping[str, str] | None = None
+    base: float | None = None
+    sizes: tuple[float, ...] = ()
+    """Those of mup's table of models, otherwise empty."""
+
+    @classmethod
+    def of(cls, given: object, module: object = None) -> "Candidate":
+        """Take the parts from an object or mapping, and those that it lacks from its module.
+
+        A function is taken as ``model``, and a mapping from sizes to functions (mup's form) as a table of models.
+        """
+        if isinstance(given, cls):
+            return given
+        parts: dict[str, Any] = {}
+        table = isinstance(given, Mapping) and bool(given) and all(isinstance(key, int | float) for key in given)
+        for f in fields(cls):
+            part = given.get(f.name) if isinstance(given, Mapping) else getattr(given, f.name, None)
+            part = getattr(module, f.name, None) if part is None or table else part
+            if part is not None and f.name != "sizes":
+                parts[f.name] = part
+        if table:
+            assert isinstance(given, Mapping)
+            parts |= {"model": _Table(given), "sizes": tuple(sorted(given))}
+        elif callable(given) and not isinstance(given, type) and not hasattr(given, "model"):
+            parts["model"] = given
+        missing = [form for name, form in NEEDED.items() if name not in parts]
+        if missing:
+            raise ModelError(f"it has no {', no '.join(missing)}")
+        for name, part in parts.items():
+            if name not in ("roles", "base", "sizes") and not callable(part):
+                raise ModelError(f"{name} is a {type(part).__name__}, not a function")
+        return cls(**parts)
+
+    def build(self, axis: str, size: float, seed: int, *, plain: bool = False) -> nn.Module:
+        """The model of one size, drawn from one seed."""
+        make, name = (self.plain, "plain") if plain and self.plain else (self.model, "model")
+        torch.manual_seed(seed)
+        with calling(f"{name}({axis}={size:g})"):
+            model = make(**{axis: size})
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"{name}({axis}={size:g}) returns a {type(model).__name__}, not a torch.nn.Module")
+        parameters = list(model.parameters())
+        if not any(p.requires_grad for p in parameters):
+            raise ModelError(f"{name}({axis}={size:g}) has no parameter that is trained")
+        if any(p.is_meta or is_lazy(p) for p in parameters):
+            raise ModelError(f"{name}({axis}={size:g}) has parameters without values (lazy, or on the meta device)")
+        return model
+
+    def optimize(self, model: nn.Module, lr: float) -> Any:
+        """The user's optimizer, or several in a list: anything with ``param_groups`` and ``step``."""
+        with calling("optimizer(model, lr=...)"):
+            given = self.optimizer(model, lr=lr)
+        for optimizer in given if isinstance(given, list | tuple) else (given,):
+            if not hasattr(optimizer, "step") or not hasattr(optimizer, "param_groups"):
+                raise ModelError(f"optimizer returns a {type(optimizer).__name__} without step and param_groups")
+            owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            if not owned & {id(p) for p in model.parameters()}:
+                raise ModelError("optimizer returns one that holds no parameter of the model")
+        return given
+
+    def schedule(self, optimizer: object) -> Any:
+        """The user's scheduler, or None."""
+        if self.scheduler is None:
+            return None
+        with calling("scheduler(optimizer)"):
+            scheduler = self.scheduler(optimizer)
+        if not hasattr(scheduler, "step"):
+            raise ModelError(f"scheduler returns a {type(scheduler).__name__} without step")
+        return scheduler
+
+    def batch(self, seed: int) -> object:
+        """The first batch of a seed."""
+        with calling(f"batches({seed})"):
+            found = self.batches(seed)
+            if not hasattr(found, "__iter__") or isinstance(found, Tensor | Mapping):
+                raise ModelError(f"batches returns a {type(found).__name__}: must be an iterable of batches")
+            for batch in found:
+                return batch
+        raise ModelError(f"batches({seed}) is empty")
+
+    def loss_of(self, model: nn.Module, batch: object) -> Tensor:
+        """The loss of one batch; ModelError unless it is one finite number."""
+        with calling("loss(model, batch)"):
+            loss = self.loss(model, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f"tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ModelError(f"loss returns a {what}, not a scalar tensor")
+        if not bool(torch.isfinite(loss)):
+            raise ModelError(f"the loss is {float(loss)}")
+        return loss
+
+
+class _Table:
+    """mup's ``{size: function without arguments}`` as one function."""
+
+    def __init__(self, models: Mapping[Any, Any]) -> None:
+        self.models = models
+
+    def __call__(self, **size: float) -> object:
+        (value,) = size.values()
+        return self.models[value]()
+
+
+@contextmanager
+def calling(what: str) -> Iterator[None]:
+    """Turn what the user's code raises into one line that says which call raised it."""
+    try:
+        with no_exit():
+            yield
+    except MueCheckError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{what} raises {describe_error(error)}") from error
+
+
+def load(name: str) -> Candidate:
+    """Import ``module``, ``module:object`` or the same of ``path/to/file.py``; ModelError says what is wrong."""
+    place, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    try:
+        with no_exit(), guarded_import():
+            module: Any = import_user_module(place)
+    except Exception as error:
+        raise ModelError(f"{name!r}: {place} cannot be imported: {describe_error(error)}") from error
+    value = module
+    for part in attribute.split(".") if attribute else ():
+        value = getattr(value, part, None)
+    if value is None:
+        raise ModelError(f"{name!r}: {place} has no {attribute}")
+    try:
+        return Candidate.of(value, module)
+    except ModelError as error:
+        raise ModelError(f"{name!r}: {error}") from None
+
+
+def require_sizes(candidate: Candidate, axis: str, sizes: Sequence[float]) -> tuple[float, ...]:
+    """The sizes to check; ModelError unless there are two or more that ascend, and the model takes the axis."""
+    chosen = tuple(sizes) or candidate.sizes
+    if len(chosen) < 2 or list(chosen) != sorted(set(chosen)) or min(chosen) <= 0:
+        raise ModelError(f"sizes {', '.join(f'{s:g}' for s in chosen) or 'none'}: give two or more, ascending from 1")
+    unknown = [s for s in chosen if candidate.sizes and s not in candidate.sizes]
+    if unknown:
+        raise ModelError(f"size {unknown[0]:g}: the table has {', '.join(f'{s:g}' for s in candidate.sizes)}")
+    if not candidate.sizes:
+        try:
+            signature(candidate.model).bind(**{axis: chosen[0]})
+        except TypeError as error:
+            raise ModelError(f"model cannot be called as model({axis}=...): {error}") from None
+        except ValueError:  # a function of C has no signature
+            pass
+    return chosen

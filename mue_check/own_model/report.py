@@ -1,0 +1,181 @@
+"""The report of a user's model: what fails, the worst first, as text and as JSON."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mue_check.audit.report import AuditReport
+from mue_check.judge.verdict import Verdict, join
+from mue_check.own_model.judge import Quantity, Row
+from mue_check.own_model.measure import WHOLE
+from mue_check.own_model.roles import Growth, ModelRole, Range
+from mue_check.report.format import NONE, interval_text
+from mue_check.terminal import text_table
+
+_GROWS = {
+    Growth.WIDTH: "the fan-in of matrices grows",
+    Growth.PARTS: "the number of experts or other parts grows, and no fan-in",
+    Growth.DEPTH: "the number of blocks grows",
+    Growth.NONE: "no shape grows: what lies within residual blocks is shown and not judged",
+}
+_MOST = 12
+"""Mismatches of one audit that are printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """The audit at one size."""
+
+    size: float
+    report: AuditReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """The result. ``faults`` are what differs at the base size; ``rows`` are in the order of a forward pass."""
+
+    axis: str
+    sizes: tuple[float, ...]
+    seeds: int
+    lr: float
+    updates: int
+    tolerance: float
+    growth: Growth
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    audits: tuple[Audited, ...] = ()
+
+    def with_parts(self, *, faults: tuple[str, ...], audits: tuple[Audited, ...]) -> "ModelReport":
+        """The same with the other checks."""
+        return replace(self, faults=faults, audits=audits)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the coordinates, the base size and the audits."""
+        judged = [row.verdict for row in self.rows if row.verdict is not None]
+        faults = [Verdict.FAIL] * bool(self.faults)
+        return join([join(judged), *faults, *(audited.report.verdict for audited in self.audits)])
+
+    @property
+    def sorted_rows(self) -> list[Row]:
+        """The worst first; what is not judged last."""
+        return sorted(self.rows, key=lambda row: row.badness)
+
+    @property
+    def first_suspects(self) -> list[Row]:
+        """Where to look: the parameters that fail, because nothing upstream moves them; else the first output."""
+        failed = [row for row in self.rows if row.verdict is Verdict.FAIL]
+        parameters = [row for row in failed if row.kind == "parameter"]
+        if failed and not parameters and failed[0].name == WHOLE:  # a multiplier after the readout's own module
+            return [row for row in self.rows if row.role == ModelRole.RAW_READOUT] or failed
+        return parameters or failed[:1]
+
+    def text(self, *, every: bool = False) -> str:
+        """Lines for a terminal: rows that are not PASS, or ``every`` row."""
+        return "\n".join(self._lines(every))
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _lines(self, every: bool) -> Iterator[str]:
+        sizes = ", ".join(f"{size:g}" for size in self.sizes)
+        updates = f"{self.updates} update{'s' * (self.updates > 1)}"
+        yield f"{self.axis} {sizes}: {self.seeds} seeds, {updates} at lr {self.lr:g}; {_GROWS[self.growth]}"
+        yield from (f"warning: {warning}" for warning in self.warnings)
+        shown = [row for row in self.sorted_rows if every or row.verdict not in (Verdict.PASS, None)]
+        if shown:
+            yield ""
+            yield from text_table(_HEADER, [_cells(row) for row in shown])
+            yield ""
+        for fault in self.faults:
+            yield f"base: FAIL: {fault}"
+        for audited in self.audits:
+            yield f"audit at {self.axis}={audited.size:g}: {audited.report.verdict}"
+            lines = [*map(str, audited.report.offences), *audited.report.unjudged]
+            yield from (f"  {line}" for line in lines[:_MOST])
+            if len(lines) > _MOST:
+                yield f"  and {len(lines) - _MOST} more"
+        if self.first_suspects:
+            yield f"look first at: {', '.join(row.name for row in self.first_suspects)}"
+        counted = ", ".join(
+            f"{n} {'not judged' if verdict is None else verdict}"
+            for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, None)
+            if (n := sum(row.verdict is verdict for row in self.rows))
+        )
+        yield f"{self.verdict}: of {len(self.rows)} outputs and parameters {counted}"
+
+    def to_json(self) -> str:
+        """Everything, as one JSON object; unknown numbers are null."""
+        value = {
+            "verdict": self.verdict,
+            "axis": self.axis,
+            "sizes": self.sizes,
+            "seeds": self.seeds,
+            "lr": self.lr,
+            "updates": self.updates,
+            "tolerance": self.tolerance,
+            "growth": self.growth,
+            "first_suspects": [row.name for row in self.first_suspects],
+            "base": self.faults,
+            "warnings": self.warnings,
+            "rows": [_row_as_json(row) for row in self.sorted_rows],
+            "audits": [{"size": a.size, **json.loads(a.report.to_json())} for a in self.audits],
+        }
+        return json.dumps(value, indent=1)
+
+
+_HEADER = ("verdict", "what", "name", "role", "quantity", "exponent [95 %]", "expected", "RMS", "change", "")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    worst = row.worst
+    exponents = {q.name: f"{q.interval.mean:+.2f}" if q.interval.n else NONE for q in row.quantities}
+    return (
+        str(row.verdict or NONE),
+        row.kind,
+        row.name + (f" ({row.members})" if row.members > 1 else ""),
+        row.role,
+        worst.name,
+        interval_text(worst.interval) if worst.interval.n else NONE,
+        range_text(worst.expected),
+        exponents.get("RMS", NONE),
+        exponents.get("change", exponents.get("change / RMS", NONE)),
+        "; ".join(filter(None, (worst.worst, *row.notes))),
+    )
+
+
+def range_text(expected: Range | None) -> str:
+    """``-0.50``, or ``-0.50 to +0.00``."""
+    if expected is None:
+        return NONE
+    low, high = expected
+    return f"{low + 0.0:+.2f}" if low == high else f"{low + 0.0:+.2f} to {high + 0.0:+.2f}"
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    return {
+        "verdict": row.verdict,
+        "what": row.kind,
+        "name": row.name,
+        "role": row.role,
+        "members": row.members,
+        "notes": row.notes,
+        "quantities": [_quantity_as_json(q) for q in row.quantities],
+    }
+
+
+def _quantity_as_json(q: Quantity) -> dict[str, Any]:
+    numbers: Sequence[float] = (q.interval.mean, q.interval.low, q.interval.high)
+    mean, low, high = (n if math.isfinite(n) else None for n in numbers)
+    return {
+        "name": q.name,
+        "exponent": mean,
+        "low": low,
+        "high": high,
+        "expected": q.expected,
+        "verdict": q.verdict,
+        "worst": q.worst,
+    }

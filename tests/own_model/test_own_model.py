@@ -1,0 +1,422 @@
+"""``mue_check model``: right models pass, and each mistake is caught and named with its module."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import Tensor, nn
+
+from mue_check import check_model
+from mue_check.cli import main
+from mue_check.judge.verdict import Verdict
+from mue_check.own_model.candidate import Candidate, ModelError
+from mue_check.own_model.figure import plot_report
+from mue_check.own_model.measure import Key, measure
+from mue_check.own_model.report import ModelReport
+from tests.own_model.mup_like import KINDS, WithBaseShapes
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_model.py"
+WIDTHS, EXPERTS = (64, 128, 256), (4, 8, 16)
+sys.path.insert(0, str(EXAMPLE.parent))
+import my_model  # noqa: E402
+
+
+def suspects(report: ModelReport) -> list[str]:
+    assert report.verdict is Verdict.FAIL
+    return [row.name for row in report.first_suspects]
+
+
+@pytest.mark.parametrize(
+    ("axis", "sizes"), [("width", WIDTHS), ("experts", EXPERTS), ("layers", (2, 4, 8)), ("top_k", (1, 2, 4))]
+)
+def test_the_example_passes_along_each_axis(axis: str, sizes: tuple[int, ...]) -> None:
+    report = check_model(my_model, axis=axis, sizes=sizes, base=sizes[0] if axis == "width" else 0)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert not report.faults
+
+
+def candidate(**changed: Any) -> SimpleNamespace:
+    """The example with other functions."""
+    names = ("model", "optimizer", "loss", "batches")
+    return SimpleNamespace(**{**{name: getattr(my_model, name) for name in names}, **changed})
+
+
+def with_groups(rate: Callable[[str, Tensor, float], float]) -> SimpleNamespace:
+    """The example with a learning rate for each parameter: rate(name, parameter, width over base)."""
+
+    def optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+        ratio = model.embed_tokens.weight.shape[1] / my_model.BASE_WIDTH
+        groups = [{"params": [p], "lr": lr * rate(name, p, ratio)} for name, p in model.named_parameters()]
+        return torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
+
+    return candidate(optimizer=optimizer)
+
+
+def with_init(change: Callable[[nn.Module, float], None]) -> SimpleNamespace:
+    """The example after a change of the model, given its width over the base."""
+
+    def model(**size: int) -> nn.Module:
+        made = my_model.model(**size)
+        with torch.no_grad():
+            change(made, made.width / my_model.BASE_WIDTH)
+        return made
+
+    return candidate(model=model)
+
+
+def is_hidden(name: str, p: Tensor) -> bool:
+    return name.startswith("layers.") and p.ndim == 2
+
+
+def right_rate(name: str, p: Tensor, ratio: float) -> float:
+    return 1 / ratio if is_hidden(name, p) else 1.0
+
+
+def hidden_unscaled(name: str, p: Tensor, ratio: float) -> float:
+    return 1.0
+
+
+def router_unscaled(name: str, p: Tensor, ratio: float) -> float:
+    return 1.0 if ".gate." in name else right_rate(name, p, ratio)
+
+
+def embedding_with_the_hidden(name: str, p: Tensor, ratio: float) -> float:
+    return 1 / ratio if name.startswith("embed") else right_rate(name, p, ratio)
+
+
+def scaled_twice(name: str, p: Tensor, ratio: float) -> float:
+    return ratio**-2 if "experts" in name else right_rate(name, p, ratio)
+
+
+def down_init_unscaled(model: nn.Module, ratio: float) -> None:
+    for layer in model.layers:
+        for expert in layer.mlp.experts:
+            expert.down_proj.weight.mul_(ratio**0.5)
+
+
+def readout_forms_mixed(model: nn.Module, ratio: float) -> None:
+    model.lm_head.weight.div_(ratio)
+
+
+def readout_multiplier_missing(model: nn.Module, ratio: float) -> None:
+    model.width = my_model.BASE_WIDTH
+
+
+def one_layer_wrong(model: nn.Module, ratio: float) -> None:
+    model.layers[1].self_attn.o_proj.weight.mul_(ratio**0.5)
+
+
+def scheduler_overwrites_groups() -> SimpleNamespace:
+    class Overwriting:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.groups = optimizer.param_groups
+            self.lr = self.groups[1]["lr"]
+
+        def step(self) -> None:
+            for group in self.groups:
+                group["lr"] = self.lr
+
+    return candidate(scheduler=Overwriting)
+
+
+def all_experts_in_A(model: nn.Module, ratio: float) -> None:
+    for layer in model.layers:
+        layer.mlp.scale *= layer.mlp.top_k / len(layer.mlp.experts)
+
+
+def weights_not_normalized(model: nn.Module, ratio: float) -> None:
+    """The softmax over all experts, without dividing by the sum of the chosen."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, 1)
+        weights, chosen = self.gate(tokens).softmax(-1).topk(self.top_k)
+        out = torch.zeros_like(tokens)
+        for index, expert in enumerate(self.experts):
+            token, place = torch.where(chosen == index)
+            out = out.index_add(0, token, expert(tokens[token]) * weights[token, place, None])
+        return self.scale * out.view_as(x)
+
+    for layer in model.layers:
+        layer.mlp.forward = forward.__get__(layer.mlp)
+
+
+def multiplier_of_depth_missing(model: nn.Module, ratio: float) -> None:
+    for layer in model.layers:
+        layer.multiplier = 1.0
+
+
+MISTAKES = [
+    (with_groups(hidden_unscaled), "width", "layers.*.mlp.experts.*.up_proj.weight"),
+    (with_groups(router_unscaled), "width", "layers.*.mlp.gate.weight"),
+    (with_groups(embedding_with_the_hidden), "width", "embed_tokens.weight"),
+    (with_groups(scaled_twice), "width", "layers.*.mlp.experts.*.gate_proj.weight"),
+    (with_init(down_init_unscaled), "width", "layers.*.mlp.experts.*.down_proj.weight"),
+    (with_init(readout_forms_mixed), "width", "lm_head.weight"),
+    (with_init(readout_multiplier_missing), "width", "lm_head"),
+    (with_init(one_layer_wrong), "width", "layers.*.self_attn.o_proj.weight"),
+    (scheduler_overwrites_groups(), "width", "layers.*.mlp.gate.weight"),
+    (with_init(all_experts_in_A), "experts", "layers.*.mlp"),
+    (with_init(weights_not_normalized), "experts", "layers.*.mlp"),
+    (with_init(multiplier_of_depth_missing), "layers", "layers.*"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "axis", "named"), MISTAKES, ids=["unscaled", "router", "embedding", "twice", "down", "mixed", "readout",
+                                               "one_layer", "scheduler", "A", "R", "depth"]
+)  # fmt: skip
+def test_each_mistake_is_named_with_its_module(wrong: SimpleNamespace, axis: str, named: str) -> None:
+    sizes = {"width": (32, 64, 128), "experts": EXPERTS, "layers": (2, 4, 8)}[axis]
+    found = suspects(check_model(wrong, axis=axis, sizes=sizes, base=0, seeds=(4,)))
+    assert named in found, found
+
+
+def test_a_mistake_in_one_group_names_no_other() -> None:
+    report = check_model(with_groups(router_unscaled), sizes=(32, 64, 128), base=0, seeds=(4,))
+    assert suspects(report) == ["layers.*.mlp.gate.weight"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_base_shapes_right_and_missing(kind: str) -> None:
+    right = check_model(WithBaseShapes(kind), sizes=(32, 64, 128))
+    assert right.verdict is Verdict.PASS, str(right)
+    wrong = suspects(check_model(WithBaseShapes(kind, shapes=False), sizes=(32, 64, 128)))
+    assert {"hidden.weight", "blocks.*.fc1.weight"} & set(wrong)
+
+
+def test_the_table_of_models_of_mup() -> None:
+    shapes = WithBaseShapes("mlp")
+    table = {width: partial(shapes.model, width) for width in (32, 64, 128)}
+    functions = SimpleNamespace(optimizer=shapes.optimizer, loss=shapes.loss, batches=shapes.batches)
+    report = check_model(Candidate.of(table, functions))
+    assert report.sizes == (32, 64, 128)
+    assert report.verdict is Verdict.PASS
+
+
+def test_a_readout_that_starts_at_zero() -> None:
+    class Zero(WithBaseShapes):
+        def model(self, width: int) -> nn.Module:
+            model = super().model(width)
+            nn.init.zeros_(model.readout.weight)
+            return model
+
+    report = check_model(Zero("mlp"), sizes=(32, 64, 128))
+    assert report.updates > 1
+    assert report.verdict is Verdict.PASS, str(report)
+
+
+def test_accumulated_gradients_and_a_schedule_change_no_verdict() -> None:
+    class Accumulated(WithBaseShapes):
+        def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
+            optimizer.zero_grad()
+            for part in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
+                (self.loss(model, part) / 2).backward()
+            optimizer.step()
+
+    class Scheduled(WithBaseShapes):
+        def scheduler(self, optimizer: torch.optim.Optimizer) -> object:
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 10)
+
+    plain = measure(Candidate.of(WithBaseShapes("mlp")), "width", 64, 0, 1e-3, 1)
+    accumulated = measure(Candidate.of(Accumulated("mlp")), "width", 64, 0, 1e-3, 1)
+    for key, change in plain.change.items():
+        assert accumulated.change[key] == pytest.approx(change, rel=0.02)
+    for kind in (Accumulated, Scheduled):
+        assert check_model(kind("mlp"), sizes=(32, 64, 128)).verdict is Verdict.PASS
+
+
+def sharded(rank: int, file: str, out: str) -> None:
+    """One of two processes: the transformer with its parameters as DTensors."""
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+
+    class Sharded(WithBaseShapes):
+        def model(self, width: int) -> nn.Module:
+            model = super().model(width)
+            for block in model.blocks:
+                fully_shard(block, mesh=mesh)
+            return fully_shard(model, mesh=mesh)
+
+        def factor(self, name: str, p: Tensor) -> float:
+            return super().factor(name, p)
+
+    report = check_model(Sharded("transformer"), sizes=(32, 64, 128), base=0, seeds=(2,))
+    found = measure(Candidate.of(Sharded("transformer")), "width", 32, 0, 1e-3, 1)
+    if rank == 0:
+        numbers = {key.name: change for key, change in found.change.items() if key.kind == "parameter"}
+        Path(out).write_text(json.dumps([report.verdict, numbers]))
+    destroy_process_group()
+
+
+def test_sharded_parameters_give_the_numbers_of_whole_ones(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    torch.multiprocessing.spawn(sharded, (str(tmp_path / "init"), str(out)), nprocs=2)
+    verdict, numbers = json.loads(out.read_text())
+    whole = measure(Candidate.of(WithBaseShapes("transformer")), "width", 32, 0, 1e-3, 1)
+    assert verdict in ("PASS", "INCONCLUSIVE")  # two seeds
+    assert len(numbers) == sum(key.kind == "parameter" for key in whole.change)
+    for name, change in numbers.items():
+        assert change == pytest.approx(whole.change[Key("parameter", name)], rel=0.05)
+
+
+def test_a_factor_at_the_base_is_a_fault() -> None:
+    report = check_model(
+        with_groups(lambda name, p, ratio: 0.5 if "gate." in name else 1.0), sizes=(64, 128), seeds=(2,)
+    )
+    assert report.verdict is Verdict.FAIL
+    assert "layers.0.mlp.gate.weight is 0.5 times the given one" in report.faults[0]
+    assert "training must be identical" in report.faults[1]
+
+
+def test_a_multiplier_at_the_base_is_a_fault() -> None:
+    made = WithBaseShapes("mlp")
+
+    def model(width: int) -> nn.Module:
+        changed = made.model(width)
+        changed.readout.divisor *= 2
+        return changed
+
+    given = SimpleNamespace(
+        model=model, plain=made.model, optimizer=made.optimizer, loss=made.loss, batches=made.batches
+    )
+    faults = check_model(given, sizes=(32, 64), seeds=(2,)).faults
+    assert len(faults) == 1
+    assert "of the plain model" in faults[0]
+
+
+def test_roles_are_shown_and_can_be_declared_in_order() -> None:
+    declared = {"readout": "free", "*weight": "hidden"}
+    report = check_model(WithBaseShapes("mlp"), sizes=(32, 64), seeds=(2,), roles=declared)
+    roles = {(row.kind, row.name): row.role for row in report.rows}
+    assert roles["output", "readout"] == "free"
+    assert roles["parameter", "first.weight"] == "hidden"
+    assert "matches every parameter" in report.warnings[0]
+    assert "hidden" in report.text(every=True)
+
+
+class Ambiguous(WithBaseShapes):
+    """A raw matrix in a module whose input and output grow: a router, or something that is added."""
+
+    def model(self, width: int) -> nn.Module:
+        class Raw(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table = nn.Parameter(torch.ones(4, width))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x + self.table.mean(0)
+
+        model = super().model(width)
+        model.hidden = nn.Sequential(model.hidden, Raw())
+        return model
+
+    def factor(self, name: str, p: Tensor) -> float:
+        return 1.0
+
+
+def test_a_role_that_growth_cannot_tell_is_asked_for() -> None:
+    with pytest.raises(ModelError, match=r"the role of hidden.1.table cannot be told"):
+        check_model(Ambiguous("mlp"), sizes=(32, 64), seeds=(2,), base=0)
+    report = check_model(Ambiguous("mlp"), sizes=(32, 64), seeds=(2,), base=0, roles={"hidden.1.table": "input"})
+    assert any(row.name == "hidden.*.table" and row.role == "input" for row in report.rows)
+
+
+def test_the_figure_and_the_json_carry_the_verdict() -> None:
+    report = check_model(WithBaseShapes("mlp", shapes=False), sizes=(32, 64, 128), base=0)
+    figure = plot_report(report)
+    assert figure.get_suptitle().startswith("FAIL: width")
+    assert [a.get_title(loc="left") for a in figure.axes][3].startswith("change of parameters (over their RMS): 2 of 3")
+    found = json.loads(report.to_json())
+    assert found["verdict"] == "FAIL"
+    assert found["first_suspects"] == ["hidden.weight", "readout.weight"]
+    worst = next(row["quantities"] for row in found["rows"])
+    assert any(q["verdict"] == "FAIL" and math.isfinite(q["exponent"]) for q in worst)
+
+
+def raising(**_: object) -> nn.Module:
+    raise ValueError("no checkpoint\nat all")
+
+
+def stopping(**_: object) -> nn.Module:
+    sys.exit(3)
+
+
+def never(seed: int) -> Iterator[object]:
+    return iter(())
+
+
+RIGHT = WithBaseShapes("mlp")
+BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no loss": ({"loss": None}, {}, "it has no loss"),
+    "model is text": ({"model": "gpt"}, {}, "model is a str, not a function"),
+    "no such axis": ({}, {"axis": "depth"}, "model cannot be called as model(depth=...)"),
+    "model raises": ({"model": raising}, {}, "model(width=32) raises ValueError: no checkpoint (test_own_model.py"),
+    "model exits": ({"model": stopping}, {}, "model(width=32) raises SystemExit: 3"),
+    "no module": ({"model": lambda width: width}, {}, "returns a int, not a torch.nn.Module"),
+    "no parameters": ({"model": lambda width: nn.ReLU()}, {}, "has no parameter that is trained"),
+    "meta": ({"model": lambda width: nn.Linear(2, width, device="meta")}, {}, "parameters without values"),
+    "optimizer without lr": ({"optimizer": lambda model: None}, {}, "optimizer(model, lr=...) raises TypeError"),
+    "no optimizer": ({"optimizer": lambda model, lr: "adam"}, {}, "a str without step and param_groups"),
+    "other parameters": (
+        {"optimizer": lambda model, lr: torch.optim.Adam([nn.Parameter(torch.ones(1))])},
+        {},
+        "holds no parameter of the model",
+    ),
+    "scheduler": ({"scheduler": lambda optimizer: "cosine"}, {}, "scheduler returns a str without step"),
+    "loss is a number": ({"loss": lambda model, batch: 1.0}, {}, "loss returns a float"),
+    "loss is a vector": ({"loss": lambda model, batch: model(batch[0])}, {}, "tensor of shape [32, 10], not a scalar"),
+    "loss is nan": ({"loss": lambda model, batch: model(batch[0]).sum() * torch.nan}, {}, "the loss is nan"),
+    "no gradient": ({"loss": lambda model, batch: torch.ones(())}, {}, "the backward pass of the loss raises"),
+    "no batches": ({"batches": never}, {}, "batches(0) is empty"),
+    "one tensor": ({"batches": lambda seed: torch.ones(2)}, {}, "must be an iterable of batches"),
+    "one size": ({}, {"sizes": (32,)}, "sizes 32: give two or more"),
+    "descending": ({}, {"sizes": (64, 32)}, "sizes 64, 32: give two or more, ascending"),
+    "unknown role": ({}, {"roles": {"*": "body"}}, "unknown role 'body': allowed are input, hidden"),
+    "unmatched role": ({}, {"roles": {"head.*": "output"}}, "'head.*' matches no parameter; there are"),
+    "one seed": ({}, {"seeds": (1,)}, "seeds 1: ascending numbers from 2"),
+    "no rate": ({}, {"lr": 0.0}, "lr 0: must be above 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_candidate_is_one_clear_line(name: str) -> None:
+    changed, options, says = BAD[name]
+    parts = {p: getattr(RIGHT, p) for p in ("model", "optimizer", "loss", "batches")}
+    given = {p: value for p, value in {**parts, **changed}.items() if value is not None}
+    with pytest.raises(ModelError) as error:
+        check_model(given, **{"sizes": (32, 64), "seeds": (2,), **options})
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from tests.own_model.mup_like import WithBaseShapes\nright = WithBaseShapes('mlp')\nbroken = 3 +\n"
+    )
+    (tmp_path / "set_up.py").write_text(
+        "from tests.own_model.mup_like import WithBaseShapes\nright = WithBaseShapes('mlp')\n"
+    )
+    figure = tmp_path / "out.svg"
+    assert main(["model", f"{tmp_path}/set_up.py:right", "--sizes", "32,64,128", "--figure", str(figure)]) == 0
+    assert "PASS: of 7 outputs and parameters" in capsys.readouterr().out
+    assert "<svg" in figure.read_text()
+    for bad, says in (
+        (f"{tmp_path}/mine.py", "cannot be imported: SyntaxError"),
+        (f"{tmp_path}/set_up.py:left", "has no left"),
+    ):
+        assert main(["model", bad, "--sizes", "32,64"]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert says in lines[0]
