@@ -23,6 +23,7 @@ def test_sampling(study: Study, switched_case: Case, expect: Expect) -> None:
     expect(ask_gamma(study, switched_case.ladder, switched=True))
 
 
+@pytest.mark.axis("sigma0", not_in=("smoke", "cpu"))
 def test_gamma(study: Study, noise_case: Case, expect: Expect) -> None:
     """Gamma of every matrix, with weights that were trained under each load."""
     expect(ask_gamma(study, noise_case.ladder))

@@ -21,7 +21,7 @@ def test_tune_once(study: Study, ladder_case: Case, expect: Expect) -> None:
     expect(ask_tune_once(study, ladder_case.ladder))
 
 
-@pytest.mark.axis("speed", question="tune_once", corpora=1, ladder="tune_once_granularity")
+@pytest.mark.axis("speed", question="tune_once", corpora=1, ladder="tune_once_granularity", not_in=("smoke",))
 def test_tune_once_fails(study: Study, ladder_case: Case, expect: Expect) -> None:
     """Without R, the more experts share a fixed active width, the higher is the loss."""
     expect(ask_tune_once_control(study.with_rule(get_rule("completep_blind")), ladder_case.ladder))

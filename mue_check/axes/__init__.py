@@ -13,7 +13,7 @@ from mue_check.axes.experts import (
     shared_ladders,
     speed_ladders,
 )
-from mue_check.axes.ladder import Ladder, LadderUse, Regime, Rung
+from mue_check.axes.ladder import BY_GROUP, Ladder, LadderUse, Regime, Rung
 from mue_check.axes.scale import batch_ladders, depth_ladders, duration_ladders, width_ladders
 from mue_check.axes.sizes import Sizes
 
@@ -33,4 +33,4 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
 }
 """The nine axes of the rule, its two bridges, the composite target, and the speed of convergence."""
 
-__all__ = ["AXES", "Ladder", "LadderUse", "Regime", "Rung", "Sizes", "heldout_ladder"]
+__all__ = ["AXES", "BY_GROUP", "Ladder", "LadderUse", "Regime", "Rung", "Sizes", "heldout_ladder"]

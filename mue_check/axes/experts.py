@@ -84,7 +84,8 @@ def hybrid_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
         rungs.append(mixture(sizes, small(sizes, groups=g), size=len(rungs) + 1))
     per_group = small(sizes, groups=4, router="sigmoid_group_norm")
     rungs.append(mixture(sizes, per_group, size=len(rungs) + 1, label=f"{per_group.notation}-per-group"))
-    rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
+    if sizes.shared:
+        rungs.append(mixture(sizes, small(sizes, groups=2, shared=1), size=len(rungs) + 1))
     grouped = Experts(total=32, activated=16, hidden=sizes.width // 16, groups=4)
     summed = Experts(total=16, activated=8, hidden=sizes.width // 8, groups=8, router="sigmoid_group_norm")
     by_group = [

@@ -18,7 +18,7 @@ def width_ladders(sizes: Sizes) -> tuple[Ladder, ...]:
     dense_rungs = [Rung(label=f"d{d}", size=d, model=dense(d, sizes.depth)) for d in widths]
     mixtures = []
     for d in (sizes.width, *sizes.mixture_widths):
-        experts = Experts(total=8, activated=2, shared=1, hidden=d)
+        experts = Experts(total=8, activated=2, shared=1, hidden=d // 2)
         model = ModelSpec(width=d, depth=sizes.depth, feed_forward=experts)
         mixtures.append(Rung(label=f"d{d}-{experts.notation}", size=d, model=model))
     heads = [Rung(label=f"d{d}-2-heads", size=d, model=dense(d, sizes.depth, head_width=d // 2)) for d in widths]

@@ -31,7 +31,13 @@ def add(commands: "Commands[Parser]") -> None:
         "--seeds", type=int, default=2, metavar="N", help="with --routing: seeds of right candidates (default: 2)"
     )
     mutants.add_argument("--only", metavar="A,B", help="only these mutants (default: all)")
-    mutants.add_argument("--sweep", action="store_true", help="also the drift of each mutant: minutes, not seconds")
+    mutants.add_argument(
+        "--sweep",
+        nargs="?",
+        const="",
+        metavar="LADDER",
+        help="also the drift of each mutant, in minutes instead of seconds: on LADDER, or where most is predicted",
+    )
     mutants.add_argument("--tier", default="smoke", help="as for `pytest suites/` (default: smoke)")
     mutants.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     mutants.add_argument(
@@ -77,14 +83,16 @@ def _rules(options: Options) -> int:
         run=new_run(),
     )
     study.store.prepare()
-    checks = [check for check in CHECKS if options.sweep or check != "drift"]
+    checks = [check for check in CHECKS if options.sweep is not None or check != "drift"]
     results = []
-    for result in run(mutants, partial(examine_rule, study, checks=checks), workers=options.workers):
+    for result in run(
+        mutants, partial(examine_rule, study, checks=checks, sweep=options.sweep), workers=options.workers
+    ):
         results.append(result)
         found = ", ".join(f"{o.check} {'caught' if o.caught else o.verdict}" for o in result.outcomes)
         _print(options, result.killed, f"{result.mutant.name} ({result.mutant.ladder}): {found}")
     print("\n".join(rule_lines(results)))
-    sweep = " --sweep" if options.sweep else ""
+    sweep = "" if options.sweep is None else f" --sweep {options.sweep}".rstrip()
     _write(options, render_rules(results, f"mue_check mutants --tier {tier.name}{sweep}"))
     return EXIT_OK if killed(results) == len(results) else EXIT_FAIL
 

@@ -24,9 +24,12 @@ learning-rate sweep, which is slow and misses much that the other two see at onc
 Change = Callable[[Prescription], Prescription]
 
 
-def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS) -> tuple[CheckOutcome, ...]:
+def examine_rule(
+    study: Study, mutant: Mutant, checks: Collection[str] = CHECKS, sweep: str = ""
+) -> tuple[CheckOutcome, ...]:
     """Run ``checks`` on the mutant's ladder, except those that the ladder does not have.
 
+    The drift is that on the ladder ``sweep``, or on the one of the tier where most is predicted.
     Ladders of batch and duration have no laws of scale, and a ladder made for its scales has no drift.
     """
     scales, usual = study.tier.ladder(mutant.ladder, "scales"), study.tier.ladder(mutant.ladder)
@@ -45,7 +48,9 @@ def examine_rule(study: Study, mutant: Mutant, checks: Collection[str] = CHECKS)
         values = ask_values(study, ladder, ladder.targets[-1], mutant, flaw=mutant.flaw, finding=True)
         outcomes.append(_outcome("audit", values.verdict, values.measured))
     if "drift" in checks:
-        case = sharpest_drift(study, mutant) or (DriftCase(study, usual, usual.targets[-1], "lr") if usual else None)
+        case = sharpest_drift(study, mutant, sweep) or (
+            DriftCase(study, usual, usual.targets[-1], "lr") if usual else None
+        )
         if case:
             found = ask_drift(
                 case.study, case.ladder, case.target, knob=case.knob, mutate=mutant, flaw=mutant.flaw, finding=True
@@ -63,13 +68,17 @@ class DriftCase(NamedTuple):
     knob: Knob
 
 
-def sharpest_drift(study: Study, mutant: Mutant) -> DriftCase | None:
-    """Of all drifts of the tier, the one that the mistake should move farthest; None where no drift is predicted.
+def sharpest_drift(study: Study, mutant: Mutant, name: str = "") -> DriftCase | None:
+    """Of all drifts of the tier, or of one ladder, the one that the mistake should move farthest.
 
-    Where several are equal within rounding, the one that trains fastest.
+    None where no drift is predicted. Where several are equal within rounding, the one that trains fastest. SpecError if
+    the tier has no such ladder.
     """
     found: list[tuple[float, float, DriftCase]] = []
-    for ladder in (ladder for axis in study.tier.axes for ladder in study.tier.ladders(axis)):
+    ladders = [x for axis in study.tier.axes for x in study.tier.ladders(axis) if name in ("", x.name)]
+    if not ladders:
+        raise SpecError(f"tier {study.tier.name} has no ladder {name!r} of drifts")
+    for ladder in ladders:
         own = replace(study, corpus=study.task(ladder).corpus or study.corpus)
         for target in ladder.targets:
             for knob in ladder.knobs:
@@ -262,6 +271,12 @@ def down_init_twice(p: Prescription) -> Prescription:
 def groups_summed_with_R_a(p: Prescription) -> Prescription:
     """Each group is normalized separately, so the sum is G, and R is still a."""
     return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).weight_sum or 1.0)
+
+
+@_mutant("batch_at_fixed_tokens")
+def linear_scaling(p: Prescription) -> Prescription:
+    """The learning rate goes with batch over duration, as for SGD, instead of its square root."""
+    return _times(p, Role, "lr", _drift_factor(p))
 
 
 MUTANTS = (

@@ -84,19 +84,27 @@ class Options(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """The ``axis`` marker of a test: which corpora, ladders and targets it is about. None means all of them."""
+    """The ``axis`` marker of a test: which corpora, ladders and targets it is about. None means all of them.
 
-    axis: str | None = None
+    The tiers ``not_in`` do not ask it.
+    """
+
+    axis: str = ""
     question: LadderUse | None = None
     corpora: int | None = None
     ladder: str | None = None
     targets: int | None = None
     least: float = 1
+    not_in: tuple[str, ...] = ()
+
+    def is_selected(self, options: Options) -> bool:
+        """Whether the command line selects the axis, and the tier asks this."""
+        return self.axis in options.axes and options.tier.name not in self.not_in
 
 
 def selected_ladders(options: Options, scope: Scope, question: LadderUse) -> Iterator[tuple[str, Ladder]]:
     """(corpus, ladder) of the scope, among those that the command line selects."""
-    if scope.axis not in options.axes:
+    if not scope.is_selected(options):
         return
     for at, corpus in enumerate(options.corpora[: scope.corpora]):
         ladders = options.ladders(scope.axis, corpus, scope.question or question)

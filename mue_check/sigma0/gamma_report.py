@@ -32,7 +32,7 @@ _NOISE_SCALE = "simple noise scale, tokens"
 
 def _noise_ladders(options: Options, scope: Scope) -> list[Case]:
     """Every mixture on the first corpus; on the others those of the rule's own routing with steered loads."""
-    if scope.axis not in options.axes:
+    if not scope.is_selected(options):
         return []
     return [
         Case(corpus=corpus, ladder=ladder)

@@ -30,7 +30,7 @@ _SHIFT = "shift of log2 sigma_0 [95 %]"
 
 def load_cases(options: Options, scope: Scope, use: LoadUse) -> list[TargetCase]:
     """The targets on the first corpus whose drifts serve that use."""
-    if scope.axis not in options.axes:
+    if not scope.is_selected(options):
         return []
     corpus = options.corpora[0]
     return [

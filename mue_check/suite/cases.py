@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from mue_check.suite.settings import Settings
 
 MARKER = (
-    "axis(name, question=drift|scales|speed|tune_once, corpora=N, ladder=NAME, targets=N, least=X): what a "
-    "suite's test is about; on the first N corpora, one ladder and its first N targets, or those X times its reference"
+    "axis(name, question=drift|scales|speed|tune_once, corpora=N, ladder=NAME, targets=N, least=X, not_in=TIERS): "
+    "what a suite's test is about; on the first N corpora, one ladder and its first N targets, or those X times its "
+    "reference; in all tiers but some"
 )
 
 

@@ -1,11 +1,15 @@
 """The task that optima are measured on asks something of every part of the model."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
 from mue_check.data import load_corpus
+from mue_check.questions.study import Study
 from mue_check.rules import Role, get_rule
 from mue_check.spec import Scenario
 from mue_check.training import Stack
@@ -50,3 +54,25 @@ def test_base_values_exist_where_a_value_is_swept(regime: str) -> None:
     assert task.can_sweep("lr")
     assert task.can_sweep("weight_decay") == (regime == "noise")
     assert not task.can_sweep("init_std")
+
+
+def test_groups_tuned_one_by_one() -> None:
+    """Each trains at its own value, except where it is the one that is swept: then the sweep begins there."""
+    tier = get_tier("cpu")
+    task = tier.task("markov")
+    tuned = replace(task, tuned={"lr:attention": 4 * task.base.lr, "multiplier:unembedding": 0.5})
+    tier = replace(tier, tasks={**tier.tasks, ("markov", "sharp"): tuned})
+    study = Study(
+        root=Path(), tier=tier, corpus="markov", rule=get_rule("complete_mue"), tolerance=0.5, command="pytest"
+    )
+    ladder = tier.ladder("width")
+    assert ladder is not None
+    plain = study.prescription(ladder, ladder.reference)
+    swept = study.arm(ladder, ladder.reference, knob="lr:attention").prescription
+    both = study.arm(ladder, ladder.reference).prescription
+    assert both[Role.ATTENTION_QKV].lr == 4 * plain[Role.ATTENTION_QKV].lr
+    assert swept[Role.ATTENTION_QKV].lr == plain[Role.ATTENTION_QKV].lr
+    for each in (both, swept):
+        assert each[Role.UNEMBEDDING].lr == 0.5 * plain[Role.UNEMBEDDING].lr
+        assert each[Role.FFN_UP].lr == plain[Role.FFN_UP].lr
+    assert tuned.log2_start("lr:attention") == task.log2_start("lr") + 2

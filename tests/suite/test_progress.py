@@ -122,8 +122,8 @@ def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus
     """A real run: stand-in GPUs, one reference and two targets."""
     gpus(4)
     study = tmp_path / "study"
-    suite = ["suites/test_routing_hybrids.py", "-k", "early", "--tier", "smoke", "--study", str(study)]
-    gpu = ["--gpus", "4", "--gpus-per-worker", "2"]
+    suite = ["suites/test_activated_experts.py", "-k", "early", "--tier", "cpu", "--corpus", "markov"]
+    gpu = ["--gpus", "4", "--gpus-per-worker", "2", "--study", str(study)]
     code, written = on_a_terminal([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite, *gpu])
     assert code == 0, written
     shown = re.findall(r"(\d)/2 tests, (\d+) cells, 0:\d\d((?:  gw\d early_curve\[\S+\])*)", written)
