@@ -225,6 +225,7 @@ def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any
         "vocab_size": 64,
         "vocab_size_per_layer_input": 64,
         "max_position_embeddings": 64,
+        "moe_hidden_size": size["d"],
         "first_k_dense_replace": 0,
         "expert_capacity": 1 << 20,
         "initializer_range": _INIT,
