@@ -109,7 +109,7 @@ def family(name: str) -> Family:
     given = {}
     for part in rest:
         key, equals, value = part.partition("=")
-        if not equals or key not in known:
+        if not equals or key not in known | {"experts_implementation"}:
             raise ClaimError(f"hf:{name}: {part!r} is no FIELD=VALUE of {config.__name__}")
         try:
             given[key] = json.loads(value)
