@@ -59,3 +59,4 @@ class Learned:
     router: RouterReading | ClaimError | None = None
     logits: LogitSource | None = None
     experts: ExpertForm | ClaimError | None = None
+    unclaimed_groups: str | None = None

@@ -153,7 +153,7 @@ def _find_gate_call(case: ConformanceCase, *, train: bool) -> int | None:
             numbers.append(number)
 
     try:
-        with without_noise():
+        with without_noise(built.module):
             with intercept_calls(_routing_scope(built), on_gate=on_gate):
                 built.call(x)
             if len(numbers) > 1 and layout_of(case) is not None:

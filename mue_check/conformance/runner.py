@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mue_check.conformance.case import ConformanceCase
-from mue_check.conformance.check import Check, CheckOutcome
+from mue_check.conformance.check import Check, CheckOutcome, unknown
+from mue_check.conformance.checks.selection import unclaimed_groups
 from mue_check.conformance.known_bugs import likely_bugs
 from mue_check.conformance.learned import Learned
 from mue_check.conformance.result import TIMED_OUT, CheckResult
@@ -91,6 +92,14 @@ def _run_check(check: Check, candidate: Candidate, options: Options, learned: Le
 
 
 def _run_case(check: Check, case: ConformanceCase) -> CheckOutcome:
+    outcome = _outcome(check, case)
+    if outcome.status in ("failed", "error") and not case.candidate.claims:
+        reason = unclaimed_groups(case)
+        return unknown(reason) if reason else outcome
+    return outcome
+
+
+def _outcome(check: Check, case: ConformanceCase) -> CheckOutcome:
     try:
         return check.run(case)
     except (TimeLimit, KeyboardInterrupt):

@@ -8,6 +8,7 @@ returned.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -26,12 +27,38 @@ OnResult = Callable[[int, Any], Any]
 """Receives the number of a torch call and its result; returns the result that the code will see."""
 
 
-class _Interceptor(TorchFunctionMode):
+class _InForward(TorchFunctionMode):
+    """A mode that is active in the forward passes of a module alone."""
+
+    active = False
+
+    @contextlib.contextmanager
+    def within(self, module: nn.Module) -> Iterator[None]:
+        """Watch the forward passes of ``module``; nothing shows inside TorchScript."""
+        if isinstance(module, torch.jit.ScriptModule):
+            yield
+            return
+        handles = [module.register_forward_pre_hook(self.start), module.register_forward_hook(self.stop)]
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def start(self, *_: object) -> None:
+        self.active = True
+
+    def stop(self, *_: object) -> None:
+        self.active = False
+
+
+class _Interceptor(_InForward):
     """Numbers all torch calls while ``active``, and separately those of gate functions, whose count fits any size."""
 
     def __init__(self, on_gate: OnGate, on_result: OnResult) -> None:
         super().__init__()
-        self.on_gate, self.on_result, self.active, self.gates, self.calls = on_gate, on_result, False, 0, 0
+        self.on_gate, self.on_result, self.gates, self.calls = on_gate, on_result, 0, 0
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -50,9 +77,6 @@ class _Interceptor(TorchFunctionMode):
     def start(self, *_: object) -> None:
         self.active, self.gates, self.calls = True, 0, 0
 
-    def stop(self, *_: object) -> None:
-        self.active = False
-
 
 class _Float64(TorchFunctionMode):
     """Replaces every shorter floating dtype in the code by float64."""
@@ -64,13 +88,13 @@ class _Float64(TorchFunctionMode):
         return func(*map(_widened, args), **{key: _widened(value) for key, value in (kwargs or {}).items()})
 
 
-class _Noiseless(TorchFunctionMode):
+class _Noiseless(_InForward):
     """Replaces random numbers by their mean, and dropout by nothing."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
+        kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "") if self.active else ""
         if name == "dropout":
             return args[0] if args else kwargs["input"]
         if name == "gumbel_softmax" and not kwargs.get("hard"):
@@ -91,9 +115,9 @@ class _Noiseless(TorchFunctionMode):
         return drawn.fill_(1.0) if name == "exponential_" else drawn
 
 
-def without_noise() -> TorchFunctionMode:
-    """A context in which random functions of torch return their mean: a router's noise is off."""
-    return _Noiseless()
+def without_noise(module: nn.Module) -> AbstractContextManager[None]:
+    """A context in which random functions that the module calls return their mean: its noise is off."""
+    return _Noiseless().within(module)
 
 
 def _widened(value: Any) -> Any:
@@ -121,15 +145,7 @@ def computing_in(dtype: torch.dtype) -> Iterator[None]:
 def intercept_calls(
     module: nn.Module, *, on_gate: OnGate | None = None, on_result: OnResult | None = None
 ) -> Iterator[None]:
-    """Call ``on_gate`` and ``on_result`` in every forward pass of ``module``; nothing shows inside TorchScript."""
-    if isinstance(module, torch.jit.ScriptModule):
-        yield
-        return
+    """Call ``on_gate`` and ``on_result`` in every forward pass of ``module``."""
     mode = _Interceptor(on_gate or (lambda number, given: None), on_result or (lambda number, result: result))
-    handles = [module.register_forward_pre_hook(mode.start), module.register_forward_hook(mode.stop)]
-    try:
-        with mode:
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with mode.within(module):
+        yield

@@ -78,13 +78,13 @@ def find_auxiliary_loss(case: ConformanceCase) -> AuxiliaryLoss | CheckOutcome:
     def value(layers: list[Tensor]) -> Tensor:
         assert with_logits is not None
         (logits,) = layers
-        with without_noise(), with_logits(logits) as x:
+        with without_noise(built.module), with_logits(logits) as x:
             found = loss_of_forward(built, x, named)
         assert found is not None
         return found
 
     loss = AuxiliaryLoss(value=value, layered=False, case=case)
-    with without_noise():
+    with without_noise(built.module):
         with_logits = logit_setter(built, loss.tokens)
     if with_logits is None:
         reason = "there is an auxiliary loss, and no way to set the logits: claim auxiliary_loss = 'module:function'"

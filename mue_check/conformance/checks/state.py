@@ -62,7 +62,7 @@ def micro_batches(case: ConformanceCase) -> CheckOutcome:
     if not list(whole.module.buffers()):
         return skipped("no buffers")
     before = {name: buffer.clone() for name, buffer in whole.module.named_buffers()}
-    with without_noise():
+    with without_noise(whole.module), without_noise(halves.module):
         whole.call(x)
         for part in (x[: len(x) // 2], x[len(x) // 2 :]):
             halves.call(part)

@@ -53,7 +53,7 @@ def sum_as_claimed(case: ConformanceCase, routing: Routing) -> CheckOutcome:
         return passed(f"sums {_range(sums)}, claimed {expected:g}")
     if _is_unnormalized_top1(case, sums):
         return skipped(f"not normalized at a = 1, so the router keeps its gradient; sums {_range(sums)}")
-    mean, constant = float(sums.mean()), len(sums) > 1 and _is_constant(sums)
+    mean, constant = float(sums.mean()), _is_constant(sums)
     if constant and not case.candidate.claims:
         return unknown(f"sums are a constant {mean:.4g}, and nothing is claimed: claim weight_sum = {mean:.4g}")
     hint = f": a constant {mean:.4g}" if constant else f", mean {mean:.4g}"
