@@ -34,7 +34,7 @@ def add(commands: "Commands[Parser]") -> None:
             "check is open, or none passed.",
             epilog=f"example: mue_check {kind} mymodel.moe:make_{kind} --claim {kind}.toml",
         )
-        command.add_argument("candidate", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY, or builtin:NAME")
+        command.add_argument("candidate", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY, builtin:NAME, hf:CONFIG")
         command.add_argument("--claim", type=Path, metavar="FILE.toml", help="what it claims: fields of RoutingSpec")
         command.add_argument("--only", choices=["claim", "fit"], help="one verdict alone")
         command.add_argument("--check", action="append", metavar="ID", help="this check alone (may be repeated)")

@@ -1,5 +1,7 @@
 """Read a candidate's routing, logits and results: from its router, or from the block's output."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from mue_check.conformance.block_probe import probe_built
@@ -32,9 +34,13 @@ def effective_routing(built: BuiltCandidate, x: Tensor) -> Routing:
     if built.case.is_router:
         return route(built, x)
     try:
-        return route_from_output(built, x)
+        shown = route_from_output(built, x)
     except ClaimError:  # experts that cannot be told apart show no weights
         return route(built, x)
+    if not isinstance(find_router(built.case), RouterReading):
+        return shown
+    returned = route(built, x)  # null experts do not show in the output
+    return replace(shown, null_combine=returned.null_combine, null_times=returned.null_times)
 
 
 def read_logits(built: BuiltCandidate, x: Tensor) -> Tensor | None:

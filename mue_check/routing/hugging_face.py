@@ -109,7 +109,7 @@ def family(name: str) -> Family:
     given = {}
     for part in rest:
         key, equals, value = part.partition("=")
-        if not equals or key not in known:
+        if not equals or key not in known | {"experts_implementation"}:
             raise ClaimError(f"hf:{name}: {part!r} is no FIELD=VALUE of {config.__name__}")
         try:
             given[key] = json.loads(value)
@@ -225,6 +225,7 @@ def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any
         "vocab_size": 64,
         "vocab_size_per_layer_input": 64,
         "max_position_embeddings": 64,
+        "moe_hidden_size": size["d"],
         "first_k_dense_replace": 0,
         "expert_capacity": 1 << 20,
         "initializer_range": _INIT,

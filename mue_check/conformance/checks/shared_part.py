@@ -138,7 +138,10 @@ def _functions(block: ProbedBlock, values: Mapping[str, Tensor], x: Tensor) -> I
     inputs = [x.to(block.built.dtype), block.expert_input(x)]
     for tokens in inputs[: 1 if torch.equal(*inputs) else 2]:
         for function in possible_functions(block.built.module, values, tensors, 1, x.shape[1], None):
-            yield f"the function of {', '.join(matrices)}", function.outputs(block.built.module, values, tokens, 1)[0]
+            yield (
+                prefix[:-1] or f"the function of {', '.join(matrices)}",
+                function.outputs(block.built.module, values, tokens, 1)[0],
+            )
 
 
 def _outputs(shared: Tensor, calls: Sequence[ModuleCall]) -> Iterator[tuple[str, Tensor]]:
