@@ -79,6 +79,10 @@ def _audit(
     for a in assignments.values():
         if a.role is None and a.trainable:
             found.add("role", a.name, says=a.why)
+        elif a.swallowed:
+            found.add("role", a.name, a.role or "", a.swallowed)
+    if any(a.role is None and a.trainable for a in assignments.values()):
+        found.notes.append(f"the roles are {', '.join(Role)}")
     judge_initial(prescribed, initial, initial_gains(model, assignments), found)
     _judge_multipliers(prescribed, found, probe=probe)
     values = judge_steps(setup, prescribed, where, found, total)

@@ -11,7 +11,7 @@ from mue_check.audit.initial import initial_gains
 from mue_check.audit.prescribed import ModelPrescription
 from mue_check.audit.report import ParameterGroup
 from mue_check.audit.setup import AuditError
-from mue_check.rules import HyperParameters, Prescription
+from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.rules.roles import VECTORS
 
 KEYS = ("lr", "weight_decay", "eps", "betas")
@@ -108,7 +108,8 @@ def _prescribe(
     prescribed = ModelPrescription.of(model, prescription, base, roles=roles, multipliers=multipliers, probe=probe)
     missing = [a for a in prescribed.assignments.values() if a.role is None and a.trainable]
     if missing:
-        raise AuditError(f"{len(missing)} parameters have no role; {missing[0].name}: {missing[0].why}")
+        first = f"{missing[0].name}: {missing[0].why}"
+        raise AuditError(f"{len(missing)} parameters have no role; {first}; the roles are {', '.join(Role)}")
     for name, expected in prescribed.expected.items():
         if expected.conflict:
             raise AuditError(f"{name} is tied: {expected.conflict}")
