@@ -15,8 +15,11 @@ from mue_check.audit.roles import width_of
 from mue_check.audit.rounding import judge_rounding
 from mue_check.audit.scenario import scenarios_of, stated_steps
 from mue_check.audit.setup import AuditError, Loss, SetUp
+from mue_check.audit.sharded import gathered
 from mue_check.audit.updates import EffectiveValues
+from mue_check.errors import UnreadableError
 from mue_check.global_state import preserved_globals
+from mue_check.plain import require_plain
 from mue_check.rules import HyperParameters, Role, about_expansion, get_rule
 from mue_check.rules.roles import VECTORS
 from mue_check.spec import Scenario
@@ -56,11 +59,15 @@ def audit_model(
     source, goal, head_width_note = scenarios_of(model, reference, target)
     prescription = get_rule(rule).prescribe(source, goal)
     try:
-        with preserved_globals() as changes, no_exit():
+        with preserved_globals() as changes, no_exit(), gathered(setup.model, setup.optimizers):
+            require_plain(setup.model)
             prescribed = ModelPrescription.of(
                 model, prescription, base or HyperParameters(), roles=roles, multipliers=multipliers, probe=probe
             )
-            report = _audit(setup, prescribed, head_width_note, stated_steps(reference, target, goal), probe=probe)
+            total = stated_steps(reference, target, goal)
+            report = _audit(setup, prescribed, head_width_note, total, probe=probe)
+    except UnreadableError as error:
+        raise AuditError(str(error)) from None
     except UserCodeExit as error:
         raise AuditError(f"the set-up raises {error}") from error
     if changes.functions:  # then no comparison can be trusted
@@ -79,6 +86,10 @@ def _audit(
     for a in assignments.values():
         if a.role is None and a.trainable:
             found.add("role", a.name, says=a.why)
+        elif a.swallowed:
+            found.add("role", a.name, a.role or "", a.swallowed)
+    if any(a.role is None and a.trainable for a in assignments.values()):
+        found.notes.append(f"the roles are {', '.join(Role)}")
     judge_initial(prescribed, initial, initial_gains(model, assignments), found)
     _judge_multipliers(prescribed, found, probe=probe)
     values = judge_steps(setup, prescribed, where, found, total)

@@ -11,7 +11,8 @@ from mue_check.audit.initial import initial_gains
 from mue_check.audit.prescribed import ModelPrescription
 from mue_check.audit.report import ParameterGroup
 from mue_check.audit.setup import AuditError
-from mue_check.rules import HyperParameters, Prescription
+from mue_check.audit.sharded import draw_normal, gathered
+from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.rules.roles import VECTORS
 
 KEYS = ("lr", "weight_decay", "eps", "betas")
@@ -72,7 +73,7 @@ def init_parameters(
     # gains and scalar gates come first: they are part of the multiplier that the probe measures
     for name, expected in _prescribe(*arguments).expected.items():
         if expected.role not in VECTORS:
-            by_name[name].normal_(0.0, expected.row.init_std, generator=generator)
+            draw_normal(by_name[name], expected.row.init_std, generator)
 
 
 def prescribed_groups(prescribed: ModelPrescription) -> list[ParameterGroup]:
@@ -105,10 +106,12 @@ def _prescribe(
     multipliers: Mapping[str, float] | None,
     probe: bool,
 ) -> ModelPrescription:
-    prescribed = ModelPrescription.of(model, prescription, base, roles=roles, multipliers=multipliers, probe=probe)
+    with gathered(model):
+        prescribed = ModelPrescription.of(model, prescription, base, roles=roles, multipliers=multipliers, probe=probe)
     missing = [a for a in prescribed.assignments.values() if a.role is None and a.trainable]
     if missing:
-        raise AuditError(f"{len(missing)} parameters have no role; {missing[0].name}: {missing[0].why}")
+        first = f"{missing[0].name}: {missing[0].why}"
+        raise AuditError(f"{len(missing)} parameters have no role; {first}; the roles are {', '.join(Role)}")
     for name, expected in prescribed.expected.items():
         if expected.conflict:
             raise AuditError(f"{name} is tied: {expected.conflict}")

@@ -195,8 +195,12 @@ def require_target(prescription: Prescription, assignments: Mapping[str, Assignm
     for a in assignments.values():
         for what, claimed, actual in _facts(a, model.width, experts, ffn.hidden):
             if claimed != actual:
-                raise AuditError(f"the target says {what}={claimed}, but {a.name} {list(a.shape)} has {actual}")
-    if experts is not None and all(a.role is not None for a in assignments.values() if a.trainable):
+                give = ""
+                if experts is not None and a.role is Role.SHARED_DOWN and a.fan_in and a.fan_in % experts.hidden == 0:
+                    give = f": pass --target {replace(experts, shared=a.fan_in // experts.hidden).notation}"
+                raise AuditError(f"the target says {what}={claimed}, but {a.name} {list(a.shape)} has {actual}{give}")
+    certain = all(a.role is not None and not a.swallowed for a in assignments.values() if a.trainable)
+    if experts is not None and certain:
         _require_experts(experts, assignments)
 
 

@@ -113,7 +113,8 @@ class Assignment:
 
     ``axes`` is the layout of a matrix (its last two axes), and ``fan_in`` follows it. ``experts`` is the number of
     experts stacked in one tensor. ``tied_roles`` are the roles of the tensor's other names (tied embeddings).
-    ``bias_of`` is the matrix whose output a bias is added to.
+    ``bias_of`` is the matrix whose output a bias is added to. ``swallowed`` says that a wide pattern declares it, and
+    what speaks for another role.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Assignment:
     experts: int | None = None
     tied_roles: tuple[Role, ...] = ()
     bias_of: str | None = None
+    swallowed: str = ""
     trainable: bool = True
 
     @property
@@ -184,8 +186,12 @@ def starred(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
-def _declared_roles(model: nn.Module, given: Mapping[str, str] | None, names: list[str]) -> dict[str, tuple[Role, str]]:
+def _declared_roles(
+    model: nn.Module, given: Mapping[str, str] | None, names: list[str]
+) -> tuple[dict[str, tuple[Role, str]], dict[str, list[tuple[str, Role]]]]:
+    """Name -> (role, why), and name -> the patterns that come too late, with their roles."""
     out: dict[str, tuple[Role, str]] = {}
+    later: dict[str, list[tuple[str, Role]]] = {}
     carried = model_attribute(model, ATTRIBUTE) or {}
     for where, mapping in (("roles", given or {}), (f"the model's {ATTRIBUTE}", carried)):
         if not isinstance(mapping, Mapping):
@@ -196,15 +202,18 @@ def _declared_roles(model: nn.Module, given: Mapping[str, str] | None, names: li
                 first = ", ".join(names[:3])
                 raise AuditError(f"{where}: pattern {pattern!r} matches no parameter; the first are {first}")
             for name in matches:
+                if name in out:
+                    later.setdefault(name, []).append((pattern, parse_role(role)))
                 out.setdefault(name, (parse_role(role), f"declared by {pattern!r}"))
-    return out
+    return out, later
 
 
 class _RoleMatcher:
     """Matches the parameters of one model. Width and vocabulary size are those of its token embedding."""
 
     def __init__(self, model: nn.Module, declared: Mapping[str, str] | None, names: list[str]) -> None:
-        self.model, self.declared = model, _declared_roles(model, declared, names)
+        self.model = model
+        self.declared, self.later = _declared_roles(model, declared, names)
         self.width, self.vocabulary = self._embedding_shape()
 
     def _embedding_shape(self) -> tuple[int | None, int | None]:
@@ -225,7 +234,7 @@ class _RoleMatcher:
         module = self.model.get_submodule(blank.module)
         if name in self.declared:
             role, why = self.declared[name]
-            declared = replace(blank, role=role, why=why)
+            declared = replace(blank, role=role, why=why, swallowed=self._swallowed(name, parameter, role, why))
             return _with_layout(declared, module, self.width) or declared
         reason = "its name is not known"
         pattern = next((p for p in PATTERNS if p.matches(plain)), None)
@@ -238,6 +247,22 @@ class _RoleMatcher:
             mismatch = mismatch or f"no axis of {list(shape)} is the width d={self.width}"
             reason = f"named as {pattern.role}, but {mismatch}"
         return replace(blank, why=f"{reason}: declare it, roles={{{starred(plain)!r}: ROLE}}")
+
+    def _swallowed(self, name: str, parameter: Tensor, role: Role, why: str) -> str:
+        """What speaks against a declared pattern with a wildcard for more than the numbers of layers and experts."""
+        first = why.removeprefix("declared by ").strip("'")
+        plain = plain_name(name)
+        if not re.search(r"[*?\[]", first) or first == starred(plain):
+            return ""
+        for pattern, other in self.later.get(name, ()):
+            if other is not role and fnmatchcase(pattern, first):
+                return f"{why} as {role}, which comes before {pattern!r}: put the narrower pattern first"
+        known = next((p for p in PATTERNS if p.matches(plain)), None)
+        if known is None or known.role is role or known.role not in EMBEDDINGS | VECTORS | {Role.UNEMBEDDING}:
+            return ""
+        if self._mismatch(name, known, tuple(parameter.shape)) is not None:
+            return ""
+        return f"{why} as {role}, and its name is that of a {known.role}: declare that by a pattern of its own, before"
 
     def _mismatch(self, name: str, pattern: Pattern, shape: tuple[int, ...]) -> str | None:
         """What contradicts the pattern, or None."""

@@ -105,10 +105,12 @@ class ScheduleTrace:
 
     def runs_backwards(self) -> str:
         """How the rates rise to their peak in the second half of the whole run; "" if they do not."""
+        if not self.whole:
+            return ""
         course = [self.factor(step) for step in range(1, len(self.stated))]
         rises = [b > a for a, b in pairwise(course)]
         # a warm-up and one more rise; a cycle may end anywhere
-        if not self.whole or sum(now and not before for before, now in pairwise([False, *rises])) > 2:
+        if sum(now and not before for before, now in pairwise([False, *rises])) > 2:
             return ""
         late = course[len(course) // 2 :]
         low = min(late)

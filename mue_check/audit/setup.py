@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mue_check.errors import MueCheckError, UnreadableError
+from mue_check.errors import MueCheckError
 from mue_check.global_state import guarded_import
-from mue_check.plain import require_plain
 from mue_check.user_code import describe_error, no_exit
 
 Loss = Callable[[], Tensor]
@@ -61,10 +60,6 @@ class SetUp:
             raise AuditError("the model has parameters on the meta device, which have no values: materialize it first")
         if not any(p.requires_grad for p in parameters):
             raise AuditError("every parameter of the model is frozen (requires_grad=False)")
-        try:
-            require_plain(self.model)
-        except UnreadableError as error:
-            raise AuditError(str(error)) from None
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: object, scheduler: object = None, loss: Loss | None = None) -> "SetUp":
@@ -105,20 +100,26 @@ class SetUp:
 
     def clear_moments(self) -> None:
         """Clear the state of all optimizers, including those inside a wrapper that rebuilds its own ``state``."""
-        pending, seen = list(self.optimizers), set[int]()
-        while pending:
-            part = pending.pop()
-            if id(part) in seen:
-                continue
-            seen.add(id(part))
-            if isinstance(part, list | tuple):
-                pending += part
-            elif isinstance(part, dict):
-                pending += part.values()
-            elif hasattr(part, "step") and hasattr(part, "__dict__") and not isinstance(part, nn.Module):
-                if isinstance(getattr(part, "state", None), dict):
-                    part.state.clear()
-                pending += vars(part).values()
+        for part in optimizer_parts(self.optimizers):
+            if isinstance(getattr(part, "state", None), dict):
+                part.state.clear()
+
+
+def optimizer_parts(optimizers: Iterable[object]) -> Iterator[Any]:
+    """The optimizers and those inside them."""
+    pending, seen = list(optimizers), set[int]()
+    while pending:
+        part: Any = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, list | tuple):
+            pending += part
+        elif isinstance(part, dict):
+            pending += part.values()
+        elif hasattr(part, "step") and hasattr(part, "__dict__") and not isinstance(part, nn.Module):
+            yield part
+            pending += vars(part).values()
 
 
 def _is_copy(copy: Tensor, p: Tensor) -> bool:

@@ -35,7 +35,9 @@ def add(commands: "Commands[Parser]") -> None:
         "returns (model, optimizer), (model, optimizer, scheduler) or (model, optimizer, scheduler, loss), where "
         "loss() returns a scalar. Exit 0: as prescribed, 1: not, 2: bad arguments, 3: could not be judged.",
         epilog="example: mue_check audit train:build --reference d=256,L=4,H=256,dh=64,B=65536,T=10000 "
-        "--target B=65536,T=40000 --lr 3e-3 --init-std 0.02",
+        "--target B=65536,T=40000 --lr 3e-3 --init-std 0.02. The same values in Python: p = mue_check.get_rule("
+        "'complete_mue').prescribe(mue_check.parse_scenario(SPEC), mue_check.scenario_of(model)), then "
+        "mue_check.param_groups(model, p, mue_check.HyperParameters(lr=3e-3)).",
     )
     audit.add_argument("factory", metavar="FACTORY", help="module:function, path/to/file.py:function, or hf:CONFIG")
     audit.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {SPEC_HELP}")

@@ -10,6 +10,7 @@ from mue_check import RuleError, SpecError, scenario_of
 from mue_check.audit import AuditError
 from mue_check.audit.roles import assign_roles
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
+from tests.audit.set_ups import GPT
 
 
 def tree(**shapes: tuple[int, ...] | nn.Module) -> nn.Module:
@@ -204,3 +205,19 @@ def test_a_scenario_from_a_configuration(changes: dict[str, object], spec: str) 
 def test_an_incomplete_configuration_is_refused(config: object, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         scenario_of(config)
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"*": "ffn_up"}, "its name is that of a token_embedding: declare that by a pattern of its own"),
+        ({"transformer.h.*": "ffn_up"}, "its name is that of a norm_gain"),
+        ({"*attn*": "ffn_up", "*c_attn*": "attention_qkv"}, "comes before '*c_attn*': put the narrower pattern first"),
+        ({"transformer.h.*.ln_1.weight": "bias"}, ""),
+        ({"*c_attn*": "attention_qkv", "*attn*": "attention_out"}, ""),
+    ],
+)
+def test_a_wide_pattern_must_not_take_what_has_a_name(declared: dict[str, str], says: str) -> None:
+    found = [a.swallowed for a in assign_roles(GPT(), declared).values() if a.swallowed]
+    assert bool(found) == bool(says)
+    assert not says or any(says in line for line in found)

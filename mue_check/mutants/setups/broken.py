@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mue_check.audit.audit import audit_model
+from mue_check.audit.groups import param_groups
 from mue_check.judge.verdict import Verdict
 from mue_check.mutants.mutant import CheckOutcome, Mutant, summary_of
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
-from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET, SetUpParts, Workbench, warm
+from mue_check.mutants.setups.workbench import BASE, REFERENCE, TARGET, WARMUP, SetUpParts, Workbench, warm
 from mue_check.rules import Role
 from mue_check.rules.roles import HIDDEN
 
@@ -71,6 +72,59 @@ class _Overwriting(torch.optim.lr_scheduler.LambdaLR):
 def scheduler_overwrites_groups(b: Workbench) -> None:
     """The scheduler gives every group the base learning rate."""
     b.schedule = lambda optimizer: _Overwriting(optimizer, warm)
+
+
+class _Rewriting(torch.optim.lr_scheduler.LambdaLR):
+    """Writes one weight decay into every group once the warm-up is over."""
+
+    def step(self, epoch: int | None = None) -> None:
+        super().step(epoch)
+        for group in self.optimizer.param_groups if self.last_epoch >= WARMUP else ():
+            group["weight_decay"] = BASE.weight_decay
+
+
+@_mutant("scheduler", seen="NVIDIA/Megatron-LM PR#7468")
+def decay_rewritten_after_warmup(b: Workbench) -> None:
+    """The scheduler writes the reference's decay into every group when the warm-up ends."""
+    b.schedule = lambda optimizer: _Rewriting(optimizer, warm)
+
+
+class _ClippingByGroup(torch.optim.AdamW):
+    """Clips the gradients of each group to a norm of 1."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        super().step(closure)
+
+
+@_mutant("clipping", seen="marin-community/marin PR#6160")
+def clipped_by_group(b: Workbench) -> SetUpParts:
+    """Gradients are clipped group by group, each to its own norm."""
+    groups = param_groups(b.model, b.prescription, BASE)
+    optimizer = _ClippingByGroup(groups)
+    return b.model, optimizer, b.schedule(optimizer), b.loss
+
+
+@_mutant("rounding", "norm_gain")
+def gains_in_bfloat16(b: Workbench) -> None:
+    """The weights are bfloat16 without float32 copies, and a gain of 1 is too large for its updates."""
+    b.model.to(torch.bfloat16)
+
+
+@_mutant("lr", "attention_out")
+def muon_scaled_twice(b: Workbench) -> SetUpParts:
+    """Muon, which scales its step with the width itself, gets AdamW's learning rate for this width."""
+    names = b.of(Role.ATTENTION_OUT)
+    muon = torch.optim.Muon([b.model.get_parameter(name) for name in names], lr=b.values[names[0]]["lr"])
+    adamw = b.optimizer([group for name, group in b.values.items() if name not in names])
+    return b.model, [muon, adamw], [b.schedule(muon), b.schedule(adamw)], b.loss
+
+
+@_mutant("role", "unembedding")
+def role_of_a_catch_all(b: Workbench) -> None:
+    """A pattern that is too wide declares the embedding too."""
+    b.model.mue_check_roles = {"*em*": "unembedding"}  # type: ignore[assignment]
 
 
 class _OneRate(torch.optim.AdamW):
