@@ -13,8 +13,8 @@ RATES = ("rate", "log2 rate", "log10 rate")
 _NO_DESIGN = {*RATES, "seed", "time", "name", "state", "bookkeeping"}
 _LOSSES = (
     r"(val|valid|validation|eval|test|held_?out)\w*[/_.]?\w*(loss|nll|ce|cross_entropy)",
-    r"(final_)?loss",
-    r".*loss",
+    r"(final_)?loss(_(mean|final|last))?",
+    r".*loss(_(mean|final|last))?",
     r".*(nll|cross_entropy|bpb|bits_per_byte)",
     r"(value|values_0|objective)",
 )

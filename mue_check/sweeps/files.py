@@ -124,6 +124,8 @@ def _json(text: str, path: Path, *, lines: bool) -> pd.DataFrame:
         return pd.DataFrame(value["data"], columns=value["columns"])
     if isinstance(value, dict) and len(value) == 1 and isinstance(inner := next(iter(value.values())), list):
         value = inner
+    if isinstance(value, dict) and value and all(map(_is_run, value.values())):
+        value = [{"name": name, **run} for name, run in value.items()]
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return pd.json_normalize(value)
     try:
@@ -134,8 +136,13 @@ def _json(text: str, path: Path, *, lines: bool) -> pd.DataFrame:
     raise JudgeError(f'{path}: is JSON, but no table: a list of rows such as [{{"lr": 1e-3, "loss": 2.5}}] is needed')
 
 
+def _is_run(value: object) -> bool:
+    """Whether it is the configuration and the results of a run; a column of pandas has numbers for keys."""
+    return isinstance(value, dict) and not all(str(key).isdecimal() for key in value)
+
+
 def _markdown(text: str, path: Path) -> Iterator[Raw]:
-    """Every table with bars. What its heading says, such as "width 256", becomes columns."""
+    """Every table with bars. What its heading says, such as "width 256", becomes columns; other headings are one."""
     lines, heading, found = text.splitlines(), "", False
     at = 0
     while at < len(lines):
@@ -159,7 +166,9 @@ def _pipe_table(lines: Sequence[str], heading: str, path: Path) -> pd.DataFrame:
     if wrong := [row for row in rows if len(row) != len(header)]:
         raise JudgeError(f"{path}: a row of a table has {len(wrong[0])} cells, and its header {len(header)}")
     frame = pd.DataFrame(rows, columns=header)
-    return frame.assign(**{key: value for key, value in values_in(heading).items() if key not in header})
+    title = heading.strip("#*_: ")
+    values: dict[str, object] = {**values_in(title)} or ({"heading": title} if title else {})
+    return frame.assign(**{key: value for key, value in values.items() if key not in header})
 
 
 def _bare(line: str) -> str:

@@ -19,8 +19,8 @@ _DIVERGED = {"inf", "+inf", "-inf", "infinity", "diverged", "div", "div.", "oom"
 
 _WORDS = {
     "rate": "lr learning_rate learningrate base_lr max_lr peak_lr lr_max lr_peak maxlr initial_lr lr0 eta step_size",
-    "log2 rate": "log2_lr lr_log2 log2_learning_rate log2lr log2(lr)",
-    "log10 rate": "log10_lr lr_log10 log10_learning_rate log10lr log10(lr) log_lr",
+    "log2 rate": "log2_lr lr_log2 log2_learning_rate log2lr",
+    "log10 rate": "log10_lr lr_log10 log10_learning_rate log10lr log_lr",
     "seed": "seed random_seed rng_seed seeds rng replicate rep trial_seed global_seed",
     "width": "width w d d_model dmodel n_embd hidden_size hidden hidden_dim h dim embed_dim model_dim model_width",
     "depth": "depth L n_layer n_layers num_layers numl layers num_hidden_layers n_blocks",
@@ -47,7 +47,8 @@ _FOLDER = re.compile(
 def short(column: str) -> str:
     """A column's name without folders and endings: ``config.optimizer.lr.value`` and ``params_lr`` are ``lr``."""
     name = re.sub(r"\s*(\((last|min|max)\)|[./]value)$", "", column.strip())
-    name = re.sub(r"[\s-]+", "_", name) if name in MEANINGS or len(name) == 1 else re.sub(r"[\s-]+", "_", name).lower()
+    name = re.sub(r"[\s()-]+", "_", name).strip("_") or name
+    name = name if name in MEANINGS else name.lower()
     inner = _FOLDER.sub("", name)
     return inner if inner else name
 

@@ -19,7 +19,7 @@ SAME_RATE = math.log2(1.01)
 """Octaves: learning rates this close are one rate in two roundings."""
 _STEP = 4.0
 """A grid steps by at least so many times SAME_RATE."""
-LEFT_VALLEY = 10.0
+LEFT_VALLEY = 20.0
 """A run diverged if its loss is so many times further above the lowest of its curve than the median loss is."""
 _STOPPED = 0.9
 """A run was stopped early if it ended before this share of the longest of its curve."""

@@ -163,6 +163,44 @@ def markdown_for_each_width(table: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
+def markdown_under_headings(table: pd.DataFrame, folder: Path) -> Path:
+    lines = ["# Sweeps", "", "| what | when |", "|---|---|", "| nothing | today |", ""]
+    for width, own in table.groupby("width"):
+        lines += [f"**{width} wide:**", "", "| Learning rate | Loss (mean) |", "|---|---|"]
+        lines += [f"| {row.lr:.3e} | {row.loss:.6f} |" for row in own.itertuples()] + [""]
+    (path := folder / "table.md").write_text("\n".join(lines))
+    return path
+
+
+def pivot_csv(table: pd.DataFrame, folder: Path) -> Path:
+    """One column of losses for each width."""
+    wide = table.pivot_table(index="lr", columns="width", values="loss")
+    wide.columns = [f"loss_w{width}" for width in wide.columns]
+    wide.to_csv(path := folder / "wide.csv")
+    return path
+
+
+def json_by_run(table: pd.DataFrame, folder: Path) -> Path:
+    rows = {
+        f"run-{at}": {"lr": row.lr, "width": row.width, "loss": row.loss} for at, row in enumerate(table.itertuples())
+    }
+    (path := folder / "runs.json").write_text(json.dumps(rows))
+    return path
+
+
+def json_of_pandas(table: pd.DataFrame, folder: Path) -> Path:
+    table.to_json(path := folder / "runs.json")
+    return path
+
+
+def tensorboard(table: pd.DataFrame, folder: Path) -> Path:
+    (path := folder / "sweep").mkdir()
+    for row in table.itertuples():
+        made = pd.DataFrame({"Wall time": [1.7e9, 1.8e9], "Step": [100, 200], "Value": [row.loss + 1, row.loss]})
+        made.to_csv(path / f"run-mup_width_{row.width}_lr_{row.lr:g}-tag-loss.csv", index=False)
+    return path
+
+
 def optuna_trials(table: pd.DataFrame, folder: Path) -> Path:
     """The frame of ``trials_dataframe``, with one pruned trial."""
     made = table.rename(
@@ -208,6 +246,11 @@ FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
     markdown_pivot,
     markdown_across,
     markdown_for_each_width,
+    markdown_under_headings,
+    pivot_csv,
+    json_by_run,
+    json_of_pandas,
+    tensorboard,
     optuna_trials,
     ray_results,
 )
