@@ -147,8 +147,6 @@ def expected_of(sized: Sized, declared: Mapping[str, str]) -> tuple[Growth, dict
 def _declared(keys: Sequence[Key], declared: Mapping[str, str]) -> tuple[dict[Key, ModelRole], list[str]]:
     chosen: dict[Key, ModelRole] = {}
     warnings = []
-    if not isinstance(declared, Mapping):
-        raise ModelError(f"roles: must map name patterns to roles, not be a {type(declared).__name__}")
     for pattern, name in declared.items():
         if name not in set(ModelRole):
             raise ModelError(f"roles: {pattern!r} has the unknown role {name!r}: allowed are {', '.join(ModelRole)}")
