@@ -38,7 +38,8 @@ def check_model(
     ``loss(model, batch)`` and ``batches(seed)`` (``own_model.candidate``), or the name of one. ``sizes`` may be left
     out for mup's table of models. ``roles`` maps patterns of names to roles, in order (``own_model.roles``). ``base``
     is the size at which every factor must be 1, by default the smallest if there is no table; 0: not checked.
-    ``tolerance`` is that of an exponent. With a ``reference`` (a SPEC), each size is also audited against ``rule`` with the tuned ``values``.
+    ``tolerance`` is that of an exponent. With a ``reference`` (a SPEC), each size is also audited against ``rule`` with
+    the tuned ``values``.
 
     ModelError, in one line, if something cannot be used. Under torch.distributed every process calls this alike.
     """
