@@ -134,7 +134,7 @@ class Candidate:
             what = f"tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ModelError(f"loss returns a {what}, not a scalar tensor")
         if not bool(torch.isfinite(loss)):
-            raise ModelError(f"the loss is {float(loss)}")
+            raise ModelError(f"the loss is {loss.item()}")
         return loss
 
 
