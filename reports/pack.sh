@@ -4,13 +4,16 @@
 set -euo pipefail
 study=${1:?usage: reports/pack.sh STUDY TARGET} target=${2:?usage: reports/pack.sh STUDY TARGET}
 mkdir -p "$target/figures"
-cp "$study/report.md" "$target/report.md"
-[ -e "$study/compare.md" ] && grep -v "(compare.png)" "$study/compare.md" >"$target/compare.md"
+[ -e "$study/compare.md" ] && grep -v "(compare.svg)" "$study/compare.md" >"$target/compare.md"
 for figure in sensitivity exponents trend speedup routing controls sigma0; do
-  for file in "$study/figures/$figure"*.png; do
+  for file in "$study/figures/$figure"*.svg; do
     [ -e "$file" ] && cp "$file" "$target/figures/"
   done
 done
+# the report, without the lines of figures that are not packed
+grep -oE "figures/[^)]*\.svg" "$study/report.md" | sort -u | while read -r figure; do
+  [ -e "$target/$figure" ] || echo "($figure)"
+done | grep -vFf - "$study/report.md" >"$target/report.md"
 [ -e "$study/sigma0_calibration.json" ] && cp "$study/sigma0_calibration.json" "$target/"
 tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - asked cells comparisons costs |
   xz -9 >"$target/records.tar.xz"

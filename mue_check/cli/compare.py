@@ -11,7 +11,7 @@ def add(commands: "Commands[Parser]") -> None:
         "compare",
         help="show rules or studies side by side",
         description="Judge the drifts of one or more studies and show their rules side by side. Writes compare.md, "
-        "compare.csv and compare.png. A rule that occurs in several studies gets one column per study. "
+        "compare.csv and compare.svg. A rule that occurs in several studies gets one column per study. "
         "Exit 0: compared, 2: a study cannot be read, 3: a study has questions without an answer.",
         epilog="example: mue_check compare reports/cpu reports/cpu-mup --out reports/rules",
     )

@@ -273,6 +273,12 @@ def groups_summed_with_R_a(p: Prescription) -> Prescription:
     return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).weight_sum or 1.0)
 
 
+@_mutant("batch_at_fixed_tokens")
+def linear_scaling(p: Prescription) -> Prescription:
+    """The learning rate goes with batch over duration, as for SGD, instead of its square root."""
+    return _times(p, Role, "lr", _drift_factor(p))
+
+
 MUTANTS = (
     *(value for value in tuple(globals().values()) if isinstance(value, Mutant)),
     *(

@@ -11,7 +11,7 @@ from mue_check.questions.display import knob_name
 from mue_check.records.files import write_atomic
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.markdown import escape, markdown_table
-from mue_check.report.section import figure_bytes
+from mue_check.report.section import svg_of
 from mue_check.report.table import Table, make_table
 from mue_check.report.terminal import text_table
 
@@ -31,8 +31,7 @@ def compare_lines(sides: SideBySide) -> list[str]:
 def write_comparison(sides: SideBySide, folder: Path) -> Path:
     """Write compare.md, compare.csv and the figure into ``folder``; returns the Markdown file's path."""
     figure = plot_side_by_side(sides)
-    write_atomic(folder / f"{NAME}.png", figure_bytes(figure, "png"))
-    write_atomic(folder / f"{NAME}.svg", figure_bytes(figure, "svg"))
+    write_atomic(folder / f"{NAME}.svg", svg_of(figure))
     write_atomic(folder / f"{NAME}.csv", sides.numbers().to_csv(index=False).encode())
     page = folder / f"{NAME}.md"
     write_atomic(page, _markdown(sides).encode())
@@ -43,7 +42,7 @@ def _markdown(sides: SideBySide) -> str:
     lines = [f"# {escape(' against '.join(sides.columns))}", ""]
     for table in (_counts(sides), _drifts(sides, ", "), *_laws(sides)):
         lines += [f"## {table.caption}", "", *markdown_table(table), ""]
-    lines += [f"![Drift of every target under each rule]({NAME}.png)", ""]
+    lines += [f"![Drift of every target under each rule]({NAME}.svg)", ""]
     lines += ["Drift in octaves with its 95 % interval, then regret in nats per token, then the verdict.", _SAME, ""]
     return "\n".join(lines)
 

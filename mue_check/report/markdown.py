@@ -53,7 +53,7 @@ def _bullets(lines: Iterable[str]) -> list[str]:
 
 
 def _image(picture: Picture) -> str:
-    return f"![{escape(picture.alt)}](figures/{picture.name}.png)"
+    return f"![{escape(picture.alt)}](figures/{picture.name}.svg)"
 
 
 def markdown_table(table: Table) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from io import BytesIO
-from typing import Literal
 
 from matplotlib.figure import Figure
 
@@ -30,22 +29,16 @@ class Part(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure as files. ``name`` is its file name, ``alt`` describes it with its numbers."""
+    """A figure as a file. ``name`` is its file name, ``alt`` describes it with its numbers."""
 
     name: str
     alt: str
     svg: bytes
-    png: bytes
 
     @classmethod
     def of(cls, key: Sequence[str], alt: str, figure: Figure) -> "Picture":
         """Draw a figure; its file is named after ``key``."""
-        return cls(
-            name=file_name("-".join(key)),
-            alt=printable(alt),
-            svg=figure_bytes(figure, "svg"),
-            png=figure_bytes(figure, "png"),
-        )
+        return cls(name=file_name("-".join(key)), alt=printable(alt), svg=svg_of(figure))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +88,12 @@ class Report:
         return tuple(picture for section in self.sections for picture in section.all_pictures)
 
 
-def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+def svg_of(figure: Figure) -> bytes:
     """The figure as a file's content; without dates, so that the same study gives the same bytes."""
     out = BytesIO()
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with house_style():
-        figure.savefig(out, format=kind, metadata=metadata)
-    return out.getvalue() if kind == "png" else _DIGITS.sub(rb"\1", out.getvalue())
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return _DIGITS.sub(rb"\1", out.getvalue())
 
 
 def file_name(text: str) -> str:

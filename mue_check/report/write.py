@@ -1,4 +1,4 @@
-"""Write a report as files: one HTML page, Markdown, every figure as PNG and SVG, and JSON files."""
+"""Write a report as files: one HTML page, Markdown, every figure as SVG, and JSON files."""
 
 import os
 import tempfile
@@ -21,7 +21,6 @@ def write_files(root: Path, report: Report, extra: Mapping[str, Mapping[str, obj
     and nothing else has that name.
     """
     for picture in report.pictures:
-        write_atomic(root / "figures" / f"{picture.name}.png", picture.png, root=root)
         write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg, root=root)
     write_atomic(root / "report.md", render_markdown(report).encode(), root=root)
     for name, values in extra.items():

@@ -8,12 +8,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_readme_shows_what_is_printed() -> None:
-    shown = (ROOT / "README.md").read_text().split("```\nrouter my_router.py:Router on cpu\n")[1].split("```")[0]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("mue_check router docs/examples/my_router.py:Router\n")[1].split("```")[0]
     lines = [line for line in shown.splitlines() if line.strip() and line.strip() != "..."]
     assert len(lines) > 15
     result = subprocess.run(
-        [sys.executable, "-m", "mue_check", "router", "my_router.py:Router", "--device", "cpu"],
-        cwd=ROOT / "docs" / "examples",
+        [sys.executable, "-m", "mue_check", "router", "docs/examples/my_router.py:Router"],
+        cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -68,8 +68,8 @@ def test_rules_with_the_same_cells_are_shown_once(study: Path, make: Make) -> No
     rules = [row.cells[table.header.index("rule")] for row in table.rows]
     assert rules == ["complete_mue, mup, same_target", "standard", "complete_mue", "same_target"]
     write_report(study, summary)
-    figures = [path.name for path in sorted((study / "figures").glob("co*-granularity-*.png"))]
-    assert [name.split("-")[3] for name in figures] == ["complete_mue", "standard.png"]
+    figures = [path.name for path in sorted((study / "figures").glob("co*-granularity-*.svg"))]
+    assert [name.split("-")[3] for name in figures] == ["complete_mue", "standard.svg"]
     header, width, *_ = compare_lines(compare_studies([study], summarize))
     assert width[header.index("mup") :].startswith("= complete_mue")
 

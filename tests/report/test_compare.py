@@ -50,7 +50,6 @@ def test_two_studies_of_two_rules(studies: tuple[Path, Path], capsys: pytest.Cap
     assert sorted(path.name for path in one.iterdir() if path.is_file()) == [
         "compare.csv",
         "compare.md",
-        "compare.png",
         "compare.svg",
     ]
     assert not list(two.glob("compare.*"))
@@ -67,7 +66,7 @@ def test_the_numbers_are_raw_and_controls_are_left_out(studies: tuple[Path, Path
     assert set(table["verdict"]) == {"PASS", "FAIL"}
     text = (out / "compare.md").read_text()
     assert "| width | d64 | markov |" in text
-    assert "compare.png" in text
+    assert "compare.svg" in text
 
 
 def test_counts_and_means_are_over_the_rows_that_all_resolve(studies: tuple[Path, Path]) -> None:

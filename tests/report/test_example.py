@@ -28,24 +28,16 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 
 def readme_rows(rows: Sequence[Sensitivity]) -> Iterator[str]:
-    """The README's table: for each ladder what the right rule does, and the mistake that a drift shows best."""
+    """The README's table: for each ladder where a drift shows a mistake, what the right rule does, and the mistake."""
     for (ladder,), found in grouped(rows, lambda row: (row.ladder,)):
         right = next((row for row in found if row.is_right), None)
         if right is None:
             continue
         told = [drift for row in found if not row.is_right for drift in row.drifts if drift.verdict is Verdict.FAIL]
         worst = max(told, key=lambda d: (abs(d.comparison.predicted or 0.0), d.comparison.rule), default=None)
-        cells = [in_words(ladder), drift_cell(right.overall), drift_cell(right.group)]
-        cells += (
-            ["none", "", ""]
-            if worst is None
-            else [
-                worst.comparison.rule,
-                signed_text(worst.comparison.predicted),
-                drift_cell(worst),
-            ]
-        )
-        yield f"| {' | '.join(cells)} |"
+        if worst:
+            mistake = [worst.comparison.rule, signed_text(worst.comparison.predicted), drift_cell(worst)]
+            yield f"| {' | '.join([in_words(ladder), drift_cell(right.overall), drift_cell(right.group), *mistake])} |"
 
 
 def drift_cell(found: DriftFinding | None) -> str:

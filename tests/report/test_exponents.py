@@ -46,7 +46,7 @@ def test_the_table_sets_others_beside_it(study: Path) -> None:
     assert others[2][2] == "-0.35"
     page = write_report(study, summary).read_text(encoding="utf-8")
     assert "Exponents of batch and duration" in page
-    assert (study / "figures" / "exponents.png").exists()
+    assert (study / "figures" / "exponents.svg").exists()
 
 
 def test_a_study_without_these_ladders_has_no_such_section(tmp_path: Path, make: Make) -> None:

@@ -23,7 +23,7 @@ Make = Callable[..., Any]
 
 
 def figures(root: Path) -> set[str]:
-    return {path.stem for path in (root / "figures").glob("*.png")}
+    return {path.stem for path in (root / "figures").glob("*.svg")}
 
 
 def capacity(made: Any, slope: float, *sizes: int, base: int = 16) -> None:

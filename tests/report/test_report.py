@@ -110,7 +110,7 @@ def test_every_linked_figure_is_there_and_is_an_image(study: Path) -> None:
     links = re.findall(r"\((figures/[^)]*)\)", (study / "report.md").read_text())
     assert len(links) == 6
     for link in links:
-        assert (study / link).read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (study / link).read_text(encoding="utf-8")
 
 
 def test_writing_twice_gives_the_same_bytes(study: Path) -> None:
@@ -144,7 +144,7 @@ def test_names_from_records_are_escaped(tmp_path: Path, make_full: Make) -> None
     rows = [line for line in text.splitlines() if line.startswith("| width | d64")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows[:1]}) == 1
     assert "\x1b" not in page + text + "".join(verdict_lines(summarize(root)))
-    assert {path.parent for path in root.rglob("*.png")} == {root / "figures"}
+    assert {path.parent for path in root.rglob("*.svg")} == {root / "figures"}
 
 
 def test_diverged_points_are_left_out_and_an_unresolved_optimum_says_why(tmp_path: Path, make: Make) -> None:

@@ -31,7 +31,7 @@ def column(summary: Summary, name: str) -> list[str]:
 
 
 def figures(root: Path) -> set[str]:
-    return {path.stem for path in (root / "figures").glob("*.png")}
+    return {path.stem for path in (root / "figures").glob("*.svg")}
 
 
 def test_a_residual_is_shown_and_counts_as_expected(tmp_path: Path, make: Make) -> None:

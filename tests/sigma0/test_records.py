@@ -50,8 +50,8 @@ def test_the_forecasts_hold_on_held_out_loads(summary: Summary) -> None:
     assert all(each.predicted and 2 * each.predicted.half_width <= 0.6 for each in found)
 
 
-def test_the_readme_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    command, _, shown = readme.partition("$ mue_check budget ")[2].partition("```")[0].partition("\n")
+def test_the_docs_show_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "sigma0.md").read_text(encoding="utf-8")
+    command, _, shown = page.partition("$ mue_check budget ")[2].partition("```")[0].partition("\n")
     assert main(["budget", *command.split()]) == 0
     assert capsys.readouterr().out == shown

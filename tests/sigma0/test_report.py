@@ -111,7 +111,7 @@ def test_page_markdown_and_terminal_have_the_sections(study: Path, summary: Summ
     text = (study / "report.md").read_text()
     assert "## sigma" in text
     assert "Causal probe" in text
-    names = {path.stem for path in (study / "figures").glob("*.png")}
+    names = {path.stem for path in (study / "figures").glob("*.svg")}
     assert names >= FIGURES
     assert "curves-load-markov-complete_mue" in names
     assert len(re.findall("^sigma_0: ", "\n".join(verdict_lines(summary)), re.MULTILINE)) >= 6
