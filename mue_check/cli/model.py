@@ -70,6 +70,9 @@ def run(options: Options) -> int:
 
     require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
     require_between("--tolerance", options.tolerance, 0, 1, above=True)
+    form = Path(options.figure).suffix[1:].lower() if options.figure else ""
+    if options.figure and form not in ("svg", "png", "pdf"):
+        raise SpecError(f"--figure {options.figure}: the name must end in .svg, .png or .pdf")
     get_rule(options.rule)
     if options.reference:
         parse_scenario(options.reference, head_width=1)
@@ -87,12 +90,12 @@ def run(options: Options) -> int:
     }
     try:
         with isolated(_Checked, limit=options.time_limit) as child:
-            verdict, text, json, figure = child.call(
-                "check", options.model, asked, options.all, Path(options.figure).suffix[1:] if options.figure else "",
-                limit=options.time_limit, doing=" while it is checked",
-            )  # fmt: skip
+            answer = child.call(
+                "check", options.model, asked, options.all, form, limit=options.time_limit, doing=" while it is checked"
+            )
     except ChildError as error:
         raise SpecError(f"{options.model!r} {error}") from None
+    verdict, text, json, figure = answer
     sys.stderr.write(child.printed())
     if options.figure:
         Path(options.figure).write_bytes(figure)

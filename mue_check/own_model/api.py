@@ -37,8 +37,9 @@ def check_model(
     ``candidate``: an object, module or mapping with ``model(**size)``, ``optimizer(model, lr=...)``,
     ``loss(model, batch)`` and ``batches(seed)`` (``own_model.candidate``), or the name of one. ``sizes`` may be left
     out for mup's table of models. ``roles`` maps patterns of names to roles, in order (``own_model.roles``). ``base``
-    is the size at which every factor must be 1, by default the smallest; 0: not checked. ``tolerance`` is that of an
-    exponent. With a ``reference`` (a SPEC), each size is also audited against ``rule`` with the tuned ``values``.
+    is the size at which every factor must be 1, by default the smallest if there is no table; 0: not checked.
+    ``tolerance`` is that of an exponent. With a ``reference`` (a SPEC), each size is also audited against ``rule`` with
+    the tuned ``values``.
 
     ModelError, in one line, if something cannot be used. Under torch.distributed every process calls this alike.
     """
@@ -51,9 +52,12 @@ def check_model(
         raise ModelError(f"lr {lr:g}: must be above 0")
     try:
         with preserved_globals() as changes, no_exit():
-            start = base if base is not None else user.base if user.base is not None else chosen[0]
+            # the base of mup's table need not be in it
+            start = next((b for b in (base, user.base) if b is not None), 0 if user.sizes else chosen[0])
             faults = list(at_base(user, axis, start, lr)) if start else []
-            report = _coordinates(user, axis, chosen, lr, {**(roles or {}), **(user.roles or {})}, tolerance, looks)
+            declared = dict(roles or {})
+            declared |= {k: v for k, v in (user.roles or {}).items() if k not in declared}
+            report = _coordinates(user, axis, chosen, lr, declared, tolerance, looks)
             audits = _audits(user, axis, chosen, lr, reference, rule, values) if reference else ()
     except UserCodeExit as error:
         raise ModelError(f"the model's code raises {error}") from error

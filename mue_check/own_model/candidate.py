@@ -74,6 +74,9 @@ class Candidate:
         for name, part in parts.items():
             if name not in ("roles", "base", "sizes") and not callable(part):
                 raise ModelError(f"{name} is a {type(part).__name__}, not a function")
+        for name, kind, what in (("base", int | float, "a size"), ("roles", Mapping, "a mapping of patterns to roles")):
+            if name in parts and not isinstance(parts[name], kind):
+                raise ModelError(f"{name} is a {type(parts[name]).__name__}, not {what}")
         return cls(**parts)
 
     def build(self, axis: str, size: float, seed: int, *, plain: bool = False) -> nn.Module:
@@ -81,7 +84,7 @@ class Candidate:
         make, name = (self.plain, "plain") if plain and self.plain else (self.model, "model")
         torch.manual_seed(seed)
         with calling(f"{name}({axis}={size:g})"):
-            model = make(**{axis: size})
+            model = make(**{axis: int(size) if size == int(size) else size})
         if not isinstance(model, nn.Module):
             raise ModelError(f"{name}({axis}={size:g}) returns a {type(model).__name__}, not a torch.nn.Module")
         parameters = list(model.parameters())
@@ -131,7 +134,7 @@ class Candidate:
             what = f"tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ModelError(f"loss returns a {what}, not a scalar tensor")
         if not bool(torch.isfinite(loss)):
-            raise ModelError(f"the loss is {float(loss)}")
+            raise ModelError(f"the loss is {loss.item()}")
         return loss
 
 

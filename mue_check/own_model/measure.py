@@ -135,7 +135,7 @@ class _Run:
         if self.candidate.step is None:
             loss = self._forward(outputs)
             with calling("the backward pass of the loss"):
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             self._note_idle()
             for optimizer in self.optimizers:
                 with calling("optimizer.step()"):

@@ -69,9 +69,12 @@ class ModelReport:
         """Where to look: the parameters that fail, because nothing upstream moves them; else the first output."""
         failed = [row for row in self.rows if row.verdict is Verdict.FAIL]
         parameters = [row for row in failed if row.kind == "parameter"]
-        if failed and not parameters and failed[0].name == WHOLE:  # a multiplier after the readout's own module
-            return [row for row in self.rows if row.role == ModelRole.RAW_READOUT] or failed
-        return parameters or failed[:1]
+        if parameters or not failed:
+            return parameters
+        # what is wrong at initialization is wrong before anything moves
+        first = ([row for row in failed if row.worst.name == "RMS"] or failed)[0]
+        raw = [row for row in self.rows if row.role == ModelRole.RAW_READOUT]
+        return raw if first.name == WHOLE and raw else [first]  # its multiplier may come after the readout's own module
 
     def text(self, *, every: bool = False) -> str:
         """Lines for a terminal: rows that are not PASS, or ``every`` row."""

@@ -147,8 +147,6 @@ def expected_of(sized: Sized, declared: Mapping[str, str]) -> tuple[Growth, dict
 def _declared(keys: Sequence[Key], declared: Mapping[str, str]) -> tuple[dict[Key, ModelRole], list[str]]:
     chosen: dict[Key, ModelRole] = {}
     warnings = []
-    if not isinstance(declared, Mapping):
-        raise ModelError(f"roles: must map name patterns to roles, not be a {type(declared).__name__}")
     for pattern, name in declared.items():
         if name not in set(ModelRole):
             raise ModelError(f"roles: {pattern!r} has the unknown role {name!r}: allowed are {', '.join(ModelRole)}")
@@ -187,8 +185,12 @@ def _fans(sized: Sized, key: Key) -> tuple[float, float] | None:
         return growth[0], growth[1]
     if "Linear" in kind or "Conv" in kind or "Readout" in kind:
         return growth[1], growth[0]
-    reads = sized.input_growth(module or WHOLE)
-    return None if reads > _LEAST else (0.0, wide[0])
+    module = module or WHOLE
+    if sized.input_growth(module) < _LEAST:
+        return 0.0, wide[0]
+    output = Key("output", module)
+    # it reads what grows: a router, unless what it returns grows as well
+    return (wide[0], 0.0) if output in sized.large.shapes and sized.growth(output)[-1:] == (0.0,) else None
 
 
 def _what_grows(sized: Sized, fans: Mapping[Key, tuple[float, float] | None]) -> Growth:

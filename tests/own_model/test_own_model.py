@@ -15,12 +15,17 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from mue_check import check_model
+from mue_check.audit import init_parameters, param_groups
+from mue_check.audit.scenario import scenarios_of
 from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
+from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
+from mue_check.mutants.setups.workbench import BASE, REFERENCE
 from mue_check.own_model.candidate import Candidate, ModelError
 from mue_check.own_model.figure import plot_report
 from mue_check.own_model.measure import Key, measure
 from mue_check.own_model.report import ModelReport
+from mue_check.rules import Prescription, get_rule
 from tests.own_model.mup_like import KINDS, WithBaseShapes
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_model.py"
@@ -107,7 +112,7 @@ def readout_forms_mixed(model: nn.Module, ratio: float) -> None:
 
 
 def readout_multiplier_missing(model: nn.Module, ratio: float) -> None:
-    model.width = my_model.BASE_WIDTH
+    model.lm_head.register_forward_hook(lambda module, x, y: y * ratio)  # undoes it
 
 
 def one_layer_wrong(model: nn.Module, ratio: float) -> None:
@@ -327,7 +332,7 @@ class Ambiguous(WithBaseShapes):
 
 
 def test_a_role_that_growth_cannot_tell_is_asked_for() -> None:
-    with pytest.raises(ModelError, match=r"the role of hidden.1.table cannot be told"):
+    with pytest.raises(ModelError, match=r"the role of hidden.\*.table cannot be told"):
         check_model(Ambiguous("mlp"), sizes=(32, 64), seeds=(2,), base=0)
     report = check_model(Ambiguous("mlp"), sizes=(32, 64), seeds=(2,), base=0, roles={"hidden.1.table": "input"})
     assert any(row.name == "hidden.*.table" and row.role == "input" for row in report.rows)
@@ -343,6 +348,39 @@ def test_the_figure_and_the_json_carry_the_verdict() -> None:
     assert found["first_suspects"] == ["hidden.weight", "readout.weight"]
     worst = next(row["quantities"] for row in found["rows"])
     assert any(q["verdict"] == "FAIL" and math.isfinite(q["exponent"]) for q in worst)
+
+
+def audited(**changed: float) -> SimpleNamespace:
+    """A mixture with a configuration, as the rule prescribes it from width 32, and the changes in its last group."""
+
+    def scaled(model: nn.Module) -> Prescription:
+        return get_rule("complete_mue").prescribe(*scenarios_of(model, REFERENCE, None)[:2])
+
+    def model(width: int) -> nn.Module:
+        made = ExampleMixture(ExampleConfig(hidden_size=width, moe_intermediate_size=width // 2))
+        init_parameters(made, scaled(made), BASE)
+        return made
+
+    def optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+        groups = param_groups(model, scaled(model), BASE)
+        groups[-1].update(changed)
+        return torch.optim.AdamW(groups)
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+
+    def batches(seed: int) -> Iterator[Tensor]:
+        yield torch.randint(64, (8, 17), generator=torch.Generator().manual_seed(seed))
+
+    return SimpleNamespace(model=model, optimizer=optimizer, loss=loss, batches=batches)
+
+
+def test_each_size_is_audited() -> None:
+    options = {"sizes": (32, 64), "seeds": (2,), "base": 0, "lr": BASE.lr, "reference": REFERENCE, "values": BASE}
+    right, wrong = (check_model(audited(**changed), **options).audits for changed in ({}, {"weight_decay": 0.7}))
+    assert [each.size for each in right] == [32, 64]
+    assert [each.report.verdict for each in right] == [Verdict.PASS, Verdict.PASS], str(right[0].report)
+    assert {mismatch.check for each in wrong for mismatch in each.report.offences} == {"weight_decay"}
 
 
 def raising(**_: object) -> nn.Module:
