@@ -4,7 +4,21 @@ import sys
 from collections.abc import Sequence
 
 from mue_check import __version__
-from mue_check.cli import audit, bench, budget, compare, conformance, explain, families, judge, model, mutants, plan, report, rules
+from mue_check.cli import (
+    audit,
+    bench,
+    budget,
+    compare,
+    conformance,
+    explain,
+    families,
+    judge,
+    model,
+    mutants,
+    plan,
+    report,
+    rules,
+)
 from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser, error_line
 from mue_check.errors import MueCheckError
 from mue_check.user_code import is_one_line
@@ -44,6 +58,20 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"mue_check {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (audit, conformance, explain, model, judge, rules, report, compare, mutants, families, budget, plan, bench):
+    for command in (
+        audit,
+        conformance,
+        explain,
+        model,
+        judge,
+        rules,
+        report,
+        compare,
+        mutants,
+        families,
+        budget,
+        plan,
+        bench,
+    ):
         command.add(commands)
     return parser

@@ -168,7 +168,9 @@ def _pipe_table(lines: Sequence[str], heading: str, path: Path) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=header)
     title = heading.strip("#*_: ")
     values: dict[str, object] = {**values_in(title)} or ({"heading": title} if title else {})
-    return frame.assign(**{key: value for key, value in values.items() if key not in header})
+    for key in values.keys() - set(header):
+        frame[key] = values[key]
+    return frame
 
 
 def _bare(line: str) -> str:
