@@ -29,7 +29,7 @@ from mue_check.rules import Prescription, get_rule
 from tests.own_model.mup_like import KINDS, WithBaseShapes
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_model.py"
-WIDTHS, EXPERTS = (64, 128, 256), (4, 8, 16)
+WIDTHS, EXPERTS, LAYERS = (32, 64, 128), (4, 8, 16), (2, 8)
 sys.path.insert(0, str(EXAMPLE.parent))
 import my_model  # noqa: E402
 
@@ -40,10 +40,10 @@ def suspects(report: ModelReport) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("axis", "sizes"), [("width", WIDTHS), ("experts", EXPERTS), ("layers", (2, 4, 8)), ("top_k", (1, 2, 4))]
+    ("axis", "sizes"), [("width", WIDTHS), ("experts", EXPERTS), ("layers", LAYERS), ("top_k", (1, 2, 4))]
 )
 def test_the_example_passes_along_each_axis(axis: str, sizes: tuple[int, ...]) -> None:
-    report = check_model(my_model, axis=axis, sizes=sizes, base=sizes[0] if axis == "width" else 0)
+    report = check_model(my_model, axis=axis, sizes=sizes, base=my_model.BASE_WIDTH if axis == "width" else 0)
     assert report.verdict is Verdict.PASS, str(report)
     assert not report.faults
 
@@ -179,21 +179,21 @@ MISTAKES = [
                                                "one_layer", "scheduler", "A", "R", "depth"]
 )  # fmt: skip
 def test_each_mistake_is_named_with_its_module(wrong: SimpleNamespace, axis: str, named: str) -> None:
-    sizes = {"width": (32, 64, 128), "experts": EXPERTS, "layers": (2, 4, 8)}[axis]
+    sizes = {"width": WIDTHS, "experts": EXPERTS, "layers": LAYERS}[axis]
     found = suspects(check_model(wrong, axis=axis, sizes=sizes, base=0, seeds=(4,)))
     assert named in found, found
 
 
 def test_a_mistake_in_one_group_names_no_other() -> None:
-    report = check_model(with_groups(router_unscaled), sizes=(32, 64, 128), base=0, seeds=(4,))
+    report = check_model(with_groups(router_unscaled), sizes=WIDTHS, base=0, seeds=(4,))
     assert suspects(report) == ["layers.*.mlp.gate.weight"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_base_shapes_right_and_missing(kind: str) -> None:
-    right = check_model(WithBaseShapes(kind), sizes=(32, 64, 128))
+    right = check_model(WithBaseShapes(kind), sizes=WIDTHS)
     assert right.verdict is Verdict.PASS, str(right)
-    wrong = suspects(check_model(WithBaseShapes(kind, shapes=False), sizes=(32, 64, 128)))
+    wrong = suspects(check_model(WithBaseShapes(kind, shapes=False), sizes=WIDTHS))
     assert {"hidden.weight", "blocks.*.fc1.weight"} & set(wrong)
 
 
@@ -213,7 +213,7 @@ def test_a_readout_that_starts_at_zero() -> None:
             nn.init.zeros_(model.readout.weight)
             return model
 
-    report = check_model(Zero("mlp"), sizes=(32, 64, 128))
+    report = check_model(Zero("mlp"), sizes=WIDTHS)
     assert report.updates > 1
     assert report.verdict is Verdict.PASS, str(report)
 
@@ -235,7 +235,7 @@ def test_accumulated_gradients_and_a_schedule_change_no_verdict() -> None:
     for key, change in plain.change.items():
         assert accumulated.change[key] == pytest.approx(change, rel=0.02)
     for kind in (Accumulated, Scheduled):
-        assert check_model(kind("mlp"), sizes=(32, 64, 128)).verdict is Verdict.PASS
+        assert check_model(kind("mlp"), sizes=WIDTHS).verdict is Verdict.PASS
 
 
 def sharded(rank: int, file: str, out: str) -> None:
@@ -257,7 +257,7 @@ def sharded(rank: int, file: str, out: str) -> None:
         def factor(self, name: str, p: Tensor) -> float:
             return super().factor(name, p)
 
-    report = check_model(Sharded("transformer"), sizes=(32, 64, 128), base=0, seeds=(2,))
+    report = check_model(Sharded("transformer"), sizes=WIDTHS, base=0, seeds=(2,))
     found = measure(Candidate.of(Sharded("transformer")), "width", 32, 0, 1e-3, 1)
     if rank == 0:
         numbers = {key.name: change for key, change in found.change.items() if key.kind == "parameter"}
@@ -339,7 +339,7 @@ def test_a_role_that_growth_cannot_tell_is_asked_for() -> None:
 
 
 def test_the_figure_and_the_json_carry_the_verdict() -> None:
-    report = check_model(WithBaseShapes("mlp", shapes=False), sizes=(32, 64, 128), base=0)
+    report = check_model(WithBaseShapes("mlp", shapes=False), sizes=WIDTHS, base=0)
     figure = plot_report(report)
     assert figure.get_suptitle().startswith("FAIL: width")
     assert [a.get_title(loc="left") for a in figure.axes][3].startswith("change of parameters (over their RMS): 2 of 3")
@@ -440,21 +440,27 @@ def test_a_bad_candidate_is_one_clear_line(name: str) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.py").write_text(
-        "from tests.own_model.mup_like import WithBaseShapes\nright = WithBaseShapes('mlp')\nbroken = 3 +\n"
-    )
-    (tmp_path / "set_up.py").write_text(
-        "from tests.own_model.mup_like import WithBaseShapes\nright = WithBaseShapes('mlp')\n"
-    )
-    figure = tmp_path / "out.svg"
-    assert main(["model", f"{tmp_path}/set_up.py:right", "--sizes", "32,64,128", "--figure", str(figure)]) == 0
+    file, figure = tmp_path / "set_up.py", tmp_path / "out.svg"
+    file.write_text("from tests.own_model.mup_like import WithBaseShapes\nright = WithBaseShapes('mlp')\n")
+    assert main(["model", f"{file}:right", "--sizes", "32,64,128", "--figure", str(figure)]) == 0
     assert "PASS: of 7 outputs and parameters" in capsys.readouterr().out
     assert "<svg" in figure.read_text()
-    for bad, says in (
-        (f"{tmp_path}/mine.py", "cannot be imported: SyntaxError"),
-        (f"{tmp_path}/set_up.py:left", "has no left"),
-    ):
-        assert main(["model", bad, "--sizes", "32,64"]) == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1
-        assert says in lines[0]
+    assert main(["model", f"{file}:left", "--sizes", "32,64"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no left" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("right = 3 +\n", "cannot be imported: SyntaxError"),
+        ("import sys\nsys.exit(1)\n", "SystemExit: 1"),
+        ("", "no model("),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ModelError) as error:
+        check_model(f"{tmp_path}/mine.py", sizes=(32, 64))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
