@@ -37,7 +37,7 @@ def exponents(judged: Judged) -> list[Exponent]:
     """The measured exponent, then those of our rules, then published ones."""
     ladder, columns = ladder_of(judged.sweep), judged.sweep.columns
     name = ladder or str(columns.arm)
-    source = f"measured, {judged.exponent.n} {'seeds' if judged.sweep.is_seeded else 'cells'}"
+    source = f"measured, {judged.exponent.n} {'seeds' if judged.sweep.is_seeded else 'replicates'}"
     rows = [Exponent(name, f"optimum of {columns.x!r}", judged.exponent, source)]
     if ladder:
         rows += [*_of_rules(ladder), *(each for each in PUBLISHED if each.ladder == ladder)]

@@ -224,7 +224,7 @@ def _diverged(frame: pd.DataFrame, columns: Columns) -> "pd.Series":
 
 def _arms(labels: Sequence[str]) -> tuple[Arm, ...]:
     """In the order of their sizes, where every label is a number, or the same text around one: ``d64``, ``d128``."""
-    parts = [re.fullmatch(r"(\D*?)(\d+\.?\d*(?:[eE][-+]?\d+)?)(\D*)", label) for label in labels]
+    parts = [re.fullmatch(r"(\D*?)(\d+\.?\d*(?:[eE][-+]\d+)?)(.*)", label) for label in labels]
     found = [part for part in parts if part]
     numbered = len(found) == len(labels) and len({part[1] for part in found}) == 1
     units = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9}

@@ -1,6 +1,9 @@
 """A made-up sweep in every format gives its known drift."""
 
 import json
+import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,5 +72,13 @@ def test_a_pattern_reads_names(tmp_path: Path, capsys: Capture) -> None:
 
 def test_log2_rates_are_rates(tmp_path: Path, capsys: Capture) -> None:
     table = runs(1.0)
-    table["log2lr"] = table.pop("lr").map(lambda rate: f"{__import__('math').log2(rate):g}")
+    table["log2lr"] = table.pop("lr").map(lambda rate: f"{math.log2(rate):g}")
     assert judge(capsys, tidy_csv(table, tmp_path))[1]["exponent"]["mean"] == pytest.approx(1, abs=0.02)
+
+
+def test_judging_loads_no_torch(tmp_path: Path) -> None:
+    path = tidy_csv(runs(0.0), tmp_path)
+    code = (
+        f"import sys; from mue_check.cli import main; main(['judge', {str(path)!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

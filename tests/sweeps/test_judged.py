@@ -11,6 +11,9 @@ import pytest
 from mue_check.cli import main
 from mue_check.judge.drift import judge_drift
 from mue_check.judge.optimum import Curve
+from mue_check.sweeps.columns import Choice
+from mue_check.sweeps.judged import judge_sweep
+from mue_check.sweeps.sweep import make_sweep
 from tests.sweeps.made_up import RATES, WIDTHS, runs, tidy_csv
 
 Capture = pytest.CaptureFixture[str]
@@ -88,13 +91,13 @@ def test_single_curves_may_fail_but_not_pass(drift: float, verdict: str, tmp_pat
     assert any("one seed a point" in trap for trap in found["traps"])
 
 
-def test_intervals_of_single_curves_cover(tmp_path: Path, capsys: Capture) -> None:
+def test_intervals_of_single_curves_cover() -> None:
     covered, rng = 0, np.random.default_rng(0)
     for _ in range(40):
         table = runs(0.3)
         table["loss"] += 2e-3 * rng.normal(size=len(table))
-        found = judge(capsys, tidy_csv(table, tmp_path))[1]["exponent"]
-        covered += found["n"] == 0 or found["low"] <= 0.3 <= found["high"]
+        found = judge_sweep(make_sweep(table, Choice()), 0.5).exponent
+        covered += found.n == 0 or found.low <= 0.3 <= found.high
     assert covered >= 36
 
 
@@ -125,6 +128,25 @@ def test_an_arm_that_always_diverges_fails(tmp_path: Path, capsys: Capture) -> N
     table.loc[table.width == 128, "loss"] = np.inf
     code, found = judge(capsys, tidy_csv(table, tmp_path))
     assert (code, found["arms"][1]["verdict"]) == (1, "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes"),
+    [
+        (("dense", "moe", "8e2a"), [None, None, None]),
+        (("8e2a", "16e2a", "64e2a"), [8, 16, 64]),
+        (("8e1a", "16e2a", "64e2a"), [None, None, None]),
+        (("350M", "1.3B", "7B"), [350e6, 1.3e9, 7e9]),
+        (("d64", "d128", "d256"), [64, 128, 256]),
+        (("1 expert", "8 experts", "16 experts"), [None, None, None]),
+    ],
+)
+def test_arms_have_the_sizes_of_their_labels(
+    labels: tuple[str, ...], sizes: list[float | None], tmp_path: Path, capsys: Capture
+) -> None:
+    table = runs(0.0)
+    table["model"] = table.pop("width").map(dict(zip(WIDTHS, labels, strict=True)))
+    assert [arm["size"] for arm in judge(capsys, tidy_csv(table, tmp_path))[1]["arms"]] == sizes
 
 
 def test_one_arm_has_an_optimum_and_no_verdict(tmp_path: Path, capsys: Capture) -> None:
@@ -165,5 +187,5 @@ def test_files_are_written(tmp_path: Path, capsys: Capture) -> None:
         assert part in page
         assert part in text or part == "complete_mue"
     assert json.loads((out / "judge.json").read_text(encoding="utf-8"))["verdict"] == "FAIL"
-    assert {path.name for path in (out / "figures").iterdir()} >= {"sweep.png", "sweep.svg", "exponents.png"}
+    assert {path.name for path in (out / "figures").iterdir()} >= {"sweep.svg", "exponents.svg"}
     assert not (tmp_path / "latest").exists()
