@@ -68,8 +68,7 @@ def run(options: Options) -> int:
             note = f"\n  because: {notes[row.name]}" if row.name in notes else ""
             print(row.name, *(f"\n  {w:7} {cell}" for w, cell in zip(_KINDS, row.cells, strict=True)), note, sep="")
             unexplained += [row.name] if row.fails and row.name not in notes else []
-    failing = sum(row.fails for row in rows)
-    print(f"{len(rows)} families: {len(rows) - failing} pass, {failing} fail", end="")
+    print(f"{len(rows)} families, {sum(row.fails for row in rows)} with a failure", end="")
     print(f", unexplained: {', '.join(unexplained)}" if unexplained else "")
     if options.out:
         flags = f" --notes {options.notes}" if options.notes else ""
