@@ -167,10 +167,8 @@ def _pipe_table(lines: Sequence[str], heading: str, path: Path) -> pd.DataFrame:
         raise JudgeError(f"{path}: a row of a table has {len(wrong[0])} cells, and its header {len(header)}")
     frame = pd.DataFrame(rows, columns=header)
     title = heading.strip("#*_: ")
-    values: dict[str, Any] = {**values_in(title)} or ({"heading": title} if title else {})
-    for key in values.keys() - set(header):
-        frame[key] = values[key]
-    return frame
+    values: dict[str, float | str] = {**values_in(title)} or ({"heading": title} if title else {})
+    return frame.assign(**{key: value for key, value in values.items() if key not in header})
 
 
 def _bare(line: str) -> str:
