@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mue_check.audit.roles import plain_name
 from mue_check.audit.setup import uncompiled
-from mue_check.own_model.candidate import Candidate, calling
+from mue_check.own_model.candidate import Candidate, calling, reseed
 
 Kind = Literal["parameter", "output", "added"]
 WHOLE = "(model)"
@@ -125,7 +125,7 @@ class _Run:
                 self.found.rates.setdefault(plain_name(name), []).append(rates[id(p)])
 
     def _forward(self, outputs: "_Outputs | None") -> Tensor:
-        torch.manual_seed(self.seed + 1)  # the same dropout in every pass
+        reseed(self.seed + 1)  # the same dropout in every pass
         with outputs.recording() if outputs else nullcontext():
             loss = self.candidate.loss_of(self.model, self.batch)
         self.found.losses.append(loss.item())
@@ -148,7 +148,7 @@ class _Run:
             if outputs is not None:
                 with torch.no_grad():
                     self._forward(outputs)
-            torch.manual_seed(self.seed + 1)
+            reseed(self.seed + 1)
             with calling("step(model, optimizer, batch)"):
                 self.candidate.step(self.model, self.given, self.batch)
         self.found.updates += 1

@@ -108,12 +108,12 @@ class WithBaseShapes:
         return model
 
     def optimizer(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        """One group for each parameter."""
-        groups = []
+        """One group for each learning rate."""
+        groups: dict[float, list[Tensor]] = {}
         for name, p in model.named_parameters():
             hidden = p.ndim == 2 and not name.startswith(("tokens", "first", "readout"))
-            groups.append({"params": [p], "lr": lr / self.factor(name, p) if hidden else lr})
-        return torch.optim.Adam(groups)
+            groups.setdefault(lr / self.factor(name, p) if hidden else lr, []).append(p)
+        return torch.optim.Adam([{"params": group, "lr": rate} for rate, group in groups.items()])
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross-entropy."""
