@@ -16,7 +16,10 @@ from mue_check.questions.sensitivity import Sensitivity, point_of, predicted_dri
 from mue_check.report.format import in_words, interval_text, signed_text
 
 ROOT = Path(__file__).parents[2]
-TOLD = ("width", "depth", "capacity", "shared_experts", "routing_hybrids", "bridge_1", "bridge_2")
+TOLD = (
+    *("width", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "activated_experts", "capacity"),
+    *("shared_experts", "routing_hybrids", "bridge_1", "bridge_2", "heldout"),
+)
 
 
 @pytest.fixture(scope="module")
