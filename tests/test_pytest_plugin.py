@@ -90,7 +90,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--heldout", "T=7"], "must lie in [0, 1)"),
         (["--rule", "u_mup"], "unknown rule 'u_mup': allowed are complete_mue, complete_mue_literal, complete_mue_cdp"),
         (["--router", "mine"], "--router 'mine': write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are sig"),
-        (["--router", "mine:factory"], "--router 'mine:factory': cannot import 'mine': ModuleNotFoundError"),
+        (["--router", "absent:factory"], "--router 'absent:factory': cannot import 'absent': ModuleNotFoundError"),
         (["--router", "{tmp}/mine.py:NAME"], "mine.py:NAME': NAME is a str, nothing to call"),
         (
             ["--router", "{tmp}/mine.py:raises"],
@@ -209,8 +209,6 @@ def test_axes_and_corpora_choose_tests(tmp_path: Path, collected: Collect) -> No
 
 
 SIGMA0 = [
-    "test_gamma[markov-noise-d32-16e2a-content_blind]",
-    "test_gamma[markov-noise-d32-16e2a-sigmoid_norm]",
     "test_sampling[markov-noise-d32-16e2a-content_blind]",
     "test_sampling[markov-noise-d32-16e2a-sigmoid_norm]",
 ]
@@ -393,4 +391,4 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pyt
     ends = "--router=mue_check.mutants.routing.misbehaving:ExitsAtOnce"
     ended = run_pytest("suites/test_router.py", "-k", "runs", ends, study)
     assert ended.returncode == 1
-    assert "ends its process (exit code 0) while it is checked" in ended.stdout
+    assert "ends its process (exit code 0) in its factory or its first forward pass" in ended.stdout

@@ -135,7 +135,10 @@ class BoundCheck:
         """Run the check; a failing ``should`` is only a warning in the result."""
         import pytest
 
-        result = self.runner.check(self.check.id)
+        try:
+            result = self.runner.check(self.check.id)
+        except ClaimError as error:  # the first look: no check can run
+            pytest.fail(str(error), pytrace=False)
         if result.against:
             heading = "" if result.broken else "INCONCLUSIVE\n"
             pytest.fail(heading + result.explain(), pytrace=False)
