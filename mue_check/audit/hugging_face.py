@@ -14,16 +14,25 @@ from mue_check.audit.scenario import scenarios_of
 from mue_check.audit.setup import AuditError, SetUp
 from mue_check.errors import ClaimError
 from mue_check.routing.hugging_face import PREFIX, family, model_of
-from mue_check.rules import get_rule
-from mue_check.spec import Experts
+from mue_check.rules import HyperParameters, get_rule
+from mue_check.spec import Experts, Scenario
 
 _SIZES = {"d": 64, "f": 64, "experts": 8, "activated": 2}
 
 
-def prescribed_set_up(name: str, judging: dict[str, Any]) -> SetUp:
-    """The set-up of ``hf:CONFIG``; AuditError if there is none.
+def prescribed_set_up(
+    name: str,
+    *,
+    reference: Scenario | str,
+    target: Scenario | str | None = None,
+    rule: str = "complete_mue",
+    base: HyperParameters,
+    **how: Any,
+) -> tuple[SetUp, dict[str, Any]]:
+    """The set-up of ``hf:CONFIG``, and the keywords with which ``audit_model`` judges it; AuditError if there is none.
 
-    ``judging`` are the keywords of ``audit_model``, which get the target where the configuration leaves something out.
+    They are those given here (``how``: roles, multipliers and probe), with a target where the configuration leaves
+    something out.
     """
     try:
         found = family(name.removeprefix(PREFIX))
@@ -31,12 +40,12 @@ def prescribed_set_up(name: str, judging: dict[str, Any]) -> SetUp:
         raise AuditError(str(error)) from None
     torch.manual_seed(0)
     model = model_of(replace(found, depth=max(2, found.depth)), **_SIZES | {"activated": found.activated})
-    source, goal, _ = scenarios_of(model, judging["reference"], judging["target"])
+    source, goal, _ = scenarios_of(model, reference, target)
     forward = goal.model.feed_forward
     if isinstance(forward, Experts) and not forward.shared and any("shared" in n for n, _ in model.named_parameters()):
         goal = replace(goal, model=replace(goal.model, feed_forward=replace(forward, shared=1)))
-        judging["target"] = goal  # some configurations do not say that there is a shared expert
-    how = {key: judging[key] for key in ("roles", "multipliers", "probe")}
-    prescription, base = get_rule(judging["rule"]).prescribe(source, goal), judging["base"]
+        target = goal  # some configurations do not say that there is a shared expert
+    prescription = get_rule(rule).prescribe(source, goal)
     init_parameters(model, prescription, base, **how)
-    return SetUp.of(model, torch.optim.AdamW(param_groups(model, prescription, base, **how), lr=base.lr))
+    optimizer = torch.optim.AdamW(param_groups(model, prescription, base, **how), lr=base.lr)
+    return SetUp.of(model, optimizer), {"reference": reference, "target": target, "rule": rule, "base": base, **how}

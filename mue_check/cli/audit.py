@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from mue_check.cli.command import (
     A_DAY,
-    EXIT_FAIL,
-    EXIT_INCONCLUSIVE,
-    EXIT_OK,
     Commands,
     Options,
     Parser,
+    print_answer,
     require_between,
-    write_output,
 )
 from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
 from mue_check.errors import SpecError
@@ -71,7 +68,6 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Build, measure and judge in a child process, and print."""
     from mue_check.isolation import ChildError, isolated
-    from mue_check.judge.verdict import Verdict
 
     declared = _read(options.roles) if options.roles else {}
     require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
@@ -88,16 +84,12 @@ def run(options: Options) -> int:
     }
     try:
         with isolated(_SetUp, options.factory, judging, limit=options.time_limit, doing=" while it is built") as child:
-            audited = child.call("audit", judging, limit=options.time_limit, doing=" while it is audited")
+            audited = child.call("audit", limit=options.time_limit, doing=" while it is audited")
     except ChildError as error:
         raise SpecError(f"factory {options.factory!r} {error}") from None
     sys.stderr.write(child.printed())
     verdict, text, json = audited
-    if options.json:
-        write_output(options.json, json + "\n" * (options.json == "-"))
-    if options.json != "-":
-        print(text.rpartition("\n")[2] if options.quiet else text)
-    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(verdict, EXIT_INCONCLUSIVE)
+    return print_answer(verdict, text.rpartition("\n")[2] if options.quiet else text, json, options.json)
 
 
 class _SetUp:
@@ -107,15 +99,18 @@ class _SetUp:
         from mue_check.audit.hugging_face import prescribed_set_up
         from mue_check.audit.setup import call_factory, load_factory
 
-        named = factory.startswith("hf:")
-        self.setup = prescribed_set_up(factory, judging) if named else call_factory(load_factory(factory), factory)
+        self.judging = judging
+        if factory.startswith("hf:"):
+            self.setup, self.judging = prescribed_set_up(factory, **judging)
+        else:
+            self.setup = call_factory(load_factory(factory), factory)
 
-    def audit(self, judging: dict[str, Any]) -> "tuple[Verdict, str, str]":
+    def audit(self) -> "tuple[Verdict, str, str]":
         """The verdict, and the report as text and as JSON."""
         from mue_check.audit import audit_model
 
         s = self.setup
-        report = audit_model(s.model, s.optimizers, s.schedulers, loss=s.loss, **judging)
+        report = audit_model(s.model, s.optimizers, s.schedulers, loss=s.loss, **self.judging)
         return report.verdict, str(report), report.to_json()
 
 

@@ -37,6 +37,20 @@ def require_between(flag: str, value: float, low: float, high: float, *, above: 
         raise SpecError(f"{flag} {shown}: must be {'above' if above else 'at least'} {low:g} and at most {high:g}")
 
 
+def exit_code(verdict: str) -> int:
+    """That of a command whose answer is this verdict."""
+    return {"PASS": EXIT_OK, "FAIL": EXIT_FAIL}.get(verdict, EXIT_INCONCLUSIVE)
+
+
+def print_answer(verdict: str, text: str, json: str, out: str | None) -> int:
+    """Print the text, write the JSON to ``out``, which replaces the text if it is ``-``, and return the exit code."""
+    if out:
+        write_output(out, json + "\n" * (out == "-"))
+    if out != "-":
+        print(text)
+    return exit_code(verdict)
+
+
 def write_output(where: str, text: str) -> None:
     """Write a result to a file, or to the standard output (``-``). A device or a pipe is written to, never replaced."""
     path = Path(where)

@@ -6,7 +6,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mue_check.cli.command import (
     EXIT_FAIL,
@@ -119,10 +118,8 @@ def _audited(name: str) -> tuple[str, bool]:
     from mue_check.rules import HyperParameters
 
     base = HyperParameters(lr=1e-2, weight_decay=0.1, init_std=0.02)
-    judging: dict[str, Any] = {"reference": _REFERENCE, "target": None, "rule": "complete_mue", "base": base}
-    judging |= {"roles": None, "multipliers": None, "probe": True}
     try:
-        setup = prescribed_set_up(f"hf:{name}", judging)
+        setup, judging = prescribed_set_up(f"hf:{name}", reference=_REFERENCE, base=base)
         report = audit_model(setup.model, setup.optimizers, **judging)
     except MueCheckError as error:
         return f"refused: {_short(str(error))}", False

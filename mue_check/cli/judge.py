@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser, write_output
+from mue_check.cli.command import Commands, Options, Parser, exit_code, write_output
 from mue_check.errors import JudgeError
 
 
@@ -40,7 +40,7 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Read, judge, print, write."""
-    from mue_check.judge.verdict import Verdict, require_tolerance
+    from mue_check.judge.verdict import require_tolerance
     from mue_check.sweeps.columns import Choice
     from mue_check.sweeps.files import read_tables
     from mue_check.sweeps.judged import judge_sweep
@@ -64,4 +64,4 @@ def run(options: Options) -> int:
         page = write_report(judged, read, options.table[0].name, options.out)
         if options.json != "-":
             print(f"report: {page}")
-    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(judged.verdict, EXIT_INCONCLUSIVE)
+    return exit_code(judged.verdict)

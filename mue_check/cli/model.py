@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from mue_check.cli.command import (
     A_DAY,
-    EXIT_FAIL,
-    EXIT_INCONCLUSIVE,
-    EXIT_OK,
     Commands,
     Options,
     Parser,
+    print_answer,
     require_between,
-    write_output,
 )
 from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
 from mue_check.errors import SpecError
@@ -66,7 +63,6 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Measure and judge in a child process, and print."""
     from mue_check.isolation import ChildError, isolated
-    from mue_check.judge.verdict import Verdict
 
     require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
     require_between("--tolerance", options.tolerance, 0, 1, above=True)
@@ -99,11 +95,7 @@ def run(options: Options) -> int:
     sys.stderr.write(child.printed())
     if options.figure:
         Path(options.figure).write_bytes(figure)
-    if options.json:
-        write_output(options.json, json + "\n" * (options.json == "-"))
-    if options.json != "-":
-        print(text)
-    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(verdict, EXIT_INCONCLUSIVE)
+    return print_answer(verdict, text, json, options.json)
 
 
 class _Checked:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mue_check.cli.command import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_OK, Commands, Options, Parser
+from mue_check.cli.command import Commands, Options, Parser, exit_code
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -24,7 +24,6 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Write and print the report of the whole study."""
     from mue_check.catalog import summarize, write_report
-    from mue_check.judge.verdict import Verdict
     from mue_check.questions.asked_report import outcome_lines
     from mue_check.questions.summary import verdict_lines
 
@@ -33,4 +32,4 @@ def run(options: Options) -> int:
     if not options.quiet:
         print("\n".join([*verdict_lines(summary), *outcome_lines(summary, "whole study")]))
         print(f"report: {page}")
-    return {Verdict.PASS: EXIT_OK, Verdict.FAIL: EXIT_FAIL}.get(summary.verdict, EXIT_INCONCLUSIVE)
+    return exit_code(summary.verdict)

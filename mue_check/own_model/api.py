@@ -1,6 +1,7 @@
 """``check_model``: measure a user's model at several sizes and judge how it scales."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mue_check.audit import audit_model
 from mue_check.global_state import preserved_globals
@@ -63,7 +64,7 @@ def check_model(
         raise ModelError(f"the model's code raises {error}") from error
     if changes.functions:
         raise ModelError(f"the model's code replaces {', '.join(changes.functions)}")
-    return report.with_parts(faults=tuple(faults), audits=tuple(audits))
+    return replace(report, faults=tuple(faults), audits=tuple(audits))
 
 
 def _coordinates(

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mue_check.audit.report import AuditReport
@@ -47,10 +47,6 @@ class ModelReport:
     warnings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     audits: tuple[Audited, ...] = ()
-
-    def with_parts(self, *, faults: tuple[str, ...], audits: tuple[Audited, ...]) -> "ModelReport":
-        """The same with the other checks."""
-        return replace(self, faults=faults, audits=audits)
 
     @property
     def verdict(self) -> Verdict:

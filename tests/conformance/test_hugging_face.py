@@ -181,11 +181,15 @@ def test_weights_are_the_librarys_init() -> None:
 
 @pytest.mark.parametrize("name", ["Qwen3MoeConfig", "HunYuanMoEV1Config"])
 def test_an_audit_by_name_passes(name: str) -> None:
-    judging = {"reference": "d=32,L=2,H=32", "target": None, "rule": "complete_mue", "base": BASE}
-    judging |= {"roles": None, "multipliers": None, "probe": True}
-    setup = prescribed_set_up(f"hf:{name}", judging)
-    report = audit_model(setup.model, setup.optimizers, **judging)  # type: ignore[arg-type]
+    setup, judging = prescribed_set_up(f"hf:{name}", reference="d=32,L=2,H=32", base=BASE)
+    report = audit_model(setup.model, setup.optimizers, **judging)
     assert report.verdict == Verdict.PASS, str(report)
+
+
+def test_the_command_completes_the_target_of_an_audit_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """HunYuan's configuration does not say that there is a shared expert."""
+    assert main(["audit", "hf:HunYuanMoEV1Config", "--reference", "d=32,L=2,H=32", "--quiet"]) == 0
+    assert "all as prescribed" in capsys.readouterr().out
 
 
 def test_the_table_of_families(monkeypatch, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
