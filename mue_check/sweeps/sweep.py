@@ -69,6 +69,13 @@ class Sweep:
         """Whether it is a sweep as the suites make them: one setting, and enough seeds."""
         return len(self.cells) == 1 and len(self.seeds) >= MIN_SEEDS
 
+    @property
+    def replicates(self) -> dict[str, tuple[str, str]]:
+        """By the name of a replicate, as in ``curves``: its cell and its seed."""
+        alone = self.cells_are_replicates or len(self.seeds) == 1
+        found = self.frame[["cell", "seed"]].drop_duplicates().itertuples(index=False, name=None)
+        return {str(cell if alone else f"{cell} seed {seed}"): (cell, "" if alone else seed) for cell, seed in found}
+
     def curves(self, arm: Arm, loss: str) -> dict[str, Curve]:
         """One curve for each replicate of an arm, by its name."""
         own = self.frame[self.frame.arm == arm.label]
