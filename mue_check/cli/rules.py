@@ -30,7 +30,7 @@ def add(commands: "Commands[Parser]") -> None:
         help="print the hyperparameters prescribed for a target model",
         description="Print what a transfer rule prescribes for a target, one row per role, or as code.",
         epilog="example: mue_check rules --reference d=128,L=32,H=128,B=65536,T=25000 "
-        "--target d=1024,128e8a1s,h=1024,T=100000",
+        "--target d=1024,128e8a1s,h=1024,T=100000 --format torch > transfer.py",
     )
     rules.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {SPEC_HELP}")
     rules.add_argument(

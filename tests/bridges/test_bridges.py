@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mue_check import HyperParameters
-from mue_check.audit import AuditReport, audit_model
+from mue_check.audit import AuditReport, audit_model, scenario_of
 from mue_check.bridges.base_shapes import read_base_shapes
 from mue_check.cli import main
 from mue_check.mutants.routing.experts import SwiGLU
@@ -138,6 +138,31 @@ def test_transformers(run: Run) -> None:
     accepted = inspect.signature(transformers.TrainingArguments).parameters
     assert code["TRAINING_ARGUMENTS"].keys() <= accepted.keys()
     assert code["TRAINING_ARGUMENTS"]["max_steps"] == 4000
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "mixtral", "qwen2_moe", "gpt_oss", "granitemoe", "deepseek_v3", "gpt2"]
+)
+def test_families_of_transformers(run: Run, family: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    from tests.audit.test_transformers import build
+
+    model, options = build(family), []
+    scenario = scenario_of(model)
+    if family == "granitemoe":  # the scale of attention stays as it is: 0.25 is 1/sqrt(d_head)
+        (tmp_path / "own.toml").write_text(
+            "[multipliers]\ntoken_embedding = 6.0\nattention_out = 0.22\nexpert_down = 0.22\nunembedding = 0.25\n"
+        )
+        options = ["--roles", str(tmp_path / "own.toml")]
+    target = f"{scenario.model},B=64,T=4000"
+    code = run("torch", target, *options)
+    if family == "deepseek_v3":  # its first layer is dense, and no SPEC says how wide
+        with pytest.raises(LookupError, match=r"layers\.0\.mlp\.gate_proj\.weight: no role"):
+            code["init_parameters"](model)
+        return
+    code["init_parameters"](model)
+    report = audited(model, code["make_optimizer"](model), target)
+    assert report.verdict == "PASS", str(report)
 
 
 def test_megatron(run: Run) -> None:
