@@ -24,6 +24,7 @@ from mue_check.questions.speed import SPEED
 from mue_check.questions.trend import TrendKind
 from mue_check.questions.tune_once import TUNE_ONCE
 from mue_check.questions.values import VALUES
+from mue_check.questions.what_next import WhatNextKind
 from mue_check.sigma0.forecast import FORECAST
 from mue_check.sigma0.gamma_report import GAMMA
 from mue_check.sigma0.laboratory import LAB, LABORATORIES
@@ -46,6 +47,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     FORECAST,
     VALUES,
     ControlKind(),
+    WhatNextKind(),
 )
 """Kinds are judged, counted and printed in this order. A kind may use the findings of those before it."""
 

@@ -132,25 +132,15 @@ class ModelPrescription:
     def _form(self, role: Role, a: Assignment) -> MultiplierRow:
         present = self._present.get(role, Multiplier())
         if role is Role.ATTENTION_QKV:
-            return _multiplier_row(role, self._attention(), present, foldable=False)
+            return _multiplier_row(role, attention_scale(self.prescription), present, foldable=False)
         wanted = self._row(role, a).forward_multiplier
         if role is Role.EXPERT_DOWN:
             # A on the branch and R on the weights act as one product; R is relative to the sum that the router claims
-            ffn = self.prescription.target.model.feed_forward
-            claimed = (ffn.claimed_sum if isinstance(ffn, Experts) else None) or 1.0
+            claimed = claimed_sum(self.prescription)
             wanted *= self.prescription[Role.ROUTER].forward_multiplier * claimed
             present = present.times(self._present.get(Role.ROUTER, Multiplier(value=claimed)))
         foldable = role not in a.tied_roles and role not in self.probed.normed
         return _multiplier_row(role, wanted, present, foldable=foldable)
-
-    def _attention(self) -> float:
-        """The logits' scale over 1/sqrt(d_head); the reference was tuned at 1/sqrt of its own d_head."""
-        p = self.prescription
-        ratio = p.reference.model.head_width / p.target.model.head_width
-        rule = RULES.get(p.rule)
-        own = rule.prescribe(p.reference, p.reference)[Role.ATTENTION_QKV] if rule else None
-        multiplier = p[Role.ATTENTION_QKV].forward_multiplier
-        return math.sqrt(ratio) * multiplier / (own.forward_multiplier if own else 1.0)
 
     def _row(self, role: Role, a: Assignment) -> Row:
         """The rule's row. Dense layers of a mixture have a separate prescription, at their own width."""
@@ -178,6 +168,21 @@ def _multiplier_row(role: Role, wanted: float, present: Multiplier, *, foldable:
     return MultiplierRow(
         role=str(role), wanted=wanted, present=present.value, source=present.source, form=form, fold=fold
     )
+
+
+def claimed_sum(p: Prescription) -> float:
+    """The sum of a token's weights that the target's router claims; 1 if it claims none."""
+    ffn = p.target.model.feed_forward
+    return (ffn.claimed_sum if isinstance(ffn, Experts) else None) or 1.0
+
+
+def attention_scale(p: Prescription) -> float:
+    """The logits' scale over 1/sqrt(d_head); the reference was tuned at 1/sqrt of its own d_head."""
+    ratio = p.reference.model.head_width / p.target.model.head_width
+    rule = RULES.get(p.rule)
+    own = rule.prescribe(p.reference, p.reference)[Role.ATTENTION_QKV] if rule else None
+    multiplier = p[Role.ATTENTION_QKV].forward_multiplier
+    return math.sqrt(ratio) * multiplier / (own.forward_multiplier if own else 1.0)
 
 
 def folded(row: Row, by: float) -> Row:
@@ -213,7 +218,8 @@ def _require_experts(experts: Experts, assignments: Mapping[str, Assignment]) ->
     for a in assignments.values():
         if a.role is Role.EXPERT_DOWN and a.experts is None and a.fan_in == experts.hidden:
             # the last number in the name is the expert's
-            layer = re.sub(r"\.\d+(?=\.(?!.*\.\d+\.))", ".*", a.name)
+            numbered = r"(?<=\.weight)\d+$" if re.search(r"\.weight\d+$", a.name) else r"(?<=\.)\d+(?=\.(?!.*\.\d+\.))"
+            layer = re.sub(numbered, "*", a.name)
             listed[layer] = listed.get(layer, 0) + 1
     for layer, count in listed.items():
         if count != experts.total:

@@ -48,6 +48,7 @@ class Pattern:
 _SELF = r"(?:self_attn|self_attention|attn|attention)"
 _MLP = r"(?:mlp|feed_forward|ffn)"
 _SHARED = r"(?:shared_experts?|shared_mlp)"
+_STACK = r"(?:inner_)?experts"
 
 PATTERNS = (
     Pattern(
@@ -74,23 +75,28 @@ PATTERNS = (
         tail=rf"{_SELF}\.(?:o_proj|output_proj|out_proj|c_proj|wo|dense|linear_proj)\.weight", role=Role.ATTENTION_OUT
     ),
     # experts before dense layers: their names hold the dense ones
-    Pattern(tail=r"experts\.(?:gate_up_proj|gate_proj|w1)", role=Role.EXPERT_GATE, axes=(3,), kind="any"),
-    Pattern(tail=r"experts\.(?:up_proj|w3)", role=Role.EXPERT_UP, axes=(3,), kind="any"),
-    Pattern(tail=r"experts\.(?:down_proj|w2)", role=Role.EXPERT_DOWN, axes=(3,), kind="any"),
+    Pattern(tail=rf"{_STACK}\.(?:gate_up_proj|gate_proj|w1(?:_EFD)?)", role=Role.EXPERT_GATE, axes=(3,), kind="any"),
+    Pattern(tail=rf"{_STACK}\.(?:up_proj|w3(?:_EFD)?)", role=Role.EXPERT_UP, axes=(3,), kind="any"),
+    Pattern(tail=rf"{_STACK}\.(?:down_proj|w2(?:_EDF)?)", role=Role.EXPERT_DOWN, axes=(3,), kind="any"),
+    Pattern(tail=r"experts\.(?:local_experts\.\d+\.)?linear_fc1\.weight\d*", role=Role.EXPERT_GATE),
+    Pattern(tail=r"experts\.(?:local_experts\.\d+\.)?linear_fc2\.weight\d*", role=Role.EXPERT_DOWN),
     Pattern(tail=r"experts\.\d+\.(?:gate_up_proj|gate_proj|w1)\.weight", role=Role.EXPERT_GATE),
     Pattern(tail=r"experts\.\d+\.(?:up_proj|w3)\.weight", role=Role.EXPERT_UP),
     Pattern(tail=r"experts\.\d+\.(?:down_proj|w2)\.weight", role=Role.EXPERT_DOWN),
     Pattern(tail=r"block_sparse_moe\.input_linear\.weight", role=Role.EXPERT_GATE, axes=(3,), kind="any"),
     Pattern(tail=r"block_sparse_moe\.output_linear\.weight", role=Role.EXPERT_DOWN, axes=(3,), kind="any"),
     Pattern(
-        tail=rf"{_SHARED}\.(?:gate_up_proj|gate_proj|w1|input_linear)(?:\.weight)?",
+        tail=rf"{_SHARED}\.(?:gate_up_proj|gate_proj|w1|input_linear|linear_fc1)(?:\.weight)?",
         role=Role.SHARED_GATE,
         axes=(2, 3),
         kind="any",
     ),
     Pattern(tail=rf"{_SHARED}\.(?:up_proj|w3)(?:\.weight)?", role=Role.SHARED_UP, axes=(2, 3), kind="any"),
     Pattern(
-        tail=rf"{_SHARED}\.(?:down_proj|w2|output_linear)(?:\.weight)?", role=Role.SHARED_DOWN, axes=(2, 3), kind="any"
+        tail=rf"{_SHARED}\.(?:down_proj|w2|output_linear|linear_fc2)(?:\.weight)?",
+        role=Role.SHARED_DOWN,
+        axes=(2, 3),
+        kind="any",
     ),
     Pattern(tail=r"shared_expert_gate\.weight", role=Role.ROUTER),
     Pattern(tail=r"(?:gate|gate\.wg|router|router\.gate|router\.layer)\.weight", role=Role.ROUTER, kind="router"),
@@ -101,10 +107,11 @@ PATTERNS = (
     Pattern(tail=r"layers\.\d+\.(?:linear2|fc2)\.weight", role=Role.FFN_DOWN),
     Pattern(tail=r"(?:lm_head|output|output_layer|head|unembedding|embed_out)\.weight", role=Role.UNEMBEDDING),
     Pattern(tail=r"(?:\w*norm\w*|ln_\w+)\.(?:weight|scale)", role=Role.NORM_GAIN, axes=(1,), kind="norm"),
+    Pattern(tail=r"linear_(?:qkv|fc1)\.layer_norm_weight", role=Role.NORM_GAIN, axes=(1,), kind="any"),
     Pattern(tail=r"\w*bias", role=Role.BIAS, axes=(1, 2), kind="any"),
     Pattern(tail=rf"{_SELF}\.sinks", role=Role.BIAS, axes=(1,), kind="any"),
 )
-"""The first match decides. A fused gate_up_proj counts as the gate: its up half has the same factors."""
+"""The first match decides. A fused gate_up_proj or linear_fc1 counts as the gate: its up half has the same factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +294,7 @@ class _RoleMatcher:
             # a user's own norm class may have any name, so one or two vectors in a module named norm are enough
             return len(list(module.parameters(recurse=False))) <= 2
         outer = [self.model.get_submodule(".".join(path[:i])) for i in range(len(path))][-2:]
-        return any(hasattr(m, experts) for m in outer for experts in ("experts", "input_linear"))
+        return any(hasattr(m, experts) for m in outer for experts in ("experts", "routed_experts", "input_linear"))
 
 
 def _with_layout(a: Assignment, module: nn.Module, width: int | None) -> Assignment | None:

@@ -12,9 +12,8 @@ from mue_check.cli.command import (
     print_answer,
     require_between,
 )
-from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
+from mue_check.cli.rules import ROLES_HELP, SPEC_HELP, add_base_values, base_values, read_roles
 from mue_check.errors import SpecError
-from mue_check.input_files import read_toml
 from mue_check.rules import RULES, get_rule
 from mue_check.spec import parse_scenario
 
@@ -49,8 +48,7 @@ def add(commands: "Commands[Parser]") -> None:
         "--roles",
         metavar="FILE.toml",
         type=Path,
-        help="[roles]: name pattern = role, for unknown names; [multipliers]: role = number, the factors by which the "
-        "model multiplies",
+        help=ROLES_HELP,
     )
     audit.add_argument("--no-probe", action="store_true", help="do not run a forward pass on random tokens")
     audit.add_argument(
@@ -69,7 +67,7 @@ def run(options: Options) -> int:
     """Build, measure and judge in a child process, and print."""
     from mue_check.isolation import ChildError, isolated
 
-    declared = _read(options.roles) if options.roles else {}
+    declared = read_roles(options.roles)
     require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
     get_rule(options.rule)
     parse_scenario(options.reference, head_width=1)
@@ -112,12 +110,3 @@ class _SetUp:
         s = self.setup
         report = audit_model(s.model, s.optimizers, s.schedulers, loss=s.loss, **self.judging)
         return report.verdict, str(report), report.to_json()
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    table = read_toml(path, f"--roles {path}", SpecError)
-    unknown = set(table) - {"roles", "multipliers"}
-    if unknown or not all(isinstance(part, dict) for part in table.values()):
-        found = f", not {', '.join(sorted(unknown))}" if unknown else ""
-        raise SpecError(f"--roles {path}: must hold tables [roles] and [multipliers]{found}")
-    return table

@@ -5,12 +5,21 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
 
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
+from mue_check.errors import SpecError
+from mue_check.input_files import read_toml
 from mue_check.rules import RULES, HyperParameters, Prescription, Row, about_expansion, get_rule
 from mue_check.spec import parse_scenario
 from mue_check.terminal import text_table
 
+_CODE = ("torch", "transformers", "mup", "megatron", "torchtitan")
+ROLES_HELP = (
+    "[roles]: name pattern = role, for unknown names; [multipliers]: role = number, the factors by which the model "
+    "multiplies"
+)
 SPEC_HELP = "comma-separated key=value pairs or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
 
 
@@ -19,9 +28,9 @@ def add(commands: "Commands[Parser]") -> None:
     rules = commands.add_parser(
         "rules",
         help="print the hyperparameters prescribed for a target model",
-        description="Print what a transfer rule prescribes for a target, one row per role.",
+        description="Print what a transfer rule prescribes for a target, one row per role, or as code.",
         epilog="example: mue_check rules --reference d=128,L=32,H=128,B=65536,T=25000 "
-        "--target d=1024,128e8a1s,h=1024,T=100000",
+        "--target d=1024,128e8a1s,h=1024,T=100000 --format torch > transfer.py",
     )
     rules.add_argument("--reference", required=True, metavar="SPEC", help=f"the tuned model: {SPEC_HELP}")
     rules.add_argument(
@@ -32,7 +41,14 @@ def add(commands: "Commands[Parser]") -> None:
     )
     rules.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
     add_base_values(rules)
-    rules.add_argument("--format", choices=["table", "json", "csv"], default="table", help="default: table")
+    rules.add_argument(
+        "--format",
+        choices=["table", "json", "csv", *_CODE],
+        default="table",
+        help="a table (default), data, or Python with the groups for this library, which says what it cannot express",
+    )
+    rules.add_argument("--roles", metavar="FILE.toml", type=Path, help=f"for code: {ROLES_HELP}")
+    rules.add_argument("--base-shapes", metavar="FILE.bsh", default="", help="for --format mup: your own base shapes")
     rules.set_defaults(run=run)
 
 
@@ -55,12 +71,30 @@ def base_values(options: Options) -> HyperParameters:
     return HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
 
 
+def read_roles(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The tables [roles] and [multipliers] of a file; empty without one. SpecError."""
+    if path is None:
+        return {}
+    table = read_toml(path, f"--roles {path}", SpecError)
+    unknown = set(table) - {"roles", "multipliers"}
+    if unknown or not all(isinstance(part, dict) for part in table.values()):
+        found = f", not {', '.join(sorted(unknown))}" if unknown else ""
+        raise SpecError(f"--roles {path}: must hold tables [roles] and [multipliers]{found}")
+    return table
+
+
 def run(options: Options) -> int:
     """Print the prescription."""
     base = base_values(options)
     reference = parse_scenario(options.reference)
     target = parse_scenario(options.target, default=reference)
     prescription = get_rule(options.rule).prescribe(reference, target)
+    if options.format in _CODE:
+        from mue_check.bridges import Sheet, render
+
+        sheet = Sheet.of(prescription, base, **read_roles(options.roles), base_shapes=options.base_shapes)
+        print(render(options.format, sheet), end="")
+        return EXIT_OK
     rows = prescription.values(base)
     if options.format == "json":
         print(json.dumps([asdict(row) for row in rows], indent=1))

@@ -11,6 +11,7 @@ from mue_check.judge.verdict import Verdict, join
 from mue_check.own_model.judge import Quantity, Row
 from mue_check.own_model.measure import WHOLE
 from mue_check.own_model.roles import Growth, ModelRole, Range
+from mue_check.own_model.what_next import what_next
 from mue_check.report.format import NONE, interval_text
 from mue_check.terminal import text_table
 
@@ -99,6 +100,8 @@ class ModelReport:
                 yield f"  and {len(lines) - _MOST} more"
         if self.first_suspects:
             yield f"look first at: {', '.join(row.name for row in self.first_suspects)}"
+        for at, suspect in enumerate(what_next(self.axis, self.growth, self.rows), start=1):
+            yield f"likely cause {at}: {suspect}"
         counted = ", ".join(
             f"{n} {'not judged' if verdict is None else verdict}"
             for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, None)

@@ -4,12 +4,15 @@ Each cell has one optimum in every arm, and a drift is a difference within the c
 registration: the spread over cells, and how far the answer moves with 5 or 7 points in the fit and with the other
 smoothing of the loss, which more cells do not reduce. With fewer than four replicates, the scatter of the losses around
 their parabolas bounds the first part from below.
+
+Two or three cells with several seeds each are clusters: seeds of one cell share what is special about the cell, and one
+seed has the same data order in all cells. Then the first part is the widest of three: over cells, over seeds, over all.
 """
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,10 +30,11 @@ NONE = t_interval([])
 class Fits:
     """The optimum of every replicate of every arm, by the arm's label, from one window and one loss.
 
-    A parabola of ``points`` has points - 3 degrees of freedom.
+    A parabola of ``points`` has points - 3 degrees of freedom. ``parts`` are cell and seed of each replicate.
     """
 
     points: int
+    parts: Mapping[str, tuple[str, str]]
     by_arm: Mapping[str, Mapping[str, Optimum]]
 
     def resolved(self, arm: Arm) -> dict[str, Optimum]:
@@ -41,6 +45,35 @@ class Fits:
         """Octaves from base to arm, in each replicate that both resolve."""
         ours, theirs = self.resolved(base), self.resolved(arm)
         return {name: at(theirs[name]) - at(ours[name]) for name in ours if name in theirs}
+
+    def clusters(self, names: Iterable[str]) -> list[list[list[str]]]:
+        """The replicates as they are independent: one by one, or of a few cells with seeds by cell and by seed.
+
+        Cells are first, then seeds where every cell has them, then all of them one by one.
+        """
+        every = list(names)
+        alone = [[name] for name in every]
+        cells, seeds = (self._groups(every, part) for part in (0, 1))
+        if not 1 < len(cells) < len(every):
+            return [alone]
+        crossed = len(seeds) > 1 and {len(own) for own in seeds} == {len(cells)}
+        return [cells, *([seeds] if crossed else []), alone]
+
+    def _groups(self, names: Sequence[str], part: int) -> list[list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(self.parts[name][part], []).append(name)
+        return list(groups.values())
+
+    def mean(self, values: Mapping[str, float]) -> Interval:
+        """The mean over cells of values by replicate, with the widest interval of its clusters."""
+        means = [[float(np.mean([values[name] for name in own])) for own in groups] for groups in self.clusters(values)]
+        return _widest(float(np.mean(means[0])) if values else math.nan, [t_interval(each) for each in means])
+
+    def repeats(self, names: Iterable[str]) -> int:
+        """The number of cells, or of seeds in the scarcest of several cells if that is larger."""
+        cells = self.clusters(names)[0]
+        return max(len(cells), min(map(len, cells), default=0))
 
 
 def at(fit: Optimum) -> float:
@@ -63,7 +96,7 @@ def all_fits(sweep: Sweep) -> list[Fits]:
                 label: {name: fit_optimum(curve, points, level) for name, curve in own.items()}
                 for label, own in curves.items()
             }
-            fits.append(Fits(points=points, by_arm=by_arm))
+            fits.append(Fits(points=points, parts=sweep.replicates, by_arm=by_arm))
     return fits
 
 
@@ -75,7 +108,7 @@ def drift_of(fits: Sequence[Fits], base: Arm, arm: Arm, expected: float = 0.0) -
         return NONE
     ours, theirs = first.resolved(base), first.resolved(arm)
     variance = sum(vertex_sd(ours[name]) ** 2 + vertex_sd(theirs[name]) ** 2 for name in shifts) / len(shifts) ** 2
-    spread = t_interval(list(shifts.values()))
+    spread = first.mean(shifts)
     df = 2 * len(shifts) * (first.points - 3)
     variants = [list(each.shifts(base, arm).values()) for each in fits]
     moved = _sensitivity([(float(np.mean(each)), len(each)) for each in variants if each])
@@ -92,8 +125,11 @@ def exponent_of(fits: Sequence[Fits], arms: Sequence[Arm]) -> Interval:
     rows, slope = variants[0], _slope(variants[0])
     if not math.isfinite(slope):
         return NONE
-    names = list(dict.fromkeys(row.replicate for row in rows))
-    spread = jackknife_interval(slope, [_slope([row for row in rows if row.replicate != name]) for name in names])
+    spreads = [
+        jackknife_interval(slope, [_slope([row for row in rows if row.replicate not in own]) for own in groups])
+        for groups in fits[0].clusters(dict.fromkeys(row.replicate for row in rows))
+    ]
+    spread = _widest(slope, spreads)
     scatter, df = _slope_error(rows, slope, fits[0].points - 3)
     return _interval(slope, spread, scatter, df, _sensitivity([(_slope(each), len(each)) for each in variants]))
 
@@ -124,12 +160,17 @@ def _loss(fit: Optimum) -> float:
     return next(iter(fit.loss_by_seed.values()))
 
 
+def _widest(mean: float, intervals: Sequence[Interval]) -> Interval:
+    """The widest of several intervals, around one mean."""
+    widest = max(intervals, key=lambda interval: interval.half_width)
+    return replace(widest, mean=mean, low=mean - widest.half_width, high=mean + widest.half_width)
+
+
 def _interval(mean: float, spread: Interval, scatter: float, df: int, moved: float) -> Interval:
-    """From the ``spread`` over replicates if they are enough, else at least from the ``scatter`` of the losses."""
-    if spread.n >= MIN_SEEDS:
-        return two_part_interval(mean, spread.own_error, spread.n - 1, spread.n, PLAIN, shared=moved)
-    own = spread.own_error if spread.n > 1 else 0.0
-    return two_part_interval(mean, max(own, scatter), df, spread.n, PLAIN, shared=moved)
+    """From the ``spread`` over replicates; with fewer than four, at least from the ``scatter`` of the losses."""
+    parts = [(spread.own_error, spread.n - 1)] if spread.n > 1 else []
+    parts += [(scatter, df)] if spread.n < MIN_SEEDS else []
+    return _widest(mean, [two_part_interval(mean, error, own, spread.n, PLAIN, shared=moved) for error, own in parts])
 
 
 def _sensitivity(estimates: Sequence[tuple[float, int]]) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 from mue_check.errors import JudgeError
 from mue_check.sweeps.names import meaning_of, number_of, short
 
-RATES = ("rate", "log2 rate", "log10 rate")
+RATES = ("rate", "log2 rate", "log10 rate", "ln rate", "log rate")
 _NO_DESIGN = {*RATES, "seed", "time", "name", "state", "bookkeeping"}
 _LOSSES = (
     r"(val|valid|validation|eval|test|held_?out)\w*[/_.]?\w*(loss|nll|ce|cross_entropy)",
@@ -85,7 +85,10 @@ def find_columns(frame: pd.DataFrame, choice: Choice) -> Columns:
     for option, name in _named(choice):
         if not any(name in (column, short(column)) for column in names):
             raise JudgeError(f"--{option} {name!r}: no such column; there are {_listed(names)}")
-    x = _only(rate_columns(names, choice), "the learning rate", "--x", names)
+    rates = rate_columns(names, choice)
+    x = _only(rates, "the learning rate", "--x", names)
+    if other := next((name for name in rates if name != x and not _same_rate(frame, x, name)), None):
+        raise JudgeError(f"the learning rate may be {x!r} or {other!r}, which differ: choose with --x")
     loss = loss_columns(names, choice)
     if not loss:
         raise JudgeError(f"no column is the loss by its name: give --loss; there are {_listed(names)}")
@@ -129,6 +132,15 @@ def _only(found: Sequence[str], what: str, option: str, names: Sequence[str]) ->
     if len(found) > 1 and len({meaning_of(name) for name in found}) == 1 and len(found) != len(set(map(short, found))):
         raise JudgeError(f"{what} may be {_listed(found)}: choose with {option}")
     return found[0]
+
+
+def _same_rate(frame: pd.DataFrame, one: str, other: str) -> bool:
+    """Whether two columns of rates are the same up to a constant factor, or are not both plain numbers."""
+    if meaning_of(one) != "rate" or meaning_of(other) != "rate":
+        return True
+    both = frame[[one, other]].apply(pd.to_numeric, errors="coerce").dropna()
+    ratio = both[other] / both[one]
+    return bool(both.empty or (both <= 0).any(axis=None) or ratio.max() <= 1.01 * ratio.min())
 
 
 def _text_in(column: "pd.Series") -> str:

@@ -1,9 +1,7 @@
 """Files and folders as tables of text and numbers: CSV, Parquet, JSON, Markdown, and the results of Ray Tune."""
 
-import io
 import json
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import pandas as pd
 
 from mue_check.errors import JudgeError
 from mue_check.input_files import parse_json, read_text
+from mue_check.sweeps.csv_text import decode, read_csv
 from mue_check.sweeps.names import values_in
 from mue_check.user_code import first_line
 
@@ -43,21 +42,22 @@ def _read(path: Path) -> Iterator[Raw]:
     if path.is_dir():
         yield from _folder(path)
         return
-    kind = path.suffix.lower()
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
     if kind not in _KINDS:
         raise JudgeError(f"{path}: must be a folder, or end in {', '.join(_KINDS)}")
+    stem = path.name.removesuffix(".gz").rpartition(".")[0]
     if kind == ".parquet":
-        yield Raw(frame=_parquet(path), name=path.stem)
+        yield Raw(frame=_parquet(path), name=stem)
         return
-    text = read_text(path, str(path), JudgeError)
+    text = decode(path)
     if not text.strip():
         raise JudgeError(f"{path}: the file is empty")
     if kind in (".md", ".markdown"):
         yield from _markdown(text, path)
     elif kind in (".json", ".jsonl", ".ndjson"):
-        yield Raw(frame=_json(text, path, lines=kind != ".json"), name=path.stem)
+        yield Raw(frame=_json(text, path, lines=kind != ".json"), name=stem)
     else:
-        yield Raw(frame=_csv(text, path), name=path.stem)
+        yield Raw(frame=read_csv(text, path), name=stem)
 
 
 def _folder(path: Path) -> Iterator[Raw]:
@@ -66,7 +66,7 @@ def _folder(path: Path) -> Iterator[Raw]:
     if trials:
         yield Raw(frame=pd.concat([_trial(trial) for trial in trials], ignore_index=True), name=path.name)
         return
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _KINDS)
+    files = sorted(file for file in path.iterdir() if file.name.lower().removesuffix(".gz").endswith(_KINDS))
     if not files:
         raise JudgeError(f"{path}: the folder has no table ({', '.join(_KINDS)}) and no result.json of Ray Tune")
     for file in files:
@@ -80,7 +80,7 @@ def _trial(folder: Path) -> pd.DataFrame:
     if result.exists() and (text := read_text(result, str(result), JudgeError)).strip():
         rows = _json(text, result, lines=True)
     elif progress.exists() and (text := read_text(progress, str(progress), JudgeError)).strip():
-        rows = _csv(text, progress)
+        rows = read_csv(text, progress)
     config = parse_json(read_text(given, str(given), JudgeError), str(given), JudgeError) if given.exists() else {}
     if rows.empty:
         rows = pd.DataFrame([{"training_iteration": 0}])
@@ -88,18 +88,6 @@ def _trial(folder: Path) -> pd.DataFrame:
     failed = (folder / "error.txt").exists() or (folder / "error.pkl").exists()
     values = {f"config.{name}": value for name, value in config.items() if isinstance(value, str | int | float)}
     return rows.assign(**values, trial_id=folder.name, state="failed" if failed else "finished")
-
-
-def _csv(text: str, path: Path) -> pd.DataFrame:
-    header = text.lstrip("\n").partition("\n")[0]
-    separator = max(",;\t", key=header.count)
-    decimal = "," if separator == ";" and re.search(r";-?\d+,\d", text) else "."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas only warns of rows that are longer than the header
-            return pd.read_csv(io.StringIO(text), sep=separator, decimal=decimal, index_col=False)
-    except (ValueError, Warning) as error:
-        raise JudgeError(f"{path}: is no table of CSV: {first_line(error)}") from None
 
 
 def _parquet(path: Path) -> pd.DataFrame:

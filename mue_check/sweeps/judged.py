@@ -118,7 +118,7 @@ def _of_drift(arm: Arm, drift: Drift, expected: float, seeds: int) -> ArmFound:
 
 def _of_reference(fits: Fits, arm: Arm) -> ArmFound:
     own = fits.resolved(arm)
-    optimum = t_interval([at(fit) for fit in own.values()])
+    optimum = fits.mean({name: at(fit) for name, fit in own.items()})
     note = left_out(fits, arm)
     return ArmFound(arm=arm, optimum=optimum, resolved=len(own), replicates=len(fits.by_arm[arm.label]), note=note)
 
@@ -132,9 +132,10 @@ def _of_cells(fits: Sequence[Fits], base: Arm, arm: Arm, tolerance: float, expec
         verdict = judge_interval(drift, tolerance)
     elif alone.resolved:
         notes.append(f"no replicate has an optimum in {base.label} too")
-    if verdict is Verdict.PASS and drift.n < MIN_SEEDS:
+    repeats = fits[0].repeats(fits[0].shifts(base, arm))
+    if verdict is Verdict.PASS and repeats < MIN_SEEDS:
         verdict = Verdict.INCONCLUSIVE
-        notes.append(f"within the tolerance, but {drift.n} of the {MIN_SEEDS} seeds or cells that a PASS needs")
+        notes.append(f"within the tolerance, but {repeats} of the {MIN_SEEDS} seeds or cells that a PASS needs")
     if all(fit.reason == "every value diverged" for fit in fits[0].by_arm[arm.label].values()):
         verdict = Verdict.FAIL
     regret, gain = regret_and_gain(fits[0], base, arm, expected)

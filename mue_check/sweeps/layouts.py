@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mue_check.errors import JudgeError
-from mue_check.sweeps.columns import Choice, loss_columns, rate_columns
+from mue_check.sweeps.columns import RATES, Choice, loss_columns, rate_columns
 from mue_check.sweeps.files import Raw
 from mue_check.sweeps.names import by_pattern, meaning_of, names_of, number_of, numeric, short, values_in
 
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<end>__MIN|__MAX)?")
 _TAIL = 0.1
 """Share of a history, at its end, over which the smoothed loss is a mean."""
-_RUN = ("name", "seed", "rate", "log2 rate", "log10 rate", "width", "depth", "experts", "top_k", "batch")
+_RUN = ("name", "seed", *RATES, "width", "depth", "experts", "top_k", "batch")
 """What tells runs apart, by the meanings of columns."""
 _PERHAPS_COUNTERS = ("tokens", "steps", "parameters")
 ENDED = "ended at"
@@ -140,6 +140,7 @@ def _last_of_history(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd
             key.append(name)  # two values at one time: it counts no time, but tells runs apart
     if not key or not pd.api.types.is_numeric_dtype(frame[loss]):
         return frame
+    frame, key = _without_schedules(frame, key, time, choice, said)
     groups = frame.sort_values(time, kind="stable").groupby(key, dropna=False, sort=False, observed=True)
     if not (groups[time].nunique() > 1).any():
         return frame
@@ -151,3 +152,25 @@ def _last_of_history(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd
         rows.append({**last, f"smooth {loss}": tail.mean(), ENDED: last[time]})
     said.append(f"read as histories: the last {loss!r} of each of {len(rows)} runs, and its mean over the last tenth")
     return pd.DataFrame(rows).drop(columns=times)
+
+
+def _without_schedules(
+    frame: pd.DataFrame, key: Sequence[str], time: str, choice: Choice, said: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Without learning rates that change within a run; the peak of each run where there is no other rate.
+
+    A logged rate follows the schedule, and what is swept is the constant before it.
+    """
+    rates = [name for name in key if name == choice.x or meaning_of(name) in RATES]
+    runs = [name for name in key if name not in rates]
+    if not runs or frame.duplicated([*runs, time]).any():
+        return frame, list(key)
+    by_run = frame.groupby(runs, dropna=False, observed=True)
+    moving = [name for name in rates if (by_run[name].nunique() > 1).any()]
+    left = [name for name in rates if name not in moving]
+    for name in moving:
+        said.append(
+            f"{name!r} changes within a run: {f'{left[0]!r} counts' if left else 'its peak in each run counts'}"
+        )
+        frame = frame.drop(columns=name) if left else frame.assign(**{name: by_run[name].transform("max")})
+    return frame, [name for name in key if name not in moving or not left]

@@ -20,7 +20,9 @@ _DIVERGED = {"inf", "+inf", "-inf", "infinity", "diverged", "div", "div.", "oom"
 _WORDS = {
     "rate": "lr learning_rate learningrate base_lr max_lr peak_lr lr_max lr_peak maxlr initial_lr lr0 eta step_size",
     "log2 rate": "log2_lr lr_log2 log2_learning_rate log2lr",
-    "log10 rate": "log10_lr lr_log10 log10_learning_rate log10lr log_lr",
+    "log10 rate": "log10_lr lr_log10 log10_learning_rate log10lr",
+    "ln rate": "ln_lr lr_ln ln_learning_rate loge_lr log_e_lr lnlr",
+    "log rate": "log_lr lr_log log_learning_rate loglr",
     "seed": "seed random_seed rng_seed seeds rng replicate rep trial_seed global_seed",
     "width": "width w d d_model dmodel n_embd hidden_size hidden hidden_dim h dim embed_dim model_dim model_width",
     "depth": "depth L n_layer n_layers num_layers numl layers num_hidden_layers n_blocks",
@@ -42,6 +44,10 @@ _FOLDER = re.compile(
     r"^(?:(?:config|configs|params|parameters|hparams|hyperparameters|user_attrs|summary|summary_metrics|sys|args|"
     r"optimizer|optim|model|trainer|training|data)[./_:])+"
 )
+_UNIT = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
+_FACTOR = re.compile(r"[(\[]\s*[x×*]?\s*(?:10\s*(?:\^|\*\*)?\s*|1e)([-+]?\d+)\s*[)\]]\s*$", re.IGNORECASE)  # noqa: RUF001
+_PLAIN = str.maketrans("−⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "--0123456789")  # noqa: RUF001, what people paste
+_TIMES_TEN = re.compile(r"\s*[x×*·]\s*10\s*(?:\^|\*\*)?\s*[({]?([-+]?\d+)[)}]?")  # noqa: RUF001
 
 
 def short(column: str) -> str:
@@ -49,8 +55,20 @@ def short(column: str) -> str:
     name = re.sub(r"\s*(\((last|min|max)\)|[./]value)$", "", column.strip())
     name = re.sub(r"[\s()-]+", "_", name).strip("_") or name
     name = name if name in MEANINGS else name.lower()
-    inner = _FOLDER.sub("", name)
-    return inner if inner else name
+    inner = _FOLDER.sub("", name) or name
+    tail = re.split(r"[./:]", inner)[-1]
+    if inner != name and inner not in MEANINGS and tail in MEANINGS:
+        return tail  # however deep in the configuration
+    if inner not in MEANINGS and (plain := _UNIT.sub("", column.strip())) not in ("", column.strip()):
+        bare = short(plain)  # what stands in brackets is a unit
+        return bare if bare in MEANINGS else inner
+    return inner
+
+
+def factor_of(column: str) -> float:
+    """What to multiply the cells of ``lr (x1e-4)`` by. ``lr (x1e4)`` says that they were multiplied already."""
+    found = _FACTOR.search(column.translate(_PLAIN))
+    return 10.0 ** -abs(int(found[1])) if found else 1.0
 
 
 def meaning_of(column: str) -> str:
@@ -65,11 +83,16 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 def number_of(cell: object) -> float | None:
     """The number in a cell: NaN if it is empty, infinity if it says that the run diverged, None if it is text."""
-    text = re.sub(r"^[*`_$]+|[*`_$]+$", "", str(cell).strip()).strip()
+    text = re.sub(r"^[*`_$]+|[*`_$]+$", "", str(cell).translate(_PLAIN).strip()).strip()
     if text.lower() in _EMPTY:
         return math.nan
     if text.lower() in _DIVERGED:
         return math.inf
+    if re.fullmatch(r"(?:nan|inf|-)?\s*[(\[]\s*(?:diverged|failed|crashed|oom)\s*[)\]]", text.lower()):
+        return math.inf
+    if part := re.fullmatch(r"1\s*/\s*([1-9]\d*)", text):
+        return 1 / int(part[1])
+    text = re.sub(rf"^([-+]?\d+\.?\d*){_TIMES_TEN.pattern}$", r"\1e\2", text)
     found = _CELL.fullmatch(text)
     return None if found is None else _value(found[1]) * _UNITS[found[2]]
 

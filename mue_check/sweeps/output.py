@@ -15,6 +15,7 @@ from mue_check.sweeps.judged import ArmFound, Judged
 from mue_check.sweeps.laws import exponents
 from mue_check.sweeps.plots import plot_sweep
 from mue_check.sweeps.traps import traps
+from mue_check.sweeps.what_next import what_next
 
 _JSON = "judge.json"
 
@@ -29,6 +30,7 @@ def lines(judged: Judged, read: list[str]) -> list[str]:
         "",
         *table,
         *powers,
+        *numbered(what_next(judged)),
         "",
         summary(judged),
     ]
@@ -40,6 +42,15 @@ def notes(judged: Judged, read: list[str]) -> list[str]:
         *(f"read     {printable(text)}" for text in (*read, *judged.sweep.said)),
         *(f"trap     {printable(text)}" for text in traps(judged.sweep)),
     ]
+
+
+def numbered(causes: list[str]) -> list[str]:
+    """Likely causes for a terminal."""
+    return (
+        ["", "what next, in order of likelihood:", *(f"  {at}. {c}" for at, c in enumerate(causes, 1))]
+        if causes
+        else []
+    )
 
 
 def summary(judged: Judged) -> str:
@@ -108,6 +119,9 @@ def write_report(judged: Judged, read: list[str], name: str, folder: Path) -> Pa
             lines=(f"columns: {judged.sweep.columns.text}", *notes(judged, read)),
         ),
     ]
+    if causes := what_next(judged):
+        text = "The likely causes of the drift, in order, each with what decides it."
+        sections.append(Section(part=Part.DETAILS, anchor="next", title="What next", text=text, lines=tuple(causes)))
     if judged.exponent.n:
         title, rows = "Exponent of the optimal learning rate", exponents(judged)
         picture = Picture.of(("exponents",), f"{title}: {judged.exponent}", plot_exponents, rows, title)
@@ -135,6 +149,7 @@ def as_json(judged: Judged, read: list[str]) -> dict[str, object]:
         "columns": asdict(columns),
         "read": [*read, *judged.sweep.said],
         "traps": traps(judged.sweep),
+        "what_next": what_next(judged),
         "tolerance": judged.tolerance,
         "law": judged.law,
         "reference": judged.reference.label,

@@ -13,7 +13,7 @@ from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.optimum import Curve
 from mue_check.sweeps.columns import Choice, Columns, find_columns
 from mue_check.sweeps.layouts import ENDED
-from mue_check.sweeps.names import meaning_of, names_of
+from mue_check.sweeps.names import factor_of, meaning_of, names_of
 
 SAME_RATE = math.log2(1.01)
 """Octaves: learning rates this close are one rate in two roundings."""
@@ -68,6 +68,13 @@ class Sweep:
     def is_seeded(self) -> bool:
         """Whether it is a sweep as the suites make them: one setting, and enough seeds."""
         return len(self.cells) == 1 and len(self.seeds) >= MIN_SEEDS
+
+    @property
+    def replicates(self) -> dict[str, tuple[str, str]]:
+        """By the name of a replicate, as in ``curves``: its cell and its seed."""
+        alone = self.cells_are_replicates or len(self.seeds) == 1
+        found = self.frame[["cell", "seed"]].drop_duplicates().itertuples(index=False, name=None)
+        return {str(cell if alone else f"{cell} seed {seed}"): (cell, "" if alone else seed) for cell, seed in found}
 
     def curves(self, arm: Arm, loss: str) -> dict[str, Curve]:
         """One curve for each replicate of an arm, by its name."""
@@ -149,9 +156,14 @@ def _octaves(rates: "pd.Series", name: str, said: list[str]) -> "pd.Series":
     """log2 of the rates, NaN where there is none."""
     if rates.isna().any():
         said.append(f"{rates.isna().sum()} rows are left out: they have no {name!r}")
-    scale = {"log2 rate": 1.0, "log10 rate": math.log2(10)}.get(meaning_of(name))
+    if meaning_of(name) == "log rate":
+        raise JudgeError(f"column {name!r} does not say the base of its logarithm: call it log2_lr, log10_lr or ln_lr")
+    scale = {"log2 rate": 1.0, "log10 rate": math.log2(10), "ln rate": math.log2(math.e)}.get(meaning_of(name))
     if scale is not None:
-        return rates * scale
+        return rates * (-scale if name.strip().startswith(("-", "\N{MINUS SIGN}")) else scale)
+    if (factor := factor_of(name)) != 1:
+        said.append(f"{name!r} is read as {factor:g} times its cells")
+        rates = rates * factor
     if (wrong := rates[~rates.isna() & ~((rates > 0) & np.isfinite(rates))]).size:
         raise JudgeError(f"column {name!r} has the value {wrong.iloc[0]:g}: learning rates are above 0 and finite")
     return rates.map(math.log2, na_action="ignore")

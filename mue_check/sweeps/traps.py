@@ -122,6 +122,14 @@ def _one_seed(sweep: Sweep) -> Iterator[str]:
         counts = sweep.frame.groupby([sweep.frame.arm, sweep.frame.cell]).seed.nunique()
         if counts.min() < counts.max():
             yield f"arms have {counts.min()} to {counts.max()} seeds"
+        cells = len(sweep.cells)
+        if sweep.cells_are_replicates:
+            yield f"the {cells} matched cells are the replicates: seeds within a cell are averaged, not counted"
+        elif cells > 1:
+            yield (
+                f"{cells} matched cells of several seeds: seeds of one cell do not tell how cells differ, so the "
+                "interval is the widest over cells, over seeds, and over all; a fourth cell makes it much narrower"
+            )
         return
     if sweep.cells_are_replicates:
         yield f"one seed a point: the {len(sweep.cells)} matched cells are the replicates, not seeds"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mue_check import check_model
+from mue_check.own_model.what_next import what_next
 from tests.own_model.example import EXPERTS, LAYERS, WIDTHS, candidate, my_model, suspects, with_groups
 
 
@@ -106,29 +107,38 @@ def multiplier_of_depth_missing(model: nn.Module, ratio: float) -> None:
 
 
 MISTAKES = [
-    (with_groups(hidden_unscaled), "width", "layers.*.mlp.experts.*.up_proj.weight"),
-    (with_groups(router_unscaled), "width", "layers.*.mlp.gate.weight"),
-    (with_groups(embedding_with_the_hidden), "width", "embed_tokens.weight"),
-    (with_groups(scaled_twice), "width", "layers.*.mlp.experts.*.gate_proj.weight"),
-    (with_init(down_init_unscaled), "width", "layers.*.mlp.experts.*.down_proj.weight"),
-    (with_init(readout_forms_mixed), "width", "lm_head.weight"),
-    (with_init(readout_multiplier_missing), "width", "lm_head"),
-    (with_init(one_layer_wrong), "width", "layers.*.self_attn.o_proj.weight"),
-    (scheduler_overwrites_groups(), "width", "layers.*.mlp.gate.weight"),
-    (with_init(all_experts_in_A), "experts", "layers.*.mlp"),
-    (with_init(weights_not_normalized), "experts", "layers.*.mlp"),
-    (with_init(multiplier_of_depth_missing), "layers", "layers.*"),
+    (with_groups(hidden_unscaled), "width", "layers.*.mlp.experts.*.up_proj.weight", "hidden rate"),
+    (with_groups(router_unscaled), "width", "layers.*.mlp.gate.weight", "router rate"),
+    (with_groups(embedding_with_the_hidden), "width", "embed_tokens.weight", "embedding rate"),
+    (with_groups(scaled_twice), "width", "layers.*.mlp.experts.*.gate_proj.weight", "hidden rate"),
+    (with_init(down_init_unscaled), "width", "layers.*.mlp.experts.*.down_proj.weight", "hidden init"),
+    (with_init(readout_forms_mixed), "width", "lm_head.weight", "readout"),
+    (with_init(readout_multiplier_missing), "width", "lm_head", "readout"),
+    (with_init(one_layer_wrong), "width", "layers.*.self_attn.o_proj.weight", "hidden init"),
+    (scheduler_overwrites_groups(), "width", "layers.*.mlp.gate.weight", "schedule"),
+    (with_init(all_experts_in_A), "experts", "layers.*.mlp", "expert multipliers"),
+    (with_init(weights_not_normalized), "experts", "layers.*.mlp", "expert multipliers"),
+    (with_init(multiplier_of_depth_missing), "layers", "layers.*", "residual multiplier"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "axis", "named"), MISTAKES, ids=["unscaled", "router", "embedding", "twice", "down", "mixed", "readout",
-                                               "one_layer", "scheduler", "A", "R", "depth"]
-)  # fmt: skip
-def test_each_mistake_is_named_with_its_module(wrong: SimpleNamespace, axis: str, named: str) -> None:
+    ("wrong", "axis", "named", "cause"),
+    MISTAKES,
+    ids=[
+        *("unscaled", "router", "embedding", "twice", "down", "mixed"),
+        *("readout", "one_layer", "scheduler", "A", "R", "depth"),
+    ],
+)
+def test_each_mistake_is_named_with_its_module_and_cause(
+    wrong: SimpleNamespace, axis: str, named: str, cause: str
+) -> None:
     sizes = {"width": WIDTHS, "experts": EXPERTS, "layers": LAYERS}[axis]
-    found = suspects(check_model(wrong, axis=axis, sizes=sizes, base=0, seeds=(4,)))
-    assert named in found, found
+    report = check_model(wrong, axis=axis, sizes=sizes, base=0, seeds=(4,))
+    assert named in suspects(report), suspects(report)
+    causes = [suspect.cause.name for suspect in what_next(axis, report.growth, report.rows)]
+    assert cause in causes[:2], causes
+    assert f"likely cause 1: {causes[0]}" in report.text()
 
 
 def test_a_mistake_in_one_group_names_no_other() -> None:

@@ -2,6 +2,7 @@
 
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from mue_check.judge.agreement import fit_agreement
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import grouped
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Summary
+from mue_check.questions.question import Findings, Summary
 from mue_check.questions.sensitivity import Sensitivity, point_of, predicted_drifts, sensitivities
+from mue_check.questions.values import ValuesFinding
+from mue_check.questions.what_next import WhatNextKind, what_next
 from mue_check.report.format import in_words, interval_text, signed_text
 
 ROOT = Path(__file__).parents[2]
@@ -67,3 +70,50 @@ def test_a_drift_tells_wrong_rules_apart_in_the_example(summary: Summary) -> Non
         assert any(row.fails_by_a_drift for row in own if not row.is_right), ladder
         assert not any(row.fails_by_a_drift for row in own if row.is_right), ladder
     assert all(verdict.value == expected for verdict, expected in summary.verdicts["control"])
+
+
+EXPERTS = ("activated_experts", "capacity", "granularity", "shared_experts", "routing_hybrids", "bridge")
+BRANCH = {"expert multipliers"}
+TRUE_CAUSES = {
+    "hidden_lr_unscaled": {"hidden rate"},
+    "scheduler_overwrites_groups": {"schedule"},
+    "attention_by_root_of_head_width": {"attention scale"},
+    "weight_decay_not_compensated": {"decay convention"},
+    "unembedding_forms_mixed": {"readout"},
+    "router_in_unscaled_group": {"router rate"},
+    **dict.fromkeys(("A_missing", "R_missing", "R_on_shared_branch", "A_from_all_experts"), BRANCH),
+    "groups_summed_with_R_a": BRANCH,
+    "down_init_missing": {"down init"},
+    "down_init_twice": {"down init"},
+}
+
+
+def true_causes(ladder: str, rule: str) -> set[str]:
+    """What is wrong with a rule or mutant on a ladder, by its definition."""
+    if rule in TRUE_CAUSES:
+        return TRUE_CAUSES[rule]
+    if ladder.startswith(("batch", "duration")):
+        return {"batch factors"}
+    if ladder == "depth":
+        return {"residual multiplier"}
+    if ladder.startswith(EXPERTS):  # neither A and R, nor the down-projection's init
+        return {"expert multipliers", "down init"}
+    if ladder == "heldout":
+        return {"expert multipliers", "residual multiplier"}
+    return {"attention scale"} if ladder == "width_of_heads" else {"base shapes", "hidden rate"}
+
+
+@pytest.mark.parametrize(("values", "least"), [(True, 58), (False, 50)])
+def test_the_true_cause_of_every_failure_is_named_first_or_second(summary: Summary, values: bool, least: int) -> None:
+    """From drifts, laws and values; and from drifts and laws alone, since the values say which one is wrong."""
+    known = tuple(f for f in summary.findings.found if values or not isinstance(f, ValuesFinding))
+    found = what_next(replace(summary, findings=Findings(known)))
+    missed = [
+        (each.ladder, each.rule, [s.cause.name for s in each.suspects])
+        for each in found
+        if not true_causes(each.ladder, each.rule) & {s.cause.name for s in each.suspects[:2]}
+    ]
+    assert not missed
+    assert len(found) >= least
+    assert not any(each.surprising for each in found)
+    assert WhatNextKind().headlines(summary) == []

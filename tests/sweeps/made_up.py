@@ -229,6 +229,99 @@ def ray_results(table: pd.DataFrame, folder: Path) -> Path:
     return folder / "results"
 
 
+def with_commas(table: pd.DataFrame, folder: Path, separator: str = "\t", quote: str = "") -> Path:
+    """Decimal commas between tabs, or in quotation marks between commas."""
+
+    def cell(value: float) -> str:
+        return f"{quote}{value:.6f}{quote}".replace(".", ",")
+
+    lines = [separator.join([cell(row.lr), str(row.width), cell(row.loss)]) for row in table.itertuples()]
+    (path := folder / "runs.csv").write_text("\n".join([separator.join(["lr", "width", "loss"]), *lines]))
+    return path
+
+
+def quoted_commas(table: pd.DataFrame, folder: Path) -> Path:
+    return with_commas(table, folder, ",", '"')
+
+
+def thousands(table: pd.DataFrame, folder: Path) -> Path:
+    return tidy_csv(table.assign(tokens=f"{10**9:,}", loss=table.loss.map(lambda x: f"{1e6 * x:,.3f}")), folder)
+
+
+def thousands_in_europe(table: pd.DataFrame, folder: Path) -> Path:
+    losses = [f"{1e6 * x:,.3f}".translate(str.maketrans(",.", ".,")) for x in table.loss]
+    table.assign(loss=losses).to_csv(path := folder / "runs.csv", sep=";", decimal=",", index=False)
+    return path
+
+
+def of_excel(table: pd.DataFrame, folder: Path) -> Path:
+    """Unicode text."""
+    table.to_csv(path := folder / "runs.txt", sep="\t", index=False, encoding="utf-16")
+    return path
+
+
+def of_windows(table: pd.DataFrame, folder: Path) -> Path:
+    table.assign(notes="größe").to_csv(path := folder / "runs.csv", index=False, encoding="cp1252")
+    return path
+
+
+def zipped(table: pd.DataFrame, folder: Path) -> Path:
+    table.to_csv(path := folder / "runs.csv.gz", index=False)
+    return path
+
+
+def joined_files(table: pd.DataFrame, folder: Path) -> Path:
+    """A remark, then the tables of all widths, each with its header."""
+    parts = [own.to_csv(index=False) for _, own in table.groupby("width")]
+    (path := folder / "runs.csv").write_text("# made by sweep.py\n" + "".join(parts))
+    return path
+
+
+def times_ten(table: pd.DataFrame, folder: Path) -> Path:
+    return tidy_csv(table.assign(lr=table.lr * 1e4).rename(columns={"lr": "lr (x1e-4)"}), folder)
+
+
+def typeset(table: pd.DataFrame, folder: Path) -> Path:
+    rates = [f"{rate:.6e}".replace("e-0", " × 10⁻") for rate in table.lr]  # noqa: RUF001
+    return tidy_csv(table.assign(lr=rates), folder)
+
+
+def fractions(table: pd.DataFrame, folder: Path) -> Path:
+    return tidy_csv(table.assign(lr=[f"1/{1 / rate:.0f}" for rate in table.lr]), folder)
+
+
+def natural_logarithms(table: pd.DataFrame, folder: Path) -> Path:
+    return tidy_csv(table.assign(lr=np.log(table.lr)).rename(columns={"lr": "ln(lr)"}), folder)
+
+
+def minus_logarithms(table: pd.DataFrame, folder: Path) -> Path:
+    return tidy_csv(table.assign(lr=-np.log2(table.lr)).rename(columns={"lr": "-log2(lr)"}), folder)
+
+
+def wandb_script(table: pd.DataFrame, folder: Path) -> Path:
+    """The script of W&B's documentation: configuration and summary as Python prints them, in one cell each."""
+    configs = [str({"opt": {"kwargs": {"lr": row.lr}}, "width": row.width}) for row in table.itertuples()]
+    summaries = [str({"loss": loss, "_step": 100, "grad": math.nan}) for loss in table.loss]
+    names = [f"dashing-sun-{at}" for at in range(len(table))]
+    return tidy_csv(pd.DataFrame({"summary": summaries, "config": configs, "name": names}), folder)
+
+
+def logged_rates(table: pd.DataFrame, folder: Path) -> Path:
+    """Histories with the rate of each step, which falls to one minimum."""
+    rows = [
+        {
+            "run": at,
+            "width": row.width,
+            "step": step,
+            "lr": max(row.lr * (1 - step / 4), 1e-5),
+            "loss": row.loss + 3 - step,
+        }
+        for at, row in enumerate(table.itertuples())
+        for step in range(4)
+    ]
+    return tidy_csv(pd.DataFrame(rows).assign(run=lambda t: "r" + t.run.astype(str)), folder)
+
+
 FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
     tidy_csv,
     tab_separated,
@@ -253,4 +346,19 @@ FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
     tensorboard,
     optuna_trials,
     ray_results,
+    with_commas,
+    quoted_commas,
+    thousands,
+    thousands_in_europe,
+    of_excel,
+    of_windows,
+    zipped,
+    joined_files,
+    times_ten,
+    typeset,
+    fractions,
+    natural_logarithms,
+    minus_logarithms,
+    wandb_script,
+    logged_rates,
 )

@@ -41,6 +41,17 @@ def test_parquet_is_read_where_pandas_reads_it(
     assert judge(capsys, path)[1]["exponent"]["mean"] == pytest.approx(-1, abs=0.02)
 
 
+def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Path) -> None:
+        raise ImportError("Unable to find a usable engine; tried using: 'pyarrow', 'fastparquet'.")
+
+    (path := tmp_path / "runs.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr(pd, "read_parquet", read)
+    assert main(["judge", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pandas needs pyarrow for Parquet: pip install pyarrow, or export CSV" in line
+
+
 def test_several_files_are_one_sweep(tmp_path: Path, capsys: Capture) -> None:
     paths = []
     for width in WIDTHS:

@@ -101,6 +101,34 @@ def test_intervals_of_single_curves_cover() -> None:
     assert covered >= 36
 
 
+@pytest.mark.parametrize("cells", [2, 3])
+def test_seeds_of_a_few_cells_do_not_stand_for_more_cells(cells: int) -> None:
+    """The drift differs between cells far more than between the seeds of one."""
+    covered, rng = 0, np.random.default_rng(1)
+    for _ in range(20):
+        made = [
+            runs(0.3 * rng.normal(), widths=WIDTHS[:2], seeds=range(4)).assign(tokens=10**9 * 2**at)
+            for at in range(cells)
+        ]
+        table = pd.concat(made, ignore_index=True)
+        table["loss"] += 2e-3 * rng.normal(size=len(table))
+        found = judge_sweep(make_sweep(table, Choice()), 0.5)
+        covered += all(x.low <= 0 <= x.high for x in (found.arms[1].drift, found.exponent))
+    assert covered >= 17
+
+
+def test_cells_that_agree_may_pass_by_their_seeds(tmp_path: Path, capsys: Capture) -> None:
+    table = pd.concat(
+        [runs(0.0, widths=WIDTHS[:2], seeds=range(4), noise=1e-3).assign(tokens=tokens) for tokens in (1e9, 2e9)]
+    )
+    code, found = judge(capsys, tidy_csv(table, tmp_path))
+    assert (code, found["arms"][1]["verdict"]) == (0, "PASS")
+    assert any("2 matched cells of several seeds: seeds of one cell do not tell" in trap for trap in found["traps"])
+    code, found = judge(capsys, tidy_csv(table[table.seed < 3], tmp_path))
+    assert (code, found["arms"][1]["verdict"]) == (3, "INCONCLUSIVE")
+    assert "3 of the 4 seeds or cells that a PASS needs" in found["arms"][1]["note"]
+
+
 def test_a_law_is_taken_off(tmp_path: Path, capsys: Capture) -> None:
     path = tidy_csv(in_cells(1.0, spread=0.02), tmp_path)
     code, found = judge(capsys, path, "--law", "1")

@@ -1,0 +1,36 @@
+"""The report and the terminal name the likely causes of a failure."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mue_check.catalog import summarize, write_report
+from mue_check.questions.summary import verdict_lines
+
+Make = Callable[..., Any]
+
+
+def test_a_drift_that_fails_while_laws_hold_is_explained(tmp_path: Path, make: Make) -> None:
+    right, standard = make(tmp_path), make(tmp_path, rule="standard")
+    right.ask(right.side(32), right.side(64, 1.5))
+    flat = [right.coordinates(width, 1, label=f"1{width}") for width in (32, 64)]
+    right.ask(*flat, kind="coordinates", axis="depth", ladder="granularity")
+    standard.ask(standard.side(32), standard.side(64, 1.5), expected="")
+    summary = summarize(tmp_path)
+    lines = [line for line in verdict_lines(summary) if "what next" in line or "Decide" in line]
+    assert lines[0].startswith("what next, width, complete_mue: drift FAIL. In order of likelihood:")
+    assert lines[1].startswith("  1. hidden rate: ")
+    assert len(lines) == 4  # nothing is said of the rule of which nothing is expected
+    write_report(tmp_path, summary)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## What next" in text
+    assert "| width | standard | drift FAIL | the learning rate of hidden matrices does not follow the width |" in text
+
+
+def test_nothing_is_said_where_nothing_fails(tmp_path: Path, make: Make) -> None:
+    right = make(tmp_path)
+    right.ask(right.side(32), right.side(64, 0.05))
+    summary = summarize(tmp_path)
+    assert not any("what next" in line for line in verdict_lines(summary))
+    write_report(tmp_path, summary)
+    assert "What next" not in (tmp_path / "report.md").read_text(encoding="utf-8")
