@@ -41,7 +41,7 @@ def run_pytest_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PytestResu
         monkeypatch.chdir(ROOT)
         out, errors = io.StringIO(), io.StringIO()
         # asserts are not rewritten: pytest would warn about modules that are imported already
-        plain = ("-p", "no:cacheprovider", "--assert=plain")
+        plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
             code = pytest.main([*map(str, arguments), *plain])
         return PytestResult(code=int(code), out=out.getvalue(), errors=errors.getvalue())

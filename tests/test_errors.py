@@ -56,5 +56,5 @@ def test_logs_and_commands_hold_no_secret(tmp_path: Path, monkeypatch: pytest.Mo
     assert "s3://***@bucket/***.bin" in logged
     assert "pass@" not in logged
     options = ("--study", "/home/hunter2!", "--corpus", "s3://me:pass@x")
-    stored = Settings.command(SimpleNamespace(options=options), "suites/test_width.py")  # type: ignore[arg-type]
+    stored = Settings.command(SimpleNamespace(program=("pytest",), options=options), "suites/test_width.py")  # type: ignore[arg-type]
     assert stored == "pytest suites/test_width.py --study '/home/***' --corpus 's3://***@x'"
