@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError
+from mue_check.modalities import LANGUAGE, get_modality
 from mue_check.questions import summary as studies
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
@@ -63,10 +64,10 @@ def _with_every_axis(tier: Tier) -> Tier:
 TIERS: Mapping[str, Tier] = {tier.name: _with_every_axis(tier) for tier in (SMOKE, CPU, LAB, GPU, FULL)}
 
 
-def get_tier(name: str) -> Tier:
-    """The tier of that name. Raises SpecError, which names the known tiers."""
+def get_tier(name: str, modality: str = LANGUAGE) -> Tier:
+    """The tier of that name in a modality. Raises SpecError, which names the known tiers."""
     try:
-        return TIERS[name]
+        return get_modality(modality).of(TIERS[name])
     except KeyError:
         raise SpecError(f"unknown tier {name!r}: allowed are {', '.join(TIERS)}") from None
 
