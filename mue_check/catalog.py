@@ -13,12 +13,14 @@ from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError
 from mue_check.modalities import LANGUAGE, get_modality
 from mue_check.questions import summary as studies
+from mue_check.questions.across import AcrossKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
 from mue_check.questions.exponents import ExponentKind
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
+from mue_check.questions.samples import SAMPLED
 from mue_check.questions.scales import SCALES
 from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
@@ -35,12 +37,14 @@ from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 QUESTIONS: tuple[QuestionKind, ...] = (
     SensitivityKind(),
     DriftKind(),
+    AcrossKind(),
     TrendKind(),
     ExponentKind(),
     SCALES,
     EARLY,
     TUNE_ONCE,
     SPEED,
+    SAMPLED,
     ROUTING,
     GAMMA,
     SHIFT,

@@ -1,15 +1,17 @@
 """Modalities: which data a study is about, what kind of model learns them, and how the reference trains on them.
 
-Ladders, sizes and questions are the tier's own: one rule, and on each modality its own numbers.
+Ladders, sizes and questions are the tier's own: one rule, and on each modality its own numbers (docs/modalities.md).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 
 from mue_check.axes import Regime
-from mue_check.data import Data, require_tokens
+from mue_check.data import Data, require_images, require_tokens
 from mue_check.errors import SpecError
-from mue_check.spec import ModelSpec
+from mue_check.rules import HyperParameters
+from mue_check.spec import DiffusionSpec, ModelSpec, TrainSpec
 from mue_check.tiers import Task, Tier
 
 
@@ -38,8 +40,49 @@ class Modality:
         )
 
 
+def _diffusion(model: ModelSpec, patch: int, frames_per_patch: int) -> DiffusionSpec:
+    """A diffusion transformer of the same size."""
+    size = {each.name: getattr(model, each.name) for each in fields(ModelSpec)}
+    return DiffusionSpec(**size, patch=patch, frames_per_patch=frames_per_patch)
+
+
+_BASE = HyperParameters(lr=2.0**-5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
+# as in tiers: from d = 32 to 128 by the rule
+_GPU_BASE = replace(_BASE, lr=2.0**-7, init_std=0.05)
+
+
+def _image_modality(corpus: str, *, patch: int, tokens: int, log2_lr: float, frames_per_patch: int = 1) -> Modality:
+    """Diffusion models on a corpus whose examples are cut into that many ``tokens``; docs/choices.md has the tasks."""
+
+    def task(base: HyperParameters, octaves: float, steps: int, batch: int, half_width: float) -> Task:
+        train = TrainSpec(steps=steps, batch=batch, context=tokens, warmup=steps // 10)
+        lr = base.lr * 2.0 ** (log2_lr + 5 + octaves)
+        return Task(train=train, base=replace(base, lr=lr), half_width=half_width, grid_step=0.5)
+
+    def tasks(base: HyperParameters) -> Mapping[tuple[str, Regime], Task]:
+        return {
+            (corpus, "sharp"): task(base, 0, 150, 64, 0.3),
+            (corpus, "noise"): task(base, -0.5, 300, 8, 0.3),
+            (corpus, "pairs"): task(base, 0, 150, 64, 0.5),
+            (corpus, "memory"): task(base, -1, 500, 64, 0.3),
+        }
+
+    return Modality(
+        require=require_images,
+        corpora=(corpus,),
+        kind=partial(_diffusion, patch=patch, frames_per_patch=frames_per_patch),
+        tasks={"cpu": tasks(_BASE), "cuda": tasks(_GPU_BASE)},
+    )
+
+
 LANGUAGE = "language"
-MODALITIES: Mapping[str, Modality] = {LANGUAGE: Modality(require=require_tokens)}
+MODALITIES: Mapping[str, Modality] = {
+    LANGUAGE: Modality(require=require_tokens),
+    "image_low": _image_modality("image_low", patch=2, tokens=16, log2_lr=-5),
+    "image_high": _image_modality("image_high", patch=4, tokens=49, log2_lr=-5),
+    "keyframe": _image_modality("keyframe", patch=3, tokens=32, log2_lr=-5),
+    "video": _image_modality("video", patch=3, tokens=32, log2_lr=-4.5, frames_per_patch=3),
+}
 
 
 def get_modality(name: str) -> Modality:

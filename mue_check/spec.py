@@ -299,6 +299,11 @@ def described(model: Mapping[str, object], train: Mapping[str, object]) -> str:
         raise SpecError(f"{model} and {train} are no model and training") from None
 
 
+def loss_unit(described: str) -> str:
+    """The unit of the loss of a model, as it is described in one line."""
+    return "MSE" if ",patch=" in described else "nats"
+
+
 def _unchecked(kind: type, values: Mapping[str, object]) -> object:
     made: object = object.__new__(kind)
     vars(made).update(values)

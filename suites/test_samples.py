@@ -1,4 +1,4 @@
-"""Samples: what a dense diffusion model and a mixture generate after equally many steps. Nothing to show for language."""
+"""Samples: what a dense diffusion model and a mixture generate after equally many steps. No cases for language."""
 
 import pytest
 

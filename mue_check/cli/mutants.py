@@ -63,16 +63,13 @@ def _rules(options: Options) -> int:
     from mue_check.modalities import LANGUAGE
     from mue_check.mutants.mutant import killed
     from mue_check.mutants.report import render_rules, rule_lines
-    from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule
+    from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule, is_possible
     from mue_check.mutants.run import get_mutant, run
     from mue_check.questions.asked import new_run
     from mue_check.questions.study import Study
     from mue_check.rules import get_rule
     from mue_check.tiers import require_device
 
-    mutants = MUTANTS
-    if options.only is not None:
-        mutants = tuple(get_mutant(name.strip()) for name in options.only.split(","))
     tier = get_tier(options.tier, options.modality)
     require_device(tier)
     study = Study(
@@ -85,6 +82,10 @@ def _rules(options: Options) -> int:
         run=new_run(),
     )
     study.store.prepare()
+    if options.only is not None:
+        mutants = tuple(get_mutant(name.strip()) for name in options.only.split(","))
+    else:
+        mutants = tuple(mutant for mutant in MUTANTS if is_possible(study, mutant))
     checks = [check for check in CHECKS if options.sweep is not None or check != "drift"]
     results = []
     for result in run(

@@ -50,7 +50,8 @@ def to_patches(pixels: Tensor, grid: Grid, spec: DiffusionSpec) -> Tensor:
 
 def from_patches(patches: Tensor, grid: Grid, spec: DiffusionSpec) -> Tensor:
     """[..., frames, height, width, channels] of [..., T, P]."""
-    split = (grid.frames, grid.rows, grid.columns, spec.frames_per_patch, spec.patch, spec.patch, -1)
+    channels = grid.numbers // (spec.frames_per_patch * spec.patch**2)
+    split = (grid.frames, grid.rows, grid.columns, spec.frames_per_patch, spec.patch, spec.patch, channels)
     pixels = patches.reshape(-1, *split).permute(0, 1, 4, 2, 5, 3, 6, 7)
     clip = (grid.frames * spec.frames_per_patch, grid.rows * spec.patch, grid.columns * spec.patch)
     return pixels.reshape(*patches.shape[:-2], *clip, -1)

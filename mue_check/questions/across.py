@@ -53,5 +53,7 @@ def across_table(found: Sequence[DriftFinding]) -> Table:
         "verdict": lambda d: d.verdict.value,
     }
     return make_table(
-        "Optimal learning rates across modalities", sorted(found, key=lambda d: order.index(d.comparison.corpus)), columns
+        "Optimal learning rates across modalities",
+        sorted(found, key=lambda d: order.index(d.comparison.corpus)),
+        columns,
     )
