@@ -23,8 +23,8 @@ from mue_check.routing.content_blind import place_keys
 from mue_check.rules import Prescription, Role
 from mue_check.spec import DiffusionSpec
 
-TIME_FEATURES, TIME_SCALE = 64, 1000.0
-"""Sinusoids of the time, which runs from 0 to 1000 in the published code."""
+TIME_FEATURES, TIME_SCALE, LONGEST = 64, 1000.0, 10_000.0
+"""Sinusoids of the time, which runs from 0 to 1000, and the slowest of them; as in the published code."""
 
 
 class DiffusionModel:
@@ -93,7 +93,7 @@ class DiffusionModel:
 
     def _condition(self, p: Parameters, inputs: Noised, tap: Tap) -> Tensor:
         """silu(c) [R, B, D] of the sum c of time and class."""
-        features = sinusoids(inputs.time * TIME_SCALE, TIME_FEATURES).to(p["timestep_in"].dtype)
+        features = sinusoids(inputs.time * TIME_SCALE, TIME_FEATURES, LONGEST).to(p["timestep_in"].dtype)
         c = _linear(p, "timestep_out", F.silu(_linear(p, "timestep_in", features)))
         if self.classes:
             run = torch.arange(len(c), device=c.device).unsqueeze(1)

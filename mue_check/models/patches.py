@@ -57,7 +57,7 @@ def from_patches(patches: Tensor, grid: Grid, spec: DiffusionSpec) -> Tensor:
     return pixels.reshape(*patches.shape[:-2], *clip, -1)
 
 
-def sinusoids(values: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
+def sinusoids(values: Tensor, width: int, longest: float) -> Tensor:
     """[..., width]: cosine and sine of each value at frequencies from 1 to 1 / ``longest`` (arXiv 1706.03762)."""
     half = width // 2
     frequencies = longest ** (-torch.arange(half, device=values.device) / half)
@@ -66,12 +66,16 @@ def sinusoids(values: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
 
 
 def positions(grid: Grid, width: int, device: torch.device) -> Tensor:
-    """[T, D]: fixed sines and cosines, an equal share of the width for each axis with more than one patch."""
+    """[T, D]: fixed sines and cosines, an equal share of the width for each axis with more than one patch.
+
+    The slowest takes the length of the axis. Published code has 10,000 for every length: on short axes most of these
+    are constant, and what all tokens share then outweighs what they differ in.
+    """
     token = torch.arange(grid.tokens, device=device)
     strides = (grid.rows * grid.columns, grid.columns, 1)
     sizes = (grid.frames, grid.rows, grid.columns)
-    places = [token // stride % size for stride, size in zip(strides, sizes, strict=True) if size > 1]
-    share = width // (2 * max(1, len(places))) * 2
-    parts = [sinusoids(place, share) for place in places]
-    rest = torch.zeros(grid.tokens, width - share * len(places), device=device)
+    axes = [(token // stride % size, size) for stride, size in zip(strides, sizes, strict=True) if size > 1]
+    share = width // (2 * max(1, len(axes))) * 2
+    parts = [sinusoids(place, share, longest=size) for place, size in axes]
+    rest = torch.zeros(grid.tokens, width - share * len(axes), device=device)
     return torch.cat([*parts, rest], -1)
