@@ -61,9 +61,9 @@ def _image_modality(corpus: str, *, patch: int, tokens: int, log2_lr: float, fra
 
     def tasks(base: HyperParameters) -> Mapping[tuple[str, Regime], Task]:
         return {
-            (corpus, "sharp"): task(base, 0, 150, 64, 0.3),
-            (corpus, "noise"): task(base, -0.5, 300, 8, 0.3),
-            (corpus, "pairs"): task(base, 0, 150, 64, 0.5),
+            (corpus, "sharp"): task(base, 0, 80, 64, 0.3),
+            (corpus, "noise"): task(base, -0.5, 200, 8, 0.3),
+            (corpus, "pairs"): task(base, 0, 80, 64, 0.5),
             (corpus, "memory"): task(base, -1, 500, 64, 0.3),
         }
 
