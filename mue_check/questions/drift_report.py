@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from mue_check.judge.interval import looks_text
+from mue_check.judge.optimum import MISFIT
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts
@@ -158,6 +159,11 @@ def drift_note(found: DriftFinding) -> str:
     if drift.registration:
         notes.append(f"walls apart: {drift.registration.walls}" if drift.registration.misfit else "")
         notes.append("" if drift.is_fitted else f"no parabolas: {drift.cross_check}")
+    else:
+        fits = {"reference": drift.reference, "target": drift.target}
+        notes += [
+            f"no parabola: {arm}, residual {fit.residual_sd:.3f}" for arm, fit in fits.items() if fit.misfit > MISFIT
+        ]
     return "; ".join(filter(None, (*notes, looks_note(found.comparison))))
 
 
