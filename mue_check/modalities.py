@@ -46,7 +46,7 @@ def _diffusion(model: ModelSpec, patch: int, frames_per_patch: int) -> Diffusion
     return DiffusionSpec(**size, patch=patch, frames_per_patch=frames_per_patch)
 
 
-_BASE = HyperParameters(lr=2.0**-5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)
+_BASE = HyperParameters(lr=2.0**-5, weight_decay=0.1, init_std=0.1, eps=1e-12, beta1=0.9, beta2=0.95)
 # as in tiers: from d = 32 to 128 by the rule
 _GPU_BASE = replace(_BASE, lr=2.0**-7, init_std=0.05)
 
@@ -57,7 +57,8 @@ def _image_modality(corpus: str, *, patch: int, tokens: int, log2_lr: float, fra
     def task(base: HyperParameters, octaves: float, steps: int, batch: int, half_width: float) -> Task:
         train = TrainSpec(steps=steps, batch=batch, context=tokens, warmup=steps // 10)
         lr = base.lr * 2.0 ** (log2_lr + 5 + octaves)
-        return Task(train=train, base=replace(base, lr=lr), half_width=half_width, grid_step=0.5)
+        early = replace(base, lr=lr * 2.0**-1.5, init_std=base.init_std / 5)
+        return Task(train=train, base=replace(base, lr=lr), half_width=half_width, early=early, grid_step=0.5)
 
     def tasks(base: HyperParameters) -> Mapping[tuple[str, Regime], Task]:
         return {
