@@ -272,6 +272,20 @@ def R_missing(p: Prescription) -> Prescription:
     return _set(p, [Role.ROUTER], forward_multiplier=1.0)
 
 
+@_mutant("activated_experts", _BRANCH_SCALE)
+def R_from_all_experts(p: Prescription) -> Prescription:
+    """R = N instead of a."""
+    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).total / _experts(p).activated)
+
+
+@_mutant("shared_experts", _BRANCH_SCALE)
+def A_of_routed_alone(p: Prescription) -> Prescription:
+    """A = d / (a h) instead of d / ((a + s) h)."""
+    experts = _experts(p)
+    by = 1 + experts.shared / experts.activated
+    return _times(p, [Role.EXPERT_DOWN, Role.SHARED_DOWN], "forward_multiplier", by)
+
+
 @_mutant("shared_experts", _BRANCH_SCALE)
 def R_on_shared_branch(p: Prescription) -> Prescription:
     """R scales the shared experts too."""
