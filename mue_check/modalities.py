@@ -87,9 +87,9 @@ LANGUAGE = "language"
 MODALITIES: Mapping[str, Modality] = {
     LANGUAGE: Modality(require=require_tokens),
     "image_low": _image_modality("image_low", patch=2, tokens=16, log2_lr=-5),
-    "image_high": _image_modality("image_high", patch=4, tokens=49, log2_lr=-5),
-    "keyframe": _image_modality("keyframe", patch=3, tokens=32, log2_lr=-5),
-    "video": _image_modality("video", patch=3, tokens=32, log2_lr=-4.5, frames_per_patch=3),
+    "image_high": _image_modality("image_high", patch=4, tokens=49, log2_lr=-4.5),
+    "keyframe": _image_modality("keyframe", patch=3, tokens=32, log2_lr=-4.25),
+    "video": _image_modality("video", patch=3, tokens=32, log2_lr=-4.25, frames_per_patch=3),
 }
 
 
