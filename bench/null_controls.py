@@ -81,7 +81,7 @@ class Pool:
     @property
     def cells(self) -> list[Cell]:
         """What is measured, in the order of seeds."""
-        grid = grid_of(self.knob)
+        grid = grid_of(self.knob, self.study.task(self.ladder).grid_step)
         # a grid that follows the minimum may need one more value on each side
         x = (grid if grid is GROUP else replace(grid, reach=grid.reach + 1)).around(self.start)
         firsts = range(0, self.seeds, TOGETHER)
@@ -97,7 +97,7 @@ class PoolSearch(LossSearch):
     """The search of the suites, among the values of a pool. Replicate i is the pool's seed ``seeds[i]``."""
 
     def __init__(self, pool: Pool, losses: Curve, seeds: Sequence[int]) -> None:
-        super().__init__(pool.arm, pool.study.store)
+        super().__init__(pool.arm, pool.study.store, pool.study.task(pool.ladder).grid_step)
         self.pool, self.seeds = losses, seeds
 
     def curve(self) -> Curve:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError
+from mue_check.modalities import LANGUAGE, get_modality
 from mue_check.questions import summary as studies
+from mue_check.questions.across import AcrossKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
 from mue_check.questions.exponents import ExponentKind
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
+from mue_check.questions.samples import SAMPLED
 from mue_check.questions.scales import SCALES
 from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
@@ -35,12 +38,14 @@ from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 QUESTIONS: tuple[QuestionKind, ...] = (
     SensitivityKind(),
     DriftKind(),
+    AcrossKind(),
     TrendKind(),
     ExponentKind(),
     SCALES,
     EARLY,
     TUNE_ONCE,
     SPEED,
+    SAMPLED,
     ROUTING,
     GAMMA,
     SHIFT,
@@ -65,10 +70,10 @@ def _with_every_axis(tier: Tier) -> Tier:
 TIERS: Mapping[str, Tier] = {tier.name: _with_every_axis(tier) for tier in (SMOKE, CPU, LAB, GPU, FULL)}
 
 
-def get_tier(name: str) -> Tier:
-    """The tier of that name. Raises SpecError, which names the known tiers."""
+def get_tier(name: str, modality: str = LANGUAGE) -> Tier:
+    """The tier of that name in a modality. Raises SpecError, which names the known tiers."""
     try:
-        return TIERS[name]
+        return get_modality(modality).of(TIERS[name])
     except KeyError:
         raise SpecError(f"unknown tier {name!r}: allowed are {', '.join(TIERS)}") from None
 

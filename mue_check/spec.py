@@ -5,8 +5,9 @@ G = 1 and s = 0 are omitted, as in ``128e8a1s`` (arXiv 2605.23893).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -173,7 +174,7 @@ class Experts(Mixture):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A reference language model: width d, depth L (number of blocks), and its feed-forward layers."""
+    """A reference model, here a language model: width d, depth L (number of blocks), and its feed-forward layers."""
 
     width: int
     depth: int
@@ -202,6 +203,34 @@ class ModelSpec:
     def __str__(self) -> str:
         head = f",dh={self.head_width}" if self.head_width != REFERENCE_HEAD_WIDTH else ""
         return f"d={self.width},L={self.depth},{self.feed_forward}{head}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSpec(ModelSpec):
+    """A diffusion transformer (arXiv 2212.09748) that predicts the velocity of images, key frames or clips.
+
+    A token is a patch of ``frames_per_patch`` frames by ``patch`` x ``patch`` pixels. ``labels``: conditioned on the
+    class too, where the data have classes. ``zero_gates``: modulations and final layer start at zero, as published;
+    otherwise they are drawn. ``shared_modulation``: one modulation for all blocks, and a drawn scale-shift table for
+    each (arXiv 2310.00426).
+    """
+
+    patch: int = 2
+    frames_per_patch: int = 1
+    labels: bool = True
+    zero_gates: bool = False
+    shared_modulation: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "patch", "frames_per_patch")
+
+    def __str__(self) -> str:
+        frames = f"{self.frames_per_patch}x" if self.frames_per_patch != 1 else ""
+        gates = ",gates=zero" if self.zero_gates else ""
+        labels = "" if self.labels else ",labels=off"
+        modulation = ",modulation=shared" if self.shared_modulation else ""
+        return f"{super().__str__()},patch={frames}{self.patch}{gates}{labels}{modulation}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,9 +293,15 @@ def described(model: Mapping[str, object], train: Mapping[str, object]) -> str:
     try:
         layers = dict(cast(Mapping[str, object], model["feed_forward"]))
         feed_forward = _unchecked(Experts if "total" in layers else Dense, layers)
-        return f"{_unchecked(ModelSpec, {**model, 'feed_forward': feed_forward})},{_unchecked(TrainSpec, train)}"
+        family = DiffusionSpec if "patch" in model else ModelSpec
+        return f"{_unchecked(family, {**model, 'feed_forward': feed_forward})},{_unchecked(TrainSpec, train)}"
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SpecError(f"{model} and {train} are no model and training") from None
+
+
+def loss_unit(described: str) -> str:
+    """The unit of the loss of a model, as it is described in one line."""
+    return "MSE" if ",patch=" in described else "nats"
 
 
 def _unchecked(kind: type, values: Mapping[str, object]) -> object:
@@ -287,8 +322,17 @@ _KEYS = {
     "router": "routing variant",
     "balance": "load balancing",
     "load": "target load such as zipf:1, or a file of one number per expert",
+    "patch": "edge of a patch, or frames x edge such as 3x2; makes it a diffusion transformer",
+    "gates": "of a diffusion transformer: zero or drawn",
+    "labels": "likewise: on or off",
+    "modulation": "likewise: shared or own",
 }
-_WORDS = ("experts", "router", "balance", "load")
+_SWITCHES: Mapping[str, tuple[str, Mapping[str, bool]]] = {
+    "gates": ("zero_gates", {"zero": True, "drawn": False}),
+    "labels": ("labels", {"on": True, "off": False}),
+    "modulation": ("shared_modulation", {"shared": True, "own": False}),
+}
+_WORDS = ("experts", "router", "balance", "load", "patch", *_SWITCHES)
 
 
 @dataclass(kw_only=True)
@@ -345,6 +389,9 @@ def _read(text: str) -> _Draft:
 
 def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) -> Scenario:
     old = default.model if default else None
+    words = {key: draft.words.pop(key) for key in ("patch", *_SWITCHES) if key in draft.words}
+    if words and "patch" not in words and not isinstance(old, DiffusionSpec):
+        raise SpecError(f"SPEC {text!r} gives {', '.join(words)}, but no patch ({_KEYS['patch']})")
 
     def number(key: str, fallback: int | None) -> int:
         value = draft.numbers.get(key, fallback)
@@ -382,14 +429,35 @@ def _build(draft: _Draft, text: str, default: Scenario | None, head_width: int) 
             load = "/".join(f"{share:.6g}" for share in read_load(load, feed_forward.total))
         steered = "selection_bias" if load and get_variant(router).scored else feed_forward.balance
         feed_forward = replace(feed_forward, router=router, balance=draft.words.get("balance", steered), load=load)
-    model = ModelSpec(
+    family: Callable[..., ModelSpec] = DiffusionSpec if words else ModelSpec
+    if isinstance(old, DiffusionSpec):
+        family = partial(replace, old)
+    model = family(
         width=width,
         depth=number("L", old.depth if old else None),
         feed_forward=feed_forward,
         head_width=number("dh", old.head_width if old else head_width),
+        **_diffusion(words, text),
     )
     return Scenario(
         model=model,
         tokens_per_step=number("B", default.tokens_per_step if default else 1),
         steps=number("T", default.steps if default else 1),
     )
+
+
+def _diffusion(words: Mapping[str, str], text: str) -> dict[str, int | bool]:
+    """What the words of a SPEC say about the fields of a DiffusionSpec."""
+    said: dict[str, int | bool] = {}
+    for key, word in words.items():
+        if key == "patch":
+            match = re.fullmatch(r"(?:(\d{1,9})x)?(\d{1,9})", word, re.ASCII)
+            if match is None:
+                raise SpecError(f"patch={word!r} in SPEC {text!r}: must be an edge such as 2, or frames x edge as 3x2")
+            said |= {"frames_per_patch": int(match[1] or 1), "patch": int(match[2])}
+            continue
+        name, meaning = _SWITCHES[key]
+        if word not in meaning:
+            raise SpecError(f"{key}={word!r} in SPEC {text!r}: must be {' or '.join(meaning)}")
+        said[name] = meaning[word]
+    return said

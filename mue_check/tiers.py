@@ -10,7 +10,7 @@ from mue_check.errors import SpecError
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob, base_value
 from mue_check.rules.knob import quantity_of
-from mue_check.spec import TrainSpec
+from mue_check.spec import ModelSpec, TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,12 @@ class Task:
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
     tuned: Mapping[Knob, float] = field(default_factory=dict)
     """Base values of role groups that were tuned one by one, such as ``lr:attention`` (arXiv 2512.22382)."""
+    early: HyperParameters | None = None
+    """The base values of early curves; None for ``base``."""
     corpus: str | None = None
     """The task's own source; None for the corpus of the study."""
+    grid_step: float = 0.75
+    """Octaves between the values of a sweep of all groups at once."""
 
     def can_sweep(self, knob: Knob) -> bool:
         """Whether base values are known at which this knob has an optimum (docs/choices.md)."""
@@ -60,7 +64,11 @@ class Tier:
     """The most seeds that any question may take; None for no limit."""
     precision: Precision = "fp32"
     tasks: Mapping[tuple[str, Regime], Task]
-    """By corpus name and regime. ``text`` is for the docstrings and for every token file."""
+    """By corpus name and regime."""
+    other_corpora: str = "text"
+    """The corpus name in ``tasks`` that stands for every corpus without tasks of its own, such as files."""
+    kind: Callable[[ModelSpec], ModelSpec] | None = None
+    """Makes the specification of another kind of model from that of a language model, of which ladders consist."""
     axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
     """The ladders of each axis at given sizes."""
     left_out: frozenset[str] = frozenset()
@@ -78,7 +86,9 @@ class Tier:
         ladders = self.axes[axis](self.scale_sizes if question == "scales" else self.sizes)
         left_out = self.left_out if question == "drift" else ()
         return tuple(
-            ladder for ladder in ladders if question in ladder.uses and ladder.targets and ladder.name not in left_out
+            ladder.of_kind(self.kind) if self.kind else ladder
+            for ladder in ladders
+            if question in ladder.uses and ladder.targets and ladder.name not in left_out
         )
 
     def ladder(self, name: str, question: LadderUse = "drift") -> Ladder | None:
@@ -88,7 +98,7 @@ class Tier:
 
     def task(self, corpus: str, regime: Regime = "sharp") -> Task:
         """The task for a corpus and a regime."""
-        return self.tasks.get((corpus, regime), self.tasks["text", regime])
+        return self.tasks.get((corpus, regime), self.tasks[self.other_corpora, regime])
 
 
 _BASE = HyperParameters(lr=2.0**-6.5, weight_decay=0.1, init_std=0.1, eps=1e-8, beta1=0.9, beta2=0.95)

@@ -109,8 +109,11 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--heldout", "B=100"], "batch becomes"),
         (
             ["--corpus", "wiki"],
-            "unknown corpus 'wiki': allowed are markov, docstrings, pairs, memory, or a token file FILE.bin",
+            "unknown corpus 'wiki': allowed are markov, docstrings, image_low, image_high, keyframe, video,",
         ),
+        (["--modality", "smell"], "unknown modality 'smell': allowed are language, image_low"),
+        (["--modality", "video", "--corpus", "markov"], "'markov' has no images, and a diffusion model needs them"),
+        (["--corpus", "absent.npy"], "absent.npy' cannot be read: [Errno 2] No such file"),
         (["--corpus", "absent.bin"], "absent.bin' cannot be read: No such file"),
         (["--corpus", "{tmp}/short.bin"], "its train part has 90 tokens"),
         (["--study", "{tmp}/file/study"], "cannot be written"),
@@ -240,7 +243,7 @@ def test_the_laboratory_asks_its_questions(tmp_path: Path, collected: Collect, r
     [
         (
             "--corpus=wiki",
-            "unknown corpus 'wiki': allowed are markov, docstrings, pairs, memory, or a token file FILE.bin",
+            "unknown corpus 'wiki': allowed are markov, docstrings, image_low, image_high, keyframe, video,",
         ),
         ("--axes=sigma1", "unknown axis 'sigma1': allowed are width, depth"),
     ],

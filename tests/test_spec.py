@@ -1,6 +1,9 @@
+from dataclasses import asdict
+
 import pytest
 
 from mue_check import Dense, Experts, ModelSpec, SpecError, TrainSpec, parse_scenario
+from mue_check.spec import described
 
 
 @pytest.mark.parametrize("text", ["128e8a1s", "128e8a4g1s", "16e4a", "16e4a2g1s", "1e1a", "8e8a"])
@@ -69,8 +72,15 @@ def test_target_takes_what_it_leaves_out_from_its_reference() -> None:
     assert parse_scenario("d=256", default=reference).model.feed_forward == Dense(hidden=128)
 
 
+DIFFUSION = [
+    "d=64,L=2,H=64,patch=2,B=1,T=1",
+    "d=64,L=2,16e4a1s,h=32,dh=32,patch=3x2,gates=zero,labels=off,modulation=shared,B=512,T=200",
+]
+
+
 @pytest.mark.parametrize(
-    "text", ["d=64,L=2,H=64,B=1,T=1", "d=64,L=2,16e4a2g1s,h=32,B=512,T=200", "d=64,L=2,8e2a,h=64,dh=32,B=1,T=1"]
+    "text",
+    ["d=64,L=2,H=64,B=1,T=1", "d=64,L=2,16e4a2g1s,h=32,B=512,T=200", "d=64,L=2,8e2a,h=64,dh=32,B=1,T=1", *DIFFUSION],
 )
 def test_a_printed_scenario_reads_back(text: str) -> None:
     scenario = parse_scenario(text)
@@ -95,6 +105,10 @@ def test_toml_file(tmp_path) -> None:
         ("d=64,L=2,H=64,h=8", "gives both h"),
         ("d=64,L=2,8e2b", "not a notation"),
         ("nowhere.toml", "cannot be read"),
+        ("d=64,L=2,H=64,patch=2x", "patch='2x' .*: must be an edge such as 2, or frames x edge"),
+        ("d=64,L=2,H=64,patch=0", "DiffusionSpec.patch=0"),
+        ("d=64,L=2,H=64,gates=zero", "gives gates, but no patch"),
+        ("d=64,L=2,H=64,patch=2,gates=open", "must be zero or drawn"),
         ("", "lacks d"),
     ],
 )
@@ -129,3 +143,18 @@ def test_router_and_balance_are_part_of_the_model() -> None:
 def test_a_router_that_cannot_be(text: str, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         parse_scenario(text, default=parse_scenario("d=32,L=2,H=32"))
+
+
+def test_a_target_is_of_its_references_family() -> None:
+    reference = parse_scenario("d=64,L=2,H=64,patch=3x2,gates=zero")
+    target = parse_scenario("d=128,8e2a,h=16,labels=off", default=reference)
+    assert str(target.model) == "d=128,L=2,8e2a,h=16,patch=3x2,gates=zero,labels=off"
+    assert str(parse_scenario("patch=4,gates=drawn", default=target).model) == "d=128,L=2,8e2a,h=16,patch=4,labels=off"
+    assert type(parse_scenario("d=128", default=parse_scenario("d=64,L=2,H=64")).model) is ModelSpec
+
+
+def test_a_stored_model_is_described_as_its_family_prints_it() -> None:
+    train = TrainSpec(steps=3, batch=2)
+    for text in ("d=64,L=2,H=64", *DIFFUSION):
+        model = parse_scenario(text).model
+        assert described(asdict(model), asdict(train)) == f"{model},{train}"

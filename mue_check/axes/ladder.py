@@ -1,7 +1,7 @@
 """Ladders: a reference model, and the models, batch sizes and durations to which its base values should transfer."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -122,6 +122,11 @@ class Ladder:
         mixtures = [e for rung in self.targets if isinstance(e := rung.model.feed_forward, Experts)]
         routers = {e.router for e in mixtures if e.load}
         return routers.pop() if len(routers) == 1 and all(e.load for e in mixtures) else None
+
+    def of_kind(self, kind: Callable[[ModelSpec], ModelSpec]) -> "Ladder":
+        """The same ladder with every model turned into one of another kind."""
+        first, *targets = (replace(rung, model=kind(rung.model)) for rung in self.rungs)
+        return replace(self, reference=first, targets=tuple(targets))
 
     def with_routing(self, router: str, balance: str) -> "Ladder | None":
         """The same ladder with another routing variant in every mixture; None if it would measure something else.

@@ -10,7 +10,7 @@ from mue_check.bench.cases import BenchCase
 from mue_check.bench.results import Ceilings
 from mue_check.bench.timing import clock
 from mue_check.data.markov import VOCAB
-from mue_check.flops import training_flop
+from mue_check.flops import language_ends, training_flop
 from mue_check.models.parameters import Parameter
 from mue_check.precision import Precision
 from mue_check.spec import Experts
@@ -45,7 +45,8 @@ def needed_flops(case: BenchCase) -> float:
     """FLOP of one step of one run: products forward and twice backward, experts only on their routed tokens."""
     ffn = case.spec.feed_forward
     met = ffn.activated if isinstance(ffn, Experts) else 0
-    return case.tokens * training_flop(case.spec, context=case.context, vocab=VOCAB, met=met)
+    ends = language_ends(case.spec, context=case.context, vocab=VOCAB)
+    return case.tokens * training_flop(case.spec, ends, context=case.context, met=met)
 
 
 def needed_bytes(parameters: Sequence[Parameter]) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mue_check.bench.cases import BenchCase
 from mue_check.data import load_corpus
-from mue_check.models.token_examples import batch_starts
+from mue_check.models.batch_order import batch_order
 from mue_check.rules import HyperParameters, Prescription, Role, Row, get_rule
 from mue_check.spec import Scenario, TrainSpec, parse_scenario
 from mue_check.training import Stack
@@ -74,7 +74,7 @@ class Batches:
     def __init__(self, setup: BenchSetup, seeds: Sequence[int]) -> None:
         corpus = load_corpus(CORPUS)
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(setup.device)
-        starts = [batch_starts(corpus, setup.train, seed) for seed in seeds]
+        starts = [batch_order(len(corpus.train) - setup.train.context, setup.train, seed) for seed in seeds]
         self.starts = torch.stack(starts, dim=1).to(setup.device)
         self.offsets = torch.arange(setup.case.context + 1, device=setup.device)
 

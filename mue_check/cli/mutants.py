@@ -39,6 +39,7 @@ def add(commands: "Commands[Parser]") -> None:
         help="also the drift of each mutant, in minutes instead of seconds: on LADDER, or where most is predicted",
     )
     mutants.add_argument("--tier", default="smoke", help="as for `pytest suites/` (default: smoke)")
+    mutants.add_argument("--modality", default="language", help="as for `pytest suites/` (default: language)")
     mutants.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     mutants.add_argument(
         "--study", type=Path, default=Path("reports/mutants"), metavar="DIR", help="records (default: reports/mutants)"
@@ -59,30 +60,32 @@ def _rules(options: Options) -> int:
     from functools import partial
 
     from mue_check.catalog import get_tier
+    from mue_check.modalities import LANGUAGE
     from mue_check.mutants.mutant import killed
     from mue_check.mutants.report import render_rules, rule_lines
-    from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule
+    from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule, is_possible
     from mue_check.mutants.run import get_mutant, run
     from mue_check.questions.asked import new_run
     from mue_check.questions.study import Study
     from mue_check.rules import get_rule
     from mue_check.tiers import require_device
 
-    mutants = MUTANTS
-    if options.only is not None:
-        mutants = tuple(get_mutant(name.strip()) for name in options.only.split(","))
-    tier = get_tier(options.tier)
+    tier = get_tier(options.tier, options.modality)
     require_device(tier)
     study = Study(
         root=options.study,
         tier=tier,
-        corpus="markov",
+        corpus=tier.corpora[0],
         rule=get_rule("complete_mue"),
         tolerance=tier.tolerance,
         command="mue_check mutants",
         run=new_run(),
     )
     study.store.prepare()
+    if options.only is not None:
+        mutants = tuple(get_mutant(name.strip()) for name in options.only.split(","))
+    else:
+        mutants = tuple(mutant for mutant in MUTANTS if is_possible(study, mutant))
     checks = [check for check in CHECKS if options.sweep is not None or check != "drift"]
     results = []
     for result in run(
@@ -92,8 +95,10 @@ def _rules(options: Options) -> int:
         found = ", ".join(f"{o.check} {'caught' if o.caught else o.verdict}" for o in result.outcomes)
         _print(options, result.killed, f"{result.mutant.name} ({result.mutant.ladder}): {found}")
     print("\n".join(rule_lines(results)))
-    sweep = "" if options.sweep is None else f" --sweep {options.sweep}".rstrip()
-    _write(options, render_rules(results, f"mue_check mutants --tier {tier.name}{sweep}"))
+    command = f"mue_check mutants --tier {tier.name}"
+    command += f" --modality {options.modality}" if options.modality != LANGUAGE else ""
+    command += "" if options.sweep is None else f" --sweep {options.sweep}".rstrip()
+    _write(options, render_rules(results, command))
     return EXIT_OK if killed(results) == len(results) else EXIT_FAIL
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PASSED = (
     "tier",
     "axes",
+    "modality",
     "corpus",
     "router",
     "claim",

@@ -4,15 +4,27 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
+from mue_check.data.clips import keyframe, video
 from mue_check.data.corpus import Corpus
 from mue_check.data.docstrings import docstring_corpus
+from mue_check.data.image_file import image_file
+from mue_check.data.images import Images
 from mue_check.data.markov import markov_corpus, pairs_corpus
 from mue_check.data.memory import memory_corpus
+from mue_check.data.pictures import image_high, image_low, photo_crops
 from mue_check.data.protocol import Data
 from mue_check.data.token_file import token_file_corpus
 from mue_check.errors import DataError
 
-CORPORA: dict[str, Callable[[], Data]] = {"markov": markov_corpus, "docstrings": docstring_corpus}
+CORPORA: dict[str, Callable[[], Data]] = {
+    "markov": markov_corpus,
+    "docstrings": docstring_corpus,
+    "image_low": image_low,
+    "image_high": image_high,
+    "keyframe": keyframe,
+    "video": video,
+    "photo_crops": photo_crops,
+}
 SOURCES: dict[str, Callable[[int], Data]] = {"pairs": pairs_corpus, "memory": memory_corpus}
 """Synthetic sources of a tier's own tasks, by the seed of their table: ``pairs`` has table 0, ``pairs:1`` another."""
 _GIVEN: dict[str, Data] = {}
@@ -24,7 +36,7 @@ def give_data(name: str, data: Data) -> None:
 
 
 def load_data(name: str) -> Data:
-    """The built-in data of that name, or the token file at that path (``.bin``). Raises DataError."""
+    """The built-in data of that name, or the file at that path: tokens (``.bin``) or images (``.npy``). DataError."""
     return _GIVEN[name] if name in _GIVEN else _load(name)
 
 
@@ -40,8 +52,15 @@ def require_tokens(data: Data) -> Corpus:
     return data
 
 
+def require_images(data: Data) -> Images:
+    """``data`` as images. Raises DataError if it is something else."""
+    if not isinstance(data, Images):
+        raise DataError(f"{data.name!r} has no images, and a diffusion model needs them")
+    return data
+
+
 def data_maker(name: str) -> Callable[[], Data]:
-    """What makes the built-in data of that name, or reads the token file. Raises DataError if the name is unknown."""
+    """What makes the built-in data of that name, or reads the file. Raises DataError if the name is unknown."""
     if name in CORPORA:
         return CORPORA[name]
     source, _, table = name.partition(":")
@@ -49,7 +68,10 @@ def data_maker(name: str) -> Callable[[], Data]:
         return partial(SOURCES[source], int(table or 0))
     if name.endswith(".bin"):
         return partial(token_file_corpus, Path(name))
-    raise DataError(f"unknown corpus {name!r}: allowed are {', '.join((*CORPORA, *SOURCES))}, or a token file FILE.bin")
+    if name.endswith(".npy"):
+        return partial(image_file, Path(name))
+    known = ", ".join((*CORPORA, *SOURCES))
+    raise DataError(f"unknown corpus {name!r}: allowed are {known}, tokens FILE.bin, or images FILE.npy")
 
 
 @cache
@@ -62,9 +84,11 @@ __all__ = [
     "SOURCES",
     "Corpus",
     "Data",
+    "Images",
     "data_maker",
     "give_data",
     "load_corpus",
     "load_data",
+    "require_images",
     "require_tokens",
 ]

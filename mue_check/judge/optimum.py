@@ -19,6 +19,9 @@ WINDOW = 5
 SLOPE_LEVEL = 0.1
 """Two-sided level at which the slopes at both ends of the window must differ from 0, each in its own direction: the
 usual test of a U shape at 5 % (Sasabuchi 1980; Lind & Mehlum 2010)."""
+CLIFF, MISFIT = 0.5, 0.1
+"""Shares of what the best runs learned: what a run beyond a cliff has lost, and the residual of a fit that is no valley
+(docs/choices.md)."""
 _ROUNDING = 2.0**-24
 """Relative rounding error of a loss: models train in float32."""
 
@@ -42,9 +45,20 @@ class Curve:
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
-        """[S, L]: the loss ended higher than it began, or one of the two is not finite."""
+        """[S, L]: the loss ended higher than it began, or one of the two is not finite; or it lies beyond a cliff.
+
+        A run beyond a cliff has lost, at a value above the seed's best, more than CLIFF of what that one learned. It
+        belongs to no valley, and one such point in a window would fake a curvature.
+        """
         # an initial loss that is NaN compares false with everything
-        return ~(np.isfinite(self.losses) & (self.losses <= self.initial[:, None]))
+        learned = np.isfinite(self.losses) & (self.losses <= self.initial[:, None])
+        if not learned.size:
+            return ~learned
+        best = np.where(learned, self.losses, np.inf).min(axis=1, keepdims=True)
+        above = np.cumsum(self.losses == best, axis=1) > 0
+        with np.errstate(invalid="ignore"):
+            fallen = above & (self.losses > best + CLIFF * (self.initial[:, None] - best))
+        return np.asarray(~learned | fallen)
 
     @property
     def usable(self) -> NDArray[np.float64]:
@@ -57,12 +71,14 @@ class Optimum:
     """log2(LR*) per seed. If it could not be resolved, ``reason`` says why and the other fields are unusable.
 
     ``curvature`` is in nats per octave squared, ``residual_sd`` and ``rounding`` (of one loss) are in nats.
+    ``misfit`` is ``residual_sd`` as a share of what the best runs learned.
     """
 
     by_seed: Mapping[int, float] = field(default_factory=dict)
     loss_by_seed: Mapping[int, float] = field(default_factory=dict)
     curvature: float = math.nan
     residual_sd: float = math.nan
+    misfit: float = math.nan
     rounding: float = math.nan
     window: tuple[float, ...] = ()
     reason: str | None = None
@@ -176,11 +192,13 @@ def fit_optimum(curve: Curve, points: int = WINDOW, level: float = SLOPE_LEVEL) 
             )
         vertices[seed] = vertex
     square = sum(v.residual for v in vertices.values())
+    residual_sd = math.sqrt(square / (len(vertices) * (points - 3)))
     return Optimum(
         by_seed={seed: v.x for seed, v in vertices.items()},
         loss_by_seed={seed: v.loss for seed, v in vertices.items()},
         curvature=float(np.mean([v.curvature for v in vertices.values()])),
-        residual_sd=math.sqrt(square / (len(vertices) * (points - 3))),
+        residual_sd=residual_sd,
+        misfit=residual_sd / float(np.mean(curve.initial - losses.min(axis=1))),
         rounding=fits.rounding,
         window=tuple(float(v) for v in x[shared]),
     )

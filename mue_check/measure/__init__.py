@@ -8,6 +8,7 @@ from mue_check.measure import (
     loss_grid,
     optimizer,
     routing,
+    samples,
 )
 from mue_check.measure.measurement import Measurement
 
@@ -19,6 +20,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "optimizer": optimizer.OPTIMIZER,
     "routing": routing.ROUTING,
     "gradient_noise": gradient_noise.GRADIENT_NOISE,
+    "samples": samples.SAMPLED,
 }
 
 __all__ = ["MEASUREMENTS", "Measurement"]

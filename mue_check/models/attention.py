@@ -1,4 +1,4 @@
-"""Causal attention on the run axis."""
+"""Attention on the run axis."""
 
 from typing import Any
 
@@ -17,30 +17,34 @@ SHORT = 64
 """Up to this context, whole matrices of scores are faster on a CPU than the fused kernel (docs/engine.md)."""
 
 
-def causal_attention(qkv: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T, causal) v: [N, T, H*K] of [N, T, 3, H, K], for N sequences and H heads of width K."""
+def attention(qkv: Tensor, scale: float, *, causal: bool) -> Tensor:
+    """softmax(scale q k^T) v: [N, T, H*K] of [N, T, 3, H, K], for N sequences and H heads of width K.
+
+    ``causal``: a position sees those before it and itself; otherwise it sees all.
+    """
     sequences, context = qkv.shape[:2]
     if qkv.is_cuda or qkv.dtype is torch.bfloat16 or context > SHORT:
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         with sdpa_kernel(KERNELS):
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
         return mixed.transpose(1, 2).reshape(sequences, context, -1)
-    return apply(_Causal, qkv, scale)
+    return apply(_WholeScores, qkv, scale, causal)
 
 
-class _Causal(torch.autograd.Function):
+class _WholeScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, scale: float, causal: bool) -> Tensor:
         ctx.scale, (sequences, context, _, heads, width) = scale, qkv.shape
         q, k, v = heads_first = qkv.permute(2, 0, 3, 1, 4).reshape(3, sequences * heads, context, width)
-        future = torch.full((context, context), -torch.inf, dtype=qkv.dtype, device=qkv.device).triu(1)
+        hidden = -torch.inf if causal else 0.0
+        future = torch.full((context, context), hidden, dtype=qkv.dtype, device=qkv.device).triu(1)
         weights = torch.baddbmm(future, q, k.transpose(1, 2), alpha=scale).softmax(-1)
         ctx.save_for_backward(heads_first, weights)
         return _side_by_side(torch.bmm(weights, v), heads)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         heads_first, weights = ctx.saved_tensors
         q, k, v = heads_first
         sequences, context = gradient.shape[:2]
@@ -52,7 +56,7 @@ class _Causal(torch.autograd.Function):
         of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
         torch.bmm(of_scores, k, out=found[0])
         torch.bmm(of_scores.transpose(1, 2), q, out=found[1])
-        return found.view(3, sequences, heads, context, -1).permute(1, 3, 0, 2, 4).contiguous(), None
+        return found.view(3, sequences, heads, context, -1).permute(1, 3, 0, 2, 4).contiguous(), None, None
 
 
 def _side_by_side(mixed: Tensor, heads: int) -> Tensor:

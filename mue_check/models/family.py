@@ -20,6 +20,7 @@ from mue_check.rules import Prescription
 from mue_check.spec import ModelSpec, TrainSpec
 
 T = TypeVar("T")
+S = TypeVar("S", bound=ModelSpec)
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 
@@ -95,15 +96,15 @@ class Amounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family(Generic[T]):
+class Family(Generic[S, T]):
     """A type of specification, its model, and its examples for a number of runs on a device.
 
     ``amounts`` is called with the number of routed experts that a token is multiplied with, ``heldout`` returns the
     number of held-out examples.
     """
 
-    spec: type[ModelSpec]
-    model: Callable[[ModelSpec, Prescription, TrainSpec, Data], Model[T]]
-    examples: Callable[[TrainSpec, Data, int, torch.device], Examples[T]]
-    amounts: Callable[[ModelSpec, TrainSpec, Data, float], Amounts]
+    spec: type[S]
+    model: Callable[[S, Prescription, TrainSpec, Data], Model[T]]
+    examples: Callable[[S, TrainSpec, Data, int, torch.device], Examples[T]]
+    amounts: Callable[[S, TrainSpec, Data, float], Amounts]
     heldout: Callable[[TrainSpec, Data], int]

@@ -6,14 +6,8 @@ import torch
 from torch import Tensor
 
 from mue_check.data import Corpus
-from mue_check.models.parameters import stable_seed
+from mue_check.models.batch_order import set_order
 from mue_check.spec import TrainSpec
-
-
-def batch_starts(corpus: Corpus, train: TrainSpec, seed: int) -> Tensor:
-    """[steps, B] int64: where each training sequence of this seed begins, the same for every model."""
-    generator = torch.Generator().manual_seed(stable_seed(seed, "batches"))
-    return torch.randint(0, len(corpus.train) - train.context, (train.steps, train.batch), generator=generator)
 
 
 class TokenExamples:
@@ -29,8 +23,7 @@ class TokenExamples:
 
     def restart(self, seeds: Sequence[int]) -> None:
         """Order the sequences of each run by its seed, in place."""
-        starts = {seed: batch_starts(self.corpus, self.train, seed) for seed in set(seeds)}
-        self.starts.copy_(torch.stack([starts[seed] for seed in seeds], dim=1))
+        set_order(self.starts, len(self.tokens) - self.train.context, self.train, seeds)
 
     def at(self, step: Tensor) -> Tensor:
         """[R, B, T+1] tokens of a step, looked up by a device counter."""

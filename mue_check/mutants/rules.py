@@ -14,7 +14,7 @@ from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
 from mue_check.rules import Knob, Prescription, Role, get_rule
-from mue_check.rules.roles import HIDDEN
+from mue_check.rules.roles import CONDITIONING, HIDDEN
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts
 
 CHECKS = ("scales", "audit", "drift")
@@ -40,7 +40,10 @@ def examine_rule(
     if scales and "scales" in checks:
         results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw, finding=True).results
         failed = [result for result in results if result.verdict is Verdict.FAIL]
-        naming = [result for result in failed if result.law.name == mutant.finding]
+        # the output of a diffusion model is a velocity, which keeps its scale rather than its change
+        velocity = mutant.finding.replace("logits change", "velocity rms").replace("logits", "velocity")
+        names = (mutant.finding, velocity)
+        naming = [result for result in failed if result.law.name in names]
         first = (naming or failed or results)[0]
         verdict = join(result.verdict for result in results)
         outcomes.append(_outcome("scales", verdict, str(first), named=not mutant.finding or bool(naming)))
@@ -57,6 +60,15 @@ def examine_rule(
             )
             outcomes.append(_outcome("drift", found.verdict, found.measured))
     return tuple(outcomes)
+
+
+def is_possible(study: Study, mutant: Mutant) -> bool:
+    """Whether the models of the study can have the mistake: on its ladder it changes what is prescribed."""
+    ladder = study.tier.ladder(mutant.ladder, "scales") or study.tier.ladder(mutant.ladder)
+    if ladder is None or mutant.flaw:
+        return ladder is not None
+    right = [study.prescription(ladder, rung) for rung in ladder.targets]
+    return any(mutant(p).factors != p.factors for p in right)
 
 
 class DriftCase(NamedTuple):
@@ -162,6 +174,24 @@ def hidden_lr_unscaled(p: Prescription) -> Prescription:
     return _set(p, HIDDEN, lr=1.0)
 
 
+@_mutant("width", "weight.modulation change at step 1")
+def conditioning_lr_unscaled(p: Prescription) -> Prescription:
+    """The hidden matrices of the conditioning keep the reference's learning rate."""
+    return _set(p, CONDITIONING & HIDDEN, lr=1.0)
+
+
+@_mutant("width", "weight.patch_embedding change at step 1")
+def patch_embedding_as_hidden(p: Prescription) -> Prescription:
+    """The patch embedding's learning rate falls with width, as in a library that takes every convolution for hidden."""
+    return _times(p, [Role.PATCH_EMBEDDING], "lr", p.reference.model.width / p.target.model.width)
+
+
+@_mutant("width", "weight.label_embedding change at step 1")
+def label_table_as_hidden(p: Prescription) -> Prescription:
+    """The label table's learning rate falls with width, though its input is one class."""
+    return _times(p, [Role.LABEL_EMBEDDING], "lr", p.reference.model.width / p.target.model.width)
+
+
 @_mutant("width", "ffn_branch change", flaw="scheduler_overwrites_groups", seen="gpt-neox")
 def scheduler_overwrites_groups(p: Prescription) -> Prescription:
     """After the first step the scheduler gives every group the base learning rate."""
@@ -241,6 +271,20 @@ def A_missing(p: Prescription) -> Prescription:
 def R_missing(p: Prescription) -> Prescription:
     """The normalized routed sum lacks R = a."""
     return _set(p, [Role.ROUTER], forward_multiplier=1.0)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def R_from_all_experts(p: Prescription) -> Prescription:
+    """R = N instead of a."""
+    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).total / _experts(p).activated)
+
+
+@_mutant("shared_experts", _BRANCH_SCALE)
+def A_of_routed_alone(p: Prescription) -> Prescription:
+    """A = d / (a h) instead of d / ((a + s) h)."""
+    experts = _experts(p)
+    by = 1 + experts.shared / experts.activated
+    return _times(p, [Role.EXPERT_DOWN, Role.SHARED_DOWN], "forward_multiplier", by)
 
 
 @_mutant("shared_experts", _BRANCH_SCALE)

@@ -43,7 +43,11 @@ def _markdown(sides: SideBySide) -> str:
     for table in (_counts(sides), _drifts(sides, ", "), *_laws(sides)):
         lines += [f"## {table.caption}", "", *markdown_table(table), ""]
     lines += [f"![Drift of every target under each rule]({NAME}.svg)", ""]
-    lines += ["Drift in octaves with its 95 % interval, then regret in nats per token, then the verdict.", _SAME, ""]
+    lines += [
+        "Drift in octaves with its 95 % interval, then regret in the unit of the loss, then the verdict.",
+        _SAME,
+        "",
+    ]
     return "\n".join(lines)
 
 

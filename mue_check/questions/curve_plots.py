@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 
 from mue_check.judge.optimum import Curve, Optimum
-from mue_check.questions.display import Palette, heading, knob_name
+from mue_check.questions.display import Palette, heading, in_unit_of, knob_name
 from mue_check.questions.drift import DriftFinding
 from mue_check.report.palette import (
     BAND,
@@ -82,7 +82,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         if any(arm.optimum.resolved for arm in arms):
             handles.append(Line2D([], [], color=QUIET, marker="*", markersize=11, linestyle="", label="fitted optimum"))
         above.set_ylim(*_loss_limits(arms, _CROSS * (len(lost) + 1)))
-        above.set_ylabel("held-out loss (nats per token)")
+        above.set_ylabel(in_unit_of(found, "held-out loss (nats per token)"))
         above.tick_params(labelbottom=False)
         x = np.concatenate([arm.curve.x for arm in arms])
         if x.size:

@@ -10,6 +10,7 @@ from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm
 from mue_check.questions.comparison import Comparison, looks_note
+from mue_check.questions.display import in_unit_of
 from mue_check.questions.question import Finding
 from mue_check.questions.search import LossSearch, curves_by_look, read_curve
 from mue_check.questions.study import Study, side_of
@@ -17,6 +18,7 @@ from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.knob import is_judged_whole
 from mue_check.rules.predicted import predicted_drift
+from mue_check.rules.roles import INPUTS
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
 """The regime in which a knob other than the learning rate has a sharp optimum: weight decay pays off where there is
@@ -43,7 +45,7 @@ class DriftFinding(Finding):
     @property
     def measured(self) -> str:
         """The drift, or why there is none."""
-        return "; ".join(filter(None, (str(self.drift), looks_note(self.comparison))))
+        return "; ".join(filter(None, (in_unit_of([self], str(self.drift)), looks_note(self.comparison))))
 
     @property
     def is_usual(self) -> bool:
@@ -115,7 +117,8 @@ def sweep_ladder(ladder: Ladder, knob: Knob) -> Ladder:
 
 def _residual(target: Rung, arm: Arm) -> float:
     """The target's residual under a rule that has the published law: a rate that falls by 1/sqrt(k)."""
-    follows = math.isclose(arm.prescription[Role.TOKEN_EMBEDDING].lr, target.steps**-0.5)
+    rates = [factors.lr for role, factors in arm.prescription.factors.items() if role in INPUTS]
+    follows = all(math.isclose(rate, target.steps**-0.5) for rate in rates)
     return target.residual if follows else 0.0
 
 
@@ -160,7 +163,7 @@ def measure_drift(
         predicted=predicted_for(study, ladder, target, arms),
     )
     with study.asking(question):
-        searches = [LossSearch(arm, study.store) for arm in arms]
+        searches = [LossSearch(arm, study.store, task.grid_step) for arm in arms]
         rungs = (ladder.reference, target)
         for _ in curves_by_look(searches, task.log2_start(knob), looks):
             sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))

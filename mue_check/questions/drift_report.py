@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from mue_check.judge.interval import looks_text
+from mue_check.judge.optimum import MISFIT
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts
@@ -15,6 +16,7 @@ from mue_check.questions.display import (
     along_ladders,
     figure_title,
     grouped,
+    in_unit_of,
     knob_name,
     picture_folds,
     question_columns,
@@ -49,8 +51,8 @@ class DriftKind(JudgedKind[DriftFinding]):
         "describes the curves. The interval then reaches from wall to wall.",
         "By parabolas": "A cross-check: log2 of the optimum of each seed's parabola, target minus reference, paired by "
         "seed. It is narrower where its model holds, and its error from the grid is in no interval.",
-        "Regret": "What the target loses by keeping the reference's value, in nats per token, and as a share of what "
-        "it gains over the reference when both are at their optimum.",
+        "Regret": "What the target loses by keeping the reference's value, in nats per token (diffusion models: mean "
+        "squared error), and as a share of what it gains over the reference when both are at their optimum.",
         "Looks": "The numbers of seeds at which the verdict may be read, fixed in advance, in brackets after the "
         "number used. Seeds are added until the answer is clear, so each look has a wider interval than a single one "
         "would need: together they contain the true drift in 95 of 100 measurements.",
@@ -129,7 +131,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
         PARABOLAS: lambda d: interval_text(d.drift.parabola) if d.drift.registration and d.drift.is_fitted else NONE,
-        "regret, nats (of gain)": regret_text,
+        in_unit_of(found, "regret, nats (of gain)"): regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),
         "seeds": seeds_text,
         "tolerance": lambda d: tolerance_text(d.comparison),
@@ -157,6 +159,11 @@ def drift_note(found: DriftFinding) -> str:
     if drift.registration:
         notes.append(f"walls apart: {drift.registration.walls}" if drift.registration.misfit else "")
         notes.append("" if drift.is_fitted else f"no parabolas: {drift.cross_check}")
+    else:
+        fits = {"reference": drift.reference, "target": drift.target}
+        notes += [
+            f"no parabola: {arm}, residual {fit.residual_sd:.3f}" for arm, fit in fits.items() if fit.misfit > MISFIT
+        ]
     return "; ".join(filter(None, (*notes, looks_note(found.comparison))))
 
 

@@ -1,6 +1,6 @@
 """Scales: whether the laws of activations and weights hold along a ladder (``judge.laws``)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -9,7 +9,7 @@ import pandas as pd
 from mue_check.axes import Ladder
 from mue_check.judge.interval import Looks
 from mue_check.judge.law import Law, LawResult, Rung, judge_law
-from mue_check.judge.laws import COORDINATE_STEPS, LAWS
+from mue_check.judge.laws import COORDINATE_STEPS, DIFFUSION_LAWS, LAWS, ZERO_GATED_LAWS, ZERO_GATED_STEPS
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
@@ -32,14 +32,17 @@ from mue_check.report.format import NONE, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant
-from mue_check.spec import Experts
+from mue_check.spec import DiffusionSpec, Experts, ModelSpec
 
 COORDINATE_SEEDS = (12, 24, 48, 96)
 """Replicates; the larger numbers where the smaller leave the answer open."""
 COORDINATE_INIT_STD, COORDINATE_LR = 0.05, 2.0**-8
 """Small init, so that what is learned outweighs what was drawn; small LR, so that 5 steps stay in one regime
 (docs/choices.md)."""
-_OF_A_ROUTER = ("router_logits", "weight.router")
+DIFFUSION_INIT_STD, DIFFUSION_EPS = 0.02, 1e-12
+"""Likewise for a diffusion transformer, whose gates and so the gradients of its blocks are small at first."""
+_MAY_BE_ABSENT = ("router_logits", "weight.router", "weight.label_embedding", "weight.scale_shift_table")
+"""A user's router may keep its logits to itself, or have no matrix; data may have no labels; few modulations share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +78,15 @@ def ask_coordinates(
     by the mutated prescription's ``rule``. Nothing is expected of a ``finding``.
     """
     width = ladder.reference.model.width / 32  # the values above were chosen at d = 32
+    start, steps = _start(ladder.reference.model)
     arms = []
     for rung in ladder.rungs:
         arm = study.arm(ladder, rung)
         if rung is not ladder.reference:
             arm = replace(arm, prescription=mutate(arm.prescription), flaw=flaw)
-        base = replace(arm.base, lr=COORDINATE_LR / width, init_std=COORDINATE_INIT_STD / width**0.5)
-        train = replace(arm.train, steps=COORDINATE_STEPS[-1], warmup=0, final_lr=1.0)
+        base = replace(arm.base, **start)
+        base = replace(base, lr=COORDINATE_LR / width, init_std=base.init_std / width**0.5)
+        train = replace(arm.train, steps=steps[-1], warmup=0, final_lr=1.0)
         arms.append(replace(arm, base=base, train=train))
     rule = arms[-1].prescription.rule
     name = study.name("coordinates", ladder.name, rule=rule)
@@ -89,7 +94,7 @@ def ask_coordinates(
     tolerance = LAWS[ladder.name][0].tolerance
     question = study.question("coordinates", name, ladder, tolerance, expected, rule=rule, looks=COORDINATE_SEEDS)
     with study.asking(question):
-        for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, COORDINATE_STEPS):
+        for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, steps):
             found = SCALES.judge(study.store, replace(question, sides=sides))
             if found.verdict is not Verdict.INCONCLUSIVE:
                 break
@@ -106,14 +111,22 @@ def is_prescribed(ladder: Ladder) -> bool:
     return all(e.weight_sum is not None and get_variant(e.router).scored for e in mixtures)
 
 
-def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:
-    """The laws of the ladder of that name that a table of coordinates can answer.
+def _start(model: ModelSpec) -> tuple[Mapping[str, float], tuple[int, ...]]:
+    """The base values, where not those of the task, and the steps at which a model of d = 32 is measured."""
+    if not isinstance(model, DiffusionSpec):
+        return {"init_std": COORDINATE_INIT_STD}, COORDINATE_STEPS
+    steps = ZERO_GATED_STEPS if model.zero_gates else COORDINATE_STEPS
+    return {"init_std": DIFFUSION_INIT_STD, "eps": DIFFUSION_EPS}, steps
 
-    A user's router may keep its logits to itself, or have no matrix: its laws then have nothing to look at.
-    """
+
+def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:
+    """The laws of the ladder of that name that a table of coordinates can answer, for the family that it is of."""
     measured = set(table["coordinate"])
-    absent = [c for c in _OF_A_ROUTER if not any(name.endswith(c) for name in measured)]
-    return [law for law in LAWS[ladder] if law.coordinate not in absent]
+    laws = LAWS
+    if "weight.patch_embedding" in measured:
+        laws = ZERO_GATED_LAWS if set(ZERO_GATED_STEPS) <= set(table["step"]) else DIFFUSION_LAWS
+    absent = [c for c in _MAY_BE_ABSENT if not any(name.endswith(c) for name in measured)]
+    return [law for law in laws[ladder] if law.coordinate not in absent]
 
 
 def judge_coordinates(ladder: str, rungs: Sequence[Rung], looks: Looks = ()) -> list[LawResult]:

@@ -29,6 +29,8 @@ class Grid:
 
     step: float
     reach: int
+    is_fixed: bool = False
+    """Whether it is wide enough to need no search: it lies around the base value."""
 
     def around(self, center: float) -> list[float]:
         """log2 of the values of a fine pass."""
@@ -39,23 +41,23 @@ class Grid:
         return round(x / self.step) * self.step
 
 
-GLOBAL, GROUP = Grid(step=0.75, reach=WINDOW // 2), Grid(step=1.5, reach=3)
-"""Of a global knob, and of the learning rate, decay or multiplier of one group: its valley is wider, and both of its
-walls place the curve."""
+GROUP = Grid(step=1.5, reach=3, is_fixed=True)
+"""Of the learning rate, decay or multiplier of one group: its valley is wide, and both of its walls place the curve."""
 
 
-def grid_of(knob: Knob) -> Grid:
-    """The grid on which a knob is searched."""
+def grid_of(knob: Knob, step: float) -> Grid:
+    """The grid on which a knob is searched; ``step`` is that of a global knob (``Task.grid_step``)."""
     # the valley of a group's init std is as narrow as that of a global knob (docs/choices.md)
-    return GROUP if group_of(knob) and quantity_of(knob) != "init_std" else GLOBAL
+    is_wide = group_of(knob) and quantity_of(knob) != "init_std"
+    return GROUP if is_wide else Grid(step=step, reach=WINDOW // 2)
 
 
 class LossSearch:
     """The growing set of loss-grid cells of one arm, and the curve in them."""
 
-    def __init__(self, arm: Arm, store: Store) -> None:
+    def __init__(self, arm: Arm, store: Store, grid_step: float) -> None:
         self.arm, self.store = arm, store
-        self.grid = grid_of(arm.knob)
+        self.grid = grid_of(arm.knob, grid_step)
         self._cells: dict[str, Cell] = {}
         self._measured: dict[int, set[float]] = {}
 
@@ -150,7 +152,7 @@ def curves_by_look(searches: Sequence[LossSearch], start: float, looks: Looks) -
     The reference is looked for around ``start``, in log2, and the target where the reference's optimum is. The wide
     grid of a group's knob needs no search: both arms begin at the base value, so that their grids overlap.
     """
-    if searches[0].grid is not GLOBAL:
+    if searches[0].grid.is_fixed:
         centers = [start, start]
     else:
         best = searches[0].follow(searches[0].locate(start))

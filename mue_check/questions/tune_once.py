@@ -7,7 +7,7 @@ from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison, looks_note, side_table
-from mue_check.questions.display import ladder_name, question_columns
+from mue_check.questions.display import in_unit_of, ladder_name, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import is_prescribed
 from mue_check.questions.study import Study
@@ -34,7 +34,8 @@ class TuneOnceFinding(Finding):
     def measured(self) -> str:
         """The losses and their changes."""
         labels = " -> ".join(side.label for side in self.comparison.sides)
-        return "; ".join(filter(None, (f"{labels}: {self.order}", looks_note(self.comparison))))
+        order = in_unit_of([self], str(self.order))
+        return "; ".join(filter(None, (f"{labels}: {order}", looks_note(self.comparison))))
 
 
 def ask_tune_once(study: Study, ladder: Ladder) -> TuneOnceFinding:
@@ -99,8 +100,8 @@ def tune_once_table(found: Sequence[TuneOnceFinding]) -> Table:
         **question_columns(found, target=False),
         "axis": lambda t: ladder_name(t.comparison),
         "models": lambda t: ", ".join(side.label for side in t.comparison.sides),
-        "loss, nats": lambda t: ", ".join(f"{loss:.3f}" for loss in t.order.losses),
-        "changes [95 %], nats": lambda t: ", ".join(change.text(3) for change in t.order.changes),
+        in_unit_of(found, "loss, nats"): lambda t: ", ".join(f"{loss:.3f}" for loss in t.order.losses),
+        in_unit_of(found, "changes [95 %], nats"): lambda t: ", ".join(change.text(3) for change in t.order.changes),
         "seeds": lambda t: str(t.order.changes[0].n),
         "verdict": lambda t: t.verdict.value,
     }

@@ -27,6 +27,7 @@ TABLES: Mapping[str, Mapping[str, type]] = {
     "gradient_noise": {**_RUN, "step": int, "load": str, "layer": int, "kind": str, "expert": int}
     | {"tokens": float, "numbers": int}
     | dict.fromkeys(("noise", "signal", "adam_noise", "adam_signal"), float),
+    "samples": {**_RUN, "sample": int, "frame": int, "height": int, "pixels": str},
 }
 """Columns by measurement. Every table with a seed has the same number of rows for each run."""
 _ADDED: Mapping[str, Mapping[str, type]] = {"routing": {"weight_sum_low": float, "weight_sum_high": float}}

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mue_check.rules.prescription import Factors, Prescription
 from mue_check.rules.ratios import Ratios
-from mue_check.rules.roles import DOWN, EMBEDDINGS, HIDDEN, VECTORS, Role, roles_of
+from mue_check.rules.roles import DOWN, HIDDEN, INPUTS, VECTORS, Role, roles_of
 from mue_check.spec import ModelSpec, Scenario
 
 Experts = Literal["own", "backbone", "dmft"]
@@ -74,7 +74,7 @@ class FanInRule:
             std, eps = 1 / rho_d, 1 / m_depth
         if role in DOWN or role is Role.ATTENTION_OUT:
             multiplier = 1 / m_depth
-        if role in EMBEDDINGS and self.embedding_eps_by_width:
+        if role in INPUTS and self.embedding_eps_by_width:
             eps = 1 / rho_d
         if role is Role.UNEMBEDDING:
             if self.unembedding == "tp5":

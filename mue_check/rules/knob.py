@@ -10,9 +10,17 @@ from typing import Literal, get_args
 
 from mue_check.errors import RuleError
 from mue_check.rules.prescription import Factors, HyperParameters
-from mue_check.rules.roles import DENSE_FFN, EMBEDDINGS, ROUTED, SHARED, Role
+from mue_check.rules.roles import CONDITIONING, DENSE_FFN, EMBEDDINGS, ROUTED, SHARED, Role
 
-Group = Literal["embedding", "attention", "feed_forward", "router", "unembedding"]
+Group = Literal[
+    "embedding",
+    "attention",
+    "feed_forward",
+    "router",
+    "unembedding",
+    "patch_embedding",
+    "conditioning",
+]
 Knob = Literal[
     "lr",
     "weight_decay",
@@ -22,21 +30,29 @@ Knob = Literal[
     "lr:feed_forward",
     "lr:router",
     "lr:unembedding",
+    "lr:patch_embedding",
+    "lr:conditioning",
     "weight_decay:embedding",
     "weight_decay:attention",
     "weight_decay:feed_forward",
     "weight_decay:router",
     "weight_decay:unembedding",
+    "weight_decay:patch_embedding",
+    "weight_decay:conditioning",
     "init_std:embedding",
     "init_std:attention",
     "init_std:feed_forward",
     "init_std:router",
     "init_std:unembedding",
+    "init_std:patch_embedding",
+    "init_std:conditioning",
     "multiplier:embedding",
     "multiplier:attention",
     "multiplier:feed_forward",
     "multiplier:router",
     "multiplier:unembedding",
+    "multiplier:patch_embedding",
+    "multiplier:conditioning",
 ]
 """``QUANTITY`` or ``QUANTITY:GROUP``. The value of a multiplier is a factor, 1 at the base; all others replace the base
 value. ``lr:GROUP`` keeps learning rate times weight decay. ``multiplier:GROUP`` scales the init std and the learning
@@ -50,15 +66,22 @@ GROUPS: Mapping[str, frozenset[Role]] = {
     "feed_forward": (DENSE_FFN | ROUTED | SHARED) - {Role.ROUTER},
     "router": frozenset({Role.ROUTER}),
     "unembedding": frozenset({Role.UNEMBEDDING}),
+    "patch_embedding": frozenset({Role.PATCH_EMBEDDING}),
+    "conditioning": CONDITIONING,
 }
-"""The roles of each group. Gains and biases belong to none: they keep their base values."""
-_INNER = frozenset({Role.ATTENTION_QKV} | {role for role in Role if role.endswith(("_up", "_gate"))})
+"""The roles of each group. Gains and biases belong to none: they keep their base values. A diffusion
+model has ``patch_embedding`` and ``conditioning`` in place of ``embedding``; its final layer is its unembedding."""
+_INNER = frozenset(
+    (CONDITIONING - {Role.MODULATION})
+    | {Role.ATTENTION_QKV}
+    | {role for role in Role if role.endswith(("_up", "_gate"))}
+)
 
 
 def parse_knob(text: str) -> Knob:
-    """The knob of that name. RuleError names the known ones."""
+    """The knob of that name; ``QUANTITY:readout`` is another for that of the unembedding. RuleError lists all."""
     for knob in KNOBS:
-        if knob == text.strip():
+        if knob == text.strip().replace(":readout", ":unembedding"):
             return knob
     raise RuleError(f"unknown knob {text!r}: allowed are {', '.join(KNOBS)}")
 

@@ -43,13 +43,15 @@ def predicted_shift(knob: Knob, right: Prescription, tested: Prescription) -> fl
             return -errors.of("lr", Role.UNEMBEDDING) - errors.of("forward_multiplier", Role.UNEMBEDDING)
         case "lr", "embedding":
             return errors.all_branches() - errors.of("lr", Role.TOKEN_EMBEDDING)
+        case "lr", "patch_embedding":
+            return errors.all_branches() - errors.of("lr", Role.PATCH_EMBEDDING)
         case "lr", "router":
             return -errors.of("lr", Role.ROUTER)
         case "multiplier", "feed_forward" if errors.rates_are_right("feed_forward"):
             return errors.all_branches() - errors.feed_forward()
         case "multiplier", "attention" if errors.rates_are_right("attention"):
             return errors.all_branches() - errors.of("forward_multiplier", Role.ATTENTION_OUT)
-        case "multiplier", "embedding" if errors.rates_are_right("embedding"):
+        case "multiplier", ("embedding" | "patch_embedding") as group if errors.rates_are_right(group):
             return errors.all_branches()
         case "multiplier", "unembedding" if errors.rates_are_right("unembedding"):
             return -errors.of("forward_multiplier", Role.UNEMBEDDING)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from mue_check.errors import RuleError
-from mue_check.rules.roles import VECTORS, Role, parse_role
+from mue_check.rules.roles import Role, parse_role, starts_constant
 from mue_check.spec import Scenario
 
 
@@ -112,8 +112,8 @@ class Prescription:
             rows.append(
                 Row(
                     role=str(role),
-                    # gains start at 1 and biases at 0: constants have no spread
-                    init_std=0.0 if role in VECTORS else base.init_std * f.init_std,
+                    # a constant has no spread
+                    init_std=0.0 if starts_constant(role, self.target.model) else base.init_std * f.init_std,
                     lr=base.lr * f.lr,
                     weight_decay=base.weight_decay * f.weight_decay,
                     eps=base.eps * f.eps,

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from mue_check.errors import RuleError
-from mue_check.spec import Experts, ModelSpec
+from mue_check.spec import DiffusionSpec, Experts, ModelSpec
 
 
 class Role(StrEnum):
@@ -11,6 +11,12 @@ class Role(StrEnum):
 
     TOKEN_EMBEDDING = "token_embedding"
     POSITION_EMBEDDING = "position_embedding"
+    PATCH_EMBEDDING = "patch_embedding"
+    TIMESTEP_IN = "timestep_in"
+    TIMESTEP_OUT = "timestep_out"
+    LABEL_EMBEDDING = "label_embedding"
+    MODULATION = "modulation"
+    SCALE_SHIFT_TABLE = "scale_shift_table"
     ATTENTION_QKV = "attention_qkv"
     ATTENTION_OUT = "attention_out"
     FFN_UP = "ffn_up"
@@ -29,13 +35,20 @@ class Role(StrEnum):
 
 
 EMBEDDINGS = frozenset({Role.TOKEN_EMBEDDING, Role.POSITION_EMBEDDING})
+CONDITIONING_INPUTS = frozenset({Role.TIMESTEP_IN, Role.LABEL_EMBEDDING, Role.SCALE_SHIFT_TABLE})
+INPUTS = EMBEDDINGS | {Role.PATCH_EMBEDDING} | CONDITIONING_INPUTS
+"""Matrices whose number of inputs does not grow with the model (arXiv 2505.15270 for those of a diffusion model)."""
+CONDITIONING = CONDITIONING_INPUTS | {Role.TIMESTEP_OUT, Role.MODULATION}
+ZEROED = frozenset({Role.MODULATION, Role.SCALE_SHIFT_TABLE, Role.UNEMBEDDING})
+"""What a published diffusion transformer starts at zero."""
+OF_DIFFUSION = CONDITIONING | {Role.PATCH_EMBEDDING}
 VECTORS = frozenset({Role.NORM_GAIN, Role.BIAS})
 DENSE_FFN = frozenset({Role.FFN_UP, Role.FFN_GATE, Role.FFN_DOWN})
 ROUTED = frozenset({Role.ROUTER, Role.EXPERT_UP, Role.EXPERT_GATE, Role.EXPERT_DOWN})
 SHARED = frozenset({Role.SHARED_UP, Role.SHARED_GATE, Role.SHARED_DOWN})
 DOWN = frozenset({Role.FFN_DOWN, Role.EXPERT_DOWN, Role.SHARED_DOWN})
-HIDDEN = frozenset(Role) - EMBEDDINGS - VECTORS - {Role.UNEMBEDDING}
-"""Every matrix inside a block."""
+HIDDEN = frozenset(Role) - INPUTS - VECTORS - {Role.UNEMBEDDING}
+"""Every matrix with inputs and outputs that grow with the model: those inside a block, and two of the conditioning."""
 
 
 def parse_role(name: str) -> Role:
@@ -53,4 +66,16 @@ def roles_of(model: ModelSpec) -> tuple[Role, ...]:
         absent = ROUTED | SHARED
     elif not model.feed_forward.shared:
         absent = DENSE_FFN | SHARED
+    if not isinstance(model, DiffusionSpec):
+        absent |= OF_DIFFUSION
+    else:
+        absent |= EMBEDDINGS
+        absent |= set() if model.labels else {Role.LABEL_EMBEDDING}
+        absent |= set() if model.shared_modulation else {Role.SCALE_SHIFT_TABLE}
     return tuple(role for role in Role if role not in absent)
+
+
+def starts_constant(role: Role, model: ModelSpec) -> bool:
+    """Whether the tensors of a role are not drawn: gains and biases, and zeroed modulations and final layers."""
+    zeroed = isinstance(model, DiffusionSpec) and model.zero_gates
+    return role in VECTORS or (zeroed and role in ZEROED)

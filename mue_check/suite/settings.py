@@ -121,6 +121,12 @@ def add_options(parser: pytest.Parser) -> None:
     add_gpu_options(group)
     group.addoption("--axes", metavar="A,B", help="run only these axes, e.g. width,activated_experts (default: all)")
     group.addoption(
+        "--modality",
+        default="language",
+        metavar="NAME",
+        help="language (default), image_low, image_high, keyframe or video: diffusion models on images and clips",
+    )
+    group.addoption(
         "--corpus", metavar="NAME|FILE.bin", help="markov, pairs, docstrings or a token file (default: the tier's)"
     )
     group.addoption("--rule", default="complete_mue", help="transfer rule under test (default: complete_mue)")
@@ -192,7 +198,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     option = config.getoption
     rule, tier, claim = get_rule(option("rule")), _tier(config), _claim(config, folder)
     tolerance = option("tolerance")
-    corpora = _corpora(option("corpus"), folder, tier)
+    corpora = _corpora(option("corpus"), folder, tier, option("modality"))
     router, balance = _routing(option("router"), folder, claim, trains=not trains_nothing(config.args))
     told = _repeated_options(config, tier.name, rule.name)
     selected = (*map(str, config.args), option("keyword"), option("markexpr"), str(option("axes")))
@@ -230,7 +236,8 @@ def _tier(config: pytest.Config) -> Tier:
     from mue_check.tiers import require_device
 
     option = config.getoption
-    tier = with_seeds(get_tier(option("tier") or ("gpu" if option("gpus") else "smoke")), option("seeds"))
+    name = option("tier") or ("gpu" if option("gpus") else "smoke")
+    tier = with_seeds(get_tier(name, option("modality")), option("seeds"))
     if not config.option.collectonly and option("cluster") is None:  # a cluster has its own devices
         require_device(tier)
     if option("precision") is not None:
@@ -238,17 +245,18 @@ def _tier(config: pytest.Config) -> Tier:
     return tier
 
 
-def _corpora(name: str | None, folder: Path, tier: Tier) -> tuple[str, ...]:
+def _corpora(name: str | None, folder: Path, tier: Tier, modality: str) -> tuple[str, ...]:
     """The tier's corpora, or the one of ``--corpus``."""
-    from mue_check.data import data_maker, load_data
+    from mue_check.data import load_data
+    from mue_check.modalities import get_modality
 
     if name is None:
         return tier.corpora
-    if name.endswith(".bin"):
+    if Path(name).suffix:
         name = str(folder / name)
-        load_data(name).require_context(tier.task(name).train.context)
-    else:
-        data_maker(name)
+    data = load_data(name)
+    get_modality(modality).require(data)
+    data.require_context(tier.task(name).train.context)
     return (name,)
 
 
@@ -278,6 +286,8 @@ def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str,
     )
     given = {name: config.getoption(name) for name in (*kept, "study")}
     options = ["--tier", tier]
+    if (modality := config.getoption("modality")) != "language":
+        options += ["--modality", modality]
     options += [part for name, value in given.items() if value for part in (f"--{name}", str(value))]
     return (*options, *(["--rule", rule] if rule != "complete_mue" else []))
 

@@ -59,7 +59,7 @@ class Stack:
         family = family_of(model)
         self.base, self.train, self.device, self.runs = base, train, device, len(seeds)
         self.precision, self.load_scaling = require_precision(precision, device.type), load_scaling
-        self.examples: Examples[Any] = family.examples(train, data, self.runs, device)
+        self.examples: Examples[Any] = family.examples(model, train, data, self.runs, device)
         self.model: Model[Any] = family.model(model, prescription, train, data)
         self.routers = None if self.model.routers is None else self.model.routers.start(seeds, device)
         if load_scaling and not (self.routers and self.routers.experts.load):

@@ -5,15 +5,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mue_check.cost.work import Product, met_experts, product_of
-from mue_check.data import load_corpus
-from mue_check.flops import activation_numbers, attention_flop, forward_flop, parameter_numbers, training_flop
+from mue_check.data import Data, load_corpus
+from mue_check.flops import activation_numbers, attention_flop, blocks_flop, language_ends
 from mue_check.models import experts
 from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.experts import all_experts, grouped_experts
+from mue_check.models.families import family_of
 from mue_check.rules import HyperParameters, get_rule
-from mue_check.spec import Scenario, TrainSpec, parse_scenario
+from mue_check.spec import DiffusionSpec, ModelSpec, Scenario, TrainSpec, parse_scenario
 from mue_check.training import Stack
 from mue_check.training.run import training_step
+from tests.images import made_up_images
 
 TRAIN = TrainSpec(steps=2, batch=4, context=16)
 RUNS, TOKENS = 2, TRAIN.tokens_per_step
@@ -27,6 +29,16 @@ MIXTURES = (
     "d=32,L=2,16e2a,h=16,router=content_blind",
     "d=32,L=1,16e2a,h=16,router=expert_choice",
 )
+DIFFUSION = (
+    "d=32,L=2,H=32,patch=2",
+    "d=32,L=1,8e2a1s,h=16,patch=2,labels=off",
+    "d=64,L=2,H=32,patch=2,modulation=shared",
+    "d=32,L=2,16e2a,h=16,router=content_blind,patch=2,gates=zero",
+)
+
+
+def data_of(model: ModelSpec) -> Data:
+    return made_up_images() if isinstance(model, DiffusionSpec) else load_corpus("markov")
 
 
 def stack_of(text: str) -> Stack:
@@ -37,7 +49,7 @@ def stack_of(text: str) -> Stack:
         get_rule("complete_mue").prescribe(scenario, scenario),
         HyperParameters(init_std=0.1),
         TRAIN,
-        load_corpus("markov"),
+        data_of(model),
         lrs=[0.01] * RUNS,
         seeds=range(RUNS),
         device=torch.device("cpu"),
@@ -59,7 +71,7 @@ def counted(stack: Stack) -> float:
     return counter.get_total_flops() / (RUNS * TRAIN.tokens_per_step)
 
 
-@pytest.mark.parametrize("text", [*DENSE, *MIXTURES])
+@pytest.mark.parametrize("text", [*DENSE, *MIXTURES, *DIFFUSION])
 def test_flop_of_a_training_step(text: str) -> None:
     stack = stack_of(text)
     assert counted(stack) == pytest.approx(foretold(stack, product_of(stack.model.spec, TOKENS, "cpu")), rel=1e-6)
@@ -68,7 +80,7 @@ def test_flop_of_a_training_step(text: str) -> None:
 def foretold(stack: Stack, product: Product) -> float:
     model = stack.model.spec
     met = met_experts(model, product, tokens=TOKENS, runs=RUNS)
-    return training_flop(model, context=TRAIN.context, vocab=stack.model.vocab, met=met)
+    return family_of(model).amounts(model, TRAIN, data_of(model), met).flop
 
 
 @pytest.mark.parametrize(
@@ -81,21 +93,22 @@ def test_every_product(text: str, name: Product, product, monkeypatch: pytest.Mo
     assert counted(stack) == pytest.approx(foretold(stack, name), rel=1e-6)
 
 
-@pytest.mark.parametrize("text", [*DENSE, *MIXTURES])
+@pytest.mark.parametrize("text", [*DENSE, *MIXTURES, *DIFFUSION])
 def test_parameters_are_those_that_the_optimizer_has(text: str) -> None:
     stack = stack_of(text)
-    numbers = parameter_numbers(stack.model.spec, context=TRAIN.context, vocab=stack.model.vocab)
-    assert numbers == stack.state.flat.numel() / RUNS
+    model = stack.model.spec
+    assert family_of(model).amounts(model, TRAIN, data_of(model), 1).parameters == stack.state.flat.numel() / RUNS
 
 
 def test_all_experts_cost_what_a_dense_model_of_their_width_costs() -> None:
     mixture, dense = (parse_scenario(text).model for text in ("d=32,L=2,16e2a,h=16", "d=32,L=2,H=256"))
     router = 2 * 2 * 32 * 16
-    flop = forward_flop(mixture, vocab=32, met=16)
-    assert flop == forward_flop(dense, vocab=32, met=0) + router
-    assert flop > forward_flop(mixture, vocab=32, met=2)
+    flop = blocks_flop(mixture, met=16)
+    assert flop == blocks_flop(dense, met=0) + router
+    assert flop > blocks_flop(mixture, met=2)
     assert attention_flop(mixture, context=16) == attention_flop(dense, context=16)
-    numbers = [activation_numbers(mixture, context=16, vocab=32, met=met) for met in (16, 2)]
+    ends = language_ends(mixture, context=16, vocab=32)
+    numbers = [activation_numbers(mixture, ends, context=16, met=met) for met in (16, 2)]
     assert numbers[0] > numbers[1]
 
 

@@ -137,8 +137,9 @@ def test_a_short_token_file_says_how_much_it_lacks(tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_names_the_known_ones() -> None:
-    known = "markov, docstrings, pairs, memory"
-    with pytest.raises(DataError, match=rf"unknown corpus 'wikipedia': allowed are {known}, or a token file"):
+    known = "markov, docstrings, image_low, image_high, keyframe, video, photo_crops, pairs, memory"
+    files = "tokens FILE.bin, or images FILE.npy"
+    with pytest.raises(DataError, match=f"unknown corpus 'wikipedia': allowed are {known}, {files}"):
         load_corpus("wikipedia")
 
 

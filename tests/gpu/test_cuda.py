@@ -1,5 +1,7 @@
 """What only a GPU can show: the captured step does what the eager one does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,10 +14,11 @@ from mue_check.precision import Precision
 from mue_check.routing.content_blind import content_blind, expected_draws, place_keys
 from mue_check.routing.factory import Factory, candidate_of
 from mue_check.routing.variants import route
-from mue_check.spec import Experts
+from mue_check.spec import DiffusionSpec, Experts
 from mue_check.training import Stack, training_step
 from mue_check.training.capture import STEPS_PER_GRAPH, Captured, capture
 from mue_check.training.noise import CLONES, gradient_noise
+from tests.images import made_up_images
 from tests.models import user_routers as users
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -29,12 +32,13 @@ def build(text: str, device: str = "cuda", lrs=LRS, seeds=SEEDS, precision: Prec
     target = parse_scenario(text, default=REFERENCE)
     prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
     base = HyperParameters(lr=1.0, init_std=0.1)
+    pictures = isinstance(target.model, DiffusionSpec)
     return Stack(
         target.model,
         prescription,
         base,
-        TRAIN,
-        load_corpus("markov"),
+        replace(TRAIN, context=16) if pictures else TRAIN,
+        made_up_images() if pictures else load_corpus("markov"),
         lrs=lrs,
         seeds=seeds,
         device=torch.device(device),
@@ -52,7 +56,14 @@ ROUTED = [
 ]
 
 
-@pytest.mark.parametrize("text", ["d=32", "d=128,H=128", "16e2a", "8e4a2g1s,h=32", *ROUTED])
+PICTURES = [
+    "d=32,patch=2",
+    "16e2a1s,h=8,patch=2,gates=zero",
+    "16e4a,h=8,router=content_blind,patch=2,modulation=shared",
+]
+
+
+@pytest.mark.parametrize("text", ["d=32", "d=128,H=128", "16e2a", "8e4a2g1s,h=32", *ROUTED, *PICTURES])
 def test_captured_and_eager_logs_agree(text: str) -> None:
     captured, eager = build(text), build(text)
     captured.advance(TRAIN.steps)
@@ -66,7 +77,7 @@ def test_captured_and_eager_logs_agree(text: str) -> None:
         torch.testing.assert_close(captured.routers.bias_LRE, eager.routers.bias_LRE, rtol=0, atol=2.5e-3)
 
 
-@pytest.mark.parametrize("text", ["d=32", "16e2a"])
+@pytest.mark.parametrize("text", ["d=32", "16e2a", PICTURES[0]])
 def test_the_gpu_trains_as_the_cpu_does(text: str) -> None:
     gpu, cpu = build(text), build(text, device="cpu")
     for stack in (gpu, cpu):

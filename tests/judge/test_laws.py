@@ -107,3 +107,35 @@ def test_the_composite_target(laws: dict[str, dict[str, Law]]) -> None:
 def test_every_ladder_has_laws(laws: dict[str, dict[str, Law]]) -> None:
     assert len(laws) == 13
     assert module.COORDINATE_STEPS == (0, 1, 5)
+
+
+@pytest.mark.parametrize("ladder", ["width", "width_of_mixture"])
+def test_exponents_of_a_diffusion_transformer(laws: dict[str, dict[str, Law]], ladder: str) -> None:
+    """Its blocks are those of the language model; its ends and its conditioning are its own."""
+    found = {law.name: law for law in module.DIFFUSION_LAWS[ladder]}
+    assert shape(found.pop("velocity rms")) == slope("velocity", "rms", 5, 0.0, 0.25)
+    assert shape(found.pop("velocity rms at init")) == slope("velocity", "rms", 0, -0.5, 0.15)
+    for name in ("conditioning", "modulation", "final_modulation"):
+        assert shape(found.pop(f"{name} change")) == slope(name, "change", 5, 0.0, 0.25)
+    inputs = ("patch_embedding", "timestep_in", "label_embedding", "scale_shift_table")
+    for roles, init, step in ((inputs, 0.0, 0.0), (("timestep_out", "modulation"), -0.5, -1.0)):
+        for role in roles:
+            weight = f"weight.{role}"
+            assert shape(found.pop(f"{weight} rms at init")) == slope(weight, "rms", 0, init, 0.05)
+            assert shape(found.pop(f"{weight} change at step 1")) == slope(weight, "change", 1, step, 0.05)
+    assert shape(found.pop("weight.bias change at step 1")) == slope("weight.bias", "change", 1, 0.0, 0.05)
+    of_language = ("logits", *(f"weight.{role}" for role in UNSCALED))
+    assert found == {name: law for name, law in laws[ladder].items() if not name.startswith(of_language)}
+
+
+def test_zeroed_gates_are_measured_later() -> None:
+    assert module.ZERO_GATED_STEPS == (0, 4, 8)
+    for ladder, drawn in module.DIFFUSION_LAWS.items():
+        zeroed = module.ZERO_GATED_LAWS[ladder]
+        kept = [law for law in drawn if law.step or law.coordinate not in ZERO_AT_INIT]
+        assert [shape(law)[:2] for law in zeroed] == [shape(law)[:2] for law in kept]
+        assert [law.step for law in zeroed] == [{0: 0, 1: 4, 5: 8}[law.step] for law in kept]
+        assert [law.name for law in zeroed] == [law.name.replace("step 1", "step 4") for law in kept]
+
+
+ZERO_AT_INIT = ("velocity", "weight.modulation", "weight.scale_shift_table")

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
-from mue_check.models.attention import SHORT, causal_attention
+from mue_check.models.attention import SHORT, attention
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.parameters import Parameter, initial_value, stable_seed
@@ -121,8 +121,8 @@ def test_shared_experts_have_a_multiplier_of_their_own() -> None:
         model, p = build(text, edit=edit)
         whole = layer_of(p, *MIXTURE, *SHARED)
         silent = {**whole, "b.expert_down": torch.zeros_like(whole["b.expert_down"])}
-        shared = model.feed_forward.mixture(silent, "b.", x, routing)
-        parts[name] = (model.feed_forward.mixture(whole, "b.", x, routing) - shared, shared)
+        shared = model.blocks.feed_forward.mixture(silent, "b.", x, routing)
+        parts[name] = (model.blocks.feed_forward.mixture(whole, "b.", x, routing) - shared, shared)
     routed, shared = parts["prescribed"]
     up, gate, down = (whole["b." + name] for name in SHARED)
     expansion = 3 * 16 / 32
@@ -144,7 +144,7 @@ def test_a_dense_moe_with_equal_experts_is_the_dense_layer() -> None:
     for name in ("expert_up", "expert_gate"):
         part["b." + name][:] = part["b." + name][:, :, :1]
     part["b.expert_down"][:] = part["b.expert_down"][:, :1]
-    out = model.feed_forward.mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.routers.experts))
+    out = model.blocks.feed_forward.mixture(part, "b.", x, route(torch.randn(2, 5, 4), model.routers.experts))
     up, gate, down = part["b.expert_up"][:, :, 0], part["b.expert_gate"][:, :, 0], part["b.expert_down"][:, 0]
     torch.testing.assert_close(out, (F.silu(x @ gate) * (x @ up)) @ down, rtol=1e-4, atol=1e-5)
 
@@ -251,12 +251,12 @@ def test_a_selection_bias_reaches_its_own_layer() -> None:
 def test_attention_leaves_cudnn_out(monkeypatch: pytest.MonkeyPatch, context: int) -> None:
     real, seen = F.scaled_dot_product_attention, []
 
-    def attention(*arguments, **options):
+    def watched(*arguments, **options):
         seen.append((torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()))
         return real(*arguments, **options)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
-    causal_attention(torch.randn(2, context, 3, 2, 16).bfloat16(), 0.25)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    attention(torch.randn(2, context, 3, 2, 16).bfloat16(), 0.25, causal=True)
     assert seen == [(False, True)]
     assert torch.backends.cuda.cudnn_sdp_enabled()
 
@@ -273,21 +273,22 @@ def test_the_norm_is_torchs_forward_and_backward() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("context", [1, 2, 16, SHORT, SHORT + 1])
-def test_attention_is_torchs_forward_and_backward(context: int) -> None:
+def test_attention_is_torchs_forward_and_backward(context: int, causal: bool) -> None:
     qkv, upstream = torch.randn(6, context, 3, 2, 8).double(), torch.randn(6, context, 16).double()
     found = []
-    for attention in (causal_attention, plain_attention):
+    for way in (attention, plain_attention):
         leaf = qkv.clone().requires_grad_()
-        out = attention(leaf, 0.3)
+        out = way(leaf, 0.3, causal=causal)
         found.append((out, torch.autograd.grad(out, leaf, upstream)[0]))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-def plain_attention(qkv: torch.Tensor, scale: float) -> torch.Tensor:
+def plain_attention(qkv: torch.Tensor, scale: float, *, causal: bool) -> torch.Tensor:
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    scores = (q @ k.transpose(-1, -2) * scale).masked_fill(
-        torch.ones(k.shape[2], k.shape[2]).triu(1).bool(), -torch.inf
-    )
+    scores = q @ k.transpose(-1, -2) * scale
+    if causal:
+        scores = scores.masked_fill(torch.ones(k.shape[2], k.shape[2]).triu(1).bool(), -torch.inf)
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

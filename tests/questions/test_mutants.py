@@ -6,16 +6,20 @@ from pathlib import Path
 import pytest
 
 from mue_check.catalog import get_tier
+from mue_check.data import give_data
 from mue_check.judge.law import LawResult
 from mue_check.judge.verdict import Verdict
+from mue_check.modalities import LANGUAGE
 from mue_check.mutants.mutant import CheckOutcome, Mutant
-from mue_check.mutants.rules import MUTANTS, examine_rule, mutant_rule
+from mue_check.mutants.rules import MUTANTS, examine_rule, is_possible, mutant_rule
 from mue_check.mutants.run import get_mutant, run
 from mue_check.questions.scales import ask_coordinates
 from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
 from mue_check.rules import RULES, get_rule
+from tests.images import made_up_images
 
+WAVES = "waves"
 LADDERS = ("width", "width_of_mixture", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "routing_hybrids")
 
 
@@ -24,8 +28,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("study")
 
 
-def study(root: Path, rule: str = "complete_mue", tier: str = "smoke") -> Study:
-    made = Study(root=root, tier=get_tier(tier), corpus="markov", rule=get_rule(rule), tolerance=0.5, command="pytest")
+def study(root: Path, rule: str = "complete_mue", tier: str = "smoke", modality: str = LANGUAGE) -> Study:
+    corpus = "markov" if modality == LANGUAGE else WAVES
+    found = get_tier(tier, modality)
+    made = Study(root=root, tier=found, corpus=corpus, rule=get_rule(rule), tolerance=0.5, command="pytest")
     made.store.prepare()
     return made
 
@@ -44,9 +50,20 @@ def examined(root: Path, mutant: Mutant) -> dict[str, CheckOutcome]:
     return {o.check: o for o in examine_rule(study(root), mutant, ["scales", "audit"])}
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_every_mutant_is_caught_by_the_check_that_names_it(root: Path, mutant: Mutant) -> None:
-    (result,) = run([mutant], partial(examine_rule, study(root), checks=[mutant.caught_by]))
+def possible(modality: str) -> list[object]:
+    """Those of the mutants that its models can have; of diffusion models, those that no language model can have."""
+    made = Study(
+        root=Path(), tier=get_tier("smoke", modality), corpus="", rule=get_rule("complete_mue"), tolerance=1, command=""
+    )
+    mutants = [mutant for mutant in MUTANTS if is_possible(made, mutant)]
+    known = [] if modality == LANGUAGE else [param.values[1] for param in possible(LANGUAGE)]
+    return [pytest.param(modality, m, id=f"{modality}-{m.name}") for m in mutants if m not in known]
+
+
+@pytest.mark.parametrize(("modality", "mutant"), [*possible(LANGUAGE), *possible("image_low")])
+def test_every_mutant_is_caught_by_the_check_that_names_it(root: Path, modality: str, mutant: Mutant) -> None:
+    give_data(WAVES, made_up_images())
+    (result,) = run([mutant], partial(examine_rule, study(root, modality=modality), checks=[mutant.caught_by]))
     assert result.killed, result
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mue_check.judge.optimum import Curve
-from mue_check.questions.search import GLOBAL, GROUP, Grid, LossSearch
+from mue_check.questions.search import GROUP, Grid, LossSearch, grid_of
 
 START = -6.5
 """log2 of the learning rate at which the search of the reference begins."""
@@ -56,6 +56,9 @@ def minimum_above(u: Floats) -> Floats:
 def minimum_below(u: Floats) -> Floats:
     """Another minimum four and a half octaves below, 0.03 nats higher."""
     return minimum_above(-u)
+
+
+GLOBAL = grid_of("lr", 0.75)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from mue_check import RULES, Role, Scenario, get_rule, parse_scenario
+from mue_check import RULES, Role, get_rule, parse_scenario
+from mue_check.rules.roles import roles_of
 
 REFERENCE = parse_scenario("d=32,L=2,H=32,B=512,T=200")
-DENSE = parse_scenario("d=64,L=8,H=64", default=REFERENCE)
+DENSE = "d=64,L=8,H=64"
 """rho_d = 2, m_L = 4."""
-MIXTURE = parse_scenario("d=64,16e7a1s,h=16", default=REFERENCE)
+MIXTURE = "d=64,16e7a1s,h=16"
 """rho_d = 2, h/H* = 1/2, H_act/d = 8 * 16 / 64 = 2, a = 7."""
 
 R = 2**-0.5
@@ -18,11 +19,20 @@ Line = tuple[float, float, float, float, float]
 ONE: Line = (1, 1, 1, 1, 1)
 
 
-def check(rule: str, target: Scenario, expected: Mapping[str, Line]) -> None:
-    """``expected`` by the short names below; every role of the target must be among them."""
+def check(rule: str, text: str, expected: Mapping[str, Line]) -> None:
+    """``expected`` by the short names below; every role of the target must be among them, in both families."""
     members = {
-        "embedding": (Role.TOKEN_EMBEDDING, Role.POSITION_EMBEDDING),
+        "embedding": (
+            Role.TOKEN_EMBEDDING,
+            Role.POSITION_EMBEDDING,
+            Role.PATCH_EMBEDDING,
+            Role.TIMESTEP_IN,
+            Role.LABEL_EMBEDDING,
+            Role.SCALE_SHIFT_TABLE,
+        ),
         "in": (
+            Role.TIMESTEP_OUT,
+            Role.MODULATION,
             Role.ATTENTION_QKV,
             *(Role(f"{of}_{way}") for of in ("ffn", "expert", "shared") for way in ("up", "gate")),
         ),
@@ -33,10 +43,14 @@ def check(rule: str, target: Scenario, expected: Mapping[str, Line]) -> None:
         "vector": (Role.NORM_GAIN, Role.BIAS),
     }
     short = {role: name for name, roles in members.items() for role in roles}
-    for role, f in get_rule(rule).prescribe(REFERENCE, target).factors.items():
-        line = (f.init_std, f.lr, f.weight_decay, f.eps, f.forward_multiplier)
-        assert line == pytest.approx(expected[short[role]]), (rule, role)
-        assert f.one_minus_beta == 1
+    for family, roles in (("", 0), (",patch=2,modulation=shared", 4)):
+        reference = parse_scenario(f"{REFERENCE}{family}")
+        factors = get_rule(rule).prescribe(reference, parse_scenario(text, default=reference)).factors
+        for role, f in factors.items():
+            line = (f.init_std, f.lr, f.weight_decay, f.eps, f.forward_multiplier)
+            assert line == pytest.approx(expected[short[role]]), (rule, role)
+            assert f.one_minus_beta == 1
+        assert len(factors) == len(roles_of(parse_scenario(text, default=REFERENCE).model)) + roles
 
 
 TP5: Line = (1, 1, 1, 1, 0.5)

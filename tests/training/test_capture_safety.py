@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
-from mue_check.data import Corpus
+from mue_check.data import Corpus, Data
 from mue_check.models import experts as experts_module
 from mue_check.models import routers
 from mue_check.models.blocked_experts import blocked_experts
@@ -20,8 +20,9 @@ from mue_check.models.language_model import LanguageModel
 from mue_check.precision import Precision
 from mue_check.routing.content_blind import expected_draws
 from mue_check.routing.variants import BALANCES, VARIANTS, route
-from mue_check.spec import Experts
+from mue_check.spec import DiffusionSpec, Experts
 from mue_check.training import Stack, training_step
+from tests.images import made_up_images
 
 SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 TRAIN = TrainSpec(steps=4, batch=2, context=16)
@@ -30,12 +31,21 @@ BOTH: tuple[Precision, ...] = ("fp32", "bf16")
 REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 
 
+PICTURES = [
+    "d=64,patch=2",
+    "16e2a1s,h=8,patch=2,gates=zero",
+    "16e4a,h=8,router=content_blind,patch=2,modulation=shared",
+]
+
+
 def fake_step(text: str, precision: Precision = "fp32") -> Stack:
     """Build a real stack, move all it holds into fake tensors, and take one step there."""
     target = parse_scenario(text, default=REFERENCE)
     prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
     tokens = np.arange(3000, dtype=np.uint16) % 16
-    corpus = Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
+    corpus: Data = Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
+    if isinstance(target.model, DiffusionSpec):
+        corpus = made_up_images()
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
         stack = Stack(
             target.model,
@@ -63,7 +73,7 @@ def _no_grouped_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("precision", BOTH)
-@pytest.mark.parametrize("text", ["d=32", "d=64,H=96", "4e4a", "16e2a", "8e4a2g1s,h=16"])
+@pytest.mark.parametrize("text", ["d=32", "d=64,H=96", "4e4a", "16e2a", "8e4a2g1s,h=16", *PICTURES])
 def test_the_step_is_safe_to_capture(text: str, precision: Precision) -> None:
     assert fake_step(text, precision).log.shape == (4, 2)
 

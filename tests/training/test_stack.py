@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import Dense, HyperParameters, ModelSpec, Role, Scenario, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.errors import DataError
+from mue_check.spec import DiffusionSpec
 from mue_check.training import Stack
+from tests.images import made_up_images
 
 TRAIN = TrainSpec(steps=12, batch=4, context=16, warmup=2)
 BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
@@ -26,11 +28,13 @@ def stack(corpus: Corpus, text: str, lrs, seeds, train: TrainSpec = TRAIN) -> St
     scenario = Scenario.of(REFERENCE, train)
     target = parse_scenario(text, default=scenario)
     prescription = get_rule("complete_mue").prescribe(scenario, target)
-    return Stack(target.model, prescription, BASE, train, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
+    data = made_up_images() if isinstance(target.model, DiffusionSpec) else corpus
+    return Stack(target.model, prescription, BASE, train, data, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
 
 
 LRS, SEEDS = [2.0**-9, 2.0**-7, 2.0**-5, 2.0**-6], [0, 0, 1, 2]
-MODELS = ["d=32", "d=48", "16e2a", "4e2a", "8e4a2g1s,h=16", "16e2a,h=64", "64e2a,h=16"]
+PICTURES = ["d=48,patch=2", "8e2a1s,h=16,patch=2", "d=32,patch=2,gates=zero,modulation=shared"]
+MODELS = ["d=32", "d=48", "16e2a", "4e2a", "8e4a2g1s,h=16", "16e2a,h=64", "64e2a,h=16", *PICTURES]
 
 
 @pytest.mark.parametrize("text", MODELS)
@@ -54,13 +58,14 @@ def test_it_learns(corpus: Corpus) -> None:
     assert torch.isfinite(s.log).all()
 
 
-@pytest.mark.parametrize("text", ["d=32", "16e2a", "4e2a"])
+@pytest.mark.parametrize("text", ["d=32", "16e2a", "4e2a", PICTURES[0]])
 def test_a_nan_run_does_not_touch_its_neighbours(corpus: Corpus, text: str) -> None:
     clean = stack(corpus, text, LRS, SEEDS)
     clean.advance(TRAIN.steps)
     hurt = stack(corpus, text, LRS, SEEDS)
     with torch.no_grad():
-        hurt.state.parameters["unembedding"][1] = float("nan")
+        final = next(p.name for p in hurt.state.declared if p.role is Role.UNEMBEDDING)
+        hurt.state.parameters[final][1] = float("nan")
         hurt.state.parameters["block0.attention_qkv"][1] = float("inf")
     hurt.advance(TRAIN.steps)
     assert torch.isnan(hurt.log[:, 1]).all()
