@@ -27,6 +27,8 @@ class Task:
     other_bases: Mapping[Knob, HyperParameters] = field(default_factory=dict)
     tuned: Mapping[Knob, float] = field(default_factory=dict)
     """Base values of role groups that were tuned one by one, such as ``lr:attention`` (arXiv 2512.22382)."""
+    early: HyperParameters | None = None
+    """The base values of early curves; None for ``base``."""
     corpus: str | None = None
     """The task's own source; None for the corpus of the study."""
     grid_step: float = 0.75

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mue_check.measure.samples import euler
 from mue_check.modalities import LANGUAGE, MODALITIES, get_modality
 from mue_check.models.image_examples import Noised
 from mue_check.mutants.rules import MUTANTS, is_possible
+from mue_check.questions.display import in_unit_of
 from mue_check.questions.samples import ask_samples
 from mue_check.questions.study import Study
 from mue_check.rules import RULES, get_rule
@@ -110,3 +112,19 @@ def test_samples_are_judged_from_their_records(tmp_path: Path) -> None:
     assert not np.array_equal(*found.images)
     page = write_report(tmp_path, summarize(tmp_path)).read_text()
     assert "Samples along" in page
+
+
+def asked_of(*models: str) -> list[Any]:
+    return [SimpleNamespace(comparison=SimpleNamespace(sides=[SimpleNamespace(model=model)])) for model in models]
+
+
+@pytest.mark.parametrize(
+    ("models", "text"),
+    [
+        (("d=32,L=2,H=32",), "0.1 nats per token"),
+        (("d=32,L=2,H=32,patch=2",), "0.1 MSE"),
+        (("d=32,L=2,H=32", "d=32,L=2,H=32,patch=2"), "0.1 nats or MSE"),
+    ],
+)
+def test_a_loss_has_the_unit_of_its_models(models: tuple[str, ...], text: str) -> None:
+    assert in_unit_of(asked_of(*models), "0.1 nats per token") == text

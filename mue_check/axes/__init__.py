@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from mue_check.axes.diffusion import BY_GROUP_OF_DIFFUSION
 from mue_check.axes.experts import (
     activated_ladders,
     bridge_ladders,
@@ -33,4 +34,14 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
 }
 """The nine axes of the rule, its two bridges, the composite target, and the speed of convergence."""
 
-__all__ = ["AXES", "BY_GROUP", "Ladder", "LadderUse", "Regime", "Rung", "Sizes", "heldout_ladder"]
+__all__ = [
+    "AXES",
+    "BY_GROUP",
+    "BY_GROUP_OF_DIFFUSION",
+    "Ladder",
+    "LadderUse",
+    "Regime",
+    "Rung",
+    "Sizes",
+    "heldout_ladder",
+]

@@ -58,7 +58,7 @@ class Curve:
         above = np.cumsum(self.losses == best, axis=1) > 0
         with np.errstate(invalid="ignore"):
             fallen = above & (self.losses > best + CLIFF * (self.initial[:, None] - best))
-        return ~learned | fallen
+        return np.asarray(~learned | fallen)
 
     @property
     def usable(self) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from mue_check.records import Cell, Columns
 from mue_check.training import Stack
 
 PROBED_STEP = 2
-_TINY_GRADIENT = 1e-7
-"""Near the usual eps, so that eps shows in the update."""
+_STARVED = 10.0
+"""A gradient in units of the base eps, so small that eps shows in the update."""
 
 
 def measure_optimizer(cell: Cell, data: Data) -> Columns:
@@ -41,13 +41,14 @@ def _rows(stack: Stack) -> Iterator[Row]:
     stepped = _update(stack, weights=0.0, gradient=1.0)
     beta1, beta2 = 1 - _first(stack, stack.state.first), 1 - _first(stack, stack.state.second)
     decayed = _update(stack, weights=1.0, gradient=0.0)
-    starved = _update(stack, weights=0.0, gradient=_TINY_GRADIENT)
+    tiny = _STARVED * stack.base.eps
+    starved = _update(stack, weights=0.0, gradient=tiny)
 
     for p in stack.state.declared:
         # update = lr * multiplier * m bias1 / (sqrt(v) bias2 + eps), with m and v after one gradient g
         m, root_v = (1 - beta1) * bias1, (1 - beta2) ** 0.5 * bias2
         lr = stepped[p.name] * root_v / (m * multiplier)  # eps is negligible against a gradient of 1
-        eps = lr * multiplier * m * _TINY_GRADIENT / starved[p.name] - root_v * _TINY_GRADIENT
+        eps = lr * multiplier * m * tiny / starved[p.name] - root_v * tiny
         yield {
             "role": str(p.role),
             "parameter": p.name,

@@ -40,8 +40,9 @@ def examine_rule(
     if scales and "scales" in checks:
         results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw, finding=True).results
         failed = [result for result in results if result.verdict is Verdict.FAIL]
-        # the output of a diffusion model is a velocity
-        names = (mutant.finding, mutant.finding.replace("logits", "velocity"))
+        # the output of a diffusion model is a velocity, which keeps its scale rather than its change
+        velocity = mutant.finding.replace("logits change", "velocity rms").replace("logits", "velocity")
+        names = (mutant.finding, velocity)
         naming = [result for result in failed if result.law.name in names]
         first = (naming or failed or results)[0]
         verdict = join(result.verdict for result in results)
@@ -62,12 +63,12 @@ def examine_rule(
 
 
 def is_possible(study: Study, mutant: Mutant) -> bool:
-    """Whether the models of the study can have the mistake: on its ladder it changes the largest target."""
-    ladder = study.tier.ladder(mutant.ladder) or study.tier.ladder(mutant.ladder, "scales")
+    """Whether the models of the study can have the mistake: on its ladder it changes what is prescribed."""
+    ladder = study.tier.ladder(mutant.ladder, "scales") or study.tier.ladder(mutant.ladder)
     if ladder is None or mutant.flaw:
         return ladder is not None
-    right = study.prescription(ladder, ladder.targets[-1])
-    return bool(mutant(right).factors != right.factors)
+    right = [study.prescription(ladder, rung) for rung in ladder.targets]
+    return any(mutant(p).factors != p.factors for p in right)
 
 
 class DriftCase(NamedTuple):
@@ -270,6 +271,20 @@ def A_missing(p: Prescription) -> Prescription:
 def R_missing(p: Prescription) -> Prescription:
     """The normalized routed sum lacks R = a."""
     return _set(p, [Role.ROUTER], forward_multiplier=1.0)
+
+
+@_mutant("activated_experts", _BRANCH_SCALE)
+def R_from_all_experts(p: Prescription) -> Prescription:
+    """R = N instead of a."""
+    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).total / _experts(p).activated)
+
+
+@_mutant("shared_experts", _BRANCH_SCALE)
+def A_of_routed_alone(p: Prescription) -> Prescription:
+    """A = d / (a h) instead of d / ((a + s) h)."""
+    experts = _experts(p)
+    by = 1 + experts.shared / experts.activated
+    return _times(p, [Role.EXPERT_DOWN, Role.SHARED_DOWN], "forward_multiplier", by)
 
 
 @_mutant("shared_experts", _BRANCH_SCALE)

@@ -50,6 +50,8 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     """Compare the first steps of a rung with the reference's. PASS is expected."""
     rungs = (ladder.reference, target)
     arms = [study.arm(ladder, rung) for rung in rungs]
+    if early := study.task(ladder).early:
+        arms = [replace(arm, base=early) for arm in arms]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
     looks = study.few_looks

@@ -102,9 +102,7 @@ def _images(table: pd.DataFrame) -> Pixels:
 def _picture(found: SamplesFinding) -> Picture:
     c = found.comparison
     key = (*ladder_key(c), found.side.label)
-    return Picture.of(
-        ("samples", *key), f"{figure_title('Samples', key)}", plot_samples(c.sides, found.images, heading(c))
-    )
+    return Picture.of(("samples", *key), figure_title("Samples", key), plot_samples, c.sides, found.images, heading(c))
 
 
 def plot_samples(sides: Sequence[Side], images: Sequence[Pixels], title: str) -> Figure:

@@ -21,6 +21,7 @@ from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Row, Table, make_table
+from mue_check.spec import loss_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class SensitivityKind(QuestionKind):
 def sensitivities(summary: Summary) -> list[Sensitivity]:
     """One for each ladder and rule, the right rule first. Rules that coincide all along a ladder are one."""
     drifts = [d for d in _drifts(summary) if d.comparison.knob == "lr" or ":" in d.comparison.knob]
-    laws = {(f.comparison.ladder, f.comparison.rule): f for f in summary.of(LawsFinding) if not f.comparison.is_control}
+    laws = {(_ladder(f), f.comparison.rule): f for f in summary.of(LawsFinding) if not f.comparison.is_control}
     rows: dict[object, Sensitivity] = {}
     for (ladder, rule), found in grouped(drifts, lambda d: (_ladder(d), d.comparison.rule)):
         row = Sensitivity(
@@ -118,9 +119,11 @@ def _drifts(summary: Summary) -> list[DriftFinding]:
     return list(found.values())
 
 
-def _ladder(found: DriftFinding) -> str:
-    """Its ladder; drifts of a group have one of their own beside it."""
-    return found.comparison.ladder.removesuffix(BY_GROUP)
+def _ladder(found: Finding) -> str:
+    """Its ladder; drifts of a group have one of their own beside it. That of diffusion models names its corpus."""
+    c = found.comparison
+    where = "" if loss_unit(c.sides[-1].model) == loss_unit("") else f" on {c.corpus}"
+    return c.ladder.removesuffix(BY_GROUP) + where
 
 
 def _tells(found: DriftFinding) -> tuple[bool, float, int]:

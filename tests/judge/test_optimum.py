@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,3 +250,19 @@ def test_verdict_of_an_interval(values: list[float], verdict: Verdict) -> None:
 def test_verdicts_join_to_the_worst() -> None:
     p, f, i = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
     assert [join([p, p]), join([p, i]), join([i, f, p]), join([])] == [p, i, f, i]
+
+
+def test_a_run_beyond_a_cliff_is_part_of_no_valley() -> None:
+    """It has lost more than half of what was learned, but not all of it: no parabola must bend to it."""
+    valley = (
+        0.8 + 0.06 * (GRID + 5) ** 2 * np.ones((4, 1)) + 1e-3 * np.random.default_rng(0).normal(size=(4, len(GRID)))
+    )
+    fallen = valley.copy()
+    fallen[:, GRID > -4.2] = 1.7
+    curves = [replace(of(losses), initial=np.full(4, 2.2)) for losses in (valley, fallen)]
+    smooth, walled = map(fit_optimum, curves)
+    assert curves[1].diverged.any(axis=0).tolist() == (GRID > -4.2).tolist()
+    assert walled.interval.mean == pytest.approx(smooth.interval.mean, abs=0.05)
+    assert walled.misfit < 0.01
+    below = replace(curves[0], losses=valley + np.where(GRID < -5.5, 0.4, 0.0))
+    assert not below.diverged.any()  # what has not learned yet is no cliff
