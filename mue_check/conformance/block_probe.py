@@ -1,7 +1,7 @@
 """Probe a block: find its experts and what they compute, once, at a shape where nothing is ambiguous.
 
-The experts' weights are replaced by random ones. The laws hold for any weights, and zeros or uninitialized memory could
-hide a bug. The routing does not depend on them.
+The experts' weights are replaced by random ones, and a gate that starts at zero by 1. The laws hold for any weights,
+and zeros or uninitialized memory could hide a bug. The routing does not depend on them.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ from mue_check.conformance.expert_weights import random_values
 from mue_check.conformance.find_experts import find_experts, shared_parameter, tolerance
 from mue_check.conformance.learned import ExpertForm
 from mue_check.conformance.router_probe import find_router, router_input
+from mue_check.conformance.zero_gates import open_gates
 from mue_check.errors import ClaimError, UnreadableError
 from mue_check.routing.claim import ExpertLayout
 
@@ -34,8 +35,11 @@ def probe_block(
 
 
 def probe_built(built: BuiltCandidate, *, randomize: bool = True) -> ProbedBlock:
-    """The same for a module that is already built; its own parameters stay as they are."""
-    form, values = form_of(built.case), built.parameters()
+    """The same for a module that is already built; of its own parameters, gates that start at zero become 1."""
+    form = form_of(built.case)
+    if form.gates:
+        open_gates(built)
+    values = built.parameters()
     if randomize:
         values = values | random_values(form.tensors, values, built.case.shape.experts, built.case.seed)
         values |= {n: torch.zeros_like(values[n]) for t in form.adapters for n in t.names(built.case.shape.experts)}
@@ -63,6 +67,7 @@ def _learn(case: ConformanceCase) -> ExpertForm:
         raise ClaimError(f"all experts share the parameter {name}")
     x = case.tokens(901, count=_TOKENS)
     built = _build_precise(case, x)
+    gates = open_gates(built)
     tensors, routing = find_experts(case, built, x)
     own = built.parameters()
     block = ProbedBlock(
@@ -71,7 +76,7 @@ def _learn(case: ConformanceCase) -> ExpertForm:
         values=own | random_values(tensors, own, case.shape.experts, case.seed),
     )
     frozen = any(not own[n].requires_grad for t in tensors for n in t.names(case.shape.experts))
-    return (_with_adapters(block, x) if frozen else None) or _with_function(block, x)
+    return replace((_with_adapters(block, x) if frozen else None) or _with_function(block, x), gates=gates)
 
 
 def _with_adapters(block: ProbedBlock, x: Tensor) -> ExpertForm | None:

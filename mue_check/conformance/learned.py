@@ -47,6 +47,8 @@ class ExpertForm:
     """The part of the block whose output the experts receive, "" for the router's input; None for the block's input."""
     adapters: tuple[ExpertTensor, ...] = ()
     """Those tensors that are not part of f_e: low-rank additions to its matrices. They are 0 where f_e is compared."""
+    gates: tuple[str, ...] = ()
+    """Vectors that start at zero and multiply the whole branch: they are 1 where the block is probed."""
     against_claim: str = ""
     """The function found instead of the one that the claim declares."""
 

@@ -50,7 +50,8 @@ def _recompose(block: ProbedBlock) -> CheckOutcome:
     if not float(error.max()) <= TOLERANCE:  # NaN fails
         return _explain(block, x, combine, error)
     source = "" if block.reads_router else " (weights read from the output; the block has no router that can be read)"
-    return passed(f"holds to {float(error.max()):.1g}; f_e = {block.form.function}{source}")
+    gates = f", with {', '.join(block.form.gates)} at 1 instead of 0" if block.form.gates else ""
+    return passed(f"holds to {float(error.max()):.1g}; f_e = {block.form.function}{source}{gates}")
 
 
 def _explain(block: ProbedBlock, x: Tensor, combine: Tensor, error: Tensor) -> CheckOutcome:
