@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError
+from mue_check.own_model.optima import OptimaKind
 from mue_check.questions import summary as studies
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
@@ -34,6 +35,7 @@ from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 QUESTIONS: tuple[QuestionKind, ...] = (
     SensitivityKind(),
     DriftKind(),
+    OptimaKind(),
     TrendKind(),
     ExponentKind(),
     SCALES,

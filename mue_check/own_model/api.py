@@ -12,6 +12,7 @@ from mue_check.own_model.judge import judge_rows
 from mue_check.own_model.measure import Coordinates, measure
 from mue_check.own_model.report import Audited, ModelReport
 from mue_check.own_model.roles import Sized, expected_of
+from mue_check.own_model.transfer import Study, ask_transfer
 from mue_check.rules import HyperParameters
 from mue_check.user_code import UserCodeExit, no_exit
 
@@ -32,6 +33,7 @@ def check_model(
     reference: str | None = None,
     rule: str = "complete_mue",
     values: HyperParameters | None = None,
+    study: Study | None = None,
 ) -> ModelReport:
     """Check how the outputs and parameters of a model scale along an axis.
 
@@ -40,7 +42,9 @@ def check_model(
     out for mup's table of models. ``roles`` maps patterns of names to roles, in order (``own_model.roles``). ``base``
     is the size at which every factor must be 1, by default the smallest if there is no table; 0: not checked.
     ``tolerance`` is that of an exponent. With a ``reference`` (a SPEC), each size is also audited against ``rule`` with
-    the tuned ``values``.
+    the tuned ``values``. With a ``study``, whether tuned values stay best is measured too: early curve, tune once and
+    drift (``own_model.transfer``). Its folder holds all runs, none is trained twice, and ``mue_check report`` judges
+    it.
 
     ModelError, in one line, if something cannot be used. Under torch.distributed every process calls this alike.
     """
@@ -60,11 +64,19 @@ def check_model(
             declared |= {k: v for k, v in (user.roles or {}).items() if k not in declared}
             report = _coordinates(user, axis, chosen, lr, declared, tolerance, looks)
             audits = _audits(user, axis, chosen, lr, reference, rule, values) if reference else ()
+            answers = ask_transfer(user, axis, chosen, study) if study else ()
     except UserCodeExit as error:
         raise ModelError(f"the model's code raises {error}") from error
     if changes.functions:
         raise ModelError(f"the model's code replaces {', '.join(changes.functions)}")
-    return replace(report, faults=tuple(faults), audits=tuple(audits))
+    return replace(report, faults=tuple(faults), audits=tuple(audits), transfer=tuple(answers))
+
+
+def measure_study(name: str, axis: str, sizes: Sequence[float], study: Study) -> None:
+    """Measure a study that another process asks and judges, to share its runs."""
+    user = load(name)
+    with preserved_globals(), no_exit():
+        ask_transfer(user, axis, require_sizes(user, axis, sizes), study, helping=True)
 
 
 def _coordinates(

@@ -1,7 +1,7 @@
 """Early curve: whether a target falls behind its reference in the first steps, both at the base learning rate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -52,15 +52,8 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
     arms = [study.arm(ladder, rung) for rung in rungs]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
-    looks = study.few_looks
-    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=looks)
-    with study.asking(question):
-        for sides in study.rounds("early_curve", rungs, arms, looks, steps):
-            found = EARLY.judge(study.store, replace(question, sides=sides))
-            if found.verdict is not Verdict.INCONCLUSIVE:
-                break
-        study.keep(found.comparison)
-    return found
+    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=study.few_looks)
+    return EARLY.answer(study, question, rungs, arms, steps)
 
 
 def early_cases(options: Options, scope: Scope) -> list[TargetCase]:
