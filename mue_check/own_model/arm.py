@@ -20,7 +20,7 @@ OWN_MEASURING = 1
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
-    """One size of a user's model. ``source`` is a hash of its code and its options (``own_model.identity``)."""
+    """One size of a user's model. ``source`` is a hash of its code and of what that makes (``own_model.identity``)."""
 
     name: str
     axis: str
@@ -34,6 +34,8 @@ class OwnCell(AnyCell):
 
     model: OwnModel
     plan: Plan
+    code: str
+    """A hash of the code alone, which all sizes share: the data come from it."""
 
     @property
     def content(self) -> Content:
@@ -46,7 +48,7 @@ class OwnCell(AnyCell):
             "factors": {},
             "base": {},
             "train": asdict(self.plan),
-            "corpus": self.model.source,
+            "corpus": self.code,
             "knob": "lr",
             "values": list(self.values),
             "seeds": list(self.seeds),
@@ -76,6 +78,7 @@ class OwnArm:
     user: Candidate = field(repr=False)
     model: OwnModel
     plan: Plan
+    code: str
     base_value: float
     device: str
     look: Callable[[], None] = field(repr=False)
@@ -112,6 +115,7 @@ class OwnArm:
                 device=self.device,
                 model=self.model,
                 plan=self.plan,
+                code=self.code,
             )
             for value in values
             for seed in seeds

@@ -1,4 +1,4 @@
-"""Which model a record is of: a name that people can read, and a hash of its code and of what it does at the start."""
+"""Which model a record is of: a name that people can read, and hashes of its code and of what it makes."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,15 +18,17 @@ _LONGEST = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """``source`` changes with the code of the user's functions, their own imports, and what they make."""
+    """``code`` changes with the user's functions, their files and their own imports; ``source`` also with what they
+    make of one size, since an object may hold numbers that are not in its code."""
 
     name: str
+    code: str
     source: str
     device: str
 
 
 def identify(user: Candidate, axis: str, size: float, lr: float) -> Identity:
-    """The identity of a candidate, from its sources and from its model at one size. ModelError without a source."""
+    """The identity of a candidate at one size. ModelError if its code is in no file."""
     try:
         functions = [getattr(user, name) for name in FUNCTIONS if getattr(user, name) is not None]
         sources = user.source or [source_hash(f, user.place) for each in functions for f in _parts_of(each)]
@@ -39,13 +41,14 @@ def identify(user: Candidate, axis: str, size: float, lr: float) -> Identity:
         loss = user.loss_of(model, user.batch(0)).item()
     optimizers = optimizer if isinstance(optimizer, list | tuple) else (optimizer,)
     shapes = [f"{name} {list(p.shape)} {p.dtype}" for name, p in model.named_parameters()]
-    # the same object with other numbers in it has the same source
-    does = [_options(group) for each in optimizers for group in each.param_groups]
+    options = [_options(group) for each in optimizers for group in each.param_groups]
     stem = Path(user.place).stem if user.place.endswith(".py") else user.place.rpartition(".")[2]
     readable = re.sub(r"\W+", "-", "-".join(filter(None, (stem, user.attribute)))).strip("-")[:_LONGEST]
+    code = digits(*sorted(set(sources)))
     return Identity(
         name=readable or "model",
-        source=digits(*sorted(set(sources)), *shapes, *does, f"{loss:.4g}", repr(user.sizes)),
+        code=code,
+        source=digits(code, *shapes, *options, f"{loss:.4g}"),
         device="cuda" if next(model.parameters()).device.type == "cuda" else "cpu",
     )
 

@@ -16,7 +16,7 @@ from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model.arm import OwnArm, OwnModel
 from mue_check.own_model.candidate import Candidate, ModelError
-from mue_check.own_model.identity import Identity, identify
+from mue_check.own_model.identity import identify
 from mue_check.own_model.optima import AXIS
 from mue_check.own_model.training import Plan, first_look
 from mue_check.questions.asked import begin_run, finish_run, new_run
@@ -92,35 +92,44 @@ def ask_transfer(
         raise ModelError("a study trains every run in one process, and this one belongs to a group")
     if any(size != int(size) for size in sizes):
         raise ModelError(f"sizes {', '.join(f'{s:g}' for s in sizes)}: a study needs whole numbers")
-    who = identify(user, axis, sizes[0], study.lr)
+    look = cache(partial(first_look, user, axis, sizes[0], study.lr, study.plan))
+    arms = [_arm(user, axis, int(size), study, look) for size in sizes]
     run = new_run(axis, *map(str, sizes), *study.ask)
     folder = (_Shared if helping else Folder)(root=study.root, command=study.command, run=run)
     folder.store.prepare()
     if not helping:
         begin_run(study.root, run)
-    look = cache(partial(first_look, user, axis, sizes[0], study.lr, study.plan))
-    arms = [_arm(user, who, axis, int(size), study, look) for size in sizes]
-    found = list(_ask(folder, study, who, axis, arms))
+    found = list(_ask(folder, study, axis, arms))
     if not helping:
         finish_run(study.root, run)
     return found
 
 
-def _arm(user: Candidate, who: Identity, axis: str, size: int, study: Study, look: Callable[[], None]) -> OwnArm:
-    model = OwnModel(name=who.name, axis=axis, size=size, source=who.source)
-    return OwnArm(user=user, model=model, plan=study.plan, base_value=study.lr, device=who.device, look=look)
+def _arm(user: Candidate, axis: str, size: int, study: Study, look: Callable[[], None]) -> OwnArm:
+    who = identify(user, axis, size, study.lr)
+    return OwnArm(
+        user=user,
+        model=OwnModel(name=who.name, axis=axis, size=size, source=who.source),
+        plan=study.plan,
+        code=who.code,
+        base_value=study.lr,
+        device=who.device,
+        look=look,
+    )
 
 
-def _ask(folder: Folder, study: Study, who: Identity, axis: str, arms: Sequence[OwnArm]) -> Iterator[Finding]:
-    def question(kind: str, *name: str, tolerance: float = 0.0, looks: Looks = study.few_looks) -> Comparison:
-        full = "-".join([kind, axis, *name, who.name])
+def _ask(folder: Folder, study: Study, axis: str, arms: Sequence[OwnArm]) -> Iterator[Finding]:
+    name = arms[0].model.name
+
+    def question(kind: str, *parts: str, tolerance: float = 0.0, looks: Looks = study.few_looks) -> Comparison:
+        full = "-".join([kind, axis, *parts, name])
         return Comparison(
             kind=kind,
             name=full,
             axis=AXIS,
             ladder=f"own_{axis}",
             corpus=_DATA,
-            rule=who.name,
+            rule=name,
             router=DEFAULT_ROUTER,
             tier=f"{study.plan.steps} steps",
             tolerance=tolerance,
