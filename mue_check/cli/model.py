@@ -196,7 +196,8 @@ class _Checked:
         """Train runs of the study until all its questions are answered."""
         from mue_check.own_model.api import measure_study
 
-        measure_study(name, asked["axis"], asked["sizes"], _study_of(study))
+        given = {key: asked[key] for key in ("base", "rule", "values")}
+        measure_study(name, asked["axis"], asked["sizes"], _study_of(study), **given)
 
 
 def _study_of(given: dict[str, Any]) -> "Study":
