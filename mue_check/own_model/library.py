@@ -21,6 +21,8 @@ from mue_check.rules import HyperParameters, Prescription, get_rule
 AXES = {"width": "d", "experts": "experts", "top_k": "activated", "layers": "depth", "expert_width": "f"}
 """The axes of such a model, and what it calls them."""
 _HEAD, _VOCABULARY, _CONTEXT, _BATCH = 16, 64, 32, 8
+_RANKS = ("q_lora_rank", "kv_lora_rank")
+"""Of projections by way of fewer numbers, which grow with the width."""
 _VALUES = HyperParameters(init_std=0.1)
 
 
@@ -42,7 +44,7 @@ def library_model(name: str, axis: str, base: float, rule: str, values: HyperPar
         optimizer=made.optimizer,
         loss=made.loss,
         batches=made.batches,
-        base=base,
+        base=0,  # multipliers that the library lacks are folded into rates, at every size
         attribute=name,
         source=(name, axis, rule, repr(made.values), f"transformers {transformers.__version__}"),
     )
@@ -64,7 +66,9 @@ class _Prescribed:
         depth = max(sizes.pop("depth"), self.family.depth)
         if sizes["d"] % _HEAD:
             raise ModelError(f"width {sizes['d']}: must be a multiple of {_HEAD}, the width of a head")
-        return model_of(replace(self.family, depth=depth), **sizes, heads=sizes["d"] // _HEAD)
+        ranks = [(n, sizes["d"] // 2) for n in _RANKS if getattr(self.family.config(), n, None)]
+        found = replace(self.family, depth=depth, given=(*ranks, *self.family.given))
+        return model_of(found, **sizes, heads=sizes["d"] // _HEAD)
 
     def _prescription(self, model: nn.Module) -> Prescription:
         source, goal, _ = scenarios_of(model, self.base, None)

@@ -58,10 +58,17 @@ class ModelReport:
     @property
     def verdict(self) -> Verdict:
         """The worst of the coordinates, the base size, the audits and the study."""
-        judged = [row.verdict for row in self.rows if row.verdict is not None]
-        faults = [Verdict.FAIL] * bool(self.faults)
-        answers = [verdict for found in self.transfer for verdict in found.verdicts]
-        return join([join(judged), *faults, *(audited.report.verdict for audited in self.audits), *answers])
+        return join(self.verdicts)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Those of all that is judged."""
+        return [
+            *(row.verdict for row in self.rows if row.verdict is not None),
+            *(Verdict.FAIL for _ in self.faults),
+            *(audited.report.verdict for audited in self.audits),
+            *(verdict for found in self.transfer for verdict in found.verdicts),
+        ]
 
     @property
     def sorted_rows(self) -> list[Row]:
