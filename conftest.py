@@ -1,3 +1,3 @@
-"""The suites' options come from the plugin, whether mue_check is installed or not."""
+"""The suites' options come from this plugin. It is loaded here only, so that it adds nothing to other projects."""
 
 pytest_plugins = ["mue_check.pytest_plugin", "pytester"]

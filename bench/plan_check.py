@@ -56,7 +56,7 @@ def main() -> None:
 def of_study(study: Path, tier: str, axes: str, calibration: Calibration) -> dict[str, Any]:
     """Planned, priced and measured core-seconds, by measurement and in total."""
     with tempfile.TemporaryDirectory() as empty:
-        arguments = [str(REPORTS.parent / "suites"), "--tier", tier, "--axes", axes, "--study", empty]
+        arguments = ["--tier", tier, "--axes", axes, "--study", empty]
         plan = make_plan(arguments, calibration, 1)
     planned: defaultdict[str, float] = defaultdict(float)
     for test in plan.run.tests:

@@ -1,7 +1,7 @@
 """The pytest plugin: options, fixtures and verdicts of the suites.
 
-It is loaded in every pytest run where mue_check is installed, so it imports nothing heavy at the top and does nothing
-until ``suites/conftest.py`` calls ``activate``.
+It is loaded by ``mue_check suite``, and by the conftest.py at the root of a checkout, also for its tests. So it imports
+nothing heavy at the top and does nothing until ``suites/conftest.py`` calls ``activate``.
 """
 
 from __future__ import annotations

@@ -95,12 +95,17 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert says in captured.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["report"], ["compare"], ["rules", "--reference", REFERENCE]])
+@pytest.mark.parametrize("arguments", [["nothing"], ["report"], ["compare"], ["rules", "--reference", REFERENCE]])
 def test_missing_words_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "mue_check suite" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["rules", "--help"], ["report", "--help"], ["compare", "--help"]])
@@ -109,7 +114,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list
         main(arguments)
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "example: mue_check" in out or "pytest suites/" in out
+    assert "example: mue_check" in out or "`mue_check suite`" in out
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list
         (["report", "a\nb"], "must not contain line breaks"),
         (["report", "x" * 300], "File name too long"),
         (["compare", "x" * 5000], "File name too long"),
-        (["plan", "--budget", "9" * 400 + "h", "--suites", "."], "write a time above 0"),
+        (["plan", "--budget", "9" * 400 + "h"], "write a time above 0"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else value[0],
 )

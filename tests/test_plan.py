@@ -14,13 +14,12 @@ from mue_check.cli import main
 from mue_check.cost.calibration import Calibration, save_calibration
 from mue_check.cost.dry_run import dry_run
 from mue_check.cost.format import duration
-from mue_check.cost.plan import make_plan
+from mue_check.cost.plan import make_plan, price
 from mue_check.cost.trim import parse_budget
 from mue_check.cost.work import PRICED, batch_work
 from mue_check.errors import SpecError, StoreError
 
 ROOT = Path(__file__).parents[1]
-SUITES = str(ROOT / "suites")
 PAPER = Calibration(
     machine={"kind": "cpu", "device": "a paper machine", "torch": "0", "code": "0"},
     prices=dict.fromkeys(PRICED, 0.0) | {"calls": 1e-3, "flop": 1e-11},
@@ -60,7 +59,7 @@ def test_the_plan_is_of_the_tests_that_pytest_collects(
     listed = run_pytest_here("suites", *arguments, "--collect-only", "-q")
     tests = [line for line in listed.out.splitlines() if "::" in line]
     assert tests
-    assert [test.test for test in dry_run([SUITES, *arguments]).tests] == tests
+    assert [test.test for test in dry_run(arguments).tests] == tests
 
 
 ENDINGS = """
@@ -83,18 +82,18 @@ def test_it(study, target_case, expect, end):
 def test_a_test_costs_its_cells_however_it_ends(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "suites" / "conftest.py").read_text())
     (tmp_path / "test_depth.py").write_text(ENDINGS)
-    options = [str(tmp_path), "--axes=depth", "--study", str(tmp_path / "study"), "-k"]
+    options = ["--axes=depth", "--study", str(tmp_path / "study"), "-k"]
     for end in ("fails", "skips", "errs"):
-        plan = make_plan([*options, end], PAPER, 1)
+        plan = price(dry_run([*options, end], tmp_path), [], PAPER, 1)
         assert plan.total.tests == 1
         assert plan.total.runs >= 40
         assert len(plan.run.tests[0].drifts) == 1
     with pytest.raises(StoreError, match="so be it"):
-        make_plan([*options, "breaks"], PAPER, 1)
+        dry_run([*options, "breaks"], tmp_path)
 
 
 def test_every_cell_is_counted_once(tmp_path: Path) -> None:
-    plan = make_plan([SUITES, "--axes", "width", "--study", str(tmp_path / "study")], PAPER, 1)
+    plan = make_plan(["--axes", "width", "--study", str(tmp_path / "study")], PAPER, 1)
     batches = [batch for test in plan.run.tests for batch in test.new.batches]
     keys = [cell.key for batch in batches for cell in batch]
     assert len(keys) == len(set(keys)) == plan.total.cells
@@ -105,7 +104,7 @@ def test_every_cell_is_counted_once(tmp_path: Path) -> None:
 
 
 def test_more_workers_are_sooner_done_and_no_sooner_than_the_longest_test(tmp_path: Path) -> None:
-    arguments = [SUITES, "--axes", "width", "--study", str(tmp_path / "study")]
+    arguments = ["--axes", "width", "--study", str(tmp_path / "study")]
     walls = [make_plan(arguments, PAPER, workers).wall_seconds for workers in (1, 2, 100)]
     plan = make_plan(arguments, PAPER, 1)
     assert plan.by_test is not None
@@ -114,7 +113,7 @@ def test_more_workers_are_sooner_done_and_no_sooner_than_the_longest_test(tmp_pa
 
 
 def test_without_a_calibration_the_times_stay_open(tmp_path: Path) -> None:
-    plan = make_plan([SUITES, "--axes", "duration", "--study", str(tmp_path / "study")], None, 1)
+    plan = make_plan(["--axes", "duration", "--study", str(tmp_path / "study")], None, 1)
     assert plan.total.flop > 0
     assert plan.total.seconds is plan.wall_seconds is None
 
@@ -128,7 +127,7 @@ def test_formats_say_the_same(plan, capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["question"] for row in rows[:-1]] == [row["question"] for row in values["rows"]]
     assert [int(row["cells"]) for row in rows] == [*(row["cells"] for row in values["rows"]), values["total"]["cells"]]
-    assert values["command"].startswith("pytest suites --axes duration")
+    assert values["command"].startswith("mue_check suite --axes duration")
     assert values["command"].endswith(" -n 2")
     total = next(line for line in text.splitlines() if line.startswith("total"))
     assert total.split()[-1] == f"{values['total']['seconds']:.1f}"
@@ -189,7 +188,6 @@ def test_controls_that_a_cut_ladder_loses_are_named(plan, capsys: pytest.Capture
         (["--budget", "0m"], "--budget 0m: write a time above 0"),
         (["--budget", "m"], "--budget m: write a time above 0"),
         (["--workers", "0"], "--workers 0: must be at least 1"),
-        (["--suites", "nowhere"], "no suites in 'nowhere'"),
         (["--axes", "length"], "unknown axis 'length'"),
         (["--tier", "giant"], "unknown tier 'giant'"),
         (["--rule", "mump"], "unknown rule 'mump'"),

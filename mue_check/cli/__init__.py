@@ -1,5 +1,6 @@
 """The command line, one file per command. Bad arguments are reported in one line with exit code 2."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from mue_check.cli import (
     budget,
     compare,
     conformance,
+    examples,
     explain,
     families,
     judge,
@@ -18,6 +20,7 @@ from mue_check.cli import (
     plan,
     report,
     rules,
+    suite,
 )
 from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser, error_line
 from mue_check.errors import MueCheckError
@@ -31,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for argument in given:
         if not is_one_line(argument):
             parser.error(f"{argument!r}: an argument must not contain line breaks or control characters")
-    options = parser.parse_args(given)
+    if not given:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    ours, theirs = (given[:1], given[1:]) if given[:1] == [suite.NAME] else (given, [])
+    options = parser.parse_args(ours, argparse.Namespace(theirs=theirs))
     try:
         code: int = options.run(options)
     except MueCheckError as error:
@@ -54,11 +61,13 @@ def _parser() -> Parser:
     parser = Parser(
         prog="mue_check",
         description="Check that a learning rate tuned on a small dense model transfers to your mixture of experts. "
-        "The main job is `pytest suites/`.",
+        "The main job is `mue_check suite`, which is `pytest suites/` from any folder.",
     )
     parser.add_argument("--version", action="version", version=f"mue_check {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (
+        suite,
+        examples,
         audit,
         conformance,
         explain,

@@ -46,7 +46,6 @@ def add(commands: "Commands[Parser]") -> None:
     )
     for name in PASSED:
         plan.add_argument(f"--{name}", metavar="X", help="as in `pytest suites/`")
-    plan.add_argument("--suites", default="suites", metavar="DIR", help="the folder of the suites (default: suites)")
     plan.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes or GPUs that share the work (default: 1)"
     )
@@ -70,13 +69,11 @@ def run(options: Options) -> int:
 
     require_between("--workers", options.workers, 1, MOST_WORKERS)
     budget = None if options.budget is None else parse_budget(options.budget)
-    if not Path(options.suites).exists():
-        raise SpecError(f"no suites in {options.suites!r}: run in the folder of `pytest suites/`, or give --suites DIR")
     given = {name: getattr(options, name) for name in PASSED if getattr(options, name) is not None}
 
     def arguments(changed: Sequence[str]) -> list[str]:
         values = {**given, **{k.removeprefix("--"): v for k, v in zip(changed[::2], changed[1::2], strict=True)}}
-        return [options.suites, *(part for name, value in values.items() for part in (f"--{name}", value))]
+        return [part for name, value in values.items() for part in (f"--{name}", value)]
 
     run = dry_run(arguments([]))
     calibration = _calibration(options, run.settings.tier)

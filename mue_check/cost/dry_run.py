@@ -5,6 +5,7 @@ import inspect
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from mue_check.pytest_plugin import settings_of
 from mue_check.questions.case import Case
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.question import Finding
+from mue_check.suite.folder import pytest_arguments
 from mue_check.suite.settings import Settings
 
 
@@ -37,13 +39,16 @@ class DryRun:
     tests: tuple[DryTest, ...]
 
 
-def dry_run(arguments: Sequence[str]) -> DryRun:
-    """Dry-run ``pytest ARGUMENTS``. SpecError with pytest's message if the arguments are wrong."""
+def dry_run(arguments: Sequence[str], suites: Path | None = None) -> DryRun:
+    """Dry-run ``mue_check suite ARGUMENTS``, or other ``suites`` than its own.
+
+    SpecError with pytest's message if the arguments are wrong.
+    """
     plugin, output, errors = _DryRunPlugin(), io.StringIO(), io.StringIO()
     # asserts are not rewritten: pytest would warn about modules that are imported already
-    silent = ("--collect-only", "-qq", "-p", "no:cacheprovider", "--assert=plain")
+    silent = ("--collect-only", "-qq", "--assert=plain")
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        code = pytest.main([*arguments, *silent], plugins=[plugin])
+        code = pytest.main([*pytest_arguments(arguments, suites), *silent], plugins=[plugin])
     if plugin.error is not None:
         raise plugin.error
     if plugin.settings is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

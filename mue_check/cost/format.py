@@ -104,7 +104,7 @@ class PlanReport:
 def command(plan: Plan) -> str:
     """The command that runs a plan."""
     workers = ["-n", str(plan.workers)] if plan.on_cpu and plan.workers > 1 else []
-    return shlex.join(["pytest", *plan.arguments, *workers])
+    return shlex.join(["mue_check", "suite", *plan.arguments, *workers])
 
 
 def duration(seconds: float) -> str:

@@ -59,7 +59,7 @@ class Plan:
 
 
 def make_plan(arguments: Sequence[str], calibration: Calibration | None, workers: int) -> Plan:
-    """The plan of ``pytest ARGUMENTS``, without times if there is no calibration."""
+    """The plan of ``mue_check suite ARGUMENTS``, without times if there is no calibration."""
     return price(dry_run(arguments), arguments, calibration, workers)
 
 

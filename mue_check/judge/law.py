@@ -1,8 +1,10 @@
 """Laws of scale: an exponent against a size, or equality with a reference, judged over seeds."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,14 @@ class Rung:
     size: float
     table: pd.DataFrame
 
+    @cached_property
+    def rows_of(self) -> Mapping[tuple[int, str], NDArray[np.intp]]:
+        """The positions of the rows of each step and coordinate, where a name without its block counts as one."""
+        # the whole name must match: "block0.router_logits" is not "logits"
+        without = {name: re.sub(_BLOCK, "", name) for name in self.table["coordinate"].unique()}
+        groups = self.table.groupby(["step", self.table["coordinate"].map(without)]).indices
+        return cast(Mapping[tuple[int, str], NDArray[np.intp]], groups)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LawResult:
@@ -85,7 +95,7 @@ def judge_law(law: Law, rungs: Sequence[Rung], looks: Looks = ()) -> LawResult:
     ``looks`` are the numbers of seeds at which it is judged.
     """
     level = look_level(looks)
-    blocks = [_by_block(law, rung.table) for rung in rungs]
+    blocks = [_by_block(law, rung) for rung in rungs]
     for rung, values in zip(rungs, blocks, strict=True):
         if not (np.isfinite(values) & (values > 0)).all():
             worst = f"{rung.label}, zero or not finite"
@@ -135,9 +145,9 @@ def _farthest(intervals: Sequence[Interval], tolerance: float, center: float = 0
     return verdict, max(having, key=lambda at: abs(intervals[at].mean - center))
 
 
-def log2_levels(law: Law, table: pd.DataFrame) -> NDArray[np.float64]:
+def log2_levels(law: Law, rung: Rung) -> NDArray[np.float64]:
     """[S] log2 of the law's quantity by ascending seed, with the blocks combined as the law says."""
-    return _combined(law, _by_block(law, table))
+    return _combined(law, _by_block(law, rung))
 
 
 def _combined(law: Law, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,13 +157,15 @@ def _combined(law: Law, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.log2(levels), dtype=np.float64)
 
 
-def _by_block(law: Law, table: pd.DataFrame) -> NDArray[np.float64]:
+def _by_block(law: Law, rung: Rung) -> NDArray[np.float64]:
     """[S, B] the law's quantity by ascending seed and block; NaN where a seed lacks a block."""
-    # the whole name must match: "block0.router_logits" is not "logits"
-    names = table["coordinate"].str.replace(_BLOCK, "", regex=True)
-    rows = table[(table["step"] == law.step) & (names == law.coordinate)]
-    if rows.empty:
+    at = rung.rows_of.get((law.step, law.coordinate))
+    if at is None:
         raise ValueError(f"no coordinate {law.coordinate!r} at step {law.step} in the table")
-    wide = rows.pivot(index="seed", columns="coordinate", values=law.quantity)
-    in_order = sorted(wide.columns, key=lambda name: (len(name), name))  # block10 after block9
-    return wide[in_order].to_numpy(dtype=np.float64)
+    rows = rung.table.take(at)
+    names = sorted(rows["coordinate"].unique(), key=lambda name: (len(name), name))  # block10 after block9
+    column = rows["coordinate"].map({name: number for number, name in enumerate(names)})
+    seeds, row = np.unique(rows["seed"], return_inverse=True)
+    values = np.full((len(seeds), len(names)), np.nan)
+    values[row, column] = rows[law.quantity]
+    return values

@@ -70,7 +70,7 @@ class ControlKind(QuestionKind):
                 "model, is wrong.",
                 tables=(control_table(summary),),
                 pictures=(
-                    Picture.of(("controls",), f"Controls. {drift_summary(found)}", plot_controls(found, palette)),
+                    Picture.of(("controls",), f"Controls. {drift_summary(found)}", plot_controls, found, palette),
                 ),
                 folds=tuple(picture_folds(("loss curves of the controls", _curves(d, palette)) for d in found)),
             )
@@ -92,4 +92,4 @@ def control_table(summary: Summary) -> Table:
 def _curves(found: DriftFinding, palette: Palette) -> Picture:
     c = found.comparison
     alt = f"Loss against {knob_name(c.knob)} of {c.name}. {drift_summary([found])}"
-    return Picture.of(("curves", c.name), alt, plot_curves([found], palette))
+    return Picture.of(("curves", c.name), alt, plot_curves, [found], palette)

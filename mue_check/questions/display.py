@@ -115,7 +115,7 @@ class Palette:
         colors: dict[tuple[str, str, str], str] = {}
         for ladder, sizes in ladders.items():
             black = references.get(ladder, set())
-            colors.update({(*ladder, label): REFERENCE for label in black})
+            colors.update({(*ladder, label): REFERENCE for label in sorted(black)})
             taken: set[str] = set()
             for at, label in enumerate(sorted(sizes.keys() - black, key=lambda name: (sizes[name], name))):
                 candidates = (usual.get(label), *TARGETS)

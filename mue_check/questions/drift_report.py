@@ -206,14 +206,14 @@ def curve_pictures(found: Iterable[DriftFinding], palette: Palette) -> Iterator[
     for key, drifts in along_ladders(found):
         c = drifts[0].comparison
         alt = f"{figure_title(f'Loss against {knob_name(c.knob)}', key)}. {drift_summary(drifts)}"
-        yield in_words(c.ladder), Picture.of(("curves", *key), alt, plot_curves(drifts, palette))
+        yield in_words(c.ladder), Picture.of(("curves", *key), alt, plot_curves, drifts, palette)
 
 
 def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator[Picture]:
     for key, drifts in grouped(found, lambda d: (d.comparison.ladder, *unusual(d.comparison))):
         if any(math.isfinite(d.drift.interval.mean) for d in drifts):  # else the table says why
             alt = f"{figure_title('Drift', key)}. {drift_summary(drifts)}"
-            yield Picture.of(("drift", *key), alt, plot_drifts(drifts, palette))
+            yield Picture.of(("drift", *key), alt, plot_drifts, drifts, palette)
 
 
 def _axis(found: DriftFinding) -> str:

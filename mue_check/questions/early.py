@@ -113,7 +113,7 @@ def _pictures(found: Sequence[EarlyFinding], palette: Palette) -> Iterator[tuple
     for key, group in along_ladders(found):
         words = "; ".join(f"{e.side.label} trend {interval_text(e.early.trend, 4)} {e.early.verdict}" for e in group)
         alt = f"{figure_title('Early loss curves', key)}. {words}"
-        yield in_words(group[0].comparison.ladder), Picture.of(("early", *key), alt, plot_early(group, palette))
+        yield in_words(group[0].comparison.ladder), Picture.of(("early", *key), alt, plot_early, group, palette)
 
 
 def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:

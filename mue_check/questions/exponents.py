@@ -62,7 +62,7 @@ class ExponentKind(QuestionKind):
                 text="The optimal learning rate goes with this power of the batch or the duration: what the rule "
                 "prescribes plus the drift that is left.",
                 tables=(exponent_table(rows),),
-                pictures=(Picture.of(("exponents",), f"Exponents. {measured}", plot_exponents(rows, _TITLE)),),
+                pictures=(Picture.of(("exponents",), f"Exponents. {measured}", plot_exponents, rows, _TITLE),),
             )
 
 

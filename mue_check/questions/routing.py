@@ -149,7 +149,7 @@ def _pictures(summary: Summary, ladders: set[str]) -> Iterator[Picture]:
     for key, found in grouped(drifts, lambda d: (d.comparison.ladder,)):
         words = "; ".join(f"{d.comparison.router}: {drift_summary([d])}" for d in found)
         alt = f"{figure_title('Drift under each router', key)}. {words}"
-        yield Picture.of(("routing", *key), alt, plot_routers(found, Palette.of_study(summary.comparisons)))
+        yield Picture.of(("routing", *key), alt, plot_routers, found, Palette.of_study(summary.comparisons))
 
 
 def plot_routers(found: Sequence[DriftFinding], palette: Palette) -> Figure:

@@ -4,13 +4,12 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mue_check.judge.law import Law, LawResult, log2_levels
+from mue_check.judge.law import Law, LawResult, Rung, log2_levels
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, heading
@@ -41,19 +40,17 @@ def drawn_laws(results: Sequence[LawResult]) -> list[LawResult]:
     return [r for r in results if r in kept]
 
 
-def plot_laws(
-    c: Comparison, all_results: Sequence[LawResult], tables: Sequence[pd.DataFrame], palette: Palette
-) -> Figure:
+def plot_laws(c: Comparison, all_results: Sequence[LawResult], rungs: Sequence[Rung], palette: Palette) -> Figure:
     """One panel for each drawn law of a ladder: log2 of the quantity against log2 of the size, a point per seed.
 
-    ``tables`` are the coordinates of the sides of ``c``.
+    ``rungs`` are the sides of ``c``.
     """
     results = drawn_laws(all_results)
     rows = -(-len(results) // _PANELS)
     with house_style():
         figure = Figure(figsize=(WIDTH, 0.9 + 3.5 * rows), layout="constrained")
         for at, result in enumerate(results):
-            _draw_law(figure.add_subplot(rows, _PANELS, at + 1), c, result, tables, palette)
+            _draw_law(figure.add_subplot(rows, _PANELS, at + 1), c, result, rungs, palette)
         handles = [
             Line2D([], [], color=QUIET, linewidth=1.6, label="fit with 95 % interval, or mean"),
             Line2D([], [], color=QUIET, linestyle="--", linewidth=1.2, label="the law; band: its tolerance"),
@@ -66,11 +63,11 @@ def plot_laws(
     return figure
 
 
-def _draw_law(axes: Axes, c: Comparison, result: LawResult, tables: Sequence[pd.DataFrame], palette: Palette) -> None:
+def _draw_law(axes: Axes, c: Comparison, result: LawResult, rungs: Sequence[Rung], palette: Palette) -> None:
     law, sides = result.law, c.sides
     x, sized = _positions([float(side.size) for side in sides], law)
     # zeros and what is not finite have no place on a log scale; the verdict reports them
-    levels = [values[np.isfinite(values)] for values in (log2_levels(law, t) for t in tables)]
+    levels = [values[np.isfinite(values)] for values in (log2_levels(law, rung) for rung in rungs)]
     for side, at, values in zip(sides, x, levels, strict=True):
         color = palette.of(c, side.label)
         axes.plot(np.full(values.shape, at), values, linestyle="", marker="o", color=color, alpha=0.6)

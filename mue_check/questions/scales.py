@@ -44,10 +44,10 @@ _OF_A_ROUTER = ("router_logits", "weight.router")
 
 @dataclass(frozen=True, kw_only=True)
 class LawsFinding(Finding):
-    """The laws of one ladder; ``tables`` are the coordinates of its sides, in their order."""
+    """The laws of one ladder; ``rungs`` are its sides with their coordinates."""
 
     results: tuple[LawResult, ...]
-    tables: tuple[pd.DataFrame, ...]
+    rungs: tuple[Rung, ...]
 
     @property
     def verdict(self) -> Verdict:
@@ -133,7 +133,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
         return LawsFinding(
             comparison=comparison,
             results=tuple(judge_coordinates(comparison.ladder, rungs, comparison.looks)),
-            tables=tuple(rung.table for rung in rungs),
+            rungs=tuple(rungs),
         )
 
     def sections(self, summary: Summary) -> Iterator[Section]:
@@ -218,4 +218,4 @@ def _pictures(found: Sequence[LawsFinding], palette: Palette) -> Iterator[Pictur
             words = "; ".join(f"{r.law.name} {interval_text(r.interval)} {r.verdict}" for r in shown)
             key = (c.name,) if c.is_control else ladder_key(c)
             alt = f"{figure_title('Activation scales', key)}. {words}"
-            yield Picture.of(("coordinates", *key), alt, plot_laws(c, laws.results, laws.tables, palette))
+            yield Picture.of(("coordinates", *key), alt, plot_laws, c, laws.results, laws.rungs, palette)

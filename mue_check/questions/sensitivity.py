@@ -241,5 +241,6 @@ def _picture(found: Sequence[DriftFinding]) -> Picture:
         words.append(
             f"right rule, dense to experts, {name}: {bounded_text(mean_measured([point_of(d) for d in drifts]))}"
         )
-    figure = plot_predicted(found, [d.comparison.is_right for d in found], fit, words)
-    return Picture.of(("sensitivity",), ". ".join(words), figure)
+    return Picture.of(
+        ("sensitivity",), ". ".join(words), plot_predicted, found, [d.comparison.is_right for d in found], fit, words
+    )

@@ -131,7 +131,7 @@ def speedup_table(found: Sequence[SpeedupFinding]) -> Table:
 def _pictures(found: Sequence[SpeedupFinding], palette: Palette) -> Iterator[Picture]:
     for key, group in along_ladders(s for s in found if s.exists):
         words = "; ".join(f"{s.side.label} {times_text(s.speedup.overall)} times" for s in group)
-        yield Picture.of(("speedup", *key), f"{figure_title('Speed-up', key)}. {words}", plot_speedups(group, palette))
+        yield Picture.of(("speedup", *key), f"{figure_title('Speed-up', key)}. {words}", plot_speedups, group, palette)
 
 
 def plot_speedups(found: Sequence[SpeedupFinding], palette: Palette) -> Figure:

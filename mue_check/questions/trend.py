@@ -64,7 +64,6 @@ class TrendKind(QuestionKind):
         if found:
             ladder = found[0].comparison.ladder
             measured = "; ".join(f"{t.comparison.corpus}, {t.comparison.rule}: {t.measured}" for t in found)
-            figure = plot_trends(found, Palette.of_study(summary.comparisons))
             yield Section(
                 part=Part.ANSWERS,
                 anchor="trend",
@@ -72,7 +71,15 @@ class TrendKind(QuestionKind):
                 text="The least-squares line through the reference and every target, seed by seed. The interval at the "
                 "far end contains only the spread over seeds, not the uncertainty about whether the line continues.",
                 tables=(trend_table(found),),
-                pictures=(Picture.of(("trend", ladder), f"{figure_title('Trend', (ladder,))}. {measured}", figure),),
+                pictures=(
+                    Picture.of(
+                        ("trend", ladder),
+                        f"{figure_title('Trend', (ladder,))}. {measured}",
+                        plot_trends,
+                        found,
+                        Palette.of_study(summary.comparisons),
+                    ),
+                ),
             )
 
 

@@ -3,37 +3,40 @@
 import base64
 import gzip
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
 from mue_check.judge.verdict import Verdict
 from mue_check.report.format import printable
-from mue_check.report.section import Picture, Report
+from mue_check.report.section import Report
 
 TEMPLATE = "template.html.j2"
 _GLYPH = re.compile(rb'<path id="DejaVuSans-[^>]*/>')
 """The outline of a letter, named after the font and the letter."""
 
 
-def render_page(report: Report) -> str:
-    """The HTML text. Text from records is escaped; figures are gzipped SVG without their letters, which they share."""
+def render_page(report: Report, figures: Mapping[str, bytes]) -> str:
+    """The HTML text. ``figures`` are the SVGs by the names of their pictures.
+
+    Text from records is escaped. Figures are gzipped, and the letters that they share are stored once.
+    """
     source = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(source)
     return template.render(
         name=printable(report.name),
         report=report,
-        glyphs=packed(glyphs_of(report.pictures)),
-        figure=lambda picture: packed(_GLYPH.sub(b"", picture.svg)),
+        glyphs=packed(glyphs_of(figures.values())),
+        figure=lambda picture: packed(_GLYPH.sub(b"", figures[picture.name])),
         verdicts=[verdict.value for verdict in Verdict],
     )
 
 
-def glyphs_of(pictures: Iterable[Picture]) -> bytes:
+def glyphs_of(figures: Iterable[bytes]) -> bytes:
     """The letters that the figures draw, each once: half of every figure, and the same in all of them."""
-    return b"".join(sorted({glyph for picture in pictures for glyph in _GLYPH.findall(picture.svg)}))
+    return b"".join(sorted({glyph for svg in figures for glyph in _GLYPH.findall(svg)}))
 
 
 def packed(svg: bytes) -> str:

@@ -1,11 +1,14 @@
 """What a report is made of: sections in one order, which page and Markdown both draw."""
 
 import hashlib
+import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from io import BytesIO
+from typing import ParamSpec
 
 from matplotlib.figure import Figure
 
@@ -14,6 +17,7 @@ from mue_check.report.format import printable
 from mue_check.report.palette import house_style
 from mue_check.report.table import Table
 
+P = ParamSpec("P")
 _DIGITS = re.compile(rb"(\d\d\.\d\d)\d+")
 """Coordinates from 10 points on need no more than a hundredth of a point."""
 
@@ -29,16 +33,26 @@ class Part(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure as a file. ``name`` is its file name, ``alt`` describes it with its numbers."""
+    """A figure that ``draw`` makes. ``name`` is its file name, ``alt`` describes it with its numbers.
+
+    ``shows`` is a digest of what it is drawn from.
+    """
 
     name: str
     alt: str
-    svg: bytes
+    draw: Callable[[], Figure]
+    shows: str
 
     @classmethod
-    def of(cls, key: Sequence[str], alt: str, figure: Figure) -> "Picture":
-        """Draw a figure; its file is named after ``key``."""
-        return cls(name=file_name("-".join(key)), alt=printable(alt), svg=svg_of(figure))
+    def of(
+        cls, key: Sequence[str], alt: str, plot: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs
+    ) -> "Picture":
+        """The figure that ``plot`` draws from these arguments, when it is written; its file is named after ``key``."""
+        draw = partial(plot, *args, **kwargs)
+        # Now, because drawing may fill caches inside of the arguments. Pickles are only written, never read: a study
+        # may come from anyone.
+        shows = hashlib.sha256(pickle.dumps(draw)).hexdigest()
+        return cls(name=file_name("-".join(key)), alt=printable(alt), draw=draw, shows=shows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mue_check.records.files import remove_leftovers, write_atomic, write_json
+from mue_check.report.figures import figure_file
 from mue_check.report.markdown import render_markdown
 from mue_check.report.page import render_page
 from mue_check.report.section import Report
@@ -20,13 +21,12 @@ def write_files(root: Path, report: Report, extra: Mapping[str, Mapping[str, obj
     The same study gives the same bytes. With ``latest``, a link of that name next to the study points at it, where the
     system has links and nothing else has that name.
     """
-    for picture in report.pictures:
-        write_atomic(root / "figures" / f"{picture.name}.svg", picture.svg, root=root)
+    figures = {picture.name: figure_file(root, picture) for picture in report.pictures}
     write_atomic(root / "report.md", render_markdown(report).encode(), root=root)
     for name, values in extra.items():
         write_json(root / name, values, root=root)
     page = root / "report.html"
-    write_atomic(page, render_page(report).encode(), root=root)
+    write_atomic(page, render_page(report, figures).encode(), root=root)
     remove_leftovers(root)
     if latest:
         _point_latest(root)

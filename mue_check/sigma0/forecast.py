@@ -102,7 +102,7 @@ class ForecastKind(JudgedKind[ForecastFinding]):
         found, lines = summary.of(ForecastFinding), _lines(summary)
         if lines:
             pictures = [
-                Picture.of(("sigma0", "forecast"), f"Measured against predicted drift. {lines[0]}", plot(found))
+                Picture.of(("sigma0", "forecast"), f"Measured against predicted drift. {lines[0]}", plot, found)
             ]
             yield Section(
                 part=Part.ANSWERS,

@@ -224,8 +224,8 @@ def _pictures(found: Sequence[GammaFinding]) -> Iterator[Picture]:
             for g in pair
         )
         alt = f"Noise-to-signal of each expert against its tokens; gamma {gammas}"
-        yield Picture.of(("sigma0", "noise"), alt, plot_noise(pairs))
+        yield Picture.of(("sigma0", "noise"), alt, plot_noise, pairs)
     gammas = "; ".join(
         f"{mixture_name(g)}, {router_name(g)} on {g.comparison.corpus} {bounded_text(g.pooled.gamma)}" for g in found
     )
-    yield Picture.of(("sigma0", "gamma"), f"Gamma of each mixture. {gammas}", plot_gammas(found))
+    yield Picture.of(("sigma0", "gamma"), f"Gamma of each mixture. {gammas}", plot_gammas, found)

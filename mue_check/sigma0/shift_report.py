@@ -280,7 +280,7 @@ def _residual_lines(groups: Sequence[ResidualGroup]) -> Iterator[str]:
 def _pictures(summary: Summary) -> Iterator[Picture]:
     if groups := residual_groups(summary.of(ShiftFinding)):
         alt = f"Residual of sigma_0 against imbalance. {'; '.join(_residual_lines(groups))}"
-        yield Picture.of(("sigma0", "residual"), alt, plot_residuals(groups))
+        yield Picture.of(("sigma0", "residual"), alt, plot_residuals, groups)
     if points := kappa_points(summary.findings):
         drifts = drifts_by_arm(summary.findings)
         measured = "; ".join(
@@ -289,4 +289,4 @@ def _pictures(summary: Summary) -> Iterator[Picture]:
             if s.shift.reason is None and (drift := drifts.get(arm_of(s.comparison)))
         )
         alt = f"Drift against the shift of sigma_0. Shift and drift of {measured}"
-        yield Picture.of(("sigma0", "kappa"), alt, plot_kappa(points, kappa_fits(points)[BUDGET]))
+        yield Picture.of(("sigma0", "kappa"), alt, plot_kappa, points, kappa_fits(points)[BUDGET])

@@ -13,6 +13,7 @@ import pytest
 
 from mue_check.errors import ClaimError, SpecError, hide_secrets
 from mue_check.suite import cluster
+from mue_check.suite.folder import is_packaged
 from mue_check.suite.gpus import add_gpu_options
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
@@ -46,6 +47,8 @@ class Settings:
     heldout: str | None
     beside: tuple[Rule, ...]
     options: tuple[str, ...]
+    program: tuple[str, ...]
+    """What runs the suites: pytest, or mue_check where they are part of the installed package."""
     run: str
     """The run's name in the study (``questions.asked.new_run``), the same in all its workers."""
     candidate: str = "builtin:sigmoid_norm"
@@ -68,7 +71,7 @@ class Settings:
 
     def command(self, test: str) -> str:
         """The command that repeats a test, given its node id. It is stored, so it contains no secret."""
-        return shlex.join(map(hide_secrets, ["pytest", test, *self.options]))
+        return shlex.join(map(hide_secrets, [*self.program, test, *self.options]))
 
     def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
         """The study for the test with that node id, under ``rule`` or else the rule of ``--rule``."""
@@ -201,7 +204,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         axes=parse_axes(option("axes")),
         corpora=corpora,
         rule=rule,
-        root=folder / option("study") if option("study") else config.rootpath / "reports" / tier.name,
+        root=folder / option("study") if option("study") else folder / "reports" / tier.name,
         tolerance=tier.tolerance if tolerance is None else require_tolerance(tolerance),
         allow_inconclusive=option("allow_inconclusive"),
         router=router,
@@ -209,6 +212,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         heldout=option("heldout"),
         beside=tuple(map(get_rule, others)),
         options=told,
+        program=("mue_check", "suite") if is_packaged(config.rootpath) else ("pytest",),
         run=getattr(config, "workerinput", {}).get(RUN) or new_run(*selected, *told),
         candidate=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,

@@ -99,7 +99,7 @@ def write_report(judged: Judged, read: list[str], name: str, folder: Path) -> Pa
             text="Drift: by how many octaves the optimum lies above that of the reference. Regret: what the arm loses "
             "by keeping the reference's rate. Detectable: the smallest drift that would FAIL in 95 of 100 sweeps.",
             tables=(arm_table(judged),),
-            pictures=(Picture.of(("sweep",), f"Losses and drifts. {found}", plot_sweep(judged)),),
+            pictures=(Picture.of(("sweep",), f"Losses and drifts. {found}", plot_sweep, judged),),
         ),
         Section(
             part=Part.DETAILS,
@@ -110,7 +110,7 @@ def write_report(judged: Judged, read: list[str], name: str, folder: Path) -> Pa
     ]
     if judged.exponent.n:
         title, rows = "Exponent of the optimal learning rate", exponents(judged)
-        picture = Picture.of(("exponents",), f"{title}: {judged.exponent}", plot_exponents(rows, title))
+        picture = Picture.of(("exponents",), f"{title}: {judged.exponent}", plot_exponents, rows, title)
         sections.insert(
             1,
             Section(

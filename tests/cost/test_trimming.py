@@ -11,8 +11,6 @@ from mue_check.cost.dry_run import dry_run
 from mue_check.errors import SpecError
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_seeds_replace_the_tiers() -> None:
     cpu = get_tier("cpu")
@@ -68,7 +66,7 @@ def test_usage_errors_are_one_line(arguments: list[str], says: str, run_pytest_h
 
 
 def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path) -> None:
-    options = [str(ROOT / "suites"), "--tier=cpu", "--axes=depth", f"--study={tmp_path / 'study'}"]
+    options = ["--tier=cpu", "--axes=depth", f"--study={tmp_path / 'study'}"]
     both, first = (" ".join(a.test for a in dry_run([*options, *more]).tests) for more in ([], ["--rungs=1"]))
     assert "L16" in both
     assert "L8" in first
@@ -78,5 +76,5 @@ def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path
 
 def test_the_command_that_asks_again_has_them(tmp_path: Path) -> None:
     options = ["--tier=smoke", "--axes=depth", "--seeds=4:5", "--rungs=1", f"--study={tmp_path / 'study'}"]
-    settings = dry_run([str(ROOT / "suites"), *options]).settings
+    settings = dry_run(options).settings
     assert "--seeds 4:5 --rungs 1" in settings.command("suites/test_depth.py")

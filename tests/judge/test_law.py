@@ -206,4 +206,4 @@ def test_nothing_is_measured_of_a_dead_rung() -> None:
     result = judge_law(LAW, rungs)
     assert (result.law, result.interval.n, result.misfit) == (LAW, 0, None)
     # a figure draws what is left, without a warning
-    assert log2_levels(LAW, in_blocks("dead", 0, 0).table).tolist() == [-np.inf] * 4
+    assert log2_levels(LAW, in_blocks("dead", 0, 0)).tolist() == [-np.inf] * 4

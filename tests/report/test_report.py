@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from mue_check.catalog import summarize, write_report
 from mue_check.errors import StoreError
@@ -19,6 +20,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import regret_text
 from mue_check.questions.summary import verdict_lines
+from mue_check.report.section import svg_of
 
 Make = Callable[..., Any]
 SEEDS = 4
@@ -120,6 +122,36 @@ def test_writing_twice_gives_the_same_bytes(study: Path) -> None:
     before = content()
     assert write_report(study) == study / "report.html"
     assert content() == before
+
+
+def test_a_figure_is_drawn_again_only_where_it_or_its_data_changed(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+
+    def draw(figure: Figure) -> bytes:
+        drawn.append(figure)
+        return svg_of(figure)
+
+    monkeypatch.setattr("mue_check.report.figures.svg_of", draw)
+
+    def report(root: Path) -> int:
+        drawn.clear()
+        write_report(root)
+        return len(drawn)
+
+    made = make(tmp_path / "study")
+    made.ask(made.side(32), made.side(64, 0.25))
+    files = report(made.root)
+    assert files == len(list((made.root / "figures").iterdir())) > 0
+    assert report(made.root) == 0
+    changed = min((made.root / "figures").iterdir())
+    content = changed.read_bytes()
+    changed.write_bytes(content.replace(b"</svg>", b"<script/></svg>"))
+    assert report(made.root) == 1
+    assert changed.read_bytes() == content
+    made.ask(made.side(32), made.side(64, 0.5))
+    assert report(made.root) == files
 
 
 def test_latest_points_at_the_study_and_spares_what_is_not_a_link(study: Path, tmp_path: Path, make: Make) -> None:

@@ -1,0 +1,37 @@
+"""``mue_check examples``: copy the example router and model, to try commands on and to start from."""
+
+from pathlib import Path
+
+import mue_check
+from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
+from mue_check.errors import SpecError
+
+_PACKAGE = Path(mue_check.__file__).parent
+_PLACES = (_PACKAGE / "examples", _PACKAGE.parent / "docs" / "examples")
+"""In an installed package, and in a checkout."""
+
+
+def add(commands: "Commands[Parser]") -> None:
+    """Declare the command."""
+    command = commands.add_parser(
+        "examples",
+        help="copy an example router and an example model into a folder",
+        description="Copy the examples of the documentation, an example router and an example model, into a folder.",
+        epilog="example: mue_check examples && mue_check router my_router.py:Router",
+    )
+    command.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="default: this folder")
+    command.set_defaults(run=run)
+
+
+def run(options: Options) -> int:
+    """Copy the files. SpecError, before anything is written, if one of them exists."""
+    place = next(place for place in _PLACES if place.is_dir())
+    copies = {path: options.folder / path.name for path in sorted(place.glob("*.py"))}
+    for copy in copies.values():
+        if copy.exists():
+            raise SpecError(f"{str(copy)!r} exists: name another folder")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for path, copy in copies.items():
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+        print(copy)
+    return EXIT_OK
