@@ -10,7 +10,7 @@ from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec, parse
 if TYPE_CHECKING:
     from mue_check.audit import audit_model, init_parameters, param_groups, scenario_of
     from mue_check.conformance.api import check_block, check_router, parametrize_with_checks
-    from mue_check.own_model import check_model
+    from mue_check.own_model import check_model, parametrize_with_model_checks
     from mue_check.routing.claim import RoutingSpec
 
 __version__ = "0.3.0"
@@ -39,6 +39,7 @@ __all__ = [
     "init_parameters",
     "param_groups",
     "parametrize_with_checks",
+    "parametrize_with_model_checks",
     "parse_scenario",
     "scenario_of",
 ]
@@ -46,7 +47,7 @@ __all__ = [
 _LATE = {
     **dict.fromkeys(("audit_model", "init_parameters", "param_groups", "scenario_of"), "mue_check.audit"),
     **dict.fromkeys(("check_block", "check_router", "parametrize_with_checks"), "mue_check.conformance.api"),
-    "check_model": "mue_check.own_model",
+    **dict.fromkeys(("check_model", "parametrize_with_model_checks"), "mue_check.own_model"),
     "RoutingSpec": "mue_check.routing.claim",
 }
 """Names that need torch, with the module from which they are imported on first use."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError
 from mue_check.modalities import LANGUAGE, get_modality
+from mue_check.own_model.optima import OptimaKind
 from mue_check.questions import summary as studies
 from mue_check.questions.across import AcrossKind
 from mue_check.questions.controls import ControlKind
@@ -39,6 +40,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     SensitivityKind(),
     DriftKind(),
     AcrossKind(),
+    OptimaKind(),
     TrendKind(),
     ExponentKind(),
     SCALES,

@@ -1,11 +1,16 @@
 """``mue_check model``: does your own model scale as a transfer rule needs?"""
 
+import os
+import shlex
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mue_check.cli.command import (
     A_DAY,
+    MOST_WORKERS,
     Commands,
     Options,
     Parser,
@@ -20,6 +25,7 @@ from mue_check.spec import parse_scenario
 
 if TYPE_CHECKING:
     from mue_check.judge.verdict import Verdict
+    from mue_check.own_model import Study
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -53,18 +59,47 @@ def add(commands: "Commands[Parser]") -> None:
         "--rule", default="complete_mue", help=f"of the audit: {', '.join(RULES)} (default: complete_mue)"
     )
     add_base_values(model)
-    model.add_argument("--time-limit", type=float, default=3600.0, metavar="S", help="seconds in all (default: 3600)")
+    model.add_argument(
+        "--time-limit", type=float, metavar="S", help="seconds in all (default: 3600, with --study a day)"
+    )
     model.add_argument("--figure", metavar="OUT", help="draw it, as OUT.svg, .png or .pdf")
     model.add_argument("--json", metavar="OUT", help="write everything as JSON; - prints it instead of the text")
     model.add_argument("--all", action="store_true", help="print rows that pass, too")
+    _add_study(model)
     model.set_defaults(run=run)
+
+
+def _add_study(model: Parser) -> None:
+    study = model.add_argument_group(
+        "study",
+        "whether values tuned at the first size stay best: early curve, tune once, drift of the optimum",
+    )
+    study.add_argument("--study", type=Path, metavar="DIR", help="keep all runs there; what is there is not run again")
+    study.add_argument("--steps", type=int, metavar="N", help="updates of each run; needed with --study")
+    study.add_argument(
+        "--ask", default="early,tune_once,drift", metavar="A,B", help="what (default: early,tune_once,drift)"
+    )
+    study.add_argument(
+        "--study-seeds", default="4:12", metavar="LOW:HIGH", help="added until it is settled (default: 4:12)"
+    )
+    study.add_argument(
+        "--drift-tolerance", type=float, default=0.5, metavar="X", help="octaves of the learning rate (default: 0.5)"
+    )
+    study.add_argument(
+        "--held-out", type=int, default=8, metavar="K", help="batches of the final loss, after those trained on "
+        "(default: 8)"
+    )  # fmt: skip
+    where = study.add_mutually_exclusive_group()
+    where.add_argument("--processes", type=int, default=1, metavar="N", help="that share the runs (default: 1)")
+    where.add_argument("--gpus", type=int, metavar="N", help="one process for each of N GPUs")
 
 
 def run(options: Options) -> int:
     """Measure and judge in a child process, and print."""
-    from mue_check.isolation import ChildError, isolated
+    from mue_check.isolation import ChildError
 
-    require_between("--time-limit", options.time_limit, 0, A_DAY, above=True)
+    limit = options.time_limit or (A_DAY if options.study else 3600.0)
+    require_between("--time-limit", limit, 0, A_DAY, above=True)
     require_between("--tolerance", options.tolerance, 0, 1, above=True)
     form = Path(options.figure).suffix[1:].lower() if options.figure else ""
     if options.figure and form not in ("svg", "png", "pdf"):
@@ -84,29 +119,91 @@ def run(options: Options) -> int:
         "rule": options.rule,
         "values": base_values(options),
     }
+    study = _study(options) if options.study else None
     try:
-        with isolated(_Checked, limit=options.time_limit) as child:
-            answer = child.call(
-                "check", options.model, asked, options.all, form, limit=options.time_limit, doing=" while it is checked"
-            )
+        answer, printed = _in_children(options, (options.model, asked, study, options.all, form), limit)
     except ChildError as error:
         raise SpecError(f"{options.model!r} {error}") from None
     verdict, text, json, figure = answer
-    sys.stderr.write(child.printed())
+    sys.stderr.write(printed)
     if options.figure:
         Path(options.figure).write_bytes(figure)
-    return print_answer(verdict, text, json, options.json)
+    code = print_answer(verdict, text, json, options.json)
+    if options.study:
+        from mue_check.catalog import write_report
+
+        print(f"report: {write_report(options.study)}", file=sys.stderr if options.json == "-" else sys.stdout)
+    return code
+
+
+def _study(options: Options) -> dict[str, Any]:
+    if options.steps is None:
+        raise SpecError("--study: give --steps, the length of a run")
+    low, *high = _numbers("--study-seeds", options.study_seeds, ":")
+    words = ["mue_check", "model", options.model, "--axis", options.axis, "--study", str(options.study)]
+    words += ["--sizes", options.sizes] if options.sizes else []
+    return {
+        "root": options.study.resolve(),
+        "plan": {"steps": options.steps, "held_out": options.held_out},
+        "lr": options.lr,
+        "ask": tuple(name.strip() for name in options.ask.split(",")),
+        "seeds": (low, *high) if high else (low, low),
+        "tolerance": options.drift_tolerance,
+        "command": shlex.join([*words, "--steps", str(options.steps), "--lr", f"{options.lr:g}"]),
+    }
+
+
+def _in_children(options: Options, check: tuple[Any, ...], limit: float) -> tuple[Any, str]:
+    """What the first child answers, and prints; others ask the same study, so that they share its runs."""
+    from mue_check.isolation import isolated
+
+    places: list[dict[str, str]] = [{}] * options.processes
+    if options.gpus is not None:
+        from mue_check.suite.gpus import shares
+
+        places = shares(options.gpus)
+    require_between("--processes", len(places), 1, MOST_WORKERS)
+    doing = " while it is checked"
+    with ExitStack() as ending:
+        children = [ending.enter_context(isolated(_Checked, place, limit=limit)) for place in places]
+        helping = ThreadPoolExecutor(max(1, len(children) - 1))
+        ending.callback(helping.shutdown)
+        for child in children:
+            ending.callback(child.kill)  # a helper must not outlive an error
+        if check[2] is not None:
+            for child in children[1:]:
+                helping.submit(child.call, "help", *check[:3], limit=limit, doing=doing)
+        answer = children[0].call("check", *check, limit=limit, doing=doing)
+    return answer, children[0].printed()
 
 
 class _Checked:
-    """The check in the child."""
+    """The check in a child."""
 
-    def check(self, name: str, asked: dict[str, Any], every: bool, figure: str) -> "tuple[Verdict, str, str, bytes]":
+    def __init__(self, environment: dict[str, str]) -> None:
+        os.environ.update(environment)  # before torch looks for GPUs
+
+    def check(
+        self, name: str, asked: dict[str, Any], study: dict[str, Any] | None, every: bool, figure: str
+    ) -> "tuple[Verdict, str, str, bytes]":
         """The verdict; the report as text and as JSON; the figure in a format, if there is one."""
         from mue_check.own_model import check_model
 
-        report = check_model(name, **asked)
+        report = check_model(name, **asked, study=_study_of(study) if study else None)
         return report.verdict, report.text(every=every), report.to_json(), _drawn(report, figure) if figure else b""
+
+    def help(self, name: str, asked: dict[str, Any], study: dict[str, Any]) -> None:
+        """Train runs of the study until all its questions are answered."""
+        from mue_check.own_model.api import measure_study
+
+        given = {key: asked[key] for key in ("base", "rule", "values")}
+        measure_study(name, asked["axis"], asked["sizes"], _study_of(study), **given)
+
+
+def _study_of(given: dict[str, Any]) -> "Study":
+    from mue_check.own_model import Plan, Study
+
+    return Study(**{**given, "plan": Plan(**given["plan"])})
 
 
 def _drawn(report: Any, form: str) -> bytes:

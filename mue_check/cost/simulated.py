@@ -17,7 +17,7 @@ from mue_check.execute.batches import Batch, make_batches
 from mue_check.models.parameters import stable_seed
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.study import Study
-from mue_check.records import Cell, Store
+from mue_check.records import AnyCell, Cell, Store
 from mue_check.rules import base_value
 
 CURVATURE = 0.05
@@ -52,8 +52,9 @@ class SimulatedStore(Store):
         self._batches: list[Batch] = []
         self._stored = 0
 
-    def has(self, cell: Cell) -> bool:
-        """Note the cell, and return True."""
+    def has(self, cell: AnyCell) -> bool:
+        """Note the cell, which is of a reference model, and return True."""
+        assert isinstance(cell, Cell)
         key = cell.key
         if key not in self._cells:
             self._cells[key] = cell

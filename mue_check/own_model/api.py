@@ -9,9 +9,12 @@ from mue_check.judge.verdict import Verdict
 from mue_check.own_model.base import at_base
 from mue_check.own_model.candidate import Candidate, ModelError, load, require_sizes
 from mue_check.own_model.judge import judge_rows
+from mue_check.own_model.library import library_model
 from mue_check.own_model.measure import Coordinates, measure
 from mue_check.own_model.report import Audited, ModelReport
 from mue_check.own_model.roles import Sized, expected_of
+from mue_check.own_model.transfer import Study, ask_transfer
+from mue_check.routing.hugging_face import PREFIX
 from mue_check.rules import HyperParameters
 from mue_check.user_code import UserCodeExit, no_exit
 
@@ -32,19 +35,23 @@ def check_model(
     reference: str | None = None,
     rule: str = "complete_mue",
     values: HyperParameters | None = None,
+    study: Study | None = None,
 ) -> ModelReport:
     """Check how the outputs and parameters of a model scale along an axis.
 
     ``candidate``: an object, module or mapping with ``model(**size)``, ``optimizer(model, lr=...)``,
-    ``loss(model, batch)`` and ``batches(seed)`` (``own_model.candidate``), or the name of one. ``sizes`` may be left
+    ``loss(model, batch)`` and ``batches(seed)`` (``own_model.candidate``), or the name of one; ``hf:CONFIG`` is a tiny
+    model of transformers with the groups that ``rule`` prescribes (``own_model.library``). ``sizes`` may be left
     out for mup's table of models. ``roles`` maps patterns of names to roles, in order (``own_model.roles``). ``base``
     is the size at which every factor must be 1, by default the smallest if there is no table; 0: not checked.
     ``tolerance`` is that of an exponent. With a ``reference`` (a SPEC), each size is also audited against ``rule`` with
-    the tuned ``values``.
+    the tuned ``values``. With a ``study``, whether tuned values stay best is measured too: early curve, tune once and
+    drift (``own_model.transfer``). Its folder holds all runs, none is trained twice, and ``mue_check report`` judges
+    it.
 
     ModelError, in one line, if something cannot be used. Under torch.distributed every process calls this alike.
     """
-    user = load(candidate) if isinstance(candidate, str) else Candidate.of(candidate)
+    user = _found(candidate, axis, sizes, base, rule, values)
     chosen = require_sizes(user, axis, sizes)
     looks = tuple(seeds)
     if not looks or looks[0] < 2 or list(looks) != sorted(set(looks)):
@@ -60,11 +67,43 @@ def check_model(
             declared |= {k: v for k, v in (user.roles or {}).items() if k not in declared}
             report = _coordinates(user, axis, chosen, lr, declared, tolerance, looks)
             audits = _audits(user, axis, chosen, lr, reference, rule, values) if reference else ()
+            answers = ask_transfer(user, axis, chosen, study) if study else ()
     except UserCodeExit as error:
         raise ModelError(f"the model's code raises {error}") from error
     if changes.functions:
         raise ModelError(f"the model's code replaces {', '.join(changes.functions)}")
-    return replace(report, faults=tuple(faults), audits=tuple(audits))
+    return replace(report, faults=tuple(faults), audits=tuple(audits), transfer=tuple(answers))
+
+
+def _found(
+    candidate: object,
+    axis: str,
+    sizes: Sequence[float],
+    base: float | None,
+    rule: str,
+    values: HyperParameters | None,
+) -> Candidate:
+    if not isinstance(candidate, str):
+        return Candidate.of(candidate)
+    if not candidate.startswith(PREFIX):
+        return load(candidate)
+    return library_model(candidate, axis, base or next(iter(sizes), 0), rule, values)
+
+
+def measure_study(
+    name: str,
+    axis: str,
+    sizes: Sequence[float],
+    study: Study,
+    *,
+    base: float | None = None,
+    rule: str = "complete_mue",
+    values: HyperParameters | None = None,
+) -> None:
+    """Measure a study that another process asks and judges, to share its runs. Arguments as in ``check_model``."""
+    user = _found(name, axis, sizes, base, rule, values)
+    with preserved_globals(), no_exit():
+        ask_transfer(user, axis, require_sizes(user, axis, sizes), study, helping=True)
 
 
 def _coordinates(

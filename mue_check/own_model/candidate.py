@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -21,6 +21,9 @@ NEEDED = {
     "loss": "loss(model, batch) -> scalar",
     "batches": "batches(seed)",
 }
+FUNCTIONS = (*NEEDED, "scheduler", "step", "held_out", "plain")
+PARTS = (*FUNCTIONS, "roles", "base")
+"""What is taken from the user's object, or from its module."""
 
 
 class ModelError(MueCheckError):
@@ -31,8 +34,9 @@ class ModelError(MueCheckError):
 class Candidate:
     """The user's functions.
 
-    Optional: ``scheduler(optimizer)``; ``step(model, optimizer, batch)``, a whole training step such as one with
-    gradient accumulation; ``plain(**size)``, the base model without any parameterization; ``roles``, see
+    Optional: ``scheduler(optimizer)``, or ``scheduler(optimizer, steps)`` to learn the length of a run; ``step(model,
+    optimizer, batch)``, a whole training step such as one with gradient accumulation; ``held_out(seed)``, batches on
+    which a trained model is evaluated; ``plain(**size)``, the base model without any parameterization; ``roles``, see
     ``own_model.roles``; ``base``, the size at which every factor is 1.
     """
 
@@ -42,11 +46,17 @@ class Candidate:
     batches: Callable[..., Any]
     scheduler: Callable[..., Any] | None = None
     step: Callable[..., Any] | None = None
+    held_out: Callable[..., Any] | None = None
     plain: Callable[..., Any] | None = None
     roles: Mapping[str, str] | None = None
     base: float | None = None
     sizes: tuple[float, ...] = ()
     """Those of mup's table of models, otherwise empty."""
+    place: str = ""
+    attribute: str = ""
+    """Where it was imported from: a module or a file, and the name of the object in it."""
+    source: tuple[str, ...] = ()
+    """What names its code, if that is not in files of the user."""
 
     @classmethod
     def of(cls, given: object, module: object = None) -> "Candidate":
@@ -58,11 +68,11 @@ class Candidate:
             return given
         parts: dict[str, Any] = {}
         table = isinstance(given, Mapping) and bool(given) and all(isinstance(key, int | float) for key in given)
-        for f in fields(cls):
-            part = given.get(f.name) if isinstance(given, Mapping) else getattr(given, f.name, None)
-            part = getattr(module, f.name, None) if part is None or table else part
-            if part is not None and f.name != "sizes":
-                parts[f.name] = part
+        for name in PARTS:
+            part = given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
+            part = getattr(module, name, None) if part is None or table else part
+            if part is not None:
+                parts[name] = part
         if table:
             assert isinstance(given, Mapping)
             parts |= {"model": _Table(given), "sizes": tuple(sorted(given))}
@@ -72,7 +82,7 @@ class Candidate:
         if missing:
             raise ModelError(f"it has no {', no '.join(missing)}")
         for name, part in parts.items():
-            if name not in ("roles", "base", "sizes") and not callable(part):
+            if name in FUNCTIONS and not callable(part):
                 raise ModelError(f"{name} is a {type(part).__name__}, not a function")
         for name, kind, what in (("base", int | float, "a size"), ("roles", Mapping, "a mapping of patterns to roles")):
             if name in parts and not isinstance(parts[name], kind):
@@ -106,34 +116,42 @@ class Candidate:
                 raise ModelError("optimizer returns one that holds no parameter of the model")
         return given
 
-    def schedule(self, optimizer: object) -> Any:
-        """The user's scheduler, or None."""
+    def schedule(self, optimizer: object, steps: int = 1000) -> Any:
+        """The user's scheduler for a run of that length, or None."""
         if self.scheduler is None:
             return None
         with calling("scheduler(optimizer)"):
-            scheduler = self.scheduler(optimizer)
+            takes_steps = "steps" in signature(self.scheduler).parameters
+            scheduler = self.scheduler(optimizer, **{"steps": steps} if takes_steps else {})
         if not hasattr(scheduler, "step"):
             raise ModelError(f"scheduler returns a {type(scheduler).__name__} without step")
         return scheduler
 
+    def stream(self, seed: int, *, held_out: bool = False) -> Iterator[object]:
+        """The batches of a seed, or those held out."""
+        make, name = (self.held_out, "held_out") if held_out and self.held_out else (self.batches, "batches")
+        with calling(f"{name}({seed})"):
+            found = make(seed)
+            if not hasattr(found, "__iter__") or isinstance(found, Tensor | Mapping):
+                raise ModelError(f"{name} returns a {type(found).__name__}: must be an iterable of batches")
+            return iter(found)
+
     def batch(self, seed: int) -> object:
         """The first batch of a seed."""
+        batches = self.stream(seed)
         with calling(f"batches({seed})"):
-            found = self.batches(seed)
-            if not hasattr(found, "__iter__") or isinstance(found, Tensor | Mapping):
-                raise ModelError(f"batches returns a {type(found).__name__}: must be an iterable of batches")
-            for batch in found:
+            for batch in batches:
                 return batch
         raise ModelError(f"batches({seed}) is empty")
 
-    def loss_of(self, model: nn.Module, batch: object) -> Tensor:
-        """The loss of one batch; ModelError unless it is one finite number."""
+    def loss_of(self, model: nn.Module, batch: object, *, finite: bool = True) -> Tensor:
+        """The loss of one batch; ModelError unless it is one number, and a ``finite`` one."""
         with calling("loss(model, batch)"):
             loss = self.loss(model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ModelError(f"loss returns a {what}, not a scalar tensor")
-        if not bool(torch.isfinite(loss)):
+        if finite and not bool(torch.isfinite(loss)):
             raise ModelError(f"the loss is {loss.item()}")
         return loss
 
@@ -181,7 +199,7 @@ def load(name: str) -> Candidate:
     if value is None:
         raise ModelError(f"{name!r}: {place} has no {attribute}")
     try:
-        return Candidate.of(value, module)
+        return replace(Candidate.of(value, module), place=place, attribute=attribute)
     except ModelError as error:
         raise ModelError(f"{name!r}: {error}") from None
 

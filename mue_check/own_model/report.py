@@ -10,9 +10,14 @@ from mue_check.audit.report import AuditReport
 from mue_check.judge.verdict import Verdict, join
 from mue_check.own_model.judge import Quantity, Row
 from mue_check.own_model.measure import WHOLE
+from mue_check.own_model.optima import optima_of
 from mue_check.own_model.roles import Growth, ModelRole, Range
 from mue_check.own_model.what_next import what_next
-from mue_check.report.format import NONE, interval_text
+from mue_check.questions.display import count_text
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.question import Finding
+from mue_check.report.format import NONE, in_words, interval_text
+from mue_check.report.terminal import text_table as terminal_table
 from mue_check.terminal import text_table
 
 _GROWS = {
@@ -48,13 +53,23 @@ class ModelReport:
     warnings: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     audits: tuple[Audited, ...] = ()
+    transfer: tuple[Finding, ...] = ()
+    """The answers of the study: early curves, tune once and drifts."""
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the coordinates, the base size and the audits."""
-        judged = [row.verdict for row in self.rows if row.verdict is not None]
-        faults = [Verdict.FAIL] * bool(self.faults)
-        return join([join(judged), *faults, *(audited.report.verdict for audited in self.audits)])
+        """The worst of the coordinates, the base size, the audits and the study."""
+        return join(self.verdicts)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Those of all that is judged."""
+        return [
+            *(row.verdict for row in self.rows if row.verdict is not None),
+            *(Verdict.FAIL for _ in self.faults),
+            *(audited.report.verdict for audited in self.audits),
+            *(verdict for found in self.transfer for verdict in found.verdicts),
+        ]
 
     @property
     def sorted_rows(self) -> list[Row]:
@@ -98,6 +113,12 @@ class ModelReport:
             yield from (f"  {line}" for line in lines[:_MOST])
             if len(lines) > _MOST:
                 yield f"  and {len(lines) - _MOST} more"
+        for found in self.transfer:
+            if not isinstance(found, DriftFinding):
+                kind = in_words(found.comparison.kind)
+                yield f"{kind} to {found.side.label}: {found.verdict}: {found.measured}"
+        for optima in optima_of(self.transfer):
+            yield from ("", *terminal_table(optima.table), optima.measured)
         if self.first_suspects:
             yield f"look first at: {', '.join(row.name for row in self.first_suspects)}"
         for at, suspect in enumerate(what_next(self.axis, self.growth, self.rows), start=1):
@@ -107,7 +128,9 @@ class ModelReport:
             for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, None)
             if (n := sum(row.verdict is verdict for row in self.rows))
         )
-        yield f"{self.verdict}: of {len(self.rows)} outputs and parameters {counted}"
+        answers = count_text(verdict for found in self.transfer for verdict in found.verdicts)
+        studied = f"; of {len(self.transfer)} answers of the study {answers}" if self.transfer else ""
+        yield f"{self.verdict}: of {len(self.rows)} outputs and parameters {counted}{studied}"
 
     def to_json(self) -> str:
         """Everything, as one JSON object; unknown numbers are null."""
@@ -124,6 +147,7 @@ class ModelReport:
             "base": self.faults,
             "warnings": self.warnings,
             "rows": [_row_as_json(row) for row in self.sorted_rows],
+            "transfer": [_answer_as_json(found) for found in self.transfer],
             "audits": [{"size": a.size, **json.loads(a.report.to_json())} for a in self.audits],
         }
         return json.dumps(value, indent=1)
@@ -167,6 +191,12 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "notes": row.notes,
         "quantities": [_quantity_as_json(q) for q in row.quantities],
     }
+
+
+def _answer_as_json(found: Finding) -> dict[str, Any]:
+    c = found.comparison
+    sizes = [side.size for side in c.sides]
+    return {"question": c.name, "kind": c.kind, "sizes": sizes, "verdict": found.verdict, "measured": found.measured}
 
 
 def _quantity_as_json(q: Quantity) -> dict[str, Any]:

@@ -171,6 +171,8 @@ def _fans(sized: Sized, key: Key) -> tuple[float, float] | None:
     """The exponents of fan-in and fan-out; None if the layout of a matrix that grows along one axis is not known."""
     growth = sized.growth(key)
     wide = [g for g in growth if g]
+    if key.name.endswith("bias"):  # of a stack of experts, it has two axes
+        return 0.0, growth[-1] if growth else 0.0
     if len(growth) < 2 or sum(n > 1 for n in sized.large.shapes[key]) < 2:
         return 0.0, max(growth, default=0.0)
     if len(growth) == 3 and growth[1:] == (0.0, 0.0):
@@ -210,7 +212,7 @@ def _inferred(sized: Sized, key: Key, fans: tuple[float, float] | None, growth: 
     if fans is None:
         return None
     shape = sized.large.shapes[key]
-    if sum(n > 1 for n in shape) < 2:
+    if sum(n > 1 for n in shape) < 2 or key.name.endswith("bias"):
         return ModelRole.VECTOR
     match fans[0] > 0, fans[1] > 0:
         case True, True:

@@ -2,12 +2,41 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from mue_check.data import load_data
 from mue_check.precision import Precision
-from mue_check.records import Cell, Store
+from mue_check.records import AnyCell, Cell, Store
 from mue_check.rules import HyperParameters, Knob, Prescription
 from mue_check.spec import ModelSpec, TrainSpec
+
+
+class AnyArm(Protocol):
+    """What a question needs to know of an arm: one of a reference model (``Arm``), or of a user's own."""
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of replicate 0."""
+
+    @property
+    def knob(self) -> Knob:
+        """What is swept."""
+
+    @property
+    def base_value(self) -> float:
+        """The value that is tuned once."""
+
+    @property
+    def described(self) -> str:
+        """Model and training in one line, as its cells name them."""
+
+    def cells(
+        self, measurement: str, values: Iterable[float], replicates: Iterable[int], steps: Sequence[int] = ()
+    ) -> Sequence[AnyCell]:
+        """The cells of one measurement."""
+
+    def measure(self, cells: Sequence[Any], store: Store) -> None:
+        """Train and store those cells of arms of this kind that are not stored yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +86,26 @@ class Arm:
             device=self.device,
             precision=self.precision,
         )
+
+    @property
+    def base_value(self) -> float:
+        """The tuned learning rate."""
+        return self.base.lr
+
+    @property
+    def described(self) -> str:
+        """Model and training."""
+        return f"{self.model},{self.train}"
+
+    def cells(
+        self, measurement: str, values: Iterable[float], replicates: Iterable[int], steps: Sequence[int] = ()
+    ) -> list[Cell]:
+        """One cell: its runs train as one stack."""
+        return [self.cell(measurement, values, replicates, steps)]
+
+    def measure(self, cells: Sequence[Cell], store: Store) -> None:
+        """Train and store the cells that are not stored yet."""
+        measure(cells, store)
 
 
 def measure(cells: Sequence[Cell], store: Store) -> None:

@@ -8,12 +8,12 @@ from mue_check.axes import Ladder, Regime, Rung
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import Arm
+from mue_check.questions.arm import AnyArm, Arm
 from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.display import in_unit_of
 from mue_check.questions.question import Finding
 from mue_check.questions.search import LossSearch, curves_by_look, read_curve
-from mue_check.questions.study import Study, side_of
+from mue_check.questions.study import Folder, Place, Study, side_of
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.knob import is_judged_whole
@@ -162,13 +162,27 @@ def measure_drift(
         looks=looks,
         predicted=predicted_for(study, ladder, target, arms),
     )
+    rungs = (ladder.reference, target)
+    return answer_drift(study, question, rungs, arms, task.log2_start(knob), task.half_width, task.grid_step)
+
+
+def answer_drift(
+    study: Folder,
+    question: Comparison,
+    rungs: Sequence[Place],
+    arms: Sequence[AnyArm],
+    log2_start: float,
+    half_width: float,
+    grid_step: float = 0.75,
+) -> DriftFinding:
+    """Measure two arms at its looks until the drift is settled, and save the answer. The search begins at
+    ``log2_start``."""
     with study.asking(question):
-        searches = [LossSearch(arm, study.store, task.grid_step) for arm in arms]
-        rungs = (ladder.reference, target)
-        for _ in curves_by_look(searches, task.log2_start(knob), looks):
+        searches = [LossSearch(arm, study.store, grid_step) for arm in arms]
+        for _ in curves_by_look(searches, log2_start, question.looks):
             sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
             found = judge_stored_drift(study.store, replace(question, sides=sides))
-            if found.drift.settled(task.half_width):
+            if found.drift.settled(half_width):
                 break
         study.keep(found.comparison)
     return found

@@ -54,15 +54,8 @@ def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
         arms = [replace(arm, base=early) for arm in arms]
     steps = (min(EARLY_STEPS, arms[0].train.steps),)
     name = study.name("early", ladder.name, target.label)
-    looks = study.few_looks
-    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=looks)
-    with study.asking(question):
-        for sides in study.rounds("early_curve", rungs, arms, looks, steps):
-            found = EARLY.judge(study.store, replace(question, sides=sides))
-            if found.verdict is not Verdict.INCONCLUSIVE:
-                break
-        study.keep(found.comparison)
-    return found
+    question = study.question("early_curve", name, ladder, TREND_TOLERANCE, Verdict.PASS, looks=study.few_looks)
+    return EARLY.answer(study, question, rungs, arms, steps)
 
 
 def early_cases(options: Options, scope: Scope) -> list[TargetCase]:

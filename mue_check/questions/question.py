@@ -10,10 +10,11 @@ A kind of question is one file of this package (or of a package above it), liste
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.judge.verdict import Verdict, meets
+from mue_check.questions.arm import AnyArm
 from mue_check.questions.asked import Asked, Unanswered, unanswered
 from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison, Side
@@ -21,6 +22,9 @@ from mue_check.questions.costs import Costs
 from mue_check.questions.evidence import require_evidence
 from mue_check.records import Environment, Store
 from mue_check.report.section import Section
+
+if TYPE_CHECKING:
+    from mue_check.questions.study import Folder, Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,23 @@ class JudgedKind(QuestionKind, Generic[F_co]):
 
         A suite judges a single question, so ``known`` is empty there.
         """
+
+    def answer(
+        self,
+        study: "Folder",
+        question: Comparison,
+        rungs: "Sequence[Place]",
+        arms: Sequence[AnyArm],
+        steps: tuple[int, ...] = (),
+    ) -> F_co:
+        """Measure the arms at the looks of the question until one is not INCONCLUSIVE, and save the answer."""
+        with study.asking(question):
+            for sides in study.rounds(self.measurement, rungs, arms, question.looks, steps):
+                found = self.judge(study.store, replace(question, sides=sides))
+                if found.verdict is not Verdict.INCONCLUSIVE:
+                    break
+            study.keep(found.comparison)
+        return found
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[F_co, ...]:
         """Judge its comparisons. StoreError, one line, names the one whose cells are missing or do not fit."""

@@ -93,13 +93,7 @@ def ask_coordinates(
     expected = None if finding or not is_prescribed(ladder) else Verdict.PASS
     tolerance = LAWS[ladder.name][0].tolerance
     question = study.question("coordinates", name, ladder, tolerance, expected, rule=rule, looks=COORDINATE_SEEDS)
-    with study.asking(question):
-        for sides in study.rounds("coordinates", ladder.rungs, arms, COORDINATE_SEEDS, steps):
-            found = SCALES.judge(study.store, replace(question, sides=sides))
-            if found.verdict is not Verdict.INCONCLUSIVE:
-                break
-        study.keep(found.comparison)
-    return found
+    return SCALES.answer(study, question, ladder.rungs, arms, steps)
 
 
 def is_prescribed(ladder: Ladder) -> bool:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from mue_check.judge.interval import Looks
 from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
-from mue_check.questions.arm import Arm, measure
-from mue_check.records import Cell, Store
+from mue_check.questions.arm import AnyArm
+from mue_check.records import AnyCell, Store
 from mue_check.rules import Knob
 from mue_check.rules.knob import group_of, quantity_of
 
@@ -55,10 +55,10 @@ def grid_of(knob: Knob, step: float) -> Grid:
 class LossSearch:
     """The growing set of loss-grid cells of one arm, and the curve in them."""
 
-    def __init__(self, arm: Arm, store: Store, grid_step: float) -> None:
+    def __init__(self, arm: AnyArm, store: Store, grid_step: float) -> None:
         self.arm, self.store = arm, store
         self.grid = grid_of(arm.knob, grid_step)
-        self._cells: dict[str, Cell] = {}
+        self._cells: dict[str, AnyCell] = {}
         self._measured: dict[int, set[float]] = {}
 
     @property
@@ -141,8 +141,9 @@ class LossSearch:
 
     def _measure(self, missing: Mapping[int, Sequence[float]]) -> None:
         """Measure log2 learning rates of some replicates."""
-        cells = [self.arm.cell("loss_grid", [2.0**v for v in x], [replicate]) for replicate, x in missing.items()]
-        measure(cells, self.store)
+        grids = [self.arm.cells("loss_grid", [2.0**v for v in x], [replicate]) for replicate, x in missing.items()]
+        cells = [cell for grid in grids for cell in grid]
+        self.arm.measure(cells, self.store)
         self._cells.update((cell.key, cell) for cell in cells)
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import MueCheckError
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import Arm, measure
+from mue_check.questions.arm import AnyArm, Arm
 from mue_check.questions.asked import asked_before, record_question
 from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.records import Store
@@ -19,21 +20,28 @@ from mue_check.tiers import Task, Tier
 from mue_check.user_code import UserCodeExit, no_exit
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
+class Place(Protocol):
+    """A place on an axis: a rung, or a size of a user's own model."""
 
-    ``routing`` names how the mixtures route; the ladders hold the routing itself. ``command`` repeats the question.
-    ``run`` is the run that asks (``questions.asked.new_run``). Replicates have seeds from ``first_seed`` on.
+    @property
+    def label(self) -> str:
+        """Its name."""
+
+    @property
+    def size(self) -> int:
+        """Where it is on the axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """The folder of a study, into which a run writes its questions and their answers.
+
+    ``command`` repeats the question. ``run`` is the run that asks (``questions.asked.new_run``). Replicates have seeds
+    from ``first_seed`` on.
     """
 
     root: Path
-    tier: Tier
-    corpus: str
-    rule: Rule
-    tolerance: float
     command: str
-    routing: str = DEFAULT_ROUTER
     run: str = ""
     first_seed: int = 0
 
@@ -41,6 +49,68 @@ class Study:
     def store(self) -> Store:
         """The records of this study."""
         return Store(self.root)
+
+    def earlier_looks(self, name: str, looks: Looks) -> tuple[Looks, ...]:
+        """The looks of earlier runs of the question of that name, where they differ from these."""
+        before = asked_before(self.root, name)
+        earlier = {*before.earlier_looks, before.looks} - {(), looks} if before and looks else set()
+        return tuple(sorted(earlier))
+
+    @contextmanager
+    def asking(self, question: Comparison) -> Iterator[None]:
+        """Record the question before the body measures it; the body stores its answer with ``keep``.
+
+        The measured code may be a user's, and may raise what ends or skips a test, or the process (``SystemExit``,
+        pytest's outcomes). That becomes a MueCheckError: only an answer ends a question.
+        """
+        self.open(question)
+        try:
+            with no_exit():
+                yield
+        except UserCodeExit as error:
+            raise MueCheckError(f"{question.name}: while it was measured, user code raised {error}") from error
+
+    def open(self, question: Comparison) -> None:
+        """List the question in the study, and withdraw an earlier answer."""
+        record_question(self.root, question, self.run)
+
+    def keep(self, answer: Comparison) -> None:
+        """Write the answer to a question into the study."""
+        save_comparison(self.root, answer)
+
+    def rounds(
+        self,
+        measurement: str,
+        rungs: Sequence[Place],
+        arms: Sequence[AnyArm],
+        looks: Looks,
+        steps: tuple[int, ...] = (),
+    ) -> Iterator[tuple[Side, ...]]:
+        """Measure arms of one kind with more and more replicates, up to each of these numbers; the caller stops when it
+        knows enough."""
+        keys: list[list[str]] = [[] for _ in arms]
+        first = 0
+        for last in looks:
+            cells = [arm.cells(measurement, [arm.base_value], range(first, last), steps) for arm in arms]
+            arms[0].measure([cell for each in cells for cell in each], self.store)
+            for known, each in zip(keys, cells, strict=True):
+                known += [cell.key for cell in each]
+            yield tuple(side_of(rung, arm, known) for rung, arm, known in zip(rungs, arms, keys, strict=True))
+            first = last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Folder):
+    """One study folder at one tier, on one corpus, under one rule. ``tolerance`` is in octaves.
+
+    ``routing`` names how the mixtures route; the ladders hold the routing itself.
+    """
+
+    tier: Tier
+    corpus: str
+    rule: Rule
+    tolerance: float
+    routing: str = DEFAULT_ROUTER
 
     @property
     def corpus_name(self) -> str:
@@ -120,8 +190,6 @@ class Study:
 
         ``expected`` is None where nothing is expected. Looks of an earlier run that differ from ``looks`` are kept.
         """
-        before = asked_before(self.root, name)
-        earlier = {*before.earlier_looks, before.looks} - {(), looks} if before and looks else set()
         return Comparison(
             kind=kind,
             name=name,
@@ -139,60 +207,18 @@ class Study:
             prescribed=tuple(prescribed),
             looks=looks,
             predicted=predicted,
-            earlier_looks=tuple(sorted(earlier)),
+            earlier_looks=self.earlier_looks(name, looks),
             sides=(),
             command=self.command,
         )
 
-    @contextmanager
-    def asking(self, question: Comparison) -> Iterator[None]:
-        """Record the question before the body measures it; the body stores its answer with ``keep``.
 
-        The measured code may be a user's, and may raise what ends or skips a test, or the process (``SystemExit``,
-        pytest's outcomes). That becomes a MueCheckError: only an answer ends a question.
-        """
-        self.open(question)
-        try:
-            with no_exit():
-                yield
-        except UserCodeExit as error:
-            raise MueCheckError(f"{question.name}: while it was measured, user code raised {error}") from error
-
-    def open(self, question: Comparison) -> None:
-        """List the question in the study, and withdraw an earlier answer."""
-        record_question(self.root, question, self.run)
-
-    def keep(self, answer: Comparison) -> None:
-        """Write the answer to a question into the study."""
-        save_comparison(self.root, answer)
-
-    def rounds(
-        self,
-        measurement: str,
-        rungs: Sequence[Rung],
-        arms: Sequence[Arm],
-        looks: Looks,
-        steps: tuple[int, ...] = (),
-    ) -> Iterator[tuple[Side, ...]]:
-        """Measure the arms with more and more replicates, up to each of these numbers; the caller stops when it knows
-        enough."""
-        keys: list[list[str]] = [[] for _ in arms]
-        first = 0
-        for last in looks:
-            cells = [arm.cell(measurement, [arm.base.lr], range(first, last), steps) for arm in arms]
-            measure(cells, self.store)
-            for known, cell in zip(keys, cells, strict=True):
-                known.append(cell.key)
-            yield tuple(side_of(rung, arm, known) for rung, arm, known in zip(rungs, arms, keys, strict=True))
-            first = last
-
-
-def side_of(rung: Rung, arm: Arm, cells: Sequence[str]) -> Side:
+def side_of(rung: Place, arm: AnyArm, cells: Sequence[str]) -> Side:
     """What a report needs to know of one arm."""
     return Side(
         label=rung.label,
         size=rung.size,
-        model=f"{arm.model},{arm.train}",
+        model=arm.described,
         cells=tuple(cells),
         first_seed=arm.first_seed,
     )

@@ -1,7 +1,7 @@
 """Tune once: whether every larger model of a ladder ends at a lower loss at the same base values (arXiv 2605.23893)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
@@ -56,13 +56,7 @@ def _ask(study: Study, ladder: Ladder, expected: Verdict | None, *, axis: str = 
     arms = [study.arm(ladder, rung) for rung in ladder.rungs]
     name, looks = study.name(axis or "tune_once", ladder.name), study.few_looks
     question = study.question("tune_once", name, ladder, 0.0, expected, axis=axis or None, looks=looks)
-    with study.asking(question):
-        for sides in study.rounds("loss_grid", ladder.rungs, arms, looks):
-            found = TUNE_ONCE.judge(study.store, replace(question, sides=sides))
-            if found.verdict is not Verdict.INCONCLUSIVE:
-                break
-        study.keep(found.comparison)
-    return found
+    return TUNE_ONCE.answer(study, question, ladder.rungs, arms)
 
 
 class TuneOnceKind(JudgedKind[TuneOnceFinding]):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -18,7 +19,43 @@ Content = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class AnyCell(ABC):
+    """What the store, the locks and the log know of a cell. ``measurement`` names its table (``records.tables``)."""
+
+    measurement: str
+    values: tuple[float, ...]
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...] = ()
+    device: str = "cpu"
+
+    @property
+    @abstractmethod
+    def content(self) -> Content:
+        """Everything that affects the numbers, as plain JSON values."""
+
+    @property
+    @abstractmethod
+    def rule(self) -> str:
+        """The name of what sets the values of each size."""
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """The model, its training and its data, in one line."""
+
+    @property
+    def key(self) -> str:
+        """20 hexadecimal digits, equal for equal content on every machine."""
+        return content_key(self.content)
+
+    @property
+    def runs(self) -> int:
+        """The number of runs."""
+        return len(self.values) * len(self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(AnyCell):
     """What to measure: one run for each pair of ``values`` and ``seeds``, all in one stack.
 
     ``values`` replace the base value of the swept ``knob`` in ``base``. ``measurement`` is a name in
@@ -29,21 +66,16 @@ class Cell:
     cells.
     """
 
-    measurement: str
     model: ModelSpec
     prescription: Prescription
     base: HyperParameters
     train: TrainSpec
     corpus: str
     corpus_fingerprint: str
-    values: tuple[float, ...]
-    seeds: tuple[int, ...]
-    steps: tuple[int, ...] = ()
     knob: Knob = "lr"
     flaw: str = ""
     loads: tuple[str, ...] = ()
     load_scaling: float = 0.0
-    device: str = "cpu"
     precision: Precision = "fp32"
 
     @property
@@ -69,25 +101,30 @@ class Cell:
         } | ({"precision": self.precision} if self.precision != "fp32" else {})
 
     @property
-    def key(self) -> str:
-        """20 hexadecimal digits, equal for equal content on every machine."""
-        return content_key(self.content)
+    def rule(self) -> str:
+        """The name of the transfer rule."""
+        return self.prescription.rule
+
+    @property
+    def about(self) -> str:
+        """The model, its training and its corpus, in one line."""
+        return f"{self.model} {self.train} on {self.corpus}, rule {self.rule}"
 
     @property
     def shape(self) -> str:
         """A key shared by all cells that differ only in values and seeds."""
         return replace(self, values=(), seeds=()).key
 
-    @property
-    def runs(self) -> int:
-        """The number of runs."""
-        return len(self.values) * len(self.seeds)
-
     def __str__(self) -> str:
-        return (
-            f"{self.measurement} {self.model} {self.train} on {self.corpus}, rule {self.prescription.rule}, "
-            f"{len(self.values)} values of {self.knob} x seeds {', '.join(map(str, self.seeds))}"
-        )
+        seeds = ", ".join(map(str, self.seeds))
+        return f"{self.measurement} {self.about}, {len(self.values)} values of {self.knob} x seeds {seeds}"
+
+
+def of_a_user(model: Mapping[str, object], train: Mapping[str, object]) -> str:
+    """A user's own model and its training in one line, from their plain values; empty for another model."""
+    if "source" not in model:
+        return ""
+    return f"{model.get('name')}({model.get('axis')}={model.get('size')}),T={train.get('steps')}"
 
 
 def content_key(content: Mapping[str, object]) -> str:

@@ -9,12 +9,12 @@ from multiprocessing import current_process
 from pathlib import Path
 
 from mue_check.errors import hide_secrets
-from mue_check.records.cell import Cell
+from mue_check.records.cell import AnyCell
 from mue_check.records.files import append_line
 
 
 @contextmanager
-def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
+def at_work(root: Path, cells: Sequence[AnyCell]) -> Iterator[None]:
     """Log to the study ``root`` that this process measures these cells, and how that ended. No cells, no line.
 
     Lines hold the time (UTC), the measurement, the numbers of cells and runs, wall seconds and CUDA_VISIBLE_DEVICES.
@@ -27,8 +27,7 @@ def at_work(root: Path, cells: Sequence[Cell]) -> Iterator[None]:
     worker = os.environ.get("PYTEST_XDIST_WORKER") or ("main" if process == "MainProcess" else process)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     runs = sum(cell.runs for cell in cells)
-    first = cells[0]
-    what = f"{first.measurement} {first.model} {first.train} on {first.corpus}, rule {first.prescription.rule}"
+    what = f"{cells[0].measurement} {cells[0].about}"
     what = f"cells {len(cells)}, runs {runs}, CUDA_VISIBLE_DEVICES={visible}: {what}"
     began = time.monotonic()
     _write(root, worker, f"begins {what}")

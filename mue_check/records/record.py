@@ -10,7 +10,7 @@ import pandas as pd
 
 from mue_check.errors import StoreError
 from mue_check.precision import Precision
-from mue_check.records.cell import MEASURING, SCHEMA, Cell, content_key
+from mue_check.records.cell import MEASURING, SCHEMA, AnyCell, content_key, of_a_user
 from mue_check.records.files import read_record
 from mue_check.records.tables import Columns, plain_columns, read_table
 from mue_check.records.typed import from_json
@@ -56,7 +56,7 @@ class StoredCell:
     @property
     def described(self) -> str:
         """Its model and training, as the side of a comparison names them."""
-        return described(self.model, self.train)
+        return of_a_user(self.model, self.train) or described(self.model, self.train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +77,14 @@ class _File:
     environment: Environment | None
 
 
-def record_of(cell: Cell, columns: Columns, environment: Environment | None) -> dict[str, object]:
+def record_of(cell: AnyCell, columns: Columns, environment: Environment | None) -> dict[str, object]:
     """The record of a measured cell as plain JSON. StoreError if the columns are not those of the cell."""
     plain = plain_columns(columns)
     read_table(plain, cell.measurement, cell.values, cell.seeds, str(cell))
     return {
         "cell": cell.content,
         "label": str(cell),
-        "rule": cell.prescription.rule,
+        "rule": cell.rule,
         "columns": plain,
         "environment": None if environment is None else asdict(environment),
     }

@@ -12,7 +12,7 @@ import pandas as pd
 from filelock import FileLock
 
 from mue_check.errors import StoreError
-from mue_check.records.cell import Cell
+from mue_check.records.cell import AnyCell
 from mue_check.records.files import (
     UNUSABLE,
     open_folder,
@@ -53,13 +53,13 @@ class Store:
         except UNUSABLE as error:
             raise StoreError(f"study folder {str(self.root)!r} cannot be written: {reason_of(error)}") from None
 
-    def has(self, cell: Cell) -> bool:
+    def has(self, cell: AnyCell) -> bool:
         """Whether the cell is stored."""
         return self.path(cell.key).exists()
 
     def put(
         self,
-        cell: Cell,
+        cell: AnyCell,
         columns: Columns,
         *,
         core_seconds: float,
@@ -93,7 +93,7 @@ class Store:
         path = self._cost_path(key)
         return from_json(_Cost, read_record(path), f"cost {str(path)!r}").core_seconds if path.exists() else 0.0
 
-    def lock(self, cell: Cell) -> FileLock:
+    def lock(self, cell: AnyCell) -> FileLock:
         """The lock to hold while measuring the cell. The system releases it if the holder dies."""
         path = self.root / "locks" / f"{cell.key}.lock"
         if path.is_symlink() or path.parent.is_symlink():  # opening it would empty the file that it points at

@@ -142,7 +142,7 @@ def family_names() -> Iterator[str]:
 
 
 def model_of(family: Family, **sizes: int) -> nn.Module:
-    """A whole tiny model with these sizes (d, f, experts, activated), as the library initializes it."""
+    """A whole tiny model with these sizes (d, f, experts, activated, heads), as the library initializes it."""
     made: nn.Module = family.model(_configured(family, tuple(sizes.items()))[0])
     return made
 
@@ -203,6 +203,7 @@ def _called(found: Family) -> Family:
 def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
     """(configuration, a model class without modules that has it and the library's init)."""
     size = dict(sizes)
+    heads = size.get("heads", 2)
     known = {f.name: f for f in fields(family.config)}
     default = family.config()
     wide = known.keys() & set(EXPERT_HIDDEN) and dict.fromkeys(EXPERT_HIDDEN, size["f"])
@@ -214,13 +215,13 @@ def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any
         **dict.fromkeys(TOTAL, size["experts"]),
         **dict.fromkeys(ACTIVATED, size["activated"]),
         **dict.fromkeys(DEPTH, family.depth),
-        **{n: 2 for n in known if n.endswith("heads") and isinstance(_value(default, n), int)},
+        **{n: heads for n in known if n.endswith("heads") and isinstance(_value(default, n), int)},
         **{n: 1 for n in SHARED if _value(default, n) is None},
         **({"layer_types": ["full_attention"] * family.depth} if _value(default, "layer_types") is None else {}),
         **dict.fromkeys(_SWITCHES, True),
         **_groups(default),
-        **{n: size["d"] // 2 for n in known if n.endswith("head_dim")},
-        "qk_rope_head_dim": size["d"] // 4,
+        **{n: size["d"] // heads for n in known if n.endswith("head_dim")},
+        "qk_rope_head_dim": size["d"] // (2 * heads),
         "tie_word_embeddings": False,
         "vocab_size": 64,
         "vocab_size_per_layer_input": 64,

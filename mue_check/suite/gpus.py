@@ -49,6 +49,11 @@ def give_gpus(config: pytest.Config) -> None:
     if each <= 0 or count % each:
         raise SpecError(f"--gpus-per-worker {each}: must be above 0 and divide --gpus {count}")
     refuse_other_workers(config, f"--gpus {count}")
+    start_workers(config, shares(count, each))
+
+
+def shares(count: int, each: int = 1) -> list[dict[str, str]]:
+    """The environment of each process, where every one has ``each`` of ``count`` GPUs. SpecError without them."""
     try:
         ids = visible_ids(list_gpus(), os.environ.get(_VISIBLE))
         if len(ids) < count:
@@ -60,8 +65,8 @@ def give_gpus(config: pytest.Config) -> None:
         raise SpecError(f"--gpus {count}: {error}") from None
     # number GPUs as nvidia-smi does, unless CUDA_VISIBLE_DEVICES was set with CUDA's own order in mind
     order = {} if _VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    shares = [",".join(ids[at : at + each]) for at in range(0, count, each)]
-    start_workers(config, [{_VISIBLE: share, **order, "OMP_NUM_THREADS": "1"} for share in shares])
+    lists = [",".join(ids[at : at + each]) for at in range(0, count, each)]
+    return [{_VISIBLE: share, **order, "OMP_NUM_THREADS": "1"} for share in lists]
 
 
 def list_gpus() -> list[Gpu]:

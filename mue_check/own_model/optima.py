@@ -1,0 +1,104 @@
+"""The optimum of each size of a user's own model, and the exponent with which it goes with the size."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mue_check.judge.interval import Interval, look_level, t_interval
+from mue_check.judge.optimum import Optimum
+from mue_check.judge.trend import slopes_by_seed
+from mue_check.questions.comparison import Comparison, Side
+from mue_check.questions.display import setting_of
+from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift_report import drift_note, seeds_text
+from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.records import Store
+from mue_check.report.format import NONE, in_words, interval_text, number_text
+from mue_check.report.section import Part, Section
+from mue_check.report.table import Row, Table
+
+AXIS = "own_model"
+"""``Comparison.axis`` of questions about a user's own model; the ladder names the user's axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimaFinding(Finding):
+    """All drifts along one axis of a model. ``comparison`` is the first of them."""
+
+    drifts: tuple[DriftFinding, ...]
+
+    @property
+    def verdict(self) -> None:
+        """Nothing is judged beyond the drifts."""
+
+    @property
+    def exponent(self) -> Interval:
+        """a, where the optimal learning rate goes with the size to the power of a; without values if unresolved."""
+        resolved = [d for d in self.drifts if d.drift.reason is None]
+        if not resolved:
+            return t_interval([])
+        start = self.comparison.sides[0].size
+        slopes = slopes_by_seed(start, [(d.side.size, d.drift) for d in resolved])
+        return t_interval(slopes, min(look_level(d.drift.looks) for d in resolved))
+
+    @property
+    def measured(self) -> str:
+        """The exponent in words."""
+        axis = in_words(self.comparison.ladder.removeprefix("own_"))
+        return f"optimal learning rate ~ {axis}^{interval_text(self.exponent)}, where a right rule has 0"
+
+    @property
+    def table(self) -> Table:
+        """Optimum, drift, regret and verdict of each size."""
+        first = self.drifts[0]
+        rows = [_row(self.comparison.sides[0], first.drift.reference, None)]
+        rows += [_row(d.side, d.drift.target, d) for d in self.drifts]
+        header = ("size", "optimum [95 %]", "drift [95 %] (octaves)", "regret, nats", "seeds", "verdict")
+        return Table(caption=self.measured, header=header, rows=tuple(rows), numeric=(3,))
+
+
+def _row(side: Side, optimum: Optimum, found: DriftFinding | None) -> Row:
+    at = optimum.interval
+    rate = f"{2**at.mean:.3g} [{2**at.low:.3g}, {2**at.high:.3g}]" if optimum.resolved and at.n > 1 else NONE
+    if found is None:
+        return Row(cells=(side.label, rate, "", "", "", ""))
+    drift = found.drift
+    verdict = str(drift.verdict)
+    cells = (side.label, rate, interval_text(drift.interval), number_text(drift.regret, 4), seeds_text(found), verdict)
+    return Row(cells=cells, verdict=verdict, note=drift_note(found))
+
+
+def optima_of(found: Iterable[Finding]) -> Iterator[OptimaFinding]:
+    """One finding for each axis and model."""
+    models: dict[tuple[str, ...], list[DriftFinding]] = {}
+    for drift in found:
+        if isinstance(drift, DriftFinding) and drift.comparison.axis == AXIS:
+            models.setdefault((*setting_of(drift.comparison), drift.comparison.tier), []).append(drift)
+    for drifts in models.values():
+        yield OptimaFinding(comparison=drifts[0].comparison, drifts=tuple(drifts))
+
+
+class OptimaKind(QuestionKind):
+    """The optima of users' own models."""
+
+    label = "own optimum"
+
+    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[OptimaFinding, ...]:
+        """From the drifts alone."""
+        return tuple(optima_of(known.found))
+
+    def sections(self, summary: Summary) -> Iterator[Section]:
+        """One table for each model."""
+        found = summary.of(OptimaFinding)
+        if found:
+            yield Section(
+                part=Part.ANSWERS,
+                anchor="own-optimum",
+                title="Optimum of each size",
+                text="The learning rate that was passed to the user's optimizer, with the exponent of its optimum "
+                "against the size.",
+                tables=tuple(each.table for each in found),
+            )
+
+    def headlines(self, summary: Summary) -> list[str]:
+        """The exponent of each model."""
+        return [f"{each.comparison.rule}: {each.measured}" for each in summary.of(OptimaFinding)]
