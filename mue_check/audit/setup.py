@@ -167,7 +167,12 @@ def import_user_module(module: str) -> object:
     sys.modules.setdefault(path.stem, imported)  # dataclasses and pickle look the module up by name
     # the script's folder stays on the path: its functions may import neighbors when they are called
     sys.path.insert(0, str(path.resolve().parent))
-    spec.loader.exec_module(imported)
+    try:
+        spec.loader.exec_module(imported)
+    except BaseException:
+        if sys.modules.get(path.stem) is imported:  # as after any import that fails
+            del sys.modules[path.stem]
+        raise
     return imported
 
 

@@ -1,5 +1,7 @@
 """``parametrize_with_model_checks``: one test of pytest for each check of a model."""
 
+from pathlib import Path
+
 import pytest
 
 from mue_check import parametrize_with_model_checks
@@ -37,9 +39,11 @@ def test_study(check):
 """
 
 
-def test_one_case_for_each_check(pytester: pytest.Pytester) -> None:
+def test_one_case_for_each_check(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pytester.makepyfile(TESTS.replace('"STUDY"', f"__import__('pathlib').Path({str(pytester.path / 'study')!r})"))
-    result = pytester.runpytest_inprocess("-rA", "-p", "no:cacheprovider")
+    # in process, modules would be imported twice, which torch.distributed does not take
+    result = pytester.runpytest_subprocess("-rA", "-p", "no:cacheprovider")
     outcomes = {line.split("[")[-1].rstrip("]"): line for line in result.outlines if "test_" in line and "[" in line}
     result.assert_outcomes(passed=6, failed=3, xfailed=1, skipped=4)
     result.stdout.re_match_lines_random([r"FAIL .*output +hidden .*", r".*model0-drift.*", r".*1\.00 \[.*FAIL.*"])
