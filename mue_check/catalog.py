@@ -12,13 +12,13 @@ from pathlib import Path
 from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError
 from mue_check.modalities import LANGUAGE, get_modality
-from mue_check.own_model.optima import OptimaKind
 from mue_check.questions import summary as studies
 from mue_check.questions.across import AcrossKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
 from mue_check.questions.exponents import ExponentKind
+from mue_check.questions.own_optima import OptimaKind
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
 from mue_check.questions.samples import SAMPLED

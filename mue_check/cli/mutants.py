@@ -81,11 +81,11 @@ def _rules(options: Options) -> int:
         command="mue_check mutants",
         run=new_run(),
     )
-    study.store.prepare()
     if options.only is not None:
         mutants = tuple(get_mutant(name.strip()) for name in options.only.split(","))
     else:
         mutants = tuple(mutant for mutant in MUTANTS if is_possible(study, mutant))
+    study.store.prepare()
     checks = [check for check in CHECKS if options.sweep is not None or check != "drift"]
     results = []
     for result in run(

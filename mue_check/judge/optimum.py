@@ -198,7 +198,7 @@ def fit_optimum(curve: Curve, points: int = WINDOW, level: float = SLOPE_LEVEL) 
         loss_by_seed={seed: v.loss for seed, v in vertices.items()},
         curvature=float(np.mean([v.curvature for v in vertices.values()])),
         residual_sd=residual_sd,
-        misfit=residual_sd / float(np.mean(curve.initial - losses.min(axis=1))),
+        misfit=float(np.mean(residual_sd / (curve.initial - losses.min(axis=1)))),
         rounding=fits.rounding,
         window=tuple(float(v) for v in x[shared]),
     )

@@ -10,11 +10,11 @@ from mue_check.audit.report import AuditReport
 from mue_check.judge.verdict import Verdict, join
 from mue_check.own_model.judge import Quantity, Row
 from mue_check.own_model.measure import WHOLE
-from mue_check.own_model.optima import optima_of
 from mue_check.own_model.roles import Growth, ModelRole, Range
 from mue_check.own_model.what_next import what_next
 from mue_check.questions.display import count_text
 from mue_check.questions.drift import DriftFinding
+from mue_check.questions.own_optima import optima_of
 from mue_check.questions.question import Finding
 from mue_check.report.format import NONE, in_words, interval_text
 from mue_check.report.terminal import text_table as terminal_table

@@ -21,9 +21,9 @@ from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model import Plan, Study, arm
 from mue_check.own_model.candidate import Candidate, ModelError, load
-from mue_check.own_model.optima import optima_of
 from mue_check.own_model.training import train
 from mue_check.own_model.transfer import ask_transfer
+from mue_check.questions.own_optima import optima_of
 from mue_check.questions.question import Finding
 from tests.own_model.mup_like import WithBaseShapes
 from tests.own_model.valley import BEST, Valley
