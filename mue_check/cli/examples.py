@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-import mue_check
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
 from mue_check.errors import SpecError
-
-_PACKAGE = Path(mue_check.__file__).parent
-_PLACES = (_PACKAGE / "examples", _PACKAGE.parent / "docs" / "examples")
-"""In an installed package, and in a checkout."""
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -25,7 +20,9 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Copy the files. SpecError, before anything is written, if one of them exists."""
-    place = next(place for place in _PLACES if place.is_dir())
+    from mue_check.suite.folder import shipped
+
+    place = shipped("examples", in_checkout="docs/examples")
     copies = {path: options.folder / path.name for path in sorted(place.glob("*.py"))}
     for copy in copies.values():
         if copy.exists():

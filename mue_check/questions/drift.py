@@ -19,6 +19,7 @@ from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.knob import is_judged_whole
 from mue_check.rules.predicted import predicted_drift
 from mue_check.rules.roles import INPUTS
+from mue_check.tiers import Task
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
 """The regime in which a knob other than the learning rate has a sharp optimum: weight decay pays off where there is
@@ -173,7 +174,7 @@ def answer_drift(
     arms: Sequence[AnyArm],
     log2_start: float,
     half_width: float,
-    grid_step: float = 0.75,
+    grid_step: float = Task.grid_step,
 ) -> DriftFinding:
     """Measure two arms at its looks until the drift is settled, and save the answer. The search begins at
     ``log2_start``."""

@@ -126,10 +126,16 @@ class JudgedKind(QuestionKind, Generic[F_co]):
         rungs: "Sequence[Place]",
         arms: Sequence[AnyArm],
         steps: tuple[int, ...] = (),
+        *,
+        replicates: int = 0,
     ) -> F_co:
-        """Measure the arms at the looks of the question until one is not INCONCLUSIVE, and save the answer."""
+        """Measure the arms at the looks of the question until one is not INCONCLUSIVE, and save the answer.
+
+        A question that is judged once has no looks, and so many ``replicates``.
+        """
+        looks = (replicates,) if replicates else question.looks
         with study.asking(question):
-            for sides in study.rounds(self.measurement, rungs, arms, question.looks, steps):
+            for sides in study.rounds(self.measurement, rungs, arms, looks, steps):
                 found = self.judge(study.store, replace(question, sides=sides))
                 if found.verdict is not Verdict.INCONCLUSIVE:
                     break

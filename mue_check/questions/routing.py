@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,7 +11,6 @@ from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
 from mue_check.judge.load import CLAIM_TOLERANCE, RoutingLoad, judge_load
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import measure
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import Palette, figure_title, grouped, setting_of
@@ -20,7 +19,7 @@ from mue_check.questions.drift_plots import draw_rows
 from mue_check.questions.drift_report import DRIFT, drift_summary
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
-from mue_check.questions.study import Study, side_of
+from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
 from mue_check.report.palette import MARKERS, QUIET, WIDTH, draw_interval, house_style, shorten
@@ -66,12 +65,7 @@ def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
         None if claim is None else Verdict.PASS,
         weight_sum=claim,
     )
-    with study.asking(question):
-        cell = arm.cell("routing", [arm.base.lr], range(study.tier.seeds))
-        measure([cell], study.store)
-        found = ROUTING.judge(study.store, replace(question, sides=(side_of(rung, arm, [cell.key]),)))
-        study.keep(found.comparison)
-    return found
+    return ROUTING.answer(study, question, [rung], [arm], replicates=study.tier.seeds)
 
 
 class RoutingKind(JudgedKind[RoutingFinding]):

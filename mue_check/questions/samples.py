@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mue_check.axes import Ladder, Rung
-from mue_check.questions.arm import measure
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, Side, side_table
 from mue_check.questions.display import figure_title, heading, ladder_key
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
-from mue_check.questions.study import Study, side_of
+from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.palette import WIDTH, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
@@ -51,16 +50,8 @@ def ask_samples(study: Study, ladder: Ladder, target: Rung) -> SamplesFinding:
     """Samples of the reference and of a target that have trained equally long, on the longest task."""
     ladder = replace(ladder, regime="memory")
     question = study.question("samples", study.name("samples", ladder.name, target.label), ladder, 0.0, expected=None)
-    with study.asking(question):
-        sides = []
-        for rung in (ladder.reference, target):
-            arm = study.arm(ladder, rung)
-            cell = arm.cell("samples", [arm.base.lr], [0])
-            measure([cell], study.store)
-            sides.append(side_of(rung, arm, [cell.key]))
-        found = SAMPLED.judge(study.store, replace(question, sides=tuple(sides)))
-        study.keep(found.comparison)
-    return found
+    rungs = (ladder.reference, target)
+    return SAMPLED.answer(study, question, rungs, [study.arm(ladder, rung) for rung in rungs], replicates=1)
 
 
 class SamplesKind(JudgedKind[SamplesFinding]):

@@ -7,13 +7,12 @@ from typing import ClassVar
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.audit import Audit, judge_audit
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import measure
 from mue_check.questions.case import any_target_cases
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import question_columns
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
-from mue_check.questions.study import Study, side_of
+from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, make_table
@@ -62,12 +61,7 @@ def ask_values(
         rule=rule,
         prescribed=arm.prescription.values(arm.base),
     )
-    with study.asking(question):
-        cell = mutant.cell("optimizer", [arm.base.lr], [0])
-        measure([cell], study.store)
-        found = VALUES.judge(study.store, replace(question, sides=(side_of(rung, mutant, [cell.key]),)))
-        study.keep(found.comparison)
-    return found
+    return VALUES.answer(study, question, [rung], [mutant], replicates=1)
 
 
 class ValuesKind(JudgedKind[ValuesFinding]):

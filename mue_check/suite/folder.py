@@ -18,12 +18,17 @@ def is_packaged(root: Path) -> bool:
     return root == _PACKAGE
 
 
+def shipped(name: str, *, in_checkout: str) -> Path:
+    """A folder that the installed package holds, and that a checkout has elsewhere. SpecError if there is none."""
+    for folder in (_PACKAGE / name, _PACKAGE.parent / in_checkout):
+        if folder.is_dir():
+            return folder
+    raise SpecError(f"{name} are neither in {str(_PACKAGE)!r} nor beside it: install mue_check again")
+
+
 def suites_folder() -> Path:
     """The folder of the suites. SpecError if there is none."""
-    for parent in (_PACKAGE, _PACKAGE.parent):
-        if (parent / NAME / "conftest.py").is_file():
-            return parent / NAME
-    raise SpecError(f"the suites are neither in {str(_PACKAGE)!r} nor beside it: install mue_check again")
+    return shipped(NAME, in_checkout=NAME)
 
 
 def pytest_arguments(given: Sequence[str], suites: Path | None = None) -> list[str]:
@@ -33,10 +38,10 @@ def pytest_arguments(given: Sequence[str], suites: Path | None = None) -> list[s
     """
     suites = suites or suites_folder()
     named = [_in_suites(argument, suites) for argument in given]
-    everything = () if any(path for path in named) else (str(suites),)
+    everything = () if any(named) else (str(suites),)
     chosen = [path or argument for path, argument in zip(named, given, strict=True)]
     # an empty configuration: the one of a project around the environment is not meant for the suites
-    own = () if suites.parent != _PACKAGE else ("-c", str(_PACKAGE / "suite" / "pytest.ini"))
+    own = ("-c", str(Path(__file__).with_name("pytest.ini"))) if is_packaged(suites.parent) else ()
     return ["-p", _PLUGIN, "--rootdir", str(suites.parent), *own, *_OURS, *everything, *chosen]
 
 
