@@ -24,7 +24,8 @@ from mue_check.models.load_steering import LoadSteering
 from mue_check.routing.choice import assignments
 from mue_check.routing.variants import route
 from mue_check.rules import get_rule
-from mue_check.spec import Experts, Scenario, parse_scenario
+from mue_check.spec import Experts, Scenario
+from mue_check.spec_text import parse_scenario
 from mue_check.training import Stack
 
 LOADS = ("zipf:0", "zipf:0.5", "zipf:1", "zipf:1.5")

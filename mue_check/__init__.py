@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from mue_check.errors import DataError, MueCheckError, RuleError, SpecError, StoreError
 from mue_check.rules import RULES, HyperParameters, Prescription, Role, get_rule
-from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec, parse_scenario
+from mue_check.spec import Dense, Experts, ModelSpec, Scenario, TrainSpec
+from mue_check.spec_text import parse_scenario
 
 if TYPE_CHECKING:
     from mue_check.audit import audit_model, init_parameters, param_groups, scenario_of

@@ -18,7 +18,8 @@ from mue_check.suite.cases import MARKER, fixture_cases
 from mue_check.suite.ending import Ending
 from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import LiveResults, Progress, shows_progress
-from mue_check.suite.settings import RUN, Settings, add_options, read_settings, users_router
+from mue_check.suite.router_option import users_router
+from mue_check.suite.settings import RUN, Settings, add_options, read_settings
 from mue_check.suite.workers import hand_out_one_by_one, keep_apart
 from mue_check.user_code import one_line
 

@@ -10,7 +10,8 @@ from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.laws import LAWS
 from mue_check.routing.variants import BALANCES, VARIANTS
 from mue_check.rules import RULES
-from mue_check.spec import Experts, Scenario, parse_scenario
+from mue_check.spec import Experts, Scenario
+from mue_check.spec_text import parse_scenario
 
 QUESTIONS = ("drift", "scales", "speed", "tune_once", "noise")
 

@@ -11,15 +11,8 @@ from torch import nn
 from mue_check.audit.setup import AuditError, model_attribute
 from mue_check.errors import SpecError
 from mue_check.routing.hugging_face import ACTIVATED, DEPTH, EXPERT_HIDDEN, HIDDEN, SHARED, SHARED_HIDDEN, TOTAL, WIDTH
-from mue_check.spec import (
-    REFERENCE_HEAD_WIDTH,
-    Dense,
-    Experts,
-    ModelSpec,
-    Scenario,
-    parse_scenario,
-    says,
-)
+from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec, Scenario
+from mue_check.spec_text import parse_scenario, says
 
 _HEADS = ("num_attention_heads", "n_head", "n_heads")
 

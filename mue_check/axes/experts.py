@@ -7,7 +7,8 @@ from mue_check.axes.ladder import USUAL, Ladder, LadderUse, Rung
 from mue_check.axes.scale import dense
 from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
-from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
+from mue_check.spec import Experts, ModelSpec, Scenario
+from mue_check.spec_text import parse_scenario
 
 
 def activated_ladders(sizes: Sizes) -> tuple[Ladder, ...]:

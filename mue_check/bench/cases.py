@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mue_check.precision import Precision
-from mue_check.spec import ModelSpec, parse_scenario
+from mue_check.spec import ModelSpec
+from mue_check.spec_text import parse_scenario
 
 WAYS = ("captured", "compiled", "eager", "alone", "plain", "plain batched", "vmap")
 """Every way to train the runs of a case, in the order in which they are timed and printed."""

@@ -11,7 +11,8 @@ from mue_check.bench.cases import BenchCase
 from mue_check.data import load_corpus
 from mue_check.models.batch_order import batch_order
 from mue_check.rules import HyperParameters, Prescription, Role, Row, get_rule
-from mue_check.spec import Scenario, TrainSpec, parse_scenario
+from mue_check.spec import Scenario, TrainSpec
+from mue_check.spec_text import parse_scenario
 from mue_check.training import Stack
 
 CORPUS, RULE, REFERENCE = "markov", "complete_mue", "d=32,L=2,H=32"

@@ -15,7 +15,7 @@ from mue_check.cli.command import (
 from mue_check.cli.rules import ROLES_HELP, SPEC_HELP, add_base_values, base_values, read_roles
 from mue_check.errors import SpecError
 from mue_check.rules import RULES, get_rule
-from mue_check.spec import parse_scenario
+from mue_check.spec_text import parse_scenario
 
 if TYPE_CHECKING:
     from mue_check.judge.verdict import Verdict

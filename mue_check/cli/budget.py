@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
 from mue_check.errors import SpecError
 from mue_check.loads import read_load
-from mue_check.spec import Experts, parse_scenario
+from mue_check.spec import Experts
+from mue_check.spec_text import parse_scenario
 
 if TYPE_CHECKING:
     from mue_check.judge.interval import Interval

@@ -12,7 +12,7 @@ from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
 from mue_check.errors import SpecError
 from mue_check.input_files import read_toml
 from mue_check.rules import RULES, HyperParameters, Prescription, Row, about_expansion, get_rule
-from mue_check.spec import parse_scenario
+from mue_check.spec_text import parse_scenario
 from mue_check.terminal import text_table
 
 _CODE = ("torch", "transformers", "mup", "megatron", "torchtitan")

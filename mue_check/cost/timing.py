@@ -20,7 +20,8 @@ from mue_check.execute.machine import device_name
 from mue_check.execute.process import prepare_process
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, get_rule
-from mue_check.spec import Scenario, TrainSpec, parse_scenario
+from mue_check.spec import Scenario, TrainSpec
+from mue_check.spec_text import parse_scenario
 from mue_check.training import Stack
 
 CORPUS = "markov"

@@ -10,7 +10,7 @@ from mue_check.records import Store
 from mue_check.report.format import interval_text
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table
-from mue_check.spec import loss_unit
+from mue_check.spec import is_diffusion
 
 
 class AcrossKind(QuestionKind):
@@ -29,7 +29,7 @@ class AcrossKind(QuestionKind):
             for d in summary.of(DriftFinding)
             if d.is_usual and d.comparison.is_right and d.drift.is_fitted and not d.drift.registration
         ]
-        if any(loss_unit(d.side.model) != loss_unit("") for d in found):
+        if any(is_diffusion(d.side.model) for d in found):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="across",

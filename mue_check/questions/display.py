@@ -10,7 +10,7 @@ from mue_check.questions.question import F
 from mue_check.report.format import in_words, printable
 from mue_check.report.palette import REFERENCE, TARGETS, shorten
 from mue_check.report.section import Fold, Picture
-from mue_check.spec import loss_unit
+from mue_check.spec import is_diffusion
 
 
 class HasComparison(Protocol):
@@ -69,8 +69,8 @@ def question_columns(found: Sequence[_Q], *, target: bool = True) -> dict[str, C
 
 def in_unit_of(found: Iterable[HasComparison], text: str) -> str:
     """A text about losses in nats, with the unit that the losses of these models have."""
-    units = list(dict.fromkeys(loss_unit(f.comparison.sides[-1].model) for f in found))
-    return text if units == [loss_unit("")] else text.replace(" per token", "").replace("nats", " or ".join(units))
+    units = list(dict.fromkeys("MSE" if is_diffusion(f.comparison.sides[-1].model) else "nats" for f in found))
+    return text if units == ["nats"] else text.replace(" per token", "").replace("nats", " or ".join(units))
 
 
 def count_text(verdicts: Iterable[Verdict]) -> str:

@@ -11,6 +11,7 @@ from mue_check.judge.interval import Looks
 from mue_check.judge.law import Law, LawResult, Rung, judge_law
 from mue_check.judge.laws import COORDINATE_STEPS, DIFFUSION_LAWS, LAWS, ZERO_GATED_LAWS, ZERO_GATED_STEPS
 from mue_check.judge.verdict import Verdict, join, meets
+from mue_check.modalities import EPS
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
 from mue_check.questions.display import (
@@ -39,7 +40,7 @@ COORDINATE_SEEDS = (12, 24, 48, 96)
 COORDINATE_INIT_STD, COORDINATE_LR = 0.05, 2.0**-8
 """Small init, so that what is learned outweighs what was drawn; small LR, so that 5 steps stay in one regime
 (docs/choices.md)."""
-DIFFUSION_INIT_STD, DIFFUSION_EPS = 0.02, 1e-12
+DIFFUSION_INIT_STD = 0.02
 """Likewise for a diffusion transformer, whose gates and so the gradients of its blocks are small at first."""
 _MAY_BE_ABSENT = ("router_logits", "weight.router", "weight.label_embedding", "weight.scale_shift_table")
 """A user's router may keep its logits to itself, or have no matrix; data may have no labels; few modulations share."""
@@ -110,7 +111,7 @@ def _start(model: ModelSpec) -> tuple[Mapping[str, float], tuple[int, ...]]:
     if not isinstance(model, DiffusionSpec):
         return {"init_std": COORDINATE_INIT_STD}, COORDINATE_STEPS
     steps = ZERO_GATED_STEPS if model.zero_gates else COORDINATE_STEPS
-    return {"init_std": DIFFUSION_INIT_STD, "eps": DIFFUSION_EPS}, steps
+    return {"init_std": DIFFUSION_INIT_STD, "eps": EPS}, steps
 
 
 def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:

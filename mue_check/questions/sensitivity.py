@@ -21,7 +21,7 @@ from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Row, Table, make_table
-from mue_check.spec import loss_unit
+from mue_check.spec import is_diffusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def _drifts(summary: Summary) -> list[DriftFinding]:
 def _ladder(found: Finding) -> str:
     """Its ladder; drifts of a group have one of their own beside it. That of diffusion models names its corpus."""
     c = found.comparison
-    where = "" if loss_unit(c.sides[-1].model) == loss_unit("") else f" on {c.corpus}"
+    where = f" on {c.corpus}" if is_diffusion(c.sides[-1].model) else ""
     return c.ladder.removesuffix(BY_GROUP) + where
 
 

@@ -16,7 +16,8 @@ from mue_check.sigma0.imbalance import Imbalance
 from mue_check.sigma0.kappa import KappaFit, KappaPoint, Pair, fit_kappa
 from mue_check.sigma0.ladders import BLIND_LOADS, LOADS, SIGMA0, experts_of, load_use
 from mue_check.sigma0.shift import ShiftFinding
-from mue_check.spec import Scenario, parse_scenario
+from mue_check.spec import Scenario
+from mue_check.spec_text import parse_scenario
 
 OF_LOAD = (LOADS, BLIND_LOADS)
 """Ladders along which only the load changes. A larger batch lowers the noise of every part of the model, a load that of

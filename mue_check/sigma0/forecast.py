@@ -33,7 +33,7 @@ from mue_check.sigma0.ladders import SIGMA0, experts_of
 from mue_check.sigma0.shift import ask_sigma0_drift
 from mue_check.sigma0.shift_report import load_cases
 from mue_check.sigma0.style import cross
-from mue_check.spec import parse_scenario
+from mue_check.spec_text import parse_scenario
 
 _COLOR = TARGETS[0]
 """That of learned routing, which all forecasts are about."""

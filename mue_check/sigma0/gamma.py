@@ -22,7 +22,8 @@ from mue_check.sigma0.laboratory import LABORATORIES
 from mue_check.sigma0.ladders import NATURAL, experts_of
 from mue_check.sigma0.noise import Form, mean_over_steps, select_form
 from mue_check.sigma0.power_law import GammaFit, fit_gamma
-from mue_check.spec import Experts, ModelSpec, parse_scenario
+from mue_check.spec import Experts, ModelSpec
+from mue_check.spec_text import parse_scenario
 
 THEORY = 0.5
 """arXiv 2605.23893: the noise of a mean of n independent tokens."""

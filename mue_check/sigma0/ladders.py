@@ -16,7 +16,8 @@ from mue_check.axes.sizes import Sizes
 from mue_check.errors import SpecError
 from mue_check.routing.variants import get_variant
 from mue_check.sigma0.laboratory import Laboratory
-from mue_check.spec import Experts, ModelSpec, Scenario, parse_scenario
+from mue_check.spec import Experts, ModelSpec, Scenario
+from mue_check.spec_text import parse_scenario
 
 SIGMA0 = "sigma0"
 LOADS, BLIND_LOADS = "load", "load_content_blind"

@@ -29,7 +29,8 @@ from mue_check.sigma0.laboratory import LABORATORIES
 from mue_check.sigma0.ladders import LEARNED_LOADS
 from mue_check.sigma0.noise import MIN_SEEDS, VALUES, Replicates, mean_over_steps, read_replicates, select_form
 from mue_check.sigma0.power_law import power_law
-from mue_check.spec import Experts, parse_scenario
+from mue_check.spec import Experts
+from mue_check.spec_text import parse_scenario
 
 MATRIX = ["layer", "kind"]
 MAX_UNRESOLVED = 0.2

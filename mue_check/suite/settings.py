@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mue_check.errors import ClaimError, SpecError, hide_secrets
+from mue_check.errors import SpecError, hide_secrets
 from mue_check.suite import cluster
 from mue_check.suite.folder import is_packaged
 from mue_check.suite.gpus import add_gpu_options
+from mue_check.suite.router_option import (
+    isolated_router,
+    name_elsewhere,
+    read_claim_option,
+    require_same_router,
+    routing_of,
+    trains_nothing,
+    try_users_router,
+)
 from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, LadderUse
-    from mue_check.models.user_router.trial import Trial
     from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
-    from mue_check.routing.factory import Shape
     from mue_check.rules import Knob, Rule
     from mue_check.tiers import Tier
 
@@ -101,7 +107,8 @@ class Settings:
     def ladders(self, axis: str, corpus: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The tier's ladders of an axis, with the routing and composite target of the command line."""
         from mue_check.axes import heldout_ladder
-        from mue_check.spec import Scenario, parse_scenario
+        from mue_check.spec import Scenario
+        from mue_check.spec_text import parse_scenario
 
         ladders = self.tier.ladders(axis, question)
         if axis == "heldout" and self.heldout is not None and ladders:
@@ -160,9 +167,9 @@ def add_options(parser: pytest.Parser) -> None:
 def read_settings(config: pytest.Config) -> Settings:
     """Check every option, then make the study folder. MueCheckError on the first option that is wrong."""
     folder = Path(config.invocation_params.dir)
-    with _isolated(config, folder) as trial:
+    with isolated_router(config, folder) as trial:
         is_training = not trains_nothing(config.args)
-        name = _name_elsewhere(config.getoption("router"), trial) if trial is not None and is_training else ""
+        name = name_elsewhere(config.getoption("router"), trial) if trial is not None and is_training else ""
         settings = _parse(config, folder)
         if name and name != settings.router:
             raise SpecError(
@@ -170,21 +177,15 @@ def read_settings(config: pytest.Config) -> Settings:
                 "could be repeated: it must not depend on the order of a set, on time or on the process"
             )
         if is_training:
-            settings = replace(settings, notices=_try_router(settings, config.getoption("router"), trial))
+            settings = replace(settings, notices=try_users_router(settings, config.getoption("router"), trial))
     _require_prescriptions(settings)
     if not config.option.collectonly:
         from mue_check.records import Store
 
         Store(settings.root).prepare()
         if is_training and not hasattr(config, "workerinput"):
-            _require_same_router(settings, config.getoption("router"))
+            require_same_router(settings, config.getoption("router"))
     return settings
-
-
-def trains_nothing(arguments: Sequence[str]) -> bool:
-    """Whether only conformance is checked. A router that cannot train then fails its checks rather than the run."""
-    named = [argument.partition("::")[0] for argument in arguments if not argument.startswith("-")]
-    return bool(named) and all(name.endswith("test_router.py") for name in named)
 
 
 def _parse(config: pytest.Config, folder: Path) -> Settings:
@@ -196,10 +197,10 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     from mue_check.rules import get_rule, parse_knob
 
     option = config.getoption
-    rule, tier, claim = get_rule(option("rule")), _tier(config), _claim(config, folder)
+    rule, tier, claim = get_rule(option("rule")), _tier(config), read_claim_option(config, folder)
     tolerance = option("tolerance")
     corpora = _corpora(option("corpus"), folder, tier, option("modality"))
-    router, balance = _routing(option("router"), folder, claim, trains=not trains_nothing(config.args))
+    router, balance = routing_of(option("router"), folder, claim, trains=not trains_nothing(config.args))
     told = _repeated_options(config, tier.name, rule.name)
     selected = (*map(str, config.args), option("keyword"), option("markexpr"), str(option("axes")))
     others = dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip())
@@ -210,7 +211,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         axes=parse_axes(option("axes")),
         corpora=corpora,
         rule=rule,
-        root=folder / option("study") if option("study") else folder / "reports" / tier.name,
+        root=folder / (option("study") or f"reports/{tier.name}"),
         tolerance=tier.tolerance if tolerance is None else require_tolerance(tolerance),
         allow_inconclusive=option("allow_inconclusive"),
         router=router,
@@ -260,15 +261,6 @@ def _corpora(name: str | None, folder: Path, tier: Tier, modality: str) -> tuple
     return (name,)
 
 
-def _claim(config: pytest.Config, folder: Path) -> RoutingSpec | None:
-    from mue_check.routing.claim import read_claim
-
-    path = config.getoption("claim")
-    if path and not users_router(config):
-        raise SpecError("--claim: goes with a router of your own; a built-in one carries its claim")
-    return read_claim(folder / path) if path else None
-
-
 def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str, ...]:
     """The options of the command that repeats a question."""
     kept = (
@@ -290,107 +282,6 @@ def _repeated_options(config: pytest.Config, tier: str, rule: str) -> tuple[str,
         options += ["--modality", modality]
     options += [part for name, value in given.items() if value for part in (f"--{name}", str(value))]
     return (*options, *(["--rule", rule] if rule != "complete_mue" else []))
-
-
-def users_router(config: pytest.Config) -> str | None:
-    """The text of ``--router`` if it names a user's router."""
-    text = config.getoption("router")
-    return text if text and ":" in text and not text.startswith("builtin:") else None
-
-
-def _routing(text: str | None, folder: Path, claim: RoutingSpec | None, *, trains: bool) -> tuple[str, str]:
-    """Router and balance of ``builtin:NAME[+BALANCE]``. A user's router is loaded, and has no balance."""
-    from mue_check.routing.variants import BALANCES, VARIANTS, get_variant
-
-    if text is None:
-        return "sigmoid_norm", "none"
-    kind, colon, rest = text.rpartition(":")
-    name, plus, balance = rest.partition("+")
-    if not colon:
-        names = ", ".join(VARIANTS)
-        raise SpecError(f"--router {text!r}: write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are {names}")
-    if kind == "builtin":
-        if balance and balance not in BALANCES:
-            raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
-        return get_variant(name).name, balance or "none"
-    if plus:
-        raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME only; your router balances itself")
-    from mue_check.models.user_router.load import load_router
-
-    with _named(text):
-        return load_router(text, folder, claim, trains=trains).name, "none"
-
-
-@contextmanager
-def _named(router: str) -> Iterator[None]:
-    """Turn what is wrong with a user's router into a usage error that names it."""
-    try:
-        yield
-    except ClaimError as error:
-        raise SpecError(f"--router {router!r}: {error}") from None
-
-
-@contextmanager
-def _isolated(config: pytest.Config, folder: Path) -> Iterator[Trial | None]:
-    """A user's router in a separate process. None in workers, which start after it has been tried."""
-    router = users_router(config)
-    if router is None or hasattr(config, "workerinput"):
-        yield None
-        return
-    from mue_check.models.user_router.trial import try_isolated
-
-    with ExitStack() as stack:
-        with _named(router):
-            trial = stack.enter_context(try_isolated(router, folder, _claim(config, folder)))
-        yield trial
-
-
-def _name_elsewhere(text: str, trial: Trial) -> str:
-    """A user's router called with fixed tokens in the trial's process: the name that it has there."""
-    with _named(text):
-        return trial.name()
-
-
-def _try_router(settings: Settings, text: str | None, trial: Trial | None) -> tuple[str, ...]:
-    """Call a user's router at every size that the run will use, before anything trains. Returns notices."""
-    from mue_check.routing.variants import is_users
-
-    if text is None or not is_users(settings.router):
-        return ()
-    from mue_check.models.user_router.load import try_router
-
-    sizes = _sizes(settings)
-    with _named(text):
-        if trial is not None:
-            trial.at(sizes)
-        return try_router(settings.router, sizes, settings.tier.device)
-
-
-def _require_same_router(settings: Settings, text: str | None) -> None:
-    """SpecError if a user's router behaves differently than when the study was measured."""
-    from mue_check.routing.variants import is_users
-
-    if text is None or not is_users(settings.router):
-        return
-    from mue_check.execute.same_router import require_same_behavior
-
-    with _named(text):
-        require_same_behavior(settings.router, _sizes(settings), settings.root)
-
-
-def _sizes(settings: Settings) -> list[Shape]:
-    """Every size at which the run calls a user's router."""
-    from mue_check.models.user_router.load import sizes_of
-
-    questions: tuple[LadderUse, ...] = ("drift", "scales", "speed", "tune_once")
-    ladders = [
-        ladder
-        for axis in settings.axes
-        for corpus in settings.corpora
-        for question in questions
-        for ladder in settings.ladders(axis, corpus, question)
-    ]
-    return sizes_of(settings.router, (rung.model for ladder in ladders for rung in ladder.rungs))
 
 
 def _require_prescriptions(settings: Settings) -> None:

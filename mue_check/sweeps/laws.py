@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mue_check.report.exponents import PUBLISHED, Exponent, stated
 from mue_check.rules import RULES, Role
-from mue_check.spec import parse_scenario
+from mue_check.spec_text import parse_scenario
 from mue_check.sweeps.judged import Judged
 from mue_check.sweeps.names import meaning_of
 from mue_check.sweeps.sweep import Sweep

@@ -12,7 +12,8 @@ from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.experts import all_experts, grouped_experts
 from mue_check.models.families import family_of
 from mue_check.rules import HyperParameters, get_rule
-from mue_check.spec import DiffusionSpec, ModelSpec, Scenario, TrainSpec, parse_scenario
+from mue_check.spec import DiffusionSpec, ModelSpec, Scenario, TrainSpec
+from mue_check.spec_text import parse_scenario
 from mue_check.training import Stack
 from mue_check.training.run import training_step
 from tests.images import made_up_images

@@ -9,7 +9,8 @@ from mue_check.rules import Factors, HyperParameters, Role, base_value, get_rule
 from mue_check.rules.knob import GROUPS, KNOBS, group_of
 from mue_check.rules.predicted import predicted_drift, predicted_shift
 from mue_check.rules.roles import VECTORS
-from mue_check.spec import Scenario, parse_scenario
+from mue_check.spec import Scenario
+from mue_check.spec_text import parse_scenario
 
 BASE = HyperParameters(lr=0.01, weight_decay=0.2, init_std=0.1)
 RIGHT = get_rule("complete_mue")

@@ -13,7 +13,7 @@ from mue_check.audit.roles import assign_roles
 from mue_check.audit.scenario import scenario_of
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from mue_check.rules import HyperParameters, Prescription, Role, get_rule
-from mue_check.spec import parse_scenario
+from mue_check.spec_text import parse_scenario
 
 REFERENCE = "d=32,L=1,H=32,dh=16,B=64,T=1000"
 TARGET = "T=4000"
