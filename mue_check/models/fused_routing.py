@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mue_check.models.kernels import uses_kernel
+from mue_check.models.kernels.operation import operation
 from mue_check.routing.choice import Mixture, TokenChoice
 
 MOST_SCORES = 4096
@@ -17,11 +18,10 @@ def choose_by_sigmoid(logits_RME: Tensor, experts: Mixture, bias_RE: Tensor | No
     fits = logits_RME.dtype is torch.float32 and experts.total // experts.groups <= MOST_SCORES
     if not (fits and uses_kernel("router", logits_RME)):
         return None
-    scores, indices = _top_sigmoid(logits_RME, bias_RE, experts.activated, experts.groups)
+    scores, indices = top_sigmoid(logits_RME, bias_RE, experts.activated, experts.groups)
     return TokenChoice(scores, indices)
 
 
-@torch.library.custom_op("mue_check::top_sigmoid", mutates_args=())
 def _top_sigmoid(logits: Tensor, bias: Tensor | None, active: int, groups: int) -> tuple[Tensor, Tensor]:
     from mue_check.models.kernels import select
 
@@ -29,22 +29,15 @@ def _top_sigmoid(logits: Tensor, bias: Tensor | None, active: int, groups: int) 
     return select.top_sigmoid(logits.contiguous(), bias, active, groups)
 
 
-@torch.library.custom_op("mue_check::top_sigmoid_backward", mutates_args=())
 def _top_sigmoid_backward(gradient: Tensor, scores: Tensor, indices: Tensor, total: int, groups: int) -> Tensor:
     from mue_check.models.kernels import select
 
     return select.top_sigmoid_backward(gradient.contiguous(), scores, indices, total, groups)
 
 
-@_top_sigmoid.register_fake
-def _(logits: Tensor, bias: Tensor | None, active: int, groups: int) -> tuple[Tensor, Tensor]:
+def _fake(logits: Tensor, bias: Tensor | None, active: int, groups: int) -> tuple[Tensor, Tensor]:
     scores = logits.new_empty(*logits.shape[:2], active)
     return scores, torch.empty_like(scores, dtype=torch.int64)
-
-
-@_top_sigmoid_backward.register_fake
-def _(gradient: Tensor, scores: Tensor, indices: Tensor, total: int, groups: int) -> Tensor:
-    return scores.new_empty(*scores.shape[:2], total)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor | None, int, int], output: tuple[Tensor, Tensor]) -> None:
@@ -54,7 +47,11 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor | None, int, int], output: tupl
 
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
-    return _top_sigmoid_backward(gradient, *ctx.saved_tensors, ctx.total, ctx.groups), None, None, None
+    return top_sigmoid_backward(gradient, *ctx.saved_tensors, ctx.total, ctx.groups), None, None, None
 
 
-_top_sigmoid.register_autograd(_differentiate, setup_context=_keep)
+top_sigmoid_backward = operation(
+    _top_sigmoid_backward,
+    fake=lambda gradient, scores, indices, total, groups: scores.new_empty(*scores.shape[:2], total),
+)
+top_sigmoid = operation(_top_sigmoid, fake=_fake, keep=_keep, differentiate=_differentiate)

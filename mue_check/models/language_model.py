@@ -12,7 +12,7 @@ from torch import Tensor
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.blocks import FINAL_NORM, Blocks, norm_name
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import add_norm, rms_norm, scaled, wide
+from mue_check.models.pointwise import add_norm, rms_norm, scaled_product, wide
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.content_blind import place_keys
@@ -60,7 +60,7 @@ class LanguageModel:
             tap=tap,
             layers=layers,
         )
-        logits = scaled(torch.bmm(y, p["unembedding"]), self._logit_multiplier)
+        logits = scaled_product(y, p["unembedding"], self._logit_multiplier)
         tap("logits", logits)
         return logits
 

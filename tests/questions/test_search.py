@@ -64,7 +64,7 @@ def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
 
 
 def search(study: Study) -> LossSearch:
-    return LossSearch(study.arm(LADDER, LADDER.reference), study.store, study.task(LADDER).grid_step)
+    return LossSearch(study.arm(LADDER, LADDER.reference), study.store, grid_of("lr", study.task(LADDER).grid_step))
 
 
 @pytest.mark.parametrize("optimum", [-6.4, -3.1, -9.2, -11.9, -1.2])

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 4096
+BLOCK = 2048
 """Scores of one program."""
 
 
@@ -30,8 +30,9 @@ def top_sigmoid_backward(gradient: Tensor, scores: Tensor, indices: Tensor, tota
     rows, width = runs * tokens * groups, total // groups
     sizes = _sizes(width)
     _select_backward[(triton.cdiv(rows, sizes["ROWS"]),)](
-        gradient, scores, indices, of_logits, rows, groups, width, active // groups, **sizes
-    )
+        gradient, scores, indices, of_logits, rows, groups, width, active // groups,
+        CHOSEN=1 << (active // groups - 1).bit_length(), **sizes,
+    )  # fmt: skip
     return of_logits
 
 
@@ -40,48 +41,58 @@ def _sizes(width: int) -> dict[str, int]:
     return {"ROWS": max(1, min(128, BLOCK // columns)), "COLUMNS": columns}
 
 
+LOWEST = tl.constexpr(-(2**63))
+"""The key of what cannot be chosen."""
+
+
 @triton.jit(do_not_specialize=["rows", "rows_of_run", "groups", "active"])
 def _select(
     logits, bias, scores, indices, rows, rows_of_run, groups, width, active,
     BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Each score and its column as one integer key, so that one maximum finds both."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     live = row < rows
     known = live[:, None] & (column < width)[None, :]
-    score = tl.sigmoid(tl.load(logits + row.to(tl.int64)[:, None] * width + column[None, :], mask=known, other=0.0))
-    key = score
+    begin = logits + row.to(tl.int64) * width
+    score = tl.sigmoid(tl.load(begin[:, None] + column[None, :], mask=known, other=0.0))
     first = (row % groups) * width
     if BIASED:
         place = (row // rows_of_run * groups)[:, None] * width + first[:, None] + column[None, :]
-        key += tl.load(bias + place, mask=known, other=0.0)
-    # below every number, but above what is taken already: K different experts even in a run of NaN
-    key = tl.where(key == key, key, -3e38)
-    key = tl.where(known, key, float("-inf"))
+        score += tl.load(bias + place, mask=known, other=0.0)
+    # NaN is below every number: K different experts even in a run of NaN
+    bits = tl.where(score == score, score, -3e38).to(tl.int32, bitcast=True)
+    bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # now in the order of the numbers
+    # the first of equal scores has the largest key
+    key = (bits.to(tl.int64) << 32) | (COLUMNS - 1 - column).to(tl.int64)[None, :]
+    key = tl.where(known, key, LOWEST)
     out = row.to(tl.int64) * active
     for k in range(active):
         best = tl.max(key, 1)
-        at = tl.min(tl.where(key == best[:, None], column[None, :], COLUMNS), 1)
-        chosen = column[None, :] == at[:, None]
-        tl.store(scores + out + k, tl.sum(tl.where(chosen, score, 0.0), 1), mask=live)
+        at = COLUMNS - 1 - (best & 0xFFFFFFFF).to(tl.int32)
+        tl.store(scores + out + k, tl.sigmoid(tl.load(begin + at, mask=live, other=0.0)), mask=live)
         tl.store(indices + out + k, (first + at).to(tl.int64), mask=live)
-        key = tl.where(chosen, float("-inf"), key)
+        key = tl.where(key == best[:, None], LOWEST, key)
 
 
 @triton.jit(do_not_specialize=["rows", "groups", "active"])
 def _select_backward(
-    gradient, scores, indices, of_logits, rows, groups, width, active, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+    gradient, scores, indices, of_logits, rows, groups, width, active,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHOSEN: tl.constexpr,
+):  # fmt: skip
+    """Zeros, and then the gradients of the chosen in their places."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     live = row < rows
-    first = (row % groups) * width
-    given = row.to(tl.int64) * active
-    found = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for k in range(active):
-        score = tl.load(scores + given + k, mask=live, other=0.0)
-        at = tl.load(indices + given + k, mask=live, other=0).to(tl.int32) - first
-        part = tl.load(gradient + given + k, mask=live, other=0.0) * score * (1 - score)
-        found = tl.where(column[None, :] == at[:, None], part[:, None], found)
+    begin = of_logits + row.to(tl.int64) * width
     known = live[:, None] & (column < width)[None, :]
-    tl.store(of_logits + row.to(tl.int64)[:, None] * width + column[None, :], found, mask=known)
+    tl.store(begin[:, None] + column[None, :], tl.zeros([ROWS, COLUMNS], tl.float32), mask=known)
+    k = tl.arange(0, CHOSEN)
+    given = row.to(tl.int64)[:, None] * active + k[None, :]
+    chosen = live[:, None] & (k < active)[None, :]
+    score = tl.load(scores + given, mask=chosen, other=0.0)
+    at = tl.load(indices + given, mask=chosen, other=0).to(tl.int32) - ((row % groups) * width)[:, None]
+    found = tl.load(gradient + given, mask=chosen, other=0.0) * score * (1 - score)
+    tl.debug_barrier()  # other threads wrote the zeros
+    tl.store(begin[:, None] + at, found, mask=chosen)
