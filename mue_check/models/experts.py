@@ -16,7 +16,7 @@ from mue_check.models.blocked_experts import blocked_experts
 from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
 from mue_check.models.kernels import uses_kernel
 from mue_check.models.routed_experts import routed_experts
-from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine
+from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine, scaled_weights
 
 
 def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
@@ -74,16 +74,27 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
     return torch.zeros_like(x_RMD).index_put((run, routing.indices), out_RECD, accumulate=True)
 
 
-def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
-    """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the product that is fastest for the shape."""
+def expert_product(
+    x_RMD: Tensor,
+    up_RDEF: Tensor,
+    gate_RDEF: Tensor,
+    down_REFD: Tensor,
+    routing: Choice,
+    multiplier: float = 1.0,
+) -> Tensor:
+    """multiplier * sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the fastest product for the shape.
+
+    The multiplier is applied to the weights.
+    """
     if isinstance(routing, TokenChoice):
         product = choose_product(x_RMD, up_RDEF, routing)
         if product is routed_experts:  # which takes weights in float32
-            return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-        return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
+            return routed_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing, multiplier)
+        return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(scaled_weights(routing, multiplier), x_RMD))
+    routing = _rounded(scaled_weights(routing, multiplier), x_RMD)
     if isinstance(routing, ExpertChoice):
-        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
-    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
+        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
 
 
 C = TypeVar("C", TokenChoice, ExpertChoice, DenseChoice)

@@ -15,7 +15,7 @@ from mue_check.models.parameters import Parameter, Parameters
 from mue_check.models.pointwise import scaled_product, swiglu
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
-from mue_check.routing.choice import Choice, scaled_weights
+from mue_check.routing.choice import Choice
 from mue_check.rules import Prescription, Role
 from mue_check.spec import Dense, ModelSpec
 
@@ -86,7 +86,7 @@ class FeedForward:
     def mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, choice: Choice) -> Tensor:
         """The chosen experts and the shared ones."""
         # A R on the weights [R, M, K]: the routed sum is D / K times as large
-        out = expert_product(y_RMD, *_weights(p, prefix + "expert_"), scaled_weights(choice, self.multiplier))
+        out = expert_product(y_RMD, *_weights(p, prefix + "expert_"), choice, self.multiplier)
         if self.shared_multiplier is not None:
             out = out + _swiglu(y_RMD, *_weights(p, prefix + "shared_"), self.shared_multiplier)
         return out

@@ -16,14 +16,21 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def routed_experts(
-    x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: TokenChoice
+    x_RMD: Tensor,
+    up_RDEF: Tensor,
+    gate_RDEF: Tensor,
+    down_REFD: Tensor,
+    routing: TokenChoice,
+    multiplier: float = 1.0,
 ) -> Tensor:
     """Only the routed tokens, in a few kernels for all experts of all runs: [R, M, D]. Dropless."""
-    out: Tensor = forward(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing.weights, routing.indices)[0]
+    out: Tensor = forward(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing.weights, routing.indices, multiplier)[0]
     return out
 
 
-def _routed_experts(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor) -> Both:
+def _routed_experts(
+    x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor, multiplier: float
+) -> Both:
     """The product, and how the assignments were sorted, for the backward pass."""
     from mue_check.models.kernels import experts
     from mue_check.models.kernels.sort import sort_by_expert
@@ -31,8 +38,8 @@ def _routed_experts(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: 
     tiling = experts.choose_tiling(x, up, indices.shape[2])
     found = sort_by_expert(indices.contiguous(), up.shape[2], tiling.rows)
     x, up, gate, down, weights = (t.contiguous() for t in (x, up, gate, down, weights))
-    out = experts.forward(x, up, gate, down, weights, found, tiling)
-    return out, found.order_S, found.end_G, found.tiles_3T
+    out = experts.forward(x, up, gate, down, weights, found, tiling, multiplier)
+    return out, found.order_S, found.end_GC, found.tiles_3T
 
 
 def _routed_experts_backward(
@@ -43,39 +50,47 @@ def _routed_experts_backward(
     down: Tensor,
     weights: Tensor,
     order_S: Tensor,
-    end_G: Tensor,
+    end_GC: Tensor,
     tiles_3T: Tensor,
+    multiplier: float,
 ) -> Gradients:
     from mue_check.models.kernels import experts
     from mue_check.models.kernels.sort import Sorted
 
     tiling = experts.choose_tiling(x, up, weights.shape[2])
     gradient, x, up, gate, down, weights = (t.contiguous() for t in (gradient, x, up, gate, down, weights))
-    return experts.backward(gradient, x, up, gate, down, weights, Sorted(order_S, end_G, tiles_3T), tiling)
+    found = Sorted(order_S, end_GC, tiles_3T)
+    return experts.backward(gradient, x, up, gate, down, weights, found, tiling, multiplier)
 
 
-def _fake(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor) -> Both:
+def _fake(
+    x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor, multiplier: float
+) -> Both:
     from mue_check.models.kernels.experts import rows_of_tile
-    from mue_check.models.kernels.sort import tiles_of_run
+    from mue_check.models.kernels.sort import CHUNK, tiles_of_run
 
     (runs, tokens, active), (total, hidden) = indices.shape, up.shape[2:]
     tiles = tiles_of_run(tokens, active, total, rows_of_tile(tokens, active, total, hidden, up.dtype))
-    sizes = ((indices.numel(),), (runs * total,), (3, runs * tiles))
-    order_S, end_G, tiles_3T = (indices.new_empty(size, dtype=torch.int32) for size in sizes)
-    return torch.empty_like(x), order_S, end_G, tiles_3T
+    sizes = ((indices.numel(),), (runs * total, -(-tokens * active // CHUNK)), (3, runs * tiles))
+    order_S, end_GC, tiles_3T = (indices.new_empty(size, dtype=torch.int32) for size in sizes)
+    return torch.empty_like(x), order_S, end_GC, tiles_3T
 
 
-def _fake_backward(gradient: Tensor, *given: Tensor) -> Gradients:
+def _fake_backward(gradient: Tensor, *given: Any) -> Gradients:
     x, up, gate, down, weights = (torch.empty_like(t) for t in given[:5])
     return x, up, gate, down, weights
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Both) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Both) -> None:
+    ctx.multiplier = inputs[6]
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:5], *output[1:])
 
 
-def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    return *backward(gradient, *ctx.saved_tensors), None
+def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 7
+    return *backward(gradient, *ctx.saved_tensors, ctx.multiplier), None, None
 
 
 backward = operation(_routed_experts_backward, fake=_fake_backward)

@@ -132,7 +132,7 @@ def test_assignments_are_sorted_into_tiles(runs: int, tokens: int, total: int, a
     found = sort_by_expert(indices, total, 16)
     group = (indices + torch.arange(runs).view(-1, 1, 1) * total).flatten()
     assert torch.equal(found.order_S.long(), torch.argsort(group, stable=True))
-    assert torch.equal(found.end_G.long(), torch.bincount(group, minlength=runs * total).cumsum(0))
+    assert torch.equal(found.end_GC[:, -1].long(), torch.bincount(group, minlength=runs * total).cumsum(0))
     expert, first, last = found.tiles_3T.view(3, runs, -1)
     covered = []
     for run_ in range(runs):

@@ -57,7 +57,7 @@ def _weights(q, k, scale, context, CAUSAL: tl.constexpr, PRECISION: tl.constexpr
     seen = t[None, :] < context
     if CAUSAL:
         seen = seen & (t[None, :] <= t[:, None])
-    scores = tl.where(seen, scores, float("-inf"))
+    scores = tl.where(seen, scores, -1e30)  # not -inf, of which a row of NaN would take the difference
     scores = tl.exp(scores - tl.max(scores, 1)[:, None])
     return scores / tl.sum(scores, 1)[:, None]
 

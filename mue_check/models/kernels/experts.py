@@ -113,8 +113,9 @@ def forward(
     weights_RMK: Tensor,
     found: Sorted,
     tiling: Tiling,
+    multiplier: float,
 ) -> Tensor:
-    """[R, M, D]: the weighted sum over each token's experts."""
+    """[R, M, D]: the weighted sum over each token's experts, times ``multiplier``."""
     runs, tokens, width = x_RMD.shape
     total, hidden = up_RDEF.shape[2:]
     active = weights_RMK.shape[2]
@@ -122,7 +123,7 @@ def forward(
     launch = _Launch(tiling, x_RMD, up_RDEF)
     h_SF = x_RMD.new_empty(rows, hidden)
     _hidden[(tiles, launch.parts)](
-        x_RMD, up_RDEF, gate_RDEF, weights_RMK, found.order_S, found.tiles_3T, h_SF,
+        x_RMD, up_RDEF, gate_RDEF, weights_RMK, found.order_S, found.tiles_3T, h_SF, multiplier,
         tiles // runs, tiles, active, width, total, hidden, **launch.sums_over_width(),
     )  # fmt: skip
     out_SD = x_RMD.new_empty(rows, width)
@@ -142,6 +143,7 @@ def backward(
     weights_RMK: Tensor,
     found: Sorted,
     tiling: Tiling,
+    multiplier: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, up, gate, down and the routing weights."""
     runs, tokens, width = x_RMD.shape
@@ -154,7 +156,7 @@ def backward(
     of_weights = torch.empty(parts, rows, dtype=torch.float32, device=x_RMD.device)
     _hidden_backward[(tiles, parts)](
         x_RMD, up_RDEF, gate_RDEF, down_REFD, weights_RMK, gradient_RMD, found.order_S, found.tiles_3T,
-        h_SF, up_SF, gate_SF, of_weights,
+        h_SF, up_SF, gate_SF, of_weights, multiplier,
         tiles // runs, tiles, rows, active, width, total, hidden, **launch.sums_over_width(),
     )  # fmt: skip
     of_x = x_RMD.new_empty(rows, width)
@@ -167,8 +169,8 @@ def backward(
     kind = torch.float32 if slices > 1 else x_RMD.dtype
     of_matrices = [w.new_empty(slices, *w.shape, dtype=kind) for w in (up_RDEF, gate_RDEF, down_REFD)]
     _weight_gradients[(runs * total, launch.columns, parts * slices)](
-        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, found.order_S, found.end_G, *of_matrices,
-        slices, parts, active, width, total, hidden, **launch.sums_over_rows(),
+        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, found.order_S, found.end_GC, *of_matrices,
+        found.end_GC.shape[1], slices, parts, active, width, total, hidden, **launch.sums_over_rows(),
     )  # fmt: skip
     of_up, of_gate, of_down = (m[0] if slices == 1 else m.sum(0).to(x_RMD.dtype) for m in of_matrices)
     of_weights = of_weights[0] if parts == 1 else of_weights.sum(0)
@@ -191,13 +193,13 @@ def _tile(tiles_3T, all_tiles, order_S, ROWS: tl.constexpr):
     return expert, row.to(tl.int64), live, tl.load(order_S + row, mask=live, other=0)
 
 
-SHARED = ["tiles", "all_tiles", "all_rows", "slices", "parts", "active", "total"]
+SHARED = ["tiles", "all_tiles", "all_rows", "chunks", "slices", "parts", "active", "total"]
 """Sizes for which no kernel is compiled anew: nothing would be gained."""
 
 
 @triton.jit(do_not_specialize=SHARED)
 def _hidden(
-    x, up, gate, weights, order_S, tiles_3T, h_SF,
+    x, up, gate, weights, order_S, tiles_3T, h_SF, multiplier,
     tiles, all_tiles, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
@@ -218,7 +220,7 @@ def _hidden(
         known = (d[:, None] < width) & (f[None, :] < hidden)
         by_gate = tl.dot(rows, tl.load(gate + place, mask=known, other=0.0), by_gate, input_precision=PRECISION)
         by_up = tl.dot(rows, tl.load(up + place, mask=known, other=0.0), by_up, input_precision=PRECISION)
-    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)
+    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32) * multiplier
     h = by_gate * tl.sigmoid(by_gate) * by_up * weight[:, None]
     kept = live[:, None] & (f[None, :] < hidden)
     tl.store(h_SF + row[:, None] * hidden + f[None, :], h.to(h_SF.dtype.element_ty), mask=kept)
@@ -265,7 +267,7 @@ def _to_tokens(
 @triton.jit(do_not_specialize=SHARED)
 def _hidden_backward(
     x, up, gate, down, weights, gradient, order_S, tiles_3T,
-    h_SF, up_SF, gate_SF, of_weights,
+    h_SF, up_SF, gate_SF, of_weights, multiplier,
     tiles, all_tiles, all_rows, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
@@ -293,10 +295,10 @@ def _hidden_backward(
         known = (f[:, None] < hidden) & (d[None, :] < width)
         matrix = tl.trans(tl.load(down + of_down[:, None] + d[None, :], mask=known, other=0.0))
         of_h = tl.dot(rows, matrix, of_h, input_precision=PRECISION)
-    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)[:, None]
+    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)[:, None] * multiplier
     half = tl.sigmoid(by_gate)
     silu = by_gate * half
-    part = tl.sum(of_h * silu * by_up, 1)
+    part = tl.sum(of_h * silu * by_up, 1) * multiplier
     tl.store(of_weights + tl.program_id(1) * all_rows + assignment, part, mask=live)
     of_h *= weight
     kept = live[:, None] & (f[None, :] < hidden)
@@ -309,14 +311,14 @@ def _hidden_backward(
 
 @triton.jit(do_not_specialize=SHARED)
 def _weight_gradients(
-    x, gradient, h_SF, up_SF, gate_SF, order_S, end_G, of_up, of_gate, of_down,
-    slices, parts, active, width, total, hidden,
+    x, gradient, h_SF, up_SF, gate_SF, order_S, end_GC, of_up, of_gate, of_down,
+    chunks, slices, parts, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
     """A block of the three gradients of one expert of one run, over a slice of the rows of the group, in order."""
     group = tl.program_id(0)
-    end = tl.load(end_G + group)
-    begin = tl.load(end_G + group - 1, mask=group > 0, other=0)
+    end = tl.load(end_GC + group * chunks + chunks - 1)
+    begin = tl.load(end_GC + group * chunks - 1, mask=group > 0, other=0)
     chunk, part = tl.program_id(2) // parts, tl.program_id(2) % parts
     rows_of_slice = (end - begin + slices - 1) // slices
     begin += chunk * rows_of_slice

@@ -21,13 +21,13 @@ class Sorted:
     """S = R*M*K assignments, sorted by run and expert, and cut into tiles that each belong to one expert.
 
     ``order_S``: which assignment is in each row; assignment (r*M + m)*K + k is token m's k-th expert.
-    ``end_G`` [R*E]: the row after the last of each group.
+    ``end_GC`` [R*E, chunks]: its last chunk is the row after the last of each group.
     ``tiles_3T``: expert, first row, and the row after the last of the group, for the tiles of all runs. Their number
     follows from shapes alone; tiles that are not needed have no rows.
     """
 
     order_S: Tensor
-    end_G: Tensor
+    end_GC: Tensor
     tiles_3T: Tensor
 
 
@@ -43,11 +43,10 @@ def sort_by_expert(indices_RMK: Tensor, total: int, tile: int) -> Sorted:
     end_GC = count_GC.flatten().cumsum(0, dtype=torch.int32).view_as(count_GC)
     order_S = torch.empty(runs * per_run, dtype=torch.int32, device=device)
     _place[grid](indices_RMK, count_GC, end_GC, order_S, *sizes, CHUNK=CHUNK, num_warps=8)
-    end_G = end_GC[:, -1].contiguous()
     tiles_3T = torch.empty(3, runs * tiles, dtype=torch.int32, device=device)
     grid = (runs, triton.cdiv(tiles, LOOKED_UP))
-    _tiles[grid](end_G, tiles_3T, total, tiles, runs * tiles, TILE=tile, BLOCK=LOOKED_UP)
-    return Sorted(order_S, end_G, tiles_3T)
+    _tiles[grid](end_GC, tiles_3T, total, chunks, tiles, runs * tiles, TILE=tile, BLOCK=LOOKED_UP)
+    return Sorted(order_S, end_GC, tiles_3T)
 
 
 def tiles_of_run(tokens: int, active: int, total: int, tile: int) -> int:
@@ -89,7 +88,7 @@ def _place(indices, count_GC, end_GC, order_S, per_run, total, chunks, CHUNK: tl
 
 
 @triton.jit(do_not_specialize=SHARED)
-def _tiles(end_G, tiles_3T, total, tiles, all_tiles, TILE: tl.constexpr, BLOCK: tl.constexpr):
+def _tiles(end_GC, tiles_3T, total, chunks, tiles, all_tiles, TILE: tl.constexpr, BLOCK: tl.constexpr):
     """The map from tiles to groups: each program counts the tiles of all experts of its run."""
     run = tl.program_id(0)
     tile = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -101,8 +100,8 @@ def _tiles(end_G, tiles_3T, total, tiles, all_tiles, TILE: tl.constexpr, BLOCK: 
         expert = start + tl.arange(0, BLOCK)
         group = run * total + expert
         known = expert < total
-        end = tl.load(end_G + group, mask=known, other=0)
-        begin = tl.load(end_G + group - 1, mask=known & (group > 0), other=0)
+        end = tl.load(end_GC + group * chunks + chunks - 1, mask=known, other=0)
+        begin = tl.load(end_GC + group * chunks - 1, mask=known & (group > 0), other=0)
         needed = tl.where(known, (end - begin + TILE - 1) // TILE, 0)
         last_tile = before + tl.cumsum(needed, 0)
         first_tile = last_tile - needed
