@@ -276,7 +276,11 @@ GPU = Tier(
     tasks=_gpu_tasks(_GPU_TRAIN),
 )
 _FULL_SIZES = replace(
-    _GPU_SIZES, capacities=(64, 256, 1024), total_experts=32, heldout="d=256,L=8,128e8a1s,h=128", widths=(256, 512, 1024)
+    _GPU_SIZES,
+    capacities=(64, 256, 1024),
+    total_experts=32,
+    heldout="d=256,L=8,128e8a1s,h=128",
+    widths=(256, 512, 1024),
 )
 FULL = replace(
     GPU,

@@ -32,9 +32,7 @@ def _differentiate(ctx: Any, of_out: Tensor) -> tuple[Tensor, None, None]:
     return attention_backward(of_out, *ctx.saved_tensors, ctx.scale, ctx.causal), None, None
 
 
-attention_backward = operation(
-    _attention_backward, fake=lambda of_out, qkv, scale, causal: torch.empty_like(qkv)
-)
+attention_backward = operation(_attention_backward, fake=lambda of_out, qkv, scale, causal: torch.empty_like(qkv))
 attention = operation(
     _attention,
     fake=lambda qkv, scale, causal: qkv.new_empty(*qkv.shape[:2], qkv.shape[3] * qkv.shape[4]),

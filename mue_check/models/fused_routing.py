@@ -13,9 +13,7 @@ MOST_SCORES = 4096
 """A program holds all scores of a group."""
 
 
-def choose_by_sigmoid(
-    logits_RME: Tensor, experts: Mixture, bias_RE: Tensor | None, normal: bool
-) -> TokenChoice | None:
+def choose_by_sigmoid(logits_RME: Tensor, experts: Mixture, bias_RE: Tensor | None, normal: bool) -> TokenChoice | None:
     """``routing.choice.select`` of sigmoid scores by a kernel, ``normal``ized by group; None where it is not used."""
     fits = logits_RME.dtype is torch.float32 and experts.total // experts.groups <= MOST_SCORES
     if not (fits and uses_kernel("router", logits_RME)):
@@ -41,9 +39,7 @@ def _top_sigmoid_backward(
     return select.top_sigmoid_backward(gradient.contiguous(), weights, indices, sums, total, normal)
 
 
-def _fake(
-    logits: Tensor, bias: Tensor | None, active: int, groups: int, normal: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(logits: Tensor, bias: Tensor | None, active: int, groups: int, normal: bool) -> tuple[Tensor, Tensor, Tensor]:
     weights, sums = (logits.new_empty(*logits.shape[:2], size) for size in (active, groups))
     return weights, torch.empty_like(weights, dtype=torch.int64), sums
 

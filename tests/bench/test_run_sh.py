@@ -10,8 +10,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "gpu" / "run.sh"
 PARTS = (
-    *("device", "test_cuda", "test_memory", "bench", "gpu_tier", "report"),
-    *("test_others", "expert_product", "launches", "gpu_tier_continued", "report_of_all"),
+    *("device", "kernels", "test_cuda", "test_memory", "bench", "gpu_tier", "report"),
+    *("test_others", "launches", "gpu_tier_continued", "report_of_all"),
 )
 STAND_IN = """#!/usr/bin/env bash
 echo "python $*"

@@ -124,7 +124,9 @@ def test_a_nan_run_does_not_touch_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize("skew", [0.0, 1.0, 50.0], ids=["even", "uneven", "all to one"])
-@pytest.mark.parametrize(("runs", "tokens", "total", "active"), [(3, 70, 5, 3), (2, 1, 9, 1), (1, 300, 130, 2), (257, 2, 128, 1)])
+@pytest.mark.parametrize(
+    ("runs", "tokens", "total", "active"), [(3, 70, 5, 3), (2, 1, 9, 1), (1, 300, 130, 2), (257, 2, 128, 1)]
+)
 def test_assignments_are_sorted_into_tiles(runs: int, tokens: int, total: int, active: int, skew: float) -> None:
     from mue_check.models.kernels.sort import sort_by_expert
 

@@ -15,7 +15,7 @@ from mue_check.mutants.run import get_mutant
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.drift import ask_drift, judge_stored_drift
-from mue_check.questions.search import LossSearch, curve_of
+from mue_check.questions.search import LossSearch, curve_of, grid_of
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule

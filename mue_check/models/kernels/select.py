@@ -85,7 +85,7 @@ def _select(
     chosen = live[:, None] & (k < active)[None, :]
     weight = tl.sigmoid(tl.load(begin[:, None] + at, mask=chosen, other=float("-inf")))
     if NORMAL:
-        total = tl.sum(weight, 1)
+        total = tl.where(live, tl.sum(weight, 1), 1.0)
         weight /= total[:, None]
         tl.store(sums + row, total, mask=live)
     else:
