@@ -55,7 +55,7 @@ CASES = [
     replace(CUDA_SHORT, precision="bf16"),
     replace(CUDA_SHORT, precision="fp32"),
 ]
-WORKERS, ROUNDS, UNTIL = 10, 3, 92
+WORKERS, ROUNDS, UNTIL = 8, 3, 92
 """Processes that compile; rounds of timing; seconds after which nothing is begun."""
 
 
@@ -93,14 +93,14 @@ class Results:
 def compile_and_test(results: Results) -> None:
     """At the same time. Triton keeps on disk what each process compiles."""
     log = results.out / "tests.log"
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "6", "tests/gpu/test_kernels.py"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "8", "tests/gpu/test_kernels.py"]
     script = [sys.executable, __file__, str(results.out), "--worker"]
     with log.open("w") as file, (results.out / "workers.log").open("w") as other:
         tests = subprocess.Popen(pytest, stdout=file, stderr=file)
         workers = [subprocess.Popen([*script, str(i)], stdout=other, stderr=other) for i in range(WORKERS)]
         for process in (tests, *workers):
             try:
-                process.wait(timeout=max(1, 60 - results.seconds))
+                process.wait(timeout=max(1, 48 - results.seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
