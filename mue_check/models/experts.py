@@ -91,10 +91,10 @@ def expert_product(
         if product is routed_experts:  # which takes weights in float32
             return routed_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing, multiplier)
         return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(scaled_weights(routing, multiplier), x_RMD))
-    routing = _rounded(scaled_weights(routing, multiplier), x_RMD)
     if isinstance(routing, ExpertChoice):
-        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
+        scaled = _rounded(scaled_weights(routing, multiplier), x_RMD)
+        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, scaled)
+    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(scaled_weights(routing, multiplier), x_RMD))
 
 
 C = TypeVar("C", TokenChoice, ExpertChoice, DenseChoice)
