@@ -151,8 +151,8 @@ def main() -> None:
             "# Kernel launches of one training step, and gigabytes that it moves",
             "",
             f"`python bench/launches.py`, torch {torch.__version__}, counted by {by_what}. Forward, backward and",
-            "optimizer, all R runs in one step; copies and fills on the device count as launches. Gigabytes: the arguments",
-            "and results of every operation, once each, whatever a cache holds.",
+            "optimizer, all R runs in one step; copies and fills on the device count as launches. Gigabytes: the",
+            "arguments and results of every operation, once each, whatever a cache holds.",
             "",
             *table(("model", "tokens", "R", *PRECISIONS), rows),
         ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mue_check.models.cards import card_of
 from mue_check.models.kernels.operation import operation
 from mue_check.routing.choice import TokenChoice
 
@@ -70,7 +71,9 @@ def _fake(
     from mue_check.models.kernels.sort import CHUNK, tiles_of_run
 
     (runs, tokens, active), (total, hidden) = indices.shape, up.shape[2:]
-    tiles = tiles_of_run(tokens, active, total, rows_of_tile(tokens, active, total, hidden, up.dtype))
+    tiles = tiles_of_run(
+        tokens, active, total, rows_of_tile(card_of(up.device), tokens, active, total, hidden, up.dtype)
+    )
     sizes = ((indices.numel(),), (runs * total, -(-tokens * active // CHUNK)), (3, runs * tiles))
     order_S, end_GC, tiles_3T = (indices.new_empty(size, dtype=torch.int32) for size in sizes)
     return torch.empty_like(x), order_S, end_GC, tiles_3T

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mue_check.models.cards import Card, card_of
 from mue_check.models.kernels.sort import Sorted
 from mue_check.models.kernels.tiles import multiplies_in_full, power, precision_of
 
@@ -31,30 +32,28 @@ class Tiling:
     stages: int = 2
 
 
-PROGRAMS, MOST_SLICES = 264, 16
-"""How many programs fill an H100, two on each multiprocessor; and into how many slices at most the rows of an expert
-are cut for that."""
-WIDE_EXPERT = 64
-"""Hidden units from which the wide tiling is the fastest."""
+MOST_SLICES = 16
+"""Into how many the rows of an expert are cut, where there are too few experts to fill the card."""
 
 
-def rows_of_tile(tokens: int, active: int, total: int, hidden: int, dtype: torch.dtype) -> int:
+def rows_of_tile(card: Card, tokens: int, active: int, total: int, hidden: int, dtype: torch.dtype) -> int:
     """By the mean load of an expert: a tile that is half empty costs as much as a full one."""
     load = tokens * active / total
-    if load >= 96 and not (dtype is torch.float32 and hidden >= WIDE_EXPERT):
+    if load >= card.full_load and not (dtype is torch.float32 and hidden >= card.wide_expert):
         return 64
-    return 32 if load >= 32 else 16
+    return 32 if load >= card.half_load else 16
 
 
 def choose_tiling(x_RMD: Tensor, up_RDEF: Tensor, active: int) -> Tiling:
-    """The fastest on an H100 (reports/bench), by precision and the width of experts."""
+    """The fastest, by precision and the width of experts."""
+    card = card_of(x_RMD.device)
     total, hidden = up_RDEF.shape[2:]
-    tiling = Tiling(rows=rows_of_tile(x_RMD.shape[1], active, total, hidden, x_RMD.dtype))
+    tiling = Tiling(rows=rows_of_tile(card, x_RMD.shape[1], active, total, hidden, x_RMD.dtype))
     if x_RMD.dtype is torch.bfloat16:
         return replace(tiling, width=128)
     if multiplies_in_full(x_RMD):
         return tiling
-    return replace(tiling, step=64, width=128) if hidden >= WIDE_EXPERT else replace(tiling, stages=1)
+    return replace(tiling, step=64, width=128) if hidden >= card.wide_expert else replace(tiling, stages=1)
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def backward(
         tiles // runs, tiles, width, total, hidden, TWO=True, **launch.sums_over_hidden(),
     )  # fmt: skip
     programs = runs * total * launch.columns * parts
-    slices = max(1, min(MOST_SLICES, PROGRAMS // programs))
+    slices = max(1, min(MOST_SLICES, card_of(x_RMD.device).programs // programs))
     kind = torch.float32 if slices > 1 else x_RMD.dtype
     of_matrices = [w.new_empty(slices, *w.shape, dtype=kind) for w in (up_RDEF, gate_RDEF, down_REFD)]
     _weight_gradients[(runs * total, launch.columns, parts * slices)](
