@@ -147,6 +147,19 @@ def test_a_wide_tolerance_does_not_blind_the_controls(study: Study, monkeypatch)
     assert control.comparison.tolerance == study.tier.tolerance
 
 
+def test_a_wide_grid_needs_no_search(study: Study, monkeypatch) -> None:
+    """As in tier gpu: all values of four seeds at once, then those of four more."""
+    tasks = {key: replace(task, grid_reach=4) for key, task in study.tier.tasks.items()}
+    study = replace(study, tier=replace(study.tier, tasks=tasks, seed_step=4))
+    bowl = use(monkeypatch, Bowl(lambda cell: -5.6, noise=0.01))
+    assert ask_drift(study, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    assert bowl.runs == 2 * 4 * 9
+    noisy, other = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.5)), replace(study, root=study.root / "noisy")
+    other.store.prepare()
+    assert ask_drift(other, LADDER, LADDER.targets[0]).comparison.looks == (4, 8, 12)
+    assert noisy.runs % (2 * 4) == 0
+
+
 def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
     answer = ask_drift(study, LADDER, LADDER.targets[0])
