@@ -107,7 +107,10 @@ REFUSED = [
     (["--gpus-per-worker", "2"], "--gpus-per-worker 2: goes with --gpus N"),
     (["--workers-per-gpu", "2"], "--workers-per-gpu 2: goes with --gpus N"),
     (["--gpus", "2", "--workers-per-gpu", "0"], "--workers-per-gpu 0: must be above 0"),
-    (["--gpus", "2", "--gpus-per-worker", "2", "--workers-per-gpu", "2"], "1 where a worker has several GPUs"),
+    (
+        ["--gpus", "2", "--gpus-per-worker", "2", "--workers-per-gpu", "2"],
+        "--workers-per-gpu 2: must be above 0, and 1",
+    ),
     (["--gpus", "2", "--gpus-per-worker", "0"], "--gpus-per-worker 0: must be above 0 and divide --gpus 2"),
     (["--gpus", "3", "--gpus-per-worker", "2"], "--gpus-per-worker 2: must be above 0 and divide --gpus 3"),
     (["--gpus", "2", "-n", "2"], "--gpus 2: cannot be combined with -n"),
