@@ -25,8 +25,7 @@ def attention(qkv: Tensor, scale: float, *, causal: bool) -> Tensor:
     ``causal``: a position sees those before it and itself; otherwise it sees all.
     """
     sequences, context = qkv.shape[:2]
-    is_short = context <= fused_attention.LONGEST and qkv.shape[-1] <= fused_attention.WIDEST
-    if is_short and uses_kernel("attention", qkv):
+    if fused_attention.fits(qkv) and uses_kernel("attention", qkv):
         out: Tensor = fused_attention.attention(qkv, scale, causal)
         return out
     if qkv.is_cuda or qkv.dtype is torch.bfloat16 or context > SHORT:

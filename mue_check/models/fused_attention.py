@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 
 from mue_check.models.kernels.operation import operation
+from mue_check.models.kernels.tiles import multiplies_in_full
 
-LONGEST, WIDEST = 128, 64
-"""Context and width of a head up to which a program holds all scores."""
+LONGEST, WIDEST, WIDEST_IN_FULL = 64, 32, 16
+"""Context and width of a head up to which a program holds all that it needs; without tensor cores it holds less."""
+
+
+def fits(qkv: Tensor) -> bool:
+    """Whether the kernel can take [N, T, 3, H, K]."""
+    widest = WIDEST_IN_FULL if multiplies_in_full(qkv) else WIDEST
+    return qkv.shape[1] <= LONGEST and qkv.shape[4] <= widest
 
 
 def _attention(qkv: Tensor, scale: float, causal: bool) -> Tensor:

@@ -37,7 +37,7 @@ def _sizes(qkv: Tensor, causal: bool) -> dict[str, object]:
         "PRECISION": precision_of(qkv),
         "ROWS": rows,
         "COLUMNS": power(qkv.shape[4]),
-        "num_warps": 8 if rows > 64 else 4 if rows > 16 else 1,
+        "num_warps": max(1, rows // 16),
     }
 
 
