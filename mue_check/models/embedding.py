@@ -16,7 +16,7 @@ launches."""
 def embedding(table_RVD: Tensor, rows_RBT: Tensor) -> Tensor:
     """[R, B, T, D]: these rows of each run's table."""
     if table_RVD.is_cuda and table_RVD.shape[1] <= FEW_ROWS:
-        return apply(FewRows, table_RVD, rows_RBT)
+        return apply(_FewRows, table_RVD, rows_RBT)
     return _take(table_RVD, rows_RBT)
 
 
@@ -25,9 +25,7 @@ def _take(table_RVD: Tensor, rows_RBT: Tensor) -> Tensor:
     return table_RVD[run, rows_RBT]
 
 
-class FewRows(torch.autograd.Function):
-    """Rows of a table, whose gradient is a product with the matrix of which token took which row."""
-
+class _FewRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table_RVD: Tensor, rows_RBT: Tensor) -> Tensor:
         ctx.save_for_backward(rows_RBT)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
 from mue_check.models.attention import SHORT, attention
 from mue_check.models.balancing import LayerRouting
-from mue_check.models.embedding import FewRows, embedding
+from mue_check.models.embedding import _FewRows, embedding
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.parameters import Parameter, initial_value, stable_seed
 from mue_check.models.pointwise import EPS, apply, rms_norm
@@ -301,7 +301,7 @@ def test_the_gradient_of_a_small_table_is_that_of_indexing() -> None:
     table = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     rows = torch.randint(0, 5, (2, 3, 7), generator=generator)
     upstream = torch.randn(2, 3, 7, 4, generator=generator, dtype=torch.float64)
-    found, expected = apply(FewRows, table, rows), embedding(table, rows)
+    found, expected = apply(_FewRows, table, rows), embedding(table, rows)
     assert torch.equal(found, expected)
     gradients = [torch.autograd.grad(out, table, upstream)[0] for out in (found, expected)]
     torch.testing.assert_close(*gradients)
