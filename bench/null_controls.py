@@ -25,7 +25,7 @@ from mue_check.judge.interval import looks_text
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import Arm, measure
-from mue_check.questions.search import GROUP, LossSearch, curves_by_look, grid_of, read_curve
+from mue_check.questions.search import GROUP, Grid, LossSearch, curves_by_look, grid_of, read_curve
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.rules import Knob, get_rule
@@ -79,9 +79,14 @@ class Pool:
         return self.study.task(self.ladder).log2_start(self.knob)
 
     @property
+    def grid(self) -> Grid:
+        """That of the suites."""
+        return grid_of(self.knob, self.study.task(self.ladder).grid_step)
+
+    @property
     def cells(self) -> list[Cell]:
         """What is measured, in the order of seeds."""
-        grid = grid_of(self.knob, self.study.task(self.ladder).grid_step)
+        grid = self.grid
         # a grid that follows the minimum may need one more value on each side
         x = (grid if grid is GROUP else replace(grid, reach=grid.reach + 1)).around(self.start)
         firsts = range(0, self.seeds, TOGETHER)
@@ -97,7 +102,7 @@ class PoolSearch(LossSearch):
     """The search of the suites, among the values of a pool. Replicate i is the pool's seed ``seeds[i]``."""
 
     def __init__(self, pool: Pool, losses: Curve, seeds: Sequence[int]) -> None:
-        super().__init__(pool.arm, pool.study.store, pool.study.task(pool.ladder).grid_step)
+        super().__init__(pool.arm, pool.study.store, pool.grid)
         self.pool, self.seeds = losses, seeds
 
     def curve(self) -> Curve:

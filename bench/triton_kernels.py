@@ -1,11 +1,12 @@
 """The Triton kernels on a GPU: their tests, whole steps with and without them, products, and a page of numbers.
 
-    python bench/triton_kernels.py OUT [--compiled | --tables]
+    python bench/triton_kernels.py OUT [--until SECONDS] [--compiled | --tables]
 
-About 100 s on an H100. Every result is written to OUT/kernels.json at once; the products go to OUT/expert_product.json
-(bench/expert_product.py). A part that fails or finds no time does not stop the others. --compiled measures instead
-steps that inductor compiles, with and without kernels, in a minute. --tables measures nothing: it writes
-OUT/kernels.md, the tables of all OUT/kernels*.json, beside sequential training where OUT/bench.json has it.
+About 100 s on an H100; nothing is begun after --until. Every result is written to OUT/kernels.json at once; the
+products go to OUT/expert_product.json (bench/expert_product.py). A part that fails or finds no time does not stop the
+others. --compiled measures instead steps that inductor compiles, with and without kernels, in a minute. --tables
+measures nothing: it writes OUT/kernels.md, the tables of all OUT/kernels*.json, beside sequential training where
+OUT/bench.json has it.
 """
 
 import argparse
@@ -45,23 +46,25 @@ KERNELS = {"old": "", "new": None}
 """Without kernels, and as chosen by shape."""
 PAGES = [replace(case, precision=p) for case in (CUDA_MIXTURE, CUDA_CAPACITY) for p in ("tf32", "bf16")]
 CASES = [
-    *PAGES,
-    *(replace(CUDA_SHORT, precision=p) for p in ("tf32", "bf16")),
-    *(replace(CUDA_MIXTURE.dense, precision=p) for p in ("tf32", "bf16")),
-    replace(CUDA_MIXTURE, precision="fp32"),
-    replace(CUDA_SHORT, precision="fp32"),
+    *PAGES[2:],
+    *(replace(CUDA_CAPACITY.dense, precision=p) for p in ("tf32", "bf16")),
     replace(CUDA_MIXTURE, precision="tf32", runs=1),
+    *PAGES[:2],
+    replace(CUDA_SHORT, precision="tf32"),
+    replace(CUDA_MIXTURE, precision="fp32"),
+    replace(CUDA_SHORT, precision="bf16"),
+    replace(CUDA_SHORT, precision="fp32"),
 ]
-WORKERS, ROUNDS, UNTIL = 10, 5, 92
+WORKERS, ROUNDS, UNTIL = 8, 3, 92
 """Processes that compile; rounds of timing; seconds after which nothing is begun."""
 
 
 class Results:
     """What has been found, written to a file after every addition."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, until: float) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.out, self.began = out, time.monotonic()
+        self.out, self.until, self.began = out, until, time.monotonic()
         self.parts: dict[str, list[object]] = {}
 
     @property
@@ -75,7 +78,7 @@ class Results:
 
     def attempt(self, name: str, part: Callable[[], None]) -> None:
         """Run a part if there is time, and go on if it fails."""
-        if self.seconds > UNTIL:
+        if self.seconds > self.until:
             self.add("skipped", f"{name}: no time left", name=name)
             return
         try:
@@ -90,14 +93,14 @@ class Results:
 def compile_and_test(results: Results) -> None:
     """At the same time. Triton keeps on disk what each process compiles."""
     log = results.out / "tests.log"
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "6", "tests/gpu/test_kernels.py"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "8", "tests/gpu/test_kernels.py"]
     script = [sys.executable, __file__, str(results.out), "--worker"]
     with log.open("w") as file, (results.out / "workers.log").open("w") as other:
         tests = subprocess.Popen(pytest, stdout=file, stderr=file)
         workers = [subprocess.Popen([*script, str(i)], stdout=other, stderr=other) for i in range(WORKERS)]
         for process in (tests, *workers):
             try:
-                process.wait(timeout=max(1, 60 - results.seconds))
+                process.wait(timeout=max(1, 48 - results.seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -210,6 +213,8 @@ def work_of(case: BenchCase, numbers: int) -> dict[str, tuple[float, float]]:
         "_place": (12.0 * assigned, 0.0),
         "_select": (4.0 * scores + 12 * assigned, 0.0),
         "_select_backward": (16.0 * assigned + 4 * scores, 0.0),
+        "_attention": (4.0 * tokens * width * size, 0.0),
+        "_attention_backward": (7.0 * tokens * width * size, 0.0),
         "_add_norm": (2 * 4.0 * tokens * width * size, 0.0),
         "_add_norm_backward": (2 * 4.0 * tokens * width * size, 0.0),
     }
@@ -294,6 +299,7 @@ def sequential(path: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--until", type=float, default=UNTIL)
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
@@ -302,7 +308,7 @@ def main() -> None:
     if options.tables:
         (options.out / "kernels.md").write_text(tables(options.out))
     elif options.worker is None:
-        run(Results(options.out), compiled_only=options.compiled)
+        run(Results(options.out, options.until), compiled_only=options.compiled)
     else:
         work(options.worker)
 
@@ -316,11 +322,9 @@ def run(results: Results, *, compiled_only: bool) -> None:
         return
     results.attempt("tests", partial(compile_and_test, results))
     products = ["bench/expert_product.py", "--device", "cuda", "--json", str(results.out / "expert_product.json")]
-    for case in CASES[:6]:
+    for case in CASES:
         results.attempt(f"steps of {label(case)}", partial(steps, results, case))
     results.attempt("products", partial(subprocess.run, [sys.executable, *products], timeout=40))
-    for case in CASES[6:]:
-        results.attempt(f"steps of {label(case)}", partial(steps, results, case))
     (results.out / "kernels.md").write_text(tables(results.out))
     print(f"done after {results.seconds:.0f} s")
 

@@ -33,6 +33,9 @@ class Task:
     """The task's own source; None for the corpus of the study."""
     grid_step: float = 0.75
     """Octaves between the values of a sweep of all groups at once."""
+    grid_reach: int | None = None
+    """How many of them on each side of the start are measured at once; None for a search, which takes fewer runs, but
+    one after the other."""
 
     def can_sweep(self, knob: Knob) -> bool:
         """Whether base values are known at which this knob has an optimum (docs/choices.md)."""
@@ -60,6 +63,8 @@ class Tier:
     tolerance: float
     seeds: int
     max_seeds: int
+    seed_step: int = 1
+    """Seeds that are added at a time."""
     seed_limit: int | None = None
     """The most seeds that any question may take; None for no limit."""
     precision: Precision = "fp32"
@@ -76,8 +81,8 @@ class Tier:
 
     @property
     def looks(self) -> tuple[int, ...]:
-        """The numbers of seeds at which a drift is judged: one more each time, until it is settled."""
-        return tuple(range(self.seeds, self.max_seeds + 1))
+        """The numbers of seeds at which a drift is judged, until it is settled."""
+        return (*range(self.seeds, self.max_seeds, self.seed_step), self.max_seeds)
 
     def ladders(self, axis: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The ladders of one axis for a question, at this tier's sizes."""
@@ -140,19 +145,28 @@ _CPU_TASKS: Mapping[tuple[str, Regime], Task] = {
 }
 # the rule scales the init std from 0.1 at d = 32 to 0.05 at d = 128 (rho_d^-1/2), and the learning rate by 1 / rho_d
 _GPU_BASE = replace(_BASE, lr=2.0**-8.5, init_std=0.05)
-_GPU_TRAIN: Mapping[Regime, TrainSpec] = {
+_FULL_TRAIN: Mapping[Regime, TrainSpec] = {
     "sharp": TrainSpec(steps=1000, batch=64, context=64, warmup=100),
     "noise": TrainSpec(steps=2000, batch=8, context=32, warmup=200),
 }
-_GPU_TASKS: Mapping[tuple[str, Regime], Task] = (
-    {
-        (corpus, regime): Task(train=train, base=_GPU_BASE, half_width=0.125)
-        for corpus in ("markov", "text")
-        for regime, train in _GPU_TRAIN.items()
+_GPU_TRAIN: Mapping[Regime, TrainSpec] = {
+    "sharp": TrainSpec(steps=400, batch=16, context=32, warmup=40),
+    "noise": TrainSpec(steps=500, batch=4, context=32, warmup=50),
+}
+"""For five minutes on an H100 (docs/choices.md)."""
+_GPU_REACH = 5
+"""A GPU trains all values of a wide grid in about the time of a few."""
+
+
+def _gpu_tasks(trains: Mapping[Regime, TrainSpec]) -> Mapping[tuple[str, Regime], Task]:
+    tasks: dict[Regime, Task] = {
+        regime: Task(train=train, base=_GPU_BASE, half_width=0.125, grid_reach=_GPU_REACH)
+        for regime, train in trains.items()
     }
-    | {(corpus, "pairs"): replace(_PAIRS, base=replace(_GPU_BASE, lr=2.0**-7.75)) for corpus in ("markov", "text")}
-    | {("text", "memory"): _MEMORY}
-)
+    tasks["pairs"] = replace(_PAIRS, base=replace(_GPU_BASE, lr=2.0**-7.75), grid_reach=_GPU_REACH)
+    tasks["memory"] = _MEMORY
+    return {("text", regime): task for regime, task in tasks.items()}
+
 
 _SPEED = ("16e16a-h2", "8e2a-h16", "32e2a-h16", "128e2a-h16", "32e8a-h4")
 _SMOKE_SIZES = Sizes(
@@ -238,13 +252,13 @@ _GPU_SIZES = Sizes(
     activated=(2, 4, 8),
     total_experts=16,
     capacity_base=8,
-    capacities=(64, 256, 1024),
+    capacities=(64, 256),
     granularities=(2, 4, 8),
     shared=(1, 2),
     groups=(2, 4),
     memory_experts=(8, 32, 128),
     speed=_SPEED,
-    heldout="d=256,L=8,128e8a1s,h=128",
+    heldout="d=256,L=8,64e8a1s,h=32",
 )
 GPU = Tier(
     name="gpu",
@@ -258,13 +272,28 @@ GPU = Tier(
     tolerance=0.25,
     seeds=4,
     max_seeds=12,
-    tasks=_GPU_TASKS,
+    seed_step=4,
+    tasks=_gpu_tasks(_GPU_TRAIN),
+)
+_FULL_SIZES = replace(
+    _GPU_SIZES,
+    capacities=(64, 256, 1024),
+    total_experts=32,
+    heldout="d=256,L=8,128e8a1s,h=128",
+    widths=(256, 512, 1024),
 )
 FULL = replace(
     GPU,
     name="full",
-    sizes=replace(_GPU_SIZES, widths=(256, 512, 1024), activated=(2, 4, 8, 16), total_experts=32),
-    scale_sizes=replace(GPU.scale_sizes, widths=(256, 512, 1024, 2048), activated=(2, 4, 8, 16, 32), total_experts=32),
+    sizes=replace(_FULL_SIZES, activated=(2, 4, 8, 16)),
+    scale_sizes=replace(
+        _FULL_SIZES,
+        widths=(256, 512, 1024, 2048),
+        mixture_widths=(256, 512),
+        depths=(4, 8, 16, 32),
+        activated=(2, 4, 8, 16, 32),
+    ),
+    tasks=_gpu_tasks(_FULL_TRAIN),
 )
 
 

@@ -11,6 +11,7 @@ from mue_check.data import Data, load_data
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure.coordinates import PROBE_EXAMPLES
 from mue_check.models.blocked_experts import blocked_experts, size_of_blocks
+from mue_check.models.cards import CARDS
 from mue_check.models.experts import all_experts, choose_product, kernels_pay
 from mue_check.models.families import family_of
 from mue_check.models.load_steering import ROUNDS
@@ -72,7 +73,7 @@ def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
     if ffn.router == "expert_choice":
         return "active"
     if device == "cuda" and not torch.cuda.is_available():
-        return "active" if kernels_pay(ffn.total, ffn.activated, ffn.hidden) else "all"
+        return "active" if kernels_pay(CARDS["H100"], ffn.total, ffn.activated, ffn.hidden) else "all"
     x, up = torch.empty(1, 1, model.width, device=device), torch.empty(1, 1, ffn.total, ffn.hidden, device=device)
     chosen = torch.empty(1, 1, ffn.activated, device=device).expand(1, tokens, -1)
     product = choose_product(x, up, TokenChoice(chosen, chosen))

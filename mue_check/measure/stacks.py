@@ -14,7 +14,7 @@ from mue_check.rules.knob import group_of
 from mue_check.training import Stack
 from mue_check.training.flaws import FLAWS
 
-KEPT = 4
+KEPT = 2
 """Captured stacks that are kept for cells of the same shape: a search alternates between two arms."""
 
 

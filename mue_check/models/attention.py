@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mue_check.models import fused_attention
+from mue_check.models.kernels import uses_kernel
 from mue_check.models.pointwise import apply
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -23,6 +25,9 @@ def attention(qkv: Tensor, scale: float, *, causal: bool) -> Tensor:
     ``causal``: a position sees those before it and itself; otherwise it sees all.
     """
     sequences, context = qkv.shape[:2]
+    if fused_attention.fits(qkv) and uses_kernel("attention", qkv):
+        out: Tensor = fused_attention.attention(qkv, scale, causal)
+        return out
     if qkv.is_cuda or qkv.dtype is torch.bfloat16 or context > SHORT:
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         with sdpa_kernel(KERNELS):

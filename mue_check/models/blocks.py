@@ -13,7 +13,7 @@ from mue_check.models.attention import attention
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.feed_forward import FeedForward
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import scaled
+from mue_check.models.pointwise import scaled_product
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.variants import get_variant
@@ -67,7 +67,7 @@ class Blocks:
         x, y = x_RMD, y_RMD
         for layer in range(self.spec.depth):
             prefix, ffn_norm = f"block{layer}.", norm_name(layer, "ffn")
-            branch = scaled(self._attention(p, prefix, y, positions, tap), self._attention_multiplier)
+            branch = self._attention(p, prefix, y, positions, tap)
             tap(prefix + "attention_branch", branch)
             x, y = join(x, branch, norm_name(layer, "attention"), ffn_norm)
             branch = self.feed_forward(layer, p, y, routers=routers, place_RM=place_RM, tap=tap, layers=layers)
@@ -87,4 +87,4 @@ class Blocks:
             scores = scores.tril() if self.causal else scores
             tap(prefix + "attention_logits", scores.view(runs, -1, *scores.shape[1:]))
         mixed = attention(qkv, self._scale, causal=self.causal).view(runs, tokens, width)
-        return torch.bmm(mixed, p[prefix + "attention_out"])
+        return scaled_product(mixed, p[prefix + "attention_out"], self._attention_multiplier)

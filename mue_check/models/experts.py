@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mue_check.models.blocked_experts import blocked_experts
+from mue_check.models.cards import Card, card_of
 from mue_check.models.dispatch import collect, side_by_side, spread, swiglu
 from mue_check.models.kernels import uses_kernel
 from mue_check.models.routed_experts import routed_experts
-from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine
+from mue_check.routing.choice import Choice, DenseChoice, ExpertChoice, TokenChoice, combine, scaled_weights
 
 
 def all_experts(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
@@ -74,16 +75,27 @@ def taken_tokens(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: T
     return torch.zeros_like(x_RMD).index_put((run, routing.indices), out_RECD, accumulate=True)
 
 
-def expert_product(x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: Choice) -> Tensor:
-    """sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the product that is fastest for the shape."""
+def expert_product(
+    x_RMD: Tensor,
+    up_RDEF: Tensor,
+    gate_RDEF: Tensor,
+    down_REFD: Tensor,
+    routing: Choice,
+    multiplier: float = 1.0,
+) -> Tensor:
+    """multiplier * sum_k weight_k * down_k(silu(gate_k x) * up_k x), [R, M, D], by the fastest product for the shape.
+
+    The multiplier is applied to the weights.
+    """
     if isinstance(routing, TokenChoice):
         product = choose_product(x_RMD, up_RDEF, routing)
         if product is routed_experts:  # which takes weights in float32
-            return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing)
-        return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
+            return routed_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing, multiplier)
+        return product(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(scaled_weights(routing, multiplier), x_RMD))
     if isinstance(routing, ExpertChoice):
-        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
-    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(routing, x_RMD))
+        scaled = _rounded(scaled_weights(routing, multiplier), x_RMD)
+        return taken_tokens(x_RMD, up_RDEF, gate_RDEF, down_REFD, scaled)
+    return all_experts(x_RMD, up_RDEF, gate_RDEF, down_REFD, _rounded(scaled_weights(routing, multiplier), x_RMD))
 
 
 C = TypeVar("C", TokenChoice, ExpertChoice, DenseChoice)
@@ -101,23 +113,19 @@ expert blocks are faster than torch's grouped product, which computes one expert
 (bench/expert_product.py)."""
 
 
-MOVING, MOVING_INSIDE = 100, 32
-"""On CUDA: the hidden units whose product with a token costs as much as moving the token to an expert and back, by
-torch's operations and inside the Triton kernels."""
-
-
 def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Product:
     """By shape and device, as measured by bench/expert_product.py on one core and on an H100 (reports/bench)."""
     tokens, active = routing.indices.shape[1:]
     total, hidden = up_RDEF.shape[2:]
-    if x_RMD.is_cuda and uses_kernel("experts", x_RMD, fastest=kernels_pay(total, active, hidden)):
+    card = card_of(x_RMD.device)
+    if x_RMD.is_cuda and uses_kernel("experts", x_RMD, fastest=kernels_pay(card, total, active, hidden)):
         return routed_experts
     if total < 2 * active:
         return all_experts
     grouped = supports_grouped(x_RMD, up_RDEF)
     if x_RMD.is_cuda:
         # a routed product has less to multiply, but at half the speed, and it moves every token to its experts and back
-        if total * hidden <= active * (2 * hidden + MOVING):
+        if total * hidden <= active * (2 * hidden + card.moving):
             return all_experts
         return grouped_experts if grouped else blocked_experts
     if tokens * total * hidden <= FEW_NUMBERS:
@@ -125,6 +133,6 @@ def choose_product(x_RMD: Tensor, up_RDEF: Tensor, routing: TokenChoice) -> Prod
     return grouped_experts if grouped and tokens * active > FEW_ROWS * total else blocked_experts
 
 
-def kernels_pay(total: int, active: int, hidden: int) -> bool:
+def kernels_pay(card: Card, total: int, active: int, hidden: int) -> bool:
     """Whether the Triton kernels are faster than torch's operations."""
-    return total * hidden >= active * (hidden + MOVING_INSIDE)
+    return total * hidden >= active * (hidden + card.moving_inside)

@@ -1,23 +1,22 @@
-"""The pointwise kernels as operations of torch: for autograd, fake tensors, torch.compile and capture."""
+"""The pointwise kernels as operations of torch."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mue_check.models.kernels.operation import operation
+
 MOST_COLUMNS = 4096
 """A program of the norm holds whole tokens."""
 
 
-@torch.library.custom_op("mue_check::add_norm", mutates_args=())
-def add_norm(x: Tensor, branch: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x + branch, and its norm with a gain."""
+def _add_norm(x: Tensor, branch: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     from mue_check.models.kernels import pointwise
 
     return pointwise.add_norm(x.contiguous(), branch.contiguous(), gain.contiguous(), eps)
 
 
-@torch.library.custom_op("mue_check::add_norm_backward", mutates_args=())
 def _add_norm_backward(
     of_total: Tensor | None, of_out: Tensor, total: Tensor, gain: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -27,39 +26,16 @@ def _add_norm_backward(
     return pointwise.add_norm_backward(of_total, of_out.contiguous(), total, gain.contiguous(), eps)
 
 
-@torch.library.custom_op("mue_check::swiglu", mutates_args=())
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up."""
+def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
     from mue_check.models.kernels import pointwise
 
     return pointwise.swiglu(gate.contiguous(), up.contiguous())
 
 
-@torch.library.custom_op("mue_check::swiglu_backward", mutates_args=())
 def _swiglu_backward(of_out: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     from mue_check.models.kernels import pointwise
 
     return pointwise.swiglu_backward(of_out.contiguous(), gate.contiguous(), up.contiguous())
-
-
-@add_norm.register_fake
-def _(x: Tensor, branch: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x)
-
-
-@_add_norm_backward.register_fake
-def _(of_total: Tensor | None, of_out: Tensor, total: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(total), torch.empty_like(gain)
-
-
-@swiglu.register_fake
-def _(gate: Tensor, up: Tensor) -> Tensor:
-    return torch.empty_like(gate)
-
-
-@_swiglu_backward.register_fake
-def _(of_out: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(gate), torch.empty_like(up)
 
 
 def _keep_norm(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
@@ -72,18 +48,28 @@ def _of_norm(ctx: Any, of_total: Tensor | None, of_out: Tensor | None) -> tuple[
     total, gain = ctx.saved_tensors
     if of_out is None:
         return of_total, of_total, torch.zeros_like(gain), None
-    of_x, of_gain = _add_norm_backward(of_total, of_out, total, gain, ctx.eps)
+    of_x, of_gain = add_norm_backward(of_total, of_out, total, gain, ctx.eps)
     return of_x, of_x, of_gain, None
 
 
-def _keep_swiglu(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _of_swiglu(ctx: Any, of_out: Tensor) -> tuple[Tensor, Tensor]:
-    of_gate, of_up = _swiglu_backward(of_out, *ctx.saved_tensors)
-    return of_gate, of_up
-
-
-add_norm.register_autograd(_of_norm, setup_context=_keep_norm)
-swiglu.register_autograd(_of_swiglu, setup_context=_keep_swiglu)
+add_norm_backward = operation(
+    _add_norm_backward,
+    fake=lambda of_total, of_out, total, gain, eps: (torch.empty_like(total), torch.empty_like(gain)),
+)
+add_norm = operation(
+    _add_norm,
+    fake=lambda x, branch, gain, eps: (torch.empty_like(x), torch.empty_like(x)),
+    keep=_keep_norm,
+    differentiate=_of_norm,
+)
+"""x + branch, and its norm with a gain."""
+swiglu_backward = operation(
+    _swiglu_backward, fake=lambda of_out, gate, up: (torch.empty_like(gate), torch.empty_like(up))
+)
+swiglu = operation(
+    _swiglu,
+    fake=lambda gate, up: torch.empty_like(gate),
+    keep=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+    differentiate=lambda ctx, of_out: swiglu_backward(of_out, *ctx.saved_tensors),
+)
+"""silu(gate) * up."""

@@ -6,55 +6,60 @@ import torch
 from torch import Tensor
 
 from mue_check.models.kernels import uses_kernel
+from mue_check.models.kernels.operation import operation
 from mue_check.routing.choice import Mixture, TokenChoice
 
 MOST_SCORES = 4096
 """A program holds all scores of a group."""
 
 
-def choose_by_sigmoid(logits_RME: Tensor, experts: Mixture, bias_RE: Tensor | None) -> TokenChoice | None:
-    """``routing.choice.select`` of sigmoid scores by a kernel; None where it is not used."""
+def choose_by_sigmoid(logits_RME: Tensor, experts: Mixture, bias_RE: Tensor | None, normal: bool) -> TokenChoice | None:
+    """``routing.choice.select`` of sigmoid scores by a kernel, ``normal``ized by group; None where it is not used."""
     fits = logits_RME.dtype is torch.float32 and experts.total // experts.groups <= MOST_SCORES
     if not (fits and uses_kernel("router", logits_RME)):
         return None
-    scores, indices = _top_sigmoid(logits_RME, bias_RE, experts.activated, experts.groups)
-    return TokenChoice(scores, indices)
+    weights, indices, _ = top_sigmoid(logits_RME, bias_RE, experts.activated, experts.groups, normal)
+    return TokenChoice(weights, indices)
 
 
-@torch.library.custom_op("mue_check::top_sigmoid", mutates_args=())
-def _top_sigmoid(logits: Tensor, bias: Tensor | None, active: int, groups: int) -> tuple[Tensor, Tensor]:
+def _top_sigmoid(
+    logits: Tensor, bias: Tensor | None, active: int, groups: int, normal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     from mue_check.models.kernels import select
 
     bias = None if bias is None else bias.contiguous()
-    return select.top_sigmoid(logits.contiguous(), bias, active, groups)
+    return select.top_sigmoid(logits.contiguous(), bias, active, groups, normal)
 
 
-@torch.library.custom_op("mue_check::top_sigmoid_backward", mutates_args=())
-def _top_sigmoid_backward(gradient: Tensor, scores: Tensor, indices: Tensor, total: int, groups: int) -> Tensor:
+def _top_sigmoid_backward(
+    gradient: Tensor, weights: Tensor, indices: Tensor, sums: Tensor, total: int, normal: bool
+) -> Tensor:
     from mue_check.models.kernels import select
 
-    return select.top_sigmoid_backward(gradient.contiguous(), scores, indices, total, groups)
+    return select.top_sigmoid_backward(gradient.contiguous(), weights, indices, sums, total, normal)
 
 
-@_top_sigmoid.register_fake
-def _(logits: Tensor, bias: Tensor | None, active: int, groups: int) -> tuple[Tensor, Tensor]:
-    scores = logits.new_empty(*logits.shape[:2], active)
-    return scores, torch.empty_like(scores, dtype=torch.int64)
+def _fake(logits: Tensor, bias: Tensor | None, active: int, groups: int, normal: bool) -> tuple[Tensor, Tensor, Tensor]:
+    weights, sums = (logits.new_empty(*logits.shape[:2], size) for size in (active, groups))
+    return weights, torch.empty_like(weights, dtype=torch.int64), sums
 
 
-@_top_sigmoid_backward.register_fake
-def _(gradient: Tensor, scores: Tensor, indices: Tensor, total: int, groups: int) -> Tensor:
-    return scores.new_empty(*scores.shape[:2], total)
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor | None, int, int], output: tuple[Tensor, Tensor]) -> None:
-    ctx.total, ctx.groups = inputs[0].shape[-1], inputs[3]
-    ctx.mark_non_differentiable(output[1])
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.total, ctx.normal = inputs[0].shape[-1], inputs[4]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
-    return _top_sigmoid_backward(gradient, *ctx.saved_tensors, ctx.total, ctx.groups), None, None, None
+def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    none = (None,) * 4
+    if gradient is None:
+        return None, *none
+    return top_sigmoid_backward(gradient, *ctx.saved_tensors, ctx.total, ctx.normal), *none
 
 
-_top_sigmoid.register_autograd(_differentiate, setup_context=_keep)
+top_sigmoid_backward = operation(
+    _top_sigmoid_backward,
+    fake=lambda gradient, weights, indices, sums, total, normal: weights.new_empty(*weights.shape[:2], total),
+)
+top_sigmoid = operation(_top_sigmoid, fake=_fake, keep=_keep, differentiate=_differentiate)

@@ -5,14 +5,14 @@ Multipliers come from the prescription and nowhere else: those of ``Blocks``, an
 
 from collections.abc import Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.blocks import FINAL_NORM, Blocks, norm_name
+from mue_check.models.embedding import embedding
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import add_norm, rms_norm, scaled, wide
+from mue_check.models.pointwise import add_norm, rms_norm, scaled_product, wide
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.content_blind import place_keys
@@ -40,9 +40,8 @@ class LanguageModel:
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
         """Next-token logits [R, B*T, V] of tokens [R, B, T]. How each layer routed is appended to ``layers``."""
-        runs, _, positions = inputs.shape
-        run = torch.arange(runs, device=inputs.device).view(-1, 1, 1)
-        x = p["token_embedding"][run, inputs] + p["position_embedding"][:, None, :positions]
+        positions = inputs.shape[2]
+        x = embedding(p["token_embedding"], inputs) + p["position_embedding"][:, None, :positions]
         x = x.flatten(1, 2)
         tap("embedding", x)
 
@@ -60,7 +59,7 @@ class LanguageModel:
             tap=tap,
             layers=layers,
         )
-        logits = scaled(torch.bmm(y, p["unembedding"]), self._logit_multiplier)
+        logits = scaled_product(y, p["unembedding"], self._logit_multiplier)
         tap("logits", logits)
         return logits
 

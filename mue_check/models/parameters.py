@@ -1,6 +1,7 @@
 """Declared parameters (name, role, shape) and their seeded init, which is the same for every learning rate."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from torch import Tensor
 from mue_check.rules import Role
 
 CPU = torch.device("cpu")
+WORTH_THREADS = 2**19
+"""Numbers whose drawing takes longer than the start of a few threads."""
 Parameters = Mapping[str, Tensor]
 """Name -> [R, *shape]."""
 
@@ -46,7 +49,8 @@ def initial_value(parameter: Parameter, std: float, seeds: Sequence[int], device
         return torch.randn(parameter.shape, generator=torch.Generator().manual_seed(stable_seed(seed, parameter.name)))
 
     distinct = list(dict.fromkeys(seeds))
-    if device.type == "cpu":  # other processes keep the other cores busy
+    # on a CPU, other processes keep the other cores busy
+    if device.type == "cpu" or math.prod(parameter.shape) < WORTH_THREADS:
         drawn_S = [draw(seed) for seed in distinct]
     else:
         with ThreadPoolExecutor() as threads:

@@ -70,6 +70,13 @@ def scaled(x: Tensor, multiplier: float) -> Tensor:
     return x if multiplier == 1 else x * multiplier
 
 
+def scaled_product(x_RMD: Tensor, weight_RDF: Tensor, multiplier: float) -> Tensor:
+    """x @ weight * multiplier. A GPU is bound by memory: there, the smaller weight takes the multiplier."""
+    if x_RMD.is_cuda:
+        return torch.bmm(x_RMD, scaled(weight_RDF, multiplier))
+    return scaled(torch.bmm(x_RMD, weight_RDF), multiplier)
+
+
 def wide(x: Tensor) -> Tensor:
     """bfloat16 as float32: for scores and losses, where rounding would decide."""
     return x.float() if x.dtype is torch.bfloat16 else x

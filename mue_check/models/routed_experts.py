@@ -1,4 +1,4 @@
-"""The expert product by Triton kernels, as operations of torch: for autograd, fake tensors, torch.compile and capture.
+"""The expert product by Triton kernels, as operations of torch.
 
 Triton itself is imported when a kernel is first launched.
 """
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mue_check.models.cards import card_of
+from mue_check.models.kernels.operation import operation
 from mue_check.routing.choice import TokenChoice
 
 Both = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -15,28 +17,33 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def routed_experts(
-    x_RMD: Tensor, up_RDEF: Tensor, gate_RDEF: Tensor, down_REFD: Tensor, routing: TokenChoice
+    x_RMD: Tensor,
+    up_RDEF: Tensor,
+    gate_RDEF: Tensor,
+    down_REFD: Tensor,
+    routing: TokenChoice,
+    multiplier: float = 1.0,
 ) -> Tensor:
     """Only the routed tokens, in a few kernels for all experts of all runs: [R, M, D]. Dropless."""
-    out: Tensor = _forward(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing.weights, routing.indices)[0]
+    out: Tensor = forward(x_RMD, up_RDEF, gate_RDEF, down_REFD, routing.weights, routing.indices, multiplier)[0]
     return out
 
 
-@torch.library.custom_op("mue_check::routed_experts", mutates_args=())
-def _forward(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor) -> Both:
+def _routed_experts(
+    x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor, multiplier: float
+) -> Both:
     """The product, and how the assignments were sorted, for the backward pass."""
-    from mue_check.models.kernels.experts import choose_tiling, forward
+    from mue_check.models.kernels import experts
     from mue_check.models.kernels.sort import sort_by_expert
 
-    tiling = choose_tiling(x, up, indices.shape[2])
+    tiling = experts.choose_tiling(x, up, indices.shape[2])
     found = sort_by_expert(indices.contiguous(), up.shape[2], tiling.rows)
     x, up, gate, down, weights = (t.contiguous() for t in (x, up, gate, down, weights))
-    out = forward(x, up, gate, down, weights, found, tiling)
-    return out, found.order_S, found.end_REC, found.tiles_3T
+    out = experts.forward(x, up, gate, down, weights, found, tiling, multiplier)
+    return out, found.order_S, found.end_GC, found.tiles_3T
 
 
-@torch.library.custom_op("mue_check::routed_experts_backward", mutates_args=())
-def _backward(
+def _routed_experts_backward(
     gradient: Tensor,
     x: Tensor,
     up: Tensor,
@@ -44,45 +51,50 @@ def _backward(
     down: Tensor,
     weights: Tensor,
     order_S: Tensor,
-    end_REC: Tensor,
+    end_GC: Tensor,
     tiles_3T: Tensor,
+    multiplier: float,
 ) -> Gradients:
-    from mue_check.models.kernels.experts import backward, choose_tiling
+    from mue_check.models.kernels import experts
     from mue_check.models.kernels.sort import Sorted
 
-    tiling = choose_tiling(x, up, weights.shape[2])
+    tiling = experts.choose_tiling(x, up, weights.shape[2])
     gradient, x, up, gate, down, weights = (t.contiguous() for t in (gradient, x, up, gate, down, weights))
-    return backward(gradient, x, up, gate, down, weights, Sorted(order_S, end_REC, tiles_3T), tiling)
+    found = Sorted(order_S, end_GC, tiles_3T)
+    return experts.backward(gradient, x, up, gate, down, weights, found, tiling, multiplier)
 
 
-@_forward.register_fake
-def _(x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor) -> Both:
-    integers = (indices.new_empty(size, dtype=torch.int32) for size in _sizes_of_order(indices, up))
-    order_S, end_REC, tiles_3T = integers
-    return torch.empty_like(x), order_S, end_REC, tiles_3T
-
-
-@_backward.register_fake
-def _(gradient: Tensor, *given: Tensor) -> Gradients:
-    x, up, gate, down, weights = (torch.empty_like(t) for t in given[:5])
-    return x, up, gate, down, weights
-
-
-def _sizes_of_order(indices: Tensor, up: Tensor) -> list[tuple[int, ...]]:
+def _fake(
+    x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor, multiplier: float
+) -> Both:
     from mue_check.models.kernels.experts import rows_of_tile
     from mue_check.models.kernels.sort import CHUNK, tiles_of_run
 
     (runs, tokens, active), (total, hidden) = indices.shape, up.shape[2:]
-    tiles = tiles_of_run(tokens, active, total, rows_of_tile(tokens, active, total, hidden, up.dtype))
-    return [(indices.numel(),), (runs, total, -(-tokens * active // CHUNK)), (3, runs * tiles)]
+    tiles = tiles_of_run(
+        tokens, active, total, rows_of_tile(card_of(up.device), tokens, active, total, hidden, up.dtype)
+    )
+    sizes = ((indices.numel(),), (runs * total, -(-tokens * active // CHUNK)), (3, runs * tiles))
+    order_S, end_GC, tiles_3T = (indices.new_empty(size, dtype=torch.int32) for size in sizes)
+    return torch.empty_like(x), order_S, end_GC, tiles_3T
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Both) -> None:
+def _fake_backward(gradient: Tensor, *given: Any) -> Gradients:
+    x, up, gate, down, weights = (torch.empty_like(t) for t in given[:5])
+    return x, up, gate, down, weights
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Both) -> None:
+    ctx.multiplier = inputs[6]
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:5], *output[1:])
 
 
-def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    return *_backward(gradient, *ctx.saved_tensors), None
+def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 7
+    return *backward(gradient, *ctx.saved_tensors, ctx.multiplier), None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+backward = operation(_routed_experts_backward, fake=_fake_backward)
+forward = operation(_routed_experts, fake=_fake, keep=_keep, differentiate=_differentiate)

@@ -12,7 +12,7 @@ from mue_check.questions.arm import AnyArm, Arm
 from mue_check.questions.comparison import Comparison, looks_note
 from mue_check.questions.display import in_unit_of
 from mue_check.questions.question import Finding
-from mue_check.questions.search import LossSearch, curves_by_look, read_curve
+from mue_check.questions.search import Grid, LossSearch, curves_by_look, grid_of, read_curve
 from mue_check.questions.study import Folder, Place, Study, side_of
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role, get_rule
@@ -164,7 +164,8 @@ def measure_drift(
         predicted=predicted_for(study, ladder, target, arms),
     )
     rungs = (ladder.reference, target)
-    return answer_drift(study, question, rungs, arms, task.log2_start(knob), task.half_width, task.grid_step)
+    grid = grid_of(knob, task.grid_step, task.grid_reach)
+    return answer_drift(study, question, rungs, arms, task.log2_start(knob), task.half_width, grid)
 
 
 def answer_drift(
@@ -174,12 +175,13 @@ def answer_drift(
     arms: Sequence[AnyArm],
     log2_start: float,
     half_width: float,
-    grid_step: float = Task.grid_step,
+    grid: Grid | None = None,
 ) -> DriftFinding:
     """Measure two arms at its looks until the drift is settled, and save the answer. The search begins at
     ``log2_start``."""
     with study.asking(question):
-        searches = [LossSearch(arm, study.store, grid_step) for arm in arms]
+        grid = grid or grid_of(arms[0].knob, Task.grid_step)
+        searches = [LossSearch(arm, study.store, grid) for arm in arms]
         for _ in curves_by_look(searches, log2_start, question.looks):
             sides = tuple(side_of(rung, s.arm, s.cells) for rung, s in zip(rungs, searches, strict=True))
             found = judge_stored_drift(study.store, replace(question, sides=sides))

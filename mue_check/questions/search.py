@@ -45,19 +45,20 @@ GROUP = Grid(step=1.5, reach=3, is_fixed=True)
 """Of the learning rate, decay or multiplier of one group: its valley is wide, and both of its walls place the curve."""
 
 
-def grid_of(knob: Knob, step: float) -> Grid:
-    """The grid on which a knob is searched; ``step`` is that of a global knob (``Task.grid_step``)."""
+def grid_of(knob: Knob, step: float, reach: int | None = None) -> Grid:
+    """The grid on which a knob is searched; ``step`` and ``reach`` are those of a global knob (``tiers.Task``)."""
     # the valley of a group's init std is as narrow as that of a global knob (docs/choices.md)
     is_wide = group_of(knob) and quantity_of(knob) != "init_std"
-    return GROUP if is_wide else Grid(step=step, reach=WINDOW // 2)
+    if is_wide:
+        return GROUP
+    return Grid(step=step, reach=WINDOW // 2) if reach is None else Grid(step=step, reach=reach, is_fixed=True)
 
 
 class LossSearch:
     """The growing set of loss-grid cells of one arm, and the curve in them."""
 
-    def __init__(self, arm: AnyArm, store: Store, grid_step: float) -> None:
-        self.arm, self.store = arm, store
-        self.grid = grid_of(arm.knob, grid_step)
+    def __init__(self, arm: AnyArm, store: Store, grid: Grid) -> None:
+        self.arm, self.store, self.grid = arm, store, grid
         self._cells: dict[str, AnyCell] = {}
         self._measured: dict[int, set[float]] = {}
 
@@ -150,8 +151,8 @@ class LossSearch:
 def curves_by_look(searches: Sequence[LossSearch], start: float, looks: Looks) -> Iterator[list[Curve]]:
     """The curves of a reference and a target, with more and more seeds; the caller stops when it knows enough.
 
-    The reference is looked for around ``start``, in log2, and the target where the reference's optimum is. The wide
-    grid of a group's knob needs no search: both arms begin at the base value, so that their grids overlap.
+    The reference is looked for around ``start``, in log2, and the target where the reference's optimum is. A wide grid
+    needs no search: both arms begin at the base value, so that their grids overlap.
     """
     if searches[0].grid.is_fixed:
         centers = [start, start]

@@ -7,7 +7,7 @@ tensor is made: specs and records read the names of the variants without it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,10 @@ def select(scores_RME: Tensor, experts: Mixture, bias_RE: Tensor | None = None) 
     return TokenChoice(values.flatten(-2) if bias_RE is None else scores_RME.gather(-1, indices), indices)
 
 
-def scaled_weights(choice: Choice, multiplier: float) -> Choice:
+C = TypeVar("C", "TokenChoice", "ExpertChoice", "DenseChoice")
+
+
+def scaled_weights(choice: C, multiplier: float) -> C:
     """The same choice with every weight times ``multiplier``."""
     return choice if multiplier == 1 else replace(choice, weights=choice.weights * multiplier)
 

@@ -19,8 +19,8 @@ from mue_check.routing.claim import RoutingSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-BySigmoid = Callable[["Tensor", Mixture, "Tensor | None"], TokenChoice | None]
-"""From logits [R, M, E], the mixture and the selection bias [R, E]."""
+BySigmoid = Callable[["Tensor", Mixture, "Tensor | None", bool], TokenChoice | None]
+"""From logits [R, M, E], the mixture, the selection bias [R, E], and whether each group's weights sum to 1."""
 BALANCES = ("none", "auxiliary_loss", "selection_bias")
 
 
@@ -38,10 +38,17 @@ class RouterInput:
     expected_E: Tensor | None = None
     by_sigmoid: BySigmoid | None = None
 
-    def chosen_by_sigmoid(self, experts: Mixture) -> TokenChoice:
-        """The best sigmoid scores, as ``select`` chooses."""
-        chosen = None if self.by_sigmoid is None else self.by_sigmoid(self.logits_RME, experts, self.bias_RE)
-        return select(self.logits_RME.sigmoid(), experts, self.bias_RE) if chosen is None else chosen
+    def chosen_by_sigmoid(self, experts: Mixture, *, normal: bool = False) -> TokenChoice:
+        """The best sigmoid scores, as ``select`` chooses; ``normal``: each group's weights sum to 1."""
+        if self.by_sigmoid is not None:
+            chosen = self.by_sigmoid(self.logits_RME, experts, self.bias_RE, normal)
+            if chosen is not None:
+                return chosen
+        chosen = select(self.logits_RME.sigmoid(), experts, self.bias_RE)
+        if not normal:
+            return chosen
+        weights = chosen.weights.view(*chosen.weights.shape[:2], experts.groups, -1)
+        return TokenChoice(normalized(weights).flatten(-2), chosen.indices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +92,15 @@ class Variant:
 
 def sigmoid_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
     """Sigmoid scores, top a/G of each group, normalized over all a (arXiv 2605.23893, "global norm")."""
+    if experts.groups == 1:
+        return sigmoid_group_norm(given, experts)
     chosen = given.chosen_by_sigmoid(experts)
     return TokenChoice(normalized(chosen.weights), chosen.indices)
 
 
 def sigmoid_group_norm(given: RouterInput, experts: Mixture) -> TokenChoice:
     """Sigmoid scores, top a/G of each group, each group's weights sum to 1 (arXiv 2605.23893)."""
-    chosen = given.chosen_by_sigmoid(experts)
-    weights = chosen.weights.view(*chosen.weights.shape[:2], experts.groups, -1)
-    return TokenChoice(normalized(weights).flatten(-2), chosen.indices)
+    return given.chosen_by_sigmoid(experts, normal=True)
 
 
 def softmax_norm(given: RouterInput, experts: Mixture) -> TokenChoice:

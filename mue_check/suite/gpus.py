@@ -1,4 +1,4 @@
-"""``--gpus N``: one worker per GPU of this machine. nvidia-smi lists the GPUs; torch is not imported here."""
+"""``--gpus N``: workers on the GPUs of this machine. nvidia-smi lists the GPUs; torch is not imported here."""
 
 from __future__ import annotations
 
@@ -31,25 +31,30 @@ class Gpu:
 
 
 def add_gpu_options(group: pytest.OptionGroup) -> None:
-    """``--gpus`` and ``--gpus-per-worker``."""
+    """``--gpus``, ``--gpus-per-worker`` and ``--workers-per-gpu``."""
     group.addoption("--gpus", type=int, metavar="N", help="start one worker for each of N GPUs; implies --tier gpu")
     group.addoption("--gpus-per-worker", type=int, metavar="K", help="GPUs that each worker can use (default: 1)")
+    group.addoption("--workers-per-gpu", type=int, metavar="K", help="workers that share each GPU (default: 1)")
 
 
 def give_gpus(config: pytest.Config) -> None:
     """Start the workers of ``--gpus``, each with its own GPUs. Raises SpecError if that is impossible."""
     count, each = config.getoption("gpus", None), config.getoption("gpus_per_worker", None)
-    if hasattr(config, "workerinput") or (count is None and each is None):
+    sharing = config.getoption("workers_per_gpu", None)
+    if hasattr(config, "workerinput") or (count is None and each is None and sharing is None):
         return
     if count is None:
-        raise SpecError(f"--gpus-per-worker {each}: goes with --gpus N")
-    each = 1 if each is None else each
+        given = f"--workers-per-gpu {sharing}" if each is None else f"--gpus-per-worker {each}"
+        raise SpecError(f"{given}: goes with --gpus N")
+    each, sharing = (1 if number is None else number for number in (each, sharing))
+    if sharing <= 0 or (sharing > 1 and each > 1):
+        raise SpecError(f"--workers-per-gpu {sharing}: must be above 0, and 1 where a worker has several GPUs")
     if count <= 0:
         raise SpecError(f"--gpus {count}: must be above 0")
     if each <= 0 or count % each:
         raise SpecError(f"--gpus-per-worker {each}: must be above 0 and divide --gpus {count}")
     refuse_other_workers(config, f"--gpus {count}")
-    start_workers(config, shares(count, each))
+    start_workers(config, shares(count, each) * sharing)
 
 
 def shares(count: int, each: int = 1) -> list[dict[str, str]]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mue_check.models.kernels.operation import operation
+
 BLOCK = 2048
 """Numbers of one program. All have the same learning rate: a program never crosses from one run's part of a parameter
 to the next."""
@@ -24,8 +26,7 @@ def blocks_of(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.stack([first, torch.minimum(first + BLOCK, end[segment]), segment]).to(device)
 
 
-@torch.library.custom_op("mue_check::adamw", mutates_args=("flat", "first", "second"))
-def adamw(
+def _adamw(
     flat: Tensor,
     gradient: Tensor,
     first: Tensor,
@@ -47,6 +48,4 @@ def adamw(
     launch(flat, gradient, first, second, blocks, rates, table, counter, beta1, beta2, aligned, BLOCK)
 
 
-@adamw.register_fake
-def _(*_: object) -> None:
-    return None
+adamw = operation(_adamw, fake=lambda *_: None, mutates=("flat", "first", "second"))

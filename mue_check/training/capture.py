@@ -1,19 +1,13 @@
-"""Repeat a step: replay CUDA graphs on a GPU, or call the function on a CPU."""
+"""Repeat a step: replay a CUDA graph on a GPU, or call the function on a CPU."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from mue_check.training.out_of_memory import is_out_of_memory
-
-WARMUP_STEPS = 3
-"""Steps on a side stream before the capture, so that no lazy initialization happens inside it (torch.cuda.graphs)."""
-STEPS_PER_GRAPH = 8
-"""Steps in the larger of two graphs: the host's cost of a replay does not depend on the graph."""
 
 
 class Stepper:
@@ -29,48 +23,34 @@ class Stepper:
 
 
 class Captured(Stepper):
-    """Repeats a step by two CUDA graphs, of one step and of several, in one memory pool.
+    """Repeats a step by a CUDA graph of it.
 
     ``state`` must hold every tensor that the step changes in place: it is restored after the warm-up. The capture
-    itself runs nothing. The graph of several steps is captured when it is first needed.
+    itself runs nothing.
     """
 
     def __init__(self, step: Callable[[], None], state: Sequence[Tensor], device: torch.device) -> None:
         super().__init__(step)
         self.device = device
-        self._pool = torch.cuda.graph_pool_handle()
         self._warm_up(state)
-        self._one = self._graph(1)
+        self._graph = torch.cuda.CUDAGraph()
+        with _no_collection(), _recovery(device), torch.cuda.graph(self._graph):
+            step()
 
     def advance(self, steps: int) -> None:
-        """Replay graphs for that many steps."""
-        many, rest = divmod(steps, STEPS_PER_GRAPH)
-        for _ in range(many):
-            self.graph_of_many.replay()
-        for _ in range(rest):
-            self._one.replay()
-
-    @cached_property
-    def graph_of_many(self) -> torch.cuda.CUDAGraph:
-        """STEPS_PER_GRAPH steps in one graph."""
-        return self._graph(STEPS_PER_GRAPH)
+        """Replay the graph for that many steps."""
+        for _ in range(steps):
+            self._graph.replay()
 
     def _warm_up(self, state: Sequence[Tensor]) -> None:
+        """One step on a side stream, so that no lazy initialization happens inside the capture (torch.cuda.graphs)."""
         saved = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
-            for _ in range(WARMUP_STEPS):
-                self.step()
-                restore(state, saved)  # after each: a short schedule has no fourth step
+            self.step()
+            restore(state, saved)
         torch.cuda.current_stream(self.device).wait_stream(side)
-
-    def _graph(self, steps: int) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        with _no_collection(), _recovery(self.device), torch.cuda.graph(graph, pool=self._pool):
-            for _ in range(steps):
-                self.step()
-        return graph
 
 
 @contextmanager

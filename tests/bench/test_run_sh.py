@@ -10,8 +10,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "gpu" / "run.sh"
 PARTS = (
-    *("device", "test_cuda", "test_memory", "bench", "gpu_tier", "report"),
-    *("test_others", "expert_product", "launches", "gpu_tier_continued", "report_of_all"),
+    *("device", "kernels", "test_cuda", "test_memory", "bench", "gpu_tier", "report"),
+    *("test_others", "launches", "gpu_tier_continued", "report_of_all"),
 )
 STAND_IN = """#!/usr/bin/env bash
 echo "python $*"
@@ -82,7 +82,7 @@ def test_only_some_parts_run(tmp_path: Path) -> None:
     assert tuple(parts) == ("device", "test_memory", "report")
 
 
-@pytest.mark.parametrize("fails", ["test_cuda.py", "test_memory.py", "bench --device", "expert_product.py"])
+@pytest.mark.parametrize("fails", ["test_cuda.py", "test_memory.py", "bench --device", "triton_kernels.py"])
 def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path, fails: str) -> None:
     code, parts, files = run(tmp_path, FAIL=f"{fails}")
     assert code == 1

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from mue_check.models import pointwise
+from mue_check.models.attention import attention
 from mue_check.models.experts import all_experts
 from mue_check.models.fused_routing import choose_by_sigmoid
 from mue_check.models.kernels import NAMES as NAMES_OF_KERNELS
 from mue_check.models.kernels import VARIABLE, uses_kernel
 from mue_check.models.routed_experts import routed_experts
 from mue_check.precision import Precision
-from mue_check.routing.choice import Mixture, TokenChoice, select
+from mue_check.routing.choice import Mixture, TokenChoice
+from mue_check.routing.variants import RouterInput
 from mue_check.training import training_step
 from mue_check.training.products import set_products
 from tests.gpu.test_cuda import TRAIN, build
@@ -130,13 +132,35 @@ def test_norm_and_swiglu_are_those_of_float64(width: int, dtype: torch.dtype) ->
         assert (first.double() - expected).norm() < (1e-5 if dtype is torch.float32 else 2e-2) * expected.norm()
 
 
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [(64, 64, 8, 16), (5, 2, 4, 16), (3, 37, 3, 12), (2, 64, 2, 32)], ids=str)
+def test_attention_is_that_of_float64(shape: tuple[int, ...], precision: Precision, causal: bool) -> None:
+    set_products(precision, CUDA)
+    sequences, context, heads, width = shape
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    qkv = torch.randn(sequences, context, 3, heads, width, generator=torch.Generator().manual_seed(1)).to(CUDA, dtype)
+    found = []
+    for inputs in (qkv, qkv, qkv.double()):
+        leaf = inputs.detach().requires_grad_()
+        out = attention(leaf, 0.3, causal=causal)
+        found.append([out.detach(), torch.autograd.grad(out.square().sum(), leaf)[0]])
+    for first, again, expected in zip(*found, strict=True):
+        assert torch.equal(first, again)
+        assert (first.double() - expected).norm() < 2 * ERROR[precision] * expected.norm()
+
+
+@pytest.mark.parametrize("normal", [False, True])
 @pytest.mark.parametrize(("total", "active", "groups"), [(16, 4, 1), (256, 8, 1), (12, 6, 3), (300, 2, 1)])
 @pytest.mark.parametrize("biased", [False, True])
-def test_the_choice_of_experts_is_that_of_torch(total: int, active: int, groups: int, biased: bool) -> None:
+def test_the_choice_of_experts_is_that_of_torch(
+    total: int, active: int, groups: int, biased: bool, normal: bool
+) -> None:
     logits = torch.randn(3, 129, total, device=CUDA, requires_grad=True)
     bias = torch.randn(3, total, device=CUDA) if biased else None
     experts = Mixture(router="sigmoid_norm", total=total, activated=active, groups=groups)
-    found, expected = choose_by_sigmoid(logits, experts, bias), select(logits.sigmoid(), experts, bias)
+    found = choose_by_sigmoid(logits, experts, bias, normal)
+    expected = RouterInput(logits_RME=logits, bias_RE=bias).chosen_by_sigmoid(experts, normal=normal)
     assert found is not None
     # the last bit of a sigmoid may order two experts the other way
     same = found.indices == expected.indices

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from mue_check import HyperParameters, Role, get_rule, parse_scenario
 from mue_check.models.attention import SHORT, attention
 from mue_check.models.balancing import LayerRouting
+from mue_check.models.embedding import _FewRows, embedding
 from mue_check.models.language_model import LanguageModel
 from mue_check.models.parameters import Parameter, initial_value, stable_seed
-from mue_check.models.pointwise import EPS, rms_norm
+from mue_check.models.pointwise import EPS, apply, rms_norm
 from mue_check.routing.choice import TokenChoice
 from mue_check.routing.variants import route
 
@@ -292,3 +293,15 @@ def plain_attention(qkv: torch.Tensor, scale: float, *, causal: bool) -> torch.T
     if causal:
         scores = scores.masked_fill(torch.ones(k.shape[2], k.shape[2]).triu(1).bool(), -torch.inf)
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def test_the_gradient_of_a_small_table_is_that_of_indexing() -> None:
+    """The product that a GPU computes instead."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    rows = torch.randint(0, 5, (2, 3, 7), generator=generator)
+    upstream = torch.randn(2, 3, 7, 4, generator=generator, dtype=torch.float64)
+    found, expected = apply(_FewRows, table, rows), embedding(table, rows)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad(out, table, upstream)[0] for out in (found, expected)]
+    torch.testing.assert_close(*gradients)

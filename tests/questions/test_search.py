@@ -15,7 +15,7 @@ from mue_check.mutants.run import get_mutant
 from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.drift import ask_drift, judge_stored_drift
-from mue_check.questions.search import LossSearch, curve_of
+from mue_check.questions.search import LossSearch, curve_of, grid_of
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
@@ -64,7 +64,7 @@ def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
 
 
 def search(study: Study) -> LossSearch:
-    return LossSearch(study.arm(LADDER, LADDER.reference), study.store, study.task(LADDER).grid_step)
+    return LossSearch(study.arm(LADDER, LADDER.reference), study.store, grid_of("lr", study.task(LADDER).grid_step))
 
 
 @pytest.mark.parametrize("optimum", [-6.4, -3.1, -9.2, -11.9, -1.2])
@@ -145,6 +145,19 @@ def test_a_wide_tolerance_does_not_blind_the_controls(study: Study, monkeypatch)
     control = ask_positive_control(wide.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
     assert control.verdict is Verdict.FAIL
     assert control.comparison.tolerance == study.tier.tolerance
+
+
+def test_a_wide_grid_needs_no_search(study: Study, monkeypatch) -> None:
+    """As in tier gpu: all values of four seeds at once, then those of four more."""
+    tasks = {key: replace(task, grid_reach=4) for key, task in study.tier.tasks.items()}
+    study = replace(study, tier=replace(study.tier, tasks=tasks, seed_step=4))
+    bowl = use(monkeypatch, Bowl(lambda cell: -5.6, noise=0.01))
+    assert ask_drift(study, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    assert bowl.runs == 2 * 4 * 9
+    noisy, other = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.5)), replace(study, root=study.root / "noisy")
+    other.store.prepare()
+    assert ask_drift(other, LADDER, LADDER.targets[0]).comparison.looks == (4, 8, 12)
+    assert noisy.runs % (2 * 4) == 0
 
 
 def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> None:

@@ -48,6 +48,11 @@ def test_workers_share_the_gpus_out(pytester: pytest.Pytester, gpus: Gpus) -> No
     assert shown == [f"{pair} PCI_BUS_ID 1" for pair in ("0,1", "2,3")]
 
 
+def test_workers_share_a_gpu(pytester: pytest.Pytester, gpus: Gpus) -> None:
+    gpus(1)
+    assert environments(pytester, "--gpus", "1", "--workers-per-gpu", "2") == ["0 PCI_BUS_ID 1"] * 2
+
+
 def test_gpus_that_were_chosen_outside_are_kept_as_they_were_named(
     pytester: pytest.Pytester, gpus: Gpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +110,12 @@ REFUSED = [
     (["--gpus", "0"], "--gpus 0: must be above 0"),
     (["--gpus", "-1"], "--gpus -1: must be above 0"),
     (["--gpus-per-worker", "2"], "--gpus-per-worker 2: goes with --gpus N"),
+    (["--workers-per-gpu", "2"], "--workers-per-gpu 2: goes with --gpus N"),
+    (["--gpus", "2", "--workers-per-gpu", "0"], "--workers-per-gpu 0: must be above 0"),
+    (
+        ["--gpus", "2", "--gpus-per-worker", "2", "--workers-per-gpu", "2"],
+        "--workers-per-gpu 2: must be above 0, and 1",
+    ),
     (["--gpus", "2", "--gpus-per-worker", "0"], "--gpus-per-worker 0: must be above 0 and divide --gpus 2"),
     (["--gpus", "3", "--gpus-per-worker", "2"], "--gpus-per-worker 2: must be above 0 and divide --gpus 3"),
     (["--gpus", "2", "-n", "2"], "--gpus 2: cannot be combined with -n"),

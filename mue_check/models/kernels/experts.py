@@ -12,7 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mue_check.models.cards import Card, card_of
 from mue_check.models.kernels.sort import Sorted
+from mue_check.models.kernels.tiles import multiplies_in_full, power, precision_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,31 +32,28 @@ class Tiling:
     stages: int = 2
 
 
-WIDE_EXPERT = 64
-"""Hidden units from which the wide tiling is the fastest."""
+MOST_SLICES = 16
+"""Into how many the rows of an expert are cut, where there are too few experts to fill the card."""
 
 
-def rows_of_tile(tokens: int, active: int, total: int, hidden: int, dtype: torch.dtype) -> int:
+def rows_of_tile(card: Card, tokens: int, active: int, total: int, hidden: int, dtype: torch.dtype) -> int:
     """By the mean load of an expert: a tile that is half empty costs as much as a full one."""
     load = tokens * active / total
-    if load >= 96 and not (dtype is torch.float32 and hidden >= WIDE_EXPERT):
+    if load >= card.full_load and not (dtype is torch.float32 and hidden >= card.wide_expert):
         return 64
-    return 32 if load >= 32 else 16
+    return 32 if load >= card.half_load else 16
 
 
 def choose_tiling(x_RMD: Tensor, up_RDEF: Tensor, active: int) -> Tiling:
-    """The fastest on an H100 (reports/bench), by precision and the width of experts."""
+    """The fastest, by precision and the width of experts."""
+    card = card_of(x_RMD.device)
     total, hidden = up_RDEF.shape[2:]
-    tiling = Tiling(rows=rows_of_tile(x_RMD.shape[1], active, total, hidden, x_RMD.dtype))
+    tiling = Tiling(rows=rows_of_tile(card, x_RMD.shape[1], active, total, hidden, x_RMD.dtype))
     if x_RMD.dtype is torch.bfloat16:
         return replace(tiling, width=128)
-    if _multiplies_in_full(x_RMD):
+    if multiplies_in_full(x_RMD):
         return tiling
-    return replace(tiling, step=64, width=128) if hidden >= WIDE_EXPERT else replace(tiling, stages=1)
-
-
-def _multiplies_in_full(x: Tensor) -> bool:
-    return x.dtype is torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return replace(tiling, step=64, width=128) if hidden >= card.wide_expert else replace(tiling, stages=1)
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,12 @@ class _Launch:
         return self._with(min(32, self.tiling.rows), self.tiling.width)
 
     def _with(self, rows: int, width: int) -> dict[str, object]:
-        full = _multiplies_in_full(self.x)
+        full = multiplies_in_full(self.x)
         return {
             "ROWS": rows,
-            "WIDTH": min(width, _power(self.x.shape[2])),
+            "WIDTH": min(width, power(self.x.shape[2])),
             "HIDDEN": self.hidden,
-            "PRECISION": "ieee" if full else "tf32",
+            "PRECISION": precision_of(self.x),
             # without tensor cores, a product needs more registers
             "num_warps": 8 if full and rows >= 64 else 4,
             "num_stages": self.tiling.stages,
@@ -92,7 +91,7 @@ class _Launch:
     @property
     def hidden(self) -> int:
         """Of F, in one program."""
-        return min(self.tiling.hidden, _power(self.up.shape[3]))
+        return min(self.tiling.hidden, power(self.up.shape[3]))
 
     @property
     def parts(self) -> int:
@@ -102,7 +101,7 @@ class _Launch:
     @property
     def columns(self) -> int:
         """Programs along D."""
-        return int(triton.cdiv(self.x.shape[2], min(self.tiling.width, _power(self.x.shape[2]))))
+        return int(triton.cdiv(self.x.shape[2], min(self.tiling.width, power(self.x.shape[2]))))
 
 
 def forward(
@@ -113,8 +112,9 @@ def forward(
     weights_RMK: Tensor,
     found: Sorted,
     tiling: Tiling,
+    multiplier: float,
 ) -> Tensor:
-    """[R, M, D]: the weighted sum over each token's experts."""
+    """[R, M, D]: the weighted sum over each token's experts, times ``multiplier``."""
     runs, tokens, width = x_RMD.shape
     total, hidden = up_RDEF.shape[2:]
     active = weights_RMK.shape[2]
@@ -122,7 +122,7 @@ def forward(
     launch = _Launch(tiling, x_RMD, up_RDEF)
     h_SF = x_RMD.new_empty(rows, hidden)
     _hidden[(tiles, launch.parts)](
-        x_RMD, up_RDEF, gate_RDEF, weights_RMK, found.order_S, found.tiles_3T, h_SF,
+        x_RMD, up_RDEF, gate_RDEF, weights_RMK, found.order_S, found.tiles_3T, h_SF, multiplier,
         tiles // runs, tiles, active, width, total, hidden, **launch.sums_over_width(),
     )  # fmt: skip
     out_SD = x_RMD.new_empty(rows, width)
@@ -142,6 +142,7 @@ def backward(
     weights_RMK: Tensor,
     found: Sorted,
     tiling: Tiling,
+    multiplier: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, up, gate, down and the routing weights."""
     runs, tokens, width = x_RMD.shape
@@ -154,7 +155,7 @@ def backward(
     of_weights = torch.empty(parts, rows, dtype=torch.float32, device=x_RMD.device)
     _hidden_backward[(tiles, parts)](
         x_RMD, up_RDEF, gate_RDEF, down_REFD, weights_RMK, gradient_RMD, found.order_S, found.tiles_3T,
-        h_SF, up_SF, gate_SF, of_weights,
+        h_SF, up_SF, gate_SF, of_weights, multiplier,
         tiles // runs, tiles, rows, active, width, total, hidden, **launch.sums_over_width(),
     )  # fmt: skip
     of_x = x_RMD.new_empty(rows, width)
@@ -162,11 +163,15 @@ def backward(
         gate_SF, up_SF, gate_RDEF, up_RDEF, found.order_S, found.tiles_3T, of_x,
         tiles // runs, tiles, width, total, hidden, TWO=True, **launch.sums_over_hidden(),
     )  # fmt: skip
-    of_up, of_gate, of_down = (torch.empty_like(w) for w in (up_RDEF, gate_RDEF, down_REFD))
-    _weight_gradients[(runs * total, launch.columns, parts)](
-        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, found.order_S, found.end_REC, of_up, of_gate, of_down,
-        found.end_REC.shape[2], active, width, total, hidden, **launch.sums_over_rows(),
+    programs = runs * total * launch.columns * parts
+    slices = max(1, min(MOST_SLICES, card_of(x_RMD.device).programs // programs))
+    kind = torch.float32 if slices > 1 else x_RMD.dtype
+    of_matrices = [w.new_empty(slices, *w.shape, dtype=kind) for w in (up_RDEF, gate_RDEF, down_REFD)]
+    _weight_gradients[(runs * total, launch.columns, parts * slices)](
+        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, found.order_S, found.end_GC, *of_matrices,
+        found.end_GC.shape[1], slices, parts, active, width, total, hidden, **launch.sums_over_rows(),
     )  # fmt: skip
+    of_up, of_gate, of_down = (m[0] if slices == 1 else m.sum(0).to(x_RMD.dtype) for m in of_matrices)
     of_weights = of_weights[0] if parts == 1 else of_weights.sum(0)
     return (
         of_x.view(runs, tokens, active, width).sum(2),
@@ -175,11 +180,6 @@ def backward(
         of_down,
         of_weights.view_as(weights_RMK).to(weights_RMK.dtype),
     )
-
-
-def _power(size: int) -> int:
-    """The power of two that holds a size; at least 16, which a product in Triton needs."""
-    return max(16, 1 << (size - 1).bit_length())
 
 
 @triton.jit
@@ -192,13 +192,13 @@ def _tile(tiles_3T, all_tiles, order_S, ROWS: tl.constexpr):
     return expert, row.to(tl.int64), live, tl.load(order_S + row, mask=live, other=0)
 
 
-SHARED = ["tiles", "all_tiles", "all_rows", "chunks", "active", "total"]
+SHARED = ["tiles", "all_tiles", "all_rows", "chunks", "slices", "parts", "active", "total"]
 """Sizes for which no kernel is compiled anew: nothing would be gained."""
 
 
 @triton.jit(do_not_specialize=SHARED)
 def _hidden(
-    x, up, gate, weights, order_S, tiles_3T, h_SF,
+    x, up, gate, weights, order_S, tiles_3T, h_SF, multiplier,
     tiles, all_tiles, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
@@ -219,7 +219,7 @@ def _hidden(
         known = (d[:, None] < width) & (f[None, :] < hidden)
         by_gate = tl.dot(rows, tl.load(gate + place, mask=known, other=0.0), by_gate, input_precision=PRECISION)
         by_up = tl.dot(rows, tl.load(up + place, mask=known, other=0.0), by_up, input_precision=PRECISION)
-    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)
+    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32) * multiplier
     h = by_gate * tl.sigmoid(by_gate) * by_up * weight[:, None]
     kept = live[:, None] & (f[None, :] < hidden)
     tl.store(h_SF + row[:, None] * hidden + f[None, :], h.to(h_SF.dtype.element_ty), mask=kept)
@@ -266,7 +266,7 @@ def _to_tokens(
 @triton.jit(do_not_specialize=SHARED)
 def _hidden_backward(
     x, up, gate, down, weights, gradient, order_S, tiles_3T,
-    h_SF, up_SF, gate_SF, of_weights,
+    h_SF, up_SF, gate_SF, of_weights, multiplier,
     tiles, all_tiles, all_rows, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
@@ -294,10 +294,10 @@ def _hidden_backward(
         known = (f[:, None] < hidden) & (d[None, :] < width)
         matrix = tl.trans(tl.load(down + of_down[:, None] + d[None, :], mask=known, other=0.0))
         of_h = tl.dot(rows, matrix, of_h, input_precision=PRECISION)
-    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)[:, None]
+    weight = tl.load(weights + assignment, mask=live, other=0.0).to(tl.float32)[:, None] * multiplier
     half = tl.sigmoid(by_gate)
     silu = by_gate * half
-    part = tl.sum(of_h * silu * by_up, 1)
+    part = tl.sum(of_h * silu * by_up, 1) * multiplier
     tl.store(of_weights + tl.program_id(1) * all_rows + assignment, part, mask=live)
     of_h *= weight
     kept = live[:, None] & (f[None, :] < hidden)
@@ -310,16 +310,20 @@ def _hidden_backward(
 
 @triton.jit(do_not_specialize=SHARED)
 def _weight_gradients(
-    x, gradient, h_SF, up_SF, gate_SF, order_S, end_REC, of_up, of_gate, of_down,
-    chunks, active, width, total, hidden,
+    x, gradient, h_SF, up_SF, gate_SF, order_S, end_GC, of_up, of_gate, of_down,
+    chunks, slices, parts, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
-    """A block of the three gradients of one expert of one run, over all rows of the group, in their order."""
+    """A block of the three gradients of one expert of one run, over a slice of the rows of the group, in order."""
     group = tl.program_id(0)
-    end = tl.load(end_REC + group * chunks + chunks - 1)
-    begin = tl.load(end_REC + group * chunks - 1, mask=group > 0, other=0)
+    end = tl.load(end_GC + group * chunks + chunks - 1)
+    begin = tl.load(end_GC + group * chunks - 1, mask=group > 0, other=0)
+    chunk, part = tl.program_id(2) // parts, tl.program_id(2) % parts
+    rows_of_slice = (end - begin + slices - 1) // slices
+    begin += chunk * rows_of_slice
+    end = tl.minimum(end, begin + rows_of_slice)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    f = tl.program_id(2) * HIDDEN + tl.arange(0, HIDDEN)
+    f = part * HIDDEN + tl.arange(0, HIDDEN)
     up = tl.zeros([WIDTH, HIDDEN], tl.float32)
     gate = tl.zeros([WIDTH, HIDDEN], tl.float32)
     down = tl.zeros([WIDTH, HIDDEN], tl.float32)
@@ -337,9 +341,10 @@ def _weight_gradients(
         rows = tl.trans(tl.load(gradient + place, mask=inside, other=0.0))
         down = tl.dot(rows, tl.load(h_SF + at, mask=kept, other=0.0), down, input_precision=PRECISION)
     run, expert = (group // total).to(tl.int64), group % total
+    matrix = tl.num_programs(0).to(tl.int64) * hidden * width
     known = (d[:, None] < width) & (f[None, :] < hidden)
-    place = run * width * total * hidden + d[:, None] * (total * hidden) + expert * hidden + f[None, :]
+    place = chunk * matrix + run * width * total * hidden + d[:, None] * (total * hidden) + expert * hidden + f[None, :]
     tl.store(of_up + place, up.to(of_up.dtype.element_ty), mask=known)
     tl.store(of_gate + place, gate.to(of_gate.dtype.element_ty), mask=known)
-    place = group.to(tl.int64) * hidden * width + f[None, :] * width + d[:, None]
+    place = chunk * matrix + group.to(tl.int64) * hidden * width + f[None, :] * width + d[:, None]
     tl.store(of_down + place, down.to(of_down.dtype.element_ty), mask=known)

@@ -5,83 +5,117 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 4096
+BLOCK = 2048
 """Scores of one program."""
 
 
-def top_sigmoid(logits_RME: Tensor, bias_RE: Tensor | None, active: int, groups: int) -> tuple[Tensor, Tensor]:
-    """Scores and indices of the best ``active`` / ``groups`` of each group, best first: both [R, M, K]."""
+def top_sigmoid(
+    logits_RME: Tensor, bias_RE: Tensor | None, active: int, groups: int, normal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores and indices of the best ``active`` / ``groups`` of each group, best first, both [R, M, K]; and sums.
+
+    ``normal``: each group's scores over their sum [R, M, G]; the sums are 1 otherwise.
+    """
     runs, tokens, total = logits_RME.shape
-    scores = torch.empty(runs, tokens, active, dtype=logits_RME.dtype, device=logits_RME.device)
+    weights = logits_RME.new_empty(runs, tokens, active)
     indices = torch.empty(runs, tokens, active, dtype=torch.int64, device=logits_RME.device)
+    sums = logits_RME.new_empty(runs, tokens, groups)
     rows, width = runs * tokens * groups, total // groups
-    sizes = _sizes(width)
+    sizes = _sizes(width, active // groups)
     _select[(triton.cdiv(rows, sizes["ROWS"]),)](
-        logits_RME, logits_RME if bias_RE is None else bias_RE, scores, indices,
-        rows, tokens * groups, groups, width, active // groups, BIASED=bias_RE is not None, **sizes,
+        logits_RME, logits_RME if bias_RE is None else bias_RE, weights, indices, sums,
+        rows, tokens * groups, groups, width, active // groups, BIASED=bias_RE is not None, NORMAL=normal, **sizes,
     )  # fmt: skip
-    return scores, indices
+    return weights, indices, sums
 
 
-def top_sigmoid_backward(gradient: Tensor, scores: Tensor, indices: Tensor, total: int, groups: int) -> Tensor:
+def top_sigmoid_backward(
+    gradient: Tensor, weights: Tensor, indices: Tensor, sums: Tensor, total: int, normal: bool
+) -> Tensor:
     """[R, M, E]: the gradient of the logits, 0 where an expert was not chosen."""
-    runs, tokens, active = scores.shape
-    of_logits = torch.empty(runs, tokens, total, dtype=scores.dtype, device=scores.device)
+    runs, tokens, active = weights.shape
+    groups = sums.shape[2]
+    of_logits = weights.new_empty(runs, tokens, total)
     rows, width = runs * tokens * groups, total // groups
-    sizes = _sizes(width)
+    sizes = _sizes(width, active // groups)
     _select_backward[(triton.cdiv(rows, sizes["ROWS"]),)](
-        gradient, scores, indices, of_logits, rows, groups, width, active // groups, **sizes
+        gradient, weights, indices, sums, of_logits, rows, groups, width, active // groups, NORMAL=normal, **sizes
     )
     return of_logits
 
 
-def _sizes(width: int) -> dict[str, int]:
-    columns = 1 << (width - 1).bit_length()
-    return {"ROWS": max(1, min(128, BLOCK // columns)), "COLUMNS": columns}
+def _sizes(width: int, active: int) -> dict[str, int]:
+    columns, chosen = (1 << (size - 1).bit_length() for size in (width, active))
+    return {"ROWS": max(1, min(128, BLOCK // columns)), "COLUMNS": columns, "CHOSEN": chosen}
+
+
+LOWEST = tl.constexpr(-(2**63))
+"""The key of what cannot be chosen."""
 
 
 @triton.jit(do_not_specialize=["rows", "rows_of_run", "groups", "active"])
 def _select(
-    logits, bias, scores, indices, rows, rows_of_run, groups, width, active,
-    BIASED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    logits, bias, weights, indices, sums, rows, rows_of_run, groups, width, active,
+    BIASED: tl.constexpr, NORMAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHOSEN: tl.constexpr,
 ):  # fmt: skip
+    """Each score and its column as one integer key, so that one maximum finds both."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     live = row < rows
     known = live[:, None] & (column < width)[None, :]
-    score = tl.sigmoid(tl.load(logits + row.to(tl.int64)[:, None] * width + column[None, :], mask=known, other=0.0))
-    key = score
+    begin = logits + row.to(tl.int64) * width
+    score = tl.sigmoid(tl.load(begin[:, None] + column[None, :], mask=known, other=0.0))
     first = (row % groups) * width
     if BIASED:
         place = (row // rows_of_run * groups)[:, None] * width + first[:, None] + column[None, :]
-        key += tl.load(bias + place, mask=known, other=0.0)
-    # below every number, but above what is taken already: K different experts even in a run of NaN
-    key = tl.where(key == key, key, -3e38)
-    key = tl.where(known, key, float("-inf"))
-    out = row.to(tl.int64) * active
-    for k in range(active):
+        score += tl.load(bias + place, mask=known, other=0.0)
+    # NaN is below every number: K different experts even in a run of NaN
+    bits = tl.where(score == score, score, -3e38).to(tl.int32, bitcast=True)
+    bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # now in the order of the numbers
+    # the first of equal scores has the largest key
+    key = (bits.to(tl.int64) << 32) | (COLUMNS - 1 - column).to(tl.int64)[None, :]
+    key = tl.where(known, key, LOWEST)
+    k = tl.arange(0, CHOSEN)
+    at = tl.zeros([ROWS, CHOSEN], tl.int32)
+    for i in range(active):
         best = tl.max(key, 1)
-        at = tl.min(tl.where(key == best[:, None], column[None, :], COLUMNS), 1)
-        chosen = column[None, :] == at[:, None]
-        tl.store(scores + out + k, tl.sum(tl.where(chosen, score, 0.0), 1), mask=live)
-        tl.store(indices + out + k, (first + at).to(tl.int64), mask=live)
-        key = tl.where(chosen, float("-inf"), key)
+        found = COLUMNS - 1 - (best & 0xFFFFFFFF).to(tl.int32)
+        at = tl.where((k == i)[None, :], found[:, None], at)
+        key = tl.where(key == best[:, None], LOWEST, key)
+    chosen = live[:, None] & (k < active)[None, :]
+    weight = tl.sigmoid(tl.load(begin[:, None] + at, mask=chosen, other=float("-inf")))
+    if NORMAL:
+        total = tl.where(live, tl.sum(weight, 1), 1.0)
+        weight /= total[:, None]
+        tl.store(sums + row, total, mask=live)
+    else:
+        tl.store(sums + row, tl.full([ROWS], 1.0, tl.float32), mask=live)
+    out = row.to(tl.int64)[:, None] * active + k[None, :]
+    tl.store(weights + out, weight, mask=chosen)
+    tl.store(indices + out, (first[:, None] + at).to(tl.int64), mask=chosen)
 
 
 @triton.jit(do_not_specialize=["rows", "groups", "active"])
 def _select_backward(
-    gradient, scores, indices, of_logits, rows, groups, width, active, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+    gradient, weights, indices, sums, of_logits, rows, groups, width, active,
+    NORMAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHOSEN: tl.constexpr,
+):  # fmt: skip
+    """Zeros, and then the gradients of the chosen in their places."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     live = row < rows
-    first = (row % groups) * width
-    given = row.to(tl.int64) * active
-    found = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for k in range(active):
-        score = tl.load(scores + given + k, mask=live, other=0.0)
-        at = tl.load(indices + given + k, mask=live, other=0).to(tl.int32) - first
-        part = tl.load(gradient + given + k, mask=live, other=0.0) * score * (1 - score)
-        found = tl.where(column[None, :] == at[:, None], part[:, None], found)
+    begin = of_logits + row.to(tl.int64) * width
     known = live[:, None] & (column < width)[None, :]
-    tl.store(of_logits + row.to(tl.int64)[:, None] * width + column[None, :], found, mask=known)
+    tl.store(begin[:, None] + column[None, :], tl.zeros([ROWS, COLUMNS], tl.float32), mask=known)
+    k = tl.arange(0, CHOSEN)
+    given = row.to(tl.int64)[:, None] * active + k[None, :]
+    chosen = live[:, None] & (k < active)[None, :]
+    weight = tl.load(weights + given, mask=chosen, other=0.0)
+    at = tl.load(indices + given, mask=chosen, other=0).to(tl.int32) - ((row % groups) * width)[:, None]
+    found = tl.load(gradient + given, mask=chosen, other=0.0)
+    if NORMAL:
+        found -= tl.sum(found * weight, 1)[:, None]
+    # weight is score / total, whose derivative by the logit is weight (1 - score)
+    found *= weight * (1 - weight * tl.load(sums + row, mask=live, other=0.0)[:, None])
+    tl.debug_barrier()  # other threads wrote the zeros
+    tl.store(begin[:, None] + at, found, mask=chosen)

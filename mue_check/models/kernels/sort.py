@@ -1,6 +1,6 @@
 """Sort the assignments of tokens to experts on the device: a counting sort whose launches do not depend on sizes.
 
-The order is stable and the same in every run: nothing is counted atomically.
+The order is stable and the same in every run.
 """
 
 from dataclasses import dataclass
@@ -21,31 +21,32 @@ class Sorted:
     """S = R*M*K assignments, sorted by run and expert, and cut into tiles that each belong to one expert.
 
     ``order_S``: which assignment is in each row; assignment (r*M + m)*K + k is token m's k-th expert.
-    ``end_REC`` [R, E, chunks]: its last chunk is the row after the last of each group.
+    ``end_GC`` [R*E, chunks]: its last chunk is the row after the last of each group.
     ``tiles_3T``: expert, first row, and the row after the last of the group, for the tiles of all runs. Their number
     follows from shapes alone; tiles that are not needed have no rows.
     """
 
     order_S: Tensor
-    end_REC: Tensor
+    end_GC: Tensor
     tiles_3T: Tensor
 
 
 def sort_by_expert(indices_RMK: Tensor, total: int, tile: int) -> Sorted:
     """Sort, and cut into tiles of ``tile`` rows."""
     runs, tokens, active = indices_RMK.shape
+    groups, device = runs * total, indices_RMK.device
     per_run = tokens * active
     chunks, tiles = triton.cdiv(per_run, CHUNK), tiles_of_run(tokens, active, total, tile)
-    device = indices_RMK.device
-    count_REC = torch.zeros(runs, total, chunks, dtype=torch.int32, device=device)
-    _count[(runs * chunks,)](indices_RMK, count_REC, per_run, total, chunks, CHUNK=CHUNK, num_warps=8)
-    end_REC = count_REC.flatten().cumsum(0, dtype=torch.int32).view_as(count_REC)
+    count_GC = torch.empty(groups, chunks, dtype=torch.int32, device=device)
+    programs, sizes = (runs * chunks,), (per_run, total, chunks)
+    _count[programs](indices_RMK, count_GC, *sizes, CHUNK=CHUNK, BINS=max(32, triton.next_power_of_2(total + 1)))
+    end_GC = count_GC.flatten().cumsum(0, dtype=torch.int32).view_as(count_GC)
     order_S = torch.empty(runs * per_run, dtype=torch.int32, device=device)
-    _place[(runs * chunks,)](indices_RMK, count_REC, end_REC, order_S, per_run, total, chunks, CHUNK=CHUNK, num_warps=8)
+    _place[programs](indices_RMK, count_GC, end_GC, order_S, *sizes, CHUNK=CHUNK, num_warps=8)
     tiles_3T = torch.empty(3, runs * tiles, dtype=torch.int32, device=device)
     grid = (runs, triton.cdiv(tiles, LOOKED_UP))
-    _tiles[grid](end_REC, tiles_3T, total, chunks, tiles, runs * tiles, TILE=tile, BLOCK=LOOKED_UP)
-    return Sorted(order_S, end_REC, tiles_3T)
+    _tiles[grid](end_GC, tiles_3T, total, chunks, tiles, runs * tiles, TILE=tile, BLOCK=LOOKED_UP)
+    return Sorted(order_S, end_GC, tiles_3T)
 
 
 def tiles_of_run(tokens: int, active: int, total: int, tile: int) -> int:
@@ -54,12 +55,12 @@ def tiles_of_run(tokens: int, active: int, total: int, tile: int) -> int:
 
 
 @triton.jit
-def _ranks(expert, CHUNK: tl.constexpr):
-    """For each assignment of a chunk: how many to the same expert are before it, and how many there are."""
-    at = tl.arange(0, CHUNK)
-    same = expert[:, None] == expert[None, :]
-    before = same & (at[None, :] < at[:, None])
-    return tl.sum(before.to(tl.int32), 1), tl.sum(same.to(tl.int32), 1)
+def _chunk(indices, per_run, total, chunks, CHUNK: tl.constexpr):
+    """The run and the chunk of this program, its assignments, which of them exist, and their experts."""
+    run, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    at = chunk * CHUNK + tl.arange(0, CHUNK)
+    live = at < per_run
+    return run, chunk, at, live, tl.load(indices + run * per_run + at, mask=live, other=total).to(tl.int32)
 
 
 SHARED = ["per_run", "total", "chunks", "tiles", "all_tiles"]
@@ -67,30 +68,27 @@ SHARED = ["per_run", "total", "chunks", "tiles", "all_tiles"]
 
 
 @triton.jit(do_not_specialize=SHARED)
-def _count(indices, count_REC, per_run, total, chunks, CHUNK: tl.constexpr):
-    """How many assignments of each chunk go to each expert; those without any keep 0."""
-    run, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
-    at = chunk * CHUNK + tl.arange(0, CHUNK)
-    expert = tl.load(indices + run * per_run + at, mask=at < per_run, other=-1).to(tl.int32)
-    rank, count = _ranks(expert, CHUNK)
-    tl.store(count_REC + (run * total + expert) * chunks + chunk, count, mask=(at < per_run) & (rank == 0))
+def _count(indices, count_GC, per_run, total, chunks, CHUNK: tl.constexpr, BINS: tl.constexpr):
+    """How many assignments of each chunk go to each expert."""
+    run, chunk, _, _, expert = _chunk(indices, per_run, total, chunks, CHUNK)
+    every = tl.arange(0, BINS)
+    tl.store(count_GC + (run * total + every) * chunks + chunk, tl.histogram(expert, BINS), mask=every < total)
 
 
 @triton.jit(do_not_specialize=SHARED)
-def _place(indices, count_REC, end_REC, order_S, per_run, total, chunks, CHUNK: tl.constexpr):
-    """Write each assignment into its row."""
-    run, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
-    at = chunk * CHUNK + tl.arange(0, CHUNK)
-    live = at < per_run
-    expert = tl.load(indices + run * per_run + at, mask=live, other=-1).to(tl.int32)
-    rank, _ = _ranks(expert, CHUNK)
+def _place(indices, count_GC, end_GC, order_S, per_run, total, chunks, CHUNK: tl.constexpr):
+    """Write each assignment into its row, behind those of its chunk that go to the same expert before it."""
+    run, chunk, at, live, expert = _chunk(indices, per_run, total, chunks, CHUNK)
+    i = tl.arange(0, CHUNK)
+    before = (expert[:, None] == expert[None, :]) & (i[None, :] < i[:, None])
+    rank = tl.sum(before.to(tl.int32), 1)
     place = (run * total + expert) * chunks + chunk
-    first = tl.load(end_REC + place, mask=live, other=0) - tl.load(count_REC + place, mask=live, other=0)
+    first = tl.load(end_GC + place, mask=live, other=0) - tl.load(count_GC + place, mask=live, other=0)
     tl.store(order_S + first + rank, run * per_run + at, mask=live)
 
 
 @triton.jit(do_not_specialize=SHARED)
-def _tiles(end_REC, tiles_3T, total, chunks, tiles, all_tiles, TILE: tl.constexpr, BLOCK: tl.constexpr):
+def _tiles(end_GC, tiles_3T, total, chunks, tiles, all_tiles, TILE: tl.constexpr, BLOCK: tl.constexpr):
     """The map from tiles to groups: each program counts the tiles of all experts of its run."""
     run = tl.program_id(0)
     tile = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -102,8 +100,8 @@ def _tiles(end_REC, tiles_3T, total, chunks, tiles, all_tiles, TILE: tl.constexp
         expert = start + tl.arange(0, BLOCK)
         group = run * total + expert
         known = expert < total
-        end = tl.load(end_REC + group * chunks + chunks - 1, mask=known, other=0)
-        begin = tl.load(end_REC + group * chunks - 1, mask=known & (group > 0), other=0)
+        end = tl.load(end_GC + group * chunks + chunks - 1, mask=known, other=0)
+        begin = tl.load(end_GC + group * chunks - 1, mask=known & (group > 0), other=0)
         needed = tl.where(known, (end - begin + TILE - 1) // TILE, 0)
         last_tile = before + tl.cumsum(needed, 0)
         first_tile = last_tile - needed
