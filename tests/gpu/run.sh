@@ -9,11 +9,11 @@
 # The tier asks the questions of AXES (nine) with SHARING workers (4) on the card.
 # Other settings from the environment: ONLY (the names of some parts, such as "gpu_tier report"; all by default), PYTHON,
 # DEADLINE (seconds for all, 530), GRACE (seconds from SIGINT to SIGKILL, 10), REPORT (seconds kept for the report of
-# the tier, 25), WORKERS (processes of the parallel tests, 8).
+# the tier, 25), WORKERS (processes of the tests, 12).
 set -uo pipefail
 SECONDS=0
 axes=${AXES:-width,depth,batch,duration,activated_experts,capacity,granularity,shared_experts,routing_hybrids}
-sharing=${SHARING:-4} deadline=${DEADLINE:-530} grace=${GRACE:-10} workers=${WORKERS:-8} report=${REPORT:-25} python=${PYTHON:-python3}
+sharing=${SHARING:-4} deadline=${DEADLINE:-530} grace=${GRACE:-10} workers=${WORKERS:-12} report=${REPORT:-25} python=${PYTHON:-python3}
 out=${1:?usage: tests/gpu/run.sh OUT}
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
@@ -66,7 +66,7 @@ part 30 device "$python" -c \
   'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device")'
 cat "$work/results/device.log" >>"$work/summary.txt"
 part 85 kernels "$python" bench/triton_kernels.py "$work/results/kernels" --until 62
-tests 120 test_cuda -v tests/gpu/test_cuda.py
+tests 100 test_cuda -n "$workers" --dist worksteal tests/gpu/test_cuda.py
 tests 30 test_memory -v tests/gpu/test_memory.py
 bench 130 110 --only headline
 tier 300 gpu_tier
