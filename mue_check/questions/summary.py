@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mue_check.errors import StoreError
+from mue_check.errors import StoreError, unknown
 from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.asked import FOLDER, load_asked, unfinished_runs
 from mue_check.questions.asked_report import (
@@ -76,7 +76,7 @@ def _require_kinds(files: Mapping[Path, Comparison], kinds: Sequence[QuestionKin
     known = [kind.kind for kind in kinds if isinstance(kind, JudgedKind)]
     for path, question in files.items():
         if question.kind not in known:
-            raise StoreError(f"{str(path)!r} has the unknown kind {question.kind!r}: allowed are {', '.join(known)}")
+            raise StoreError(f"{str(path)!r}: {unknown('kind', question.kind, known)}")
 
 
 def verdict_lines(summary: Summary) -> list[str]:
