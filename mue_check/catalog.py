@@ -14,6 +14,7 @@ from mue_check.errors import SpecError, unknown
 from mue_check.modalities import LANGUAGE, get_modality
 from mue_check.questions import summary as studies
 from mue_check.questions.across import AcrossKind
+from mue_check.questions.axes_report import AxesKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
@@ -37,6 +38,7 @@ from mue_check.sigma0.shift_report import SHIFT
 from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 
 QUESTIONS: tuple[QuestionKind, ...] = (
+    AxesKind(),
     SensitivityKind(),
     DriftKind(),
     AcrossKind(),

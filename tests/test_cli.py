@@ -2,8 +2,8 @@ import csv
 import errno
 import io
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace

@@ -90,7 +90,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--heldout", "T=7"], "must lie in [0, 1)"),
         (
             ["--rule", "u_mup"],
-            "unknown rule 'u_mup' (did you mean 'mup'?): allowed are complete_mue, complete_mue_literal, complete_mue_cdp",
+            "unknown rule 'u_mup' (did you mean 'mup'?): allowed are complete_mue, complete_mue_literal",
         ),
         (["--router", "mine"], "--router 'mine': write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are sig"),
         (["--router", "absent:factory"], "--router 'absent:factory': cannot import 'absent': ModuleNotFoundError"),

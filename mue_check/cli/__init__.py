@@ -22,8 +22,8 @@ from mue_check.cli import (
     rules,
     suite,
 )
-from mue_check.cli.completion import COMPLETION, print_completion
 from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser, error_line
+from mue_check.cli.completion import COMPLETION, print_completion
 from mue_check.errors import MueCheckError
 from mue_check.user_code import is_one_line
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+from mue_check.errors import unknown
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model.api import check_model
-from mue_check.errors import unknown
 from mue_check.own_model.candidate import ModelError
 from mue_check.own_model.report import ModelReport
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch.distributed
 
+from mue_check.errors import unknown
 from mue_check.judge.early import TREND_TOLERANCE
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model.arm import OwnArm, OwnModel
-from mue_check.errors import unknown
 from mue_check.own_model.candidate import Candidate, ModelError
 from mue_check.own_model.identity import identify
 from mue_check.own_model.training import Plan, first_look

@@ -1,6 +1,5 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,14 +14,14 @@ from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import Palette, figure_title, grouped, setting_of
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import draw_rows
+from mue_check.questions.drift_plots import draw_rows, mark_drift
 from mue_check.questions.drift_report import DRIFT, drift_summary
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
-from mue_check.report.palette import MARKERS, QUIET, WIDTH, draw_interval, house_style, shorten
+from mue_check.report.palette import MARKERS, QUIET, WIDTH, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.spec import Experts
@@ -159,10 +158,7 @@ def plot_routers(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             row = len(rows) - 1 - rows.index((d.comparison.router, d.side.label))
             offset = (len(series) - 1) / 2 - at
             y, color = row + offset * min(0.25, 0.7 / len(series)), palette.of(d.comparison, d.side.label)
-            if math.isfinite(d.drift.interval.mean):
-                draw_interval(axes, d.drift.interval, y, color, marker=MARKERS[at % len(MARKERS)])
-            else:
-                axes.text(0, y, "unresolved", va="center", ha="center", fontsize=8.5, color=color)
+            mark_drift(axes, d, y, color, marker=MARKERS[at % len(MARKERS)])
         axes.set_xlabel("drift (octaves of learning rate); band: tolerance; bars: 95 % interval over seeds")
         name = in_words(found[0].comparison.ladder)
         figure.suptitle(f"Drift of the optimum along {shorten(name, 30)} under each router", x=0.01, ha="left")
