@@ -87,6 +87,8 @@ def _strips(summary: Summary) -> Iterator[tuple[bool, Strip]]:
 def _drift_table(axis: str, drifts: Sequence[DriftFinding]) -> Table:
     columns = question_columns(drifts)
     del columns["axis"]
+    if "value" in columns:
+        columns["value"] = lambda d: knob_name(d.comparison.knob, short=True)
     cells: Cells[DriftFinding] = {
         **{name: cell for name, cell in columns.items() if name == "target" or len(set(map(cell, drifts))) > 1},
         "drift [95 %]": lambda d: interval_text(d.drift.interval),

@@ -63,7 +63,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         _label_values(axes, np.concatenate([arm.curve.x for arm in arms]))
         axes.set_xlabel(f"base {knob_name(first.knob)}" + ("; x: diverged" if lost else ""))
         corpus, rule = shorten(first.corpus, 16), shorten(first.rule, 38)
-        axes.set_title(f"{corpus}, {rule}")
+        axes.set_title(f"Loss: {corpus}, {rule}")
         axes.legend(fontsize=FONT - 1, loc="upper center", ncols=min(len(arms), 3), handlelength=1.4, columnspacing=1)
     return figure
 

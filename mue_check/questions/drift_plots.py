@@ -36,7 +36,7 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         figure = Figure(figsize=(PANEL[0], max(PANEL[1], 0.75 + _ROW * len(rows))), layout="constrained")
         axes = figure.add_subplot()
         draw_rows(axes, [""] * len(rows), found)
-        axes.set_ylim(-0.5, len(rows) - 0.1)
+        axes.set_ylim(-0.5, len(rows) - 0.3)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         for row, d in enumerate(rows):
@@ -74,9 +74,14 @@ def row_name(d: DriftFinding, among: Sequence[DriftFinding]) -> str:
 
 
 def _write(axes: Axes, x: float, row: int, text: str, color: str | None = None) -> None:
-    where = axes.get_yaxis_transform()
-    side = "right" if x else "left"
-    axes.text(x, row + 0.36, text, transform=where, ha=side, va="center", fontsize=FONT - 1, color=color or QUIET)
+    axes.annotate(
+        *(text, (x, row), (0, 8)),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right" if x else "left",
+        fontsize=FONT - 1,
+        color=color or QUIET,
+    )
 
 
 def draw_rows(axes: Axes, labels: Sequence[str], found: Sequence[DriftFinding]) -> None:

@@ -15,12 +15,12 @@ from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, looks_note, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, question_columns
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import interval_text
-from mue_check.report.palette import MARKERS, QUIET, house_style, shorten
+from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 

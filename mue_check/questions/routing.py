@@ -10,12 +10,13 @@ from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
 from mue_check.judge.load import CLAIM_TOLERANCE, RoutingLoad, judge_load
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.axes_report import drift_summary
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import Palette, figure_title, grouped, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import draw_rows, mark_drift
-from mue_check.questions.drift_report import DRIFT, drift_summary
+from mue_check.questions.drift_report import DRIFT
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
 from mue_check.questions.study import Study

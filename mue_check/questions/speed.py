@@ -14,12 +14,12 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.speedup import Speedup, compare_learning
 from mue_check.questions.arm import measure
 from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, question_columns
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.report.format import times_text
-from mue_check.report.palette import MARKERS, QUIET, house_style, shorten
+from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 

@@ -10,7 +10,8 @@ from mue_check.report.table import Table
 
 def render_markdown(report: Report) -> str:
     """The whole report."""
-    lines = [f"# {escape(printable(report.name))}: {report.verdict}", "", *_bullets(report.lines)]
+    lines = [f"# {escape(printable(report.name))}: {report.verdict}", "", f"{escape(report.conclusion)}.", ""]
+    lines += _bullets([*(f"{name}: {value}" for name, value in report.facts.items()), *report.lines])
     for section in report.sections:
         lines += ["", *_section(section)]
     return "\n".join(lines) + "\n"
@@ -28,6 +29,10 @@ def _section(section: Section) -> list[str]:
         [f"    {command}" for command in section.commands],
     ):
         lines += ["", *block] if block else []
+    for strip in section.strips:
+        others = strip.others.pictures if strip.others else ()
+        about = f"{strip.title}: {strip.verdict.value}" + (f"; {strip.text}" if strip.text else "")
+        lines += _fold(Fold(title=about, pictures=(*strip.pictures, *others)))
     brief = [fold for fold in section.folds if fold.brief]
     if brief:
         lines += ["", *_bullets(fold.title for fold in brief)]

@@ -37,7 +37,7 @@ WIDTH = 9.0
 """Inches: the width of a figure that stands alone."""
 FONT = 8.0
 """Points: the text of a panel."""
-PANEL = (3.5, 2.6)
+PANEL = (3.25, 2.5)
 """Inches: one of several figures that stand side by side, and fills the screen of a phone."""
 SALT = "mue_check"
 

@@ -137,7 +137,7 @@ def write_report(judged: Judged, read: list[str], name: str, folder: Path) -> Pa
                 pictures=(picture,),
             ),
         )
-    report = Report(name=name, verdict=judged.verdict, lines=(summary(judged),), sections=tuple(sections))
+    report = Report(name=name, verdict=judged.verdict, conclusion=summary(judged), sections=tuple(sections))
     return write_files(folder, report, {_JSON: as_json(judged, read)}, latest=False)
 
 
