@@ -47,6 +47,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,images,cluster]'
+	@$(BIN)/mue_check router builtin:sigmoid_norm --check weight-sum
+	@echo "set up: $$($(BIN)/mue_check --version) in $(VENV). Next: $(BIN)/mue_check router docs/examples/my_router.py:Router"
 	@touch $@
 
 clean:

@@ -15,11 +15,10 @@ from mue_check.questions.display import (
     grouped,
     knob_name,
     ladder_key,
-    question_columns,
     together,
 )
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_plots import plot_drifts, row_name
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.questions.scale_plots import plot_laws
 from mue_check.questions.scales import LawsFinding
@@ -85,12 +84,8 @@ def _strips(summary: Summary) -> Iterator[tuple[bool, Strip]]:
 
 
 def _drift_table(axis: str, drifts: Sequence[DriftFinding]) -> Table:
-    columns = question_columns(drifts)
-    del columns["axis"]
-    if "value" in columns:
-        columns["value"] = lambda d: knob_name(d.comparison.knob, short=True)
     cells: Cells[DriftFinding] = {
-        **{name: cell for name, cell in columns.items() if name == "target" or len(set(map(cell, drifts))) > 1},
+        "target": lambda d: row_name(d, drifts),
         "drift [95 %]": lambda d: interval_text(d.drift.interval),
         "verdict": lambda d: d.drift.verdict.value,
     }

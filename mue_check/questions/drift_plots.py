@@ -45,7 +45,7 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
                 corner = (c.residual_edge, row - 0.5)
                 axes.add_patch(Rectangle(corner, c.residual, 1, color=BAND, alpha=RESIDUAL_ALPHA, linewidth=0))
             mark_drift(axes, d, row, palette.of(c, d.side.label))
-            _write(axes, 0.0, row, row_name(d, found))
+            _write(axes, 0.0, row, shorten(row_name(d, found), _NAME))
             _write(axes, 1.0, row, d.verdict.value, color=_COLORS.get(d.verdict, QUIET))
         axes.set_xlabel("drift (octaves); band: tolerance")
         axes.set_title("Drift of the optimum")
@@ -70,7 +70,7 @@ def row_name(d: DriftFinding, among: Sequence[DriftFinding]) -> str:
         "router": lambda d: d.comparison.router,
     }
     differ = [part(d) for part in parts.values() if len({part(each) for each in among}) > 1]
-    return shorten(", ".join([d.side.label, *differ]), _NAME)
+    return ", ".join([d.side.label, *differ])
 
 
 def _write(axes: Axes, x: float, row: int, text: str, color: str | None = None) -> None:

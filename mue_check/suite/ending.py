@@ -78,6 +78,10 @@ class Ending:
         if self.summary is None and not self.lines:
             return
         terminalreporter.section("mue_check")
+        for report in self.reports:
+            if report.failed:  # pytest cuts its own summary to the width of the terminal
+                said = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
+                terminalreporter.line(f"FAILED {report.nodeid}: {'; '.join(said.splitlines()[:2])}")
         if self.config.get_verbosity() < 0:  # -q prints no header
             self.lines = [*self.settings.notices, *self.lines]
         if self.summary is not None:
