@@ -44,14 +44,14 @@ def conclusion(summary: Summary) -> str:
     for verdict, ending in _ENDINGS.items():
         if places := [_with_drift(axis, axes[axis]) for axis in axes if verdicts[axis] is verdict]:
             parts.append(f"{ending} {', '.join(places)}")
-    if kept and (weakest := _farthest([d for axis in kept for d in axes[axis]])):
-        parts.append(f"weakest: {_with_drift(weakest.comparison.ladder, [weakest])}")
+    if len(parts) == 1 and (weakest := _farthest([d for axis in kept for d in axes[axis]])):
+        parts.append(f"weakest: {in_words(weakest.comparison.ladder)}, {signed_text(weakest.drift.interval.mean)}")
     return "; ".join(parts)
 
 
 def _with_drift(axis: str, found: Sequence[DriftFinding]) -> str:
     farthest = _farthest(found)
-    return f"{in_words(axis)}, {signed_text(farthest.drift.interval.mean) if farthest else 'unresolved'}"
+    return f"{in_words(axis)} ({signed_text(farthest.drift.interval.mean) if farthest else 'unresolved'})"
 
 
 def _farthest(found: Iterable[DriftFinding]) -> DriftFinding | None:
@@ -120,9 +120,9 @@ def not_as_expected(summary: Summary, anchors: Mapping[str, str]) -> Iterator[Se
 
     columns: Cells[tuple[str, Finding]] = {
         "question": lambda item: item[1].comparison.name,
-        "measured": lambda item: item[1].measured.splitlines()[0].removeprefix(f"{item[1].verdict}: "),
         "verdict": lambda item: str(item[1].verdict),
         "expected": lambda item: item[1].comparison.expected,
+        "measured": lambda item: item[1].measured.splitlines()[0].removeprefix(f"{item[1].verdict}: "),
     }
     title = "Not as expected"
     yield Section(

@@ -15,7 +15,7 @@ from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, looks_note, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
@@ -80,7 +80,7 @@ class EarlyKind(JudgedKind[EarlyFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        found = summary.of(EarlyFinding)
+        found = together(summary.of(EarlyFinding))
         if found:
             yield Section(
                 part=Part.DETAILS,

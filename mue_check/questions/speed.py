@@ -14,7 +14,7 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.speedup import Speedup, compare_learning
 from mue_check.questions.arm import measure
 from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
@@ -93,7 +93,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        found = summary.of(SpeedupFinding)
+        found = together(summary.of(SpeedupFinding))
         if found:
             yield Section(
                 part=Part.ANSWERS,

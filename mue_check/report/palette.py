@@ -58,7 +58,10 @@ _STYLE: dict[str, object] = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.7,
     "figure.titlesize": 12,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.facecolor": "#ffffff",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.75,
     "text.parse_math": False,  # a corpus may be named with dollar signs
     "svg.hashsalt": SALT,
     "svg.fonttype": "path",
