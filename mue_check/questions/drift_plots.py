@@ -63,14 +63,14 @@ def mark_drift(axes: Axes, found: DriftFinding, y: float, color: str, *, marker:
 
 def row_name(d: DriftFinding, among: Sequence[DriftFinding]) -> str:
     """The target, and of its knob, corpus, rule and router those that differ."""
-    parts = {
-        "knob": lambda d: knob_name(d.comparison.knob, short=True),
-        "corpus": lambda d: d.comparison.corpus,
-        "rule": lambda d: d.comparison.rule,
-        "router": lambda d: d.comparison.router,
-    }
-    differ = [part(d) for part in parts.values() if len({part(each) for each in among}) > 1]
+    parts = _parts(d)
+    differ = [part for at, part in enumerate(parts) if len({_parts(each)[at] for each in among}) > 1]
     return ", ".join([d.side.label, *differ])
+
+
+def _parts(d: DriftFinding) -> tuple[str, ...]:
+    c = d.comparison
+    return knob_name(c.knob, short=True), c.corpus, c.rule, c.router
 
 
 def _write(axes: Axes, x: float, row: int, text: str, color: str | None = None) -> None:

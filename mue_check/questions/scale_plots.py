@@ -43,8 +43,9 @@ def plot_laws(c: Comparison, results: Sequence[LawResult], rungs: Sequence[Rung]
             if result not in wrong[:_NAMED]:
                 axes.plot(at, _off(result, rungs), color=QUIET, linewidth=0.8, alpha=0.5, marker=".", markersize=3)
         for number, result in enumerate(wrong[:_NAMED]):
-            look = {"color": TARGETS[number % len(TARGETS)], "marker": MARKERS[number % len(MARKERS)]}
-            axes.plot(at, _off(result, rungs), linewidth=1.6, markersize=4, label=shorten(result.law.name, 28), **look)
+            color, marker = TARGETS[number % len(TARGETS)], MARKERS[number % len(MARKERS)]
+            name = shorten(result.law.name, 28)
+            axes.plot(at, _off(result, rungs), color=color, linewidth=1.6, marker=marker, markersize=4, label=name)
         low, high = axes.get_ylim()
         if high - low < 1:  # noise should not look like a slope
             axes.set_ylim((low + high - 1) / 2, (low + high + 1) / 2)
@@ -62,8 +63,9 @@ def plot_laws(c: Comparison, results: Sequence[LawResult], rungs: Sequence[Rung]
 def _off(result: LawResult, rungs: Sequence[Rung]) -> NDArray[np.float64]:
     """[rungs] octaves above what the law makes of the first rung, mean over seeds; NaN where a scale is zero."""
     levels = [values[np.isfinite(values)] for values in (log2_levels(result.law, rung) for rung in rungs)]
-    means = np.array([values.mean() if values.size else np.nan for values in levels])
-    return means - means[0] - result.law.expected * _octaves(result, rungs)
+    means = np.array([values.mean() if values.size else np.nan for values in levels], dtype=np.float64)
+    off: NDArray[np.float64] = means - means[0] - result.law.expected * _octaves(result, rungs)
+    return off
 
 
 def _allowed(result: LawResult, rungs: Sequence[Rung]) -> NDArray[np.float64]:
