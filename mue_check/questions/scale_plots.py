@@ -54,7 +54,8 @@ def plot_laws(c: Comparison, results: Sequence[LawResult], rungs: Sequence[Rung]
             axes.tick_params(axis="x", rotation=18)
         axes.set_ylabel("log2(measured / law)")
         failed = sum(result.verdict is Verdict.FAIL for result in results)
-        axes.set_title(f"Scales: {failed} of {len(results)} laws FAIL" if failed else f"Scales: {len(results)} laws")
+        count = f"{failed} of {len(results)} laws FAIL" if failed else f"{len(results)} laws of scale"
+        axes.set_title(f"{shorten(c.rule, 38)}: {count}")
         if wrong:
             axes.legend(fontsize=FONT - 1.5, loc="best", handlelength=1.4)
     return figure
