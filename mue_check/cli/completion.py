@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 
 from mue_check.cli.command import EXIT_OK, Parser
 
@@ -18,10 +18,10 @@ def print_completion(parser: Parser, shells: Sequence[str]) -> int:
     """Print the script for one shell; on standard error, where it belongs."""
     if len(shells) != 1 or shells[0] not in _WHERE:
         parser.error(f"{COMPLETION}: give one of {', '.join(_WHERE)}")
-    if find_spec("shtab") is None:
+    try:
+        shtab = import_module("shtab")
+    except ImportError:
         parser.error(f"{COMPLETION}: needs shtab: pip install 'mue_check[completion]'")
-    import shtab
-
     print(shtab.complete(parser, shells[0]))
     print(f"save this as {_WHERE[shells[0]]}", file=sys.stderr)
     return EXIT_OK
