@@ -26,7 +26,7 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """That there is no ``what`` of that name, the closest one that there is, and all of them."""
     names = [str(each) for each in allowed]
     by_lower_case = {each.lower(): each for each in names}
-    close = get_close_matches(name.lower(), by_lower_case, n=1)
+    close = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.7)
     hint = f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
     return f"unknown {what} {name!r}{hint}: allowed are {', '.join(names)}"
 
