@@ -11,7 +11,12 @@ READY := $(VENV)/.ready
 # one thread per process: the workers are the parallelism
 export OMP_NUM_THREADS := 1
 
-.PHONY: suite test lint types audit-dependencies bench mutate clean
+.PHONY: browser suite test lint types audit-dependencies bench mutate clean
+
+# what the tests of the report page need; without it they are skipped, and say why. Nobody waits for it longer than a minute
+browser: $(READY)
+	-timeout 60 $(BIN)/python -m pip install --quiet --constraint constraints.txt playwright axe-playwright-python shtab
+	-command -v chromium chromium-browser google-chrome || timeout 60 $(BIN)/playwright install chromium
 
 suite: $(READY)
 	$(BIN)/pytest suites/ --tier $(TIER) -n $(WORKERS)
@@ -47,6 +52,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,images,cluster]'
+	@$(BIN)/mue_check router builtin:sigmoid_norm --check weight-sum
+	@echo "set up: $$($(BIN)/mue_check --version) in $(VENV). Next: $(BIN)/mue_check router docs/examples/my_router.py:Router"
 	@touch $@
 
 clean:

@@ -10,10 +10,11 @@ from itertools import chain
 from pathlib import Path
 
 from mue_check.axes import AXES as CORE_AXES
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.modalities import LANGUAGE, get_modality
 from mue_check.questions import summary as studies
 from mue_check.questions.across import AcrossKind
+from mue_check.questions.axes_report import AxesKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
@@ -37,6 +38,7 @@ from mue_check.sigma0.shift_report import SHIFT
 from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 
 QUESTIONS: tuple[QuestionKind, ...] = (
+    AxesKind(),
     SensitivityKind(),
     DriftKind(),
     AcrossKind(),
@@ -77,7 +79,7 @@ def get_tier(name: str, modality: str = LANGUAGE) -> Tier:
     try:
         return get_modality(modality).of(TIERS[name])
     except KeyError:
-        raise SpecError(f"unknown tier {name!r}: allowed are {', '.join(TIERS)}") from None
+        raise SpecError(unknown("tier", name, TIERS)) from None
 
 
 def parse_axes(text: str | None) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ def parse_axes(text: str | None) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if name not in AXES:
-            raise SpecError(f"unknown axis {name!r}: allowed are {', '.join(AXES)}")
+            raise SpecError(unknown("axis", name, AXES))
     return names
 
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _SECRET = re.compile("TOKEN|KEY|SECRET|PASSW", re.IGNORECASE)
 """In the name of an environment variable whose value is never shown."""
@@ -18,6 +20,15 @@ def hide_secrets(text: str) -> str:
         if _SECRET.search(name) and len(value) >= _SHORTEST and value in text and not os.path.exists(value):
             text = text.replace(value, _HIDDEN)
     return _IN_URL.sub(rf"\1{_HIDDEN}@", _ASSIGNED.sub(rf"\1{_HIDDEN}", text))
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
+    """That there is no ``what`` of that name, the closest one that there is, and all of them."""
+    names = [str(each) for each in allowed]
+    by_lower_case = {each.lower(): each for each in names}
+    close = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.7)
+    hint = f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
+    return f"unknown {what} {name!r}{hint}: allowed are {', '.join(names)}"
 
 
 class MueCheckError(Exception):

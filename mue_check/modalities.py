@@ -9,7 +9,7 @@ from functools import partial
 
 from mue_check.axes import BY_GROUP_OF_DIFFUSION, Ladder, Regime, Sizes
 from mue_check.data import Data, require_images, require_tokens
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.rules import HyperParameters
 from mue_check.spec import DiffusionSpec, ModelSpec, TrainSpec
 from mue_check.tiers import Task, Tier
@@ -100,4 +100,4 @@ def get_modality(name: str) -> Modality:
     try:
         return MODALITIES[name]
     except KeyError:
-        raise SpecError(f"unknown modality {name!r}: allowed are {', '.join(MODALITIES)}") from None
+        raise SpecError(unknown("modality", name, MODALITIES)) from None

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """fp32; tf32: products of 10-bit mantissas on a GPU's tensor cores; bf16: weights and activations rounded to bfloat16
@@ -13,7 +13,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 def require_precision(precision: str, device: str) -> Precision:
     """``precision``, checked. Raises SpecError if it is unknown, or tf32 on a device without tensor cores."""
     if precision not in PRECISIONS:
-        raise SpecError(f"unknown precision {precision!r}: allowed are {', '.join(PRECISIONS)}")
+        raise SpecError(unknown("precision", precision, PRECISIONS))
     if precision == "tf32" and device != "cuda":
         raise SpecError("precision tf32 needs a GPU's tensor cores: on a CPU use fp32 or bf16")
     return precision

@@ -17,7 +17,7 @@ from mue_check.suite import cluster, conformance, rerun
 from mue_check.suite.cases import MARKER, fixture_cases
 from mue_check.suite.ending import Ending
 from mue_check.suite.gpus import give_gpus
-from mue_check.suite.progress import LiveResults, Progress, shows_progress
+from mue_check.suite.progress import Forecast, LiveResults, Progress, shows_progress
 from mue_check.suite.router_option import users_router
 from mue_check.suite.settings import RUN, Settings, add_options, read_settings
 from mue_check.suite.workers import hand_out_one_by_one, keep_apart
@@ -90,7 +90,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Display progress, now that it is known whether there is a terminal."""
     config = session.config
     if _SETTINGS in config.stash and shows_progress(config):
-        config.pluginmanager.register(Progress(config, config.stash[_SETTINGS].root), "mue_check-progress")
+        forecast = Forecast(config.invocation_params.args)
+        progress = Progress(config, config.stash[_SETTINGS].root, forecast)
+        config.pluginmanager.register(progress, "mue_check-progress")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -177,7 +179,7 @@ def expect(settings: Settings, record_property: Callable[[str, object], None]) -
         comparison, verdict = finding.comparison, finding.verdict
         expected = " as expected" if comparison.is_control and verdict == comparison.expected else ""
         result = "measured" if verdict is None else f"{verdict}{expected}"
-        record_property(comparison.name, f"{result}: {finding.measured}")
+        record_property(comparison.name, f"{result}: {finding.measured.removeprefix(f'{verdict}: ')}")
         if not comparison.expected or (verdict is not None and meets(verdict, comparison.expected)):
             return
         models = "; ".join(f"{side.label}: {side.model}" for side in comparison.sides)

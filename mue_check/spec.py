@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.loads import Load, parse_load, require_target
 from mue_check.routing.choice import Mixture
 from mue_check.routing.claim import RoutingSpec
@@ -98,7 +98,7 @@ class Experts(Mixture):
                 f"{self.notation}: router {self.router!r} does not take a/G of each group: leave groups G at 1"
             )
         if self.balance not in BALANCES:
-            raise SpecError(f"unknown balance {self.balance!r}: allowed are {', '.join(BALANCES)}")
+            raise SpecError(unknown("balance", self.balance, BALANCES))
         if self.balance != "none" and not variant.scored:
             raise SpecError(
                 f"{self.notation}: balance {self.balance!r} has no meaning with router {self.router!r}, "

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.input_files import read_toml
 from mue_check.loads import read_load
 from mue_check.routing.variants import get_variant
@@ -29,6 +30,18 @@ _KEYS = {
     "labels": "likewise: on or off",
     "modulation": "likewise: shared or own",
 }
+_ALIASES = {
+    **dict.fromkeys(("d_model", "width", "hidden_size", "n_embd"), "d"),
+    **dict.fromkeys(("depth", "n_layers", "n_layer", "num_layers", "num_hidden_layers"), "L"),
+    **dict.fromkeys(("d_ff", "intermediate_size"), "H"),
+    **dict.fromkeys(("d_expert", "moe_intermediate_size"), "h"),
+    **dict.fromkeys(("d_head", "head_dim", "head_width"), "dh"),
+    **dict.fromkeys(("batch", "batch_tokens", "tokens_per_step"), "B"),
+    "steps": "T",
+}
+"""What configurations and papers call the keys."""
+_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_NUMBER = re.compile(rf"(\d[\d_]*(?:\.\d+)?)({'|'.join(_UNITS)})", re.ASCII)
 _SWITCHES: Mapping[str, tuple[str, Mapping[str, bool]]] = {
     "gates": ("zero_gates", {"zero": True, "drawn": False}),
     "labels": ("labels", {"on": True, "off": False}),
@@ -45,18 +58,28 @@ class _Draft:
     words: dict[str, str] = field(default_factory=dict)
 
     def put(self, key: str, value: object, text: str) -> None:
-        allowed = ", ".join(f"{k} ({v})" for k, v in _KEYS.items())
+        key = _ALIASES.get(key, key)
         if key not in _KEYS:
-            raise SpecError(f"unknown key {key!r} in SPEC {text!r}: allowed are {allowed}")
+            meanings = "; ".join(f"{name}: {meaning}" for name, meaning in _KEYS.items())
+            raise SpecError(f"SPEC {text!r}: {unknown('key', key, [*_KEYS, *_ALIASES])} ({meanings})")
         if key in self.numbers or key in self.words:
             raise SpecError(f"{key!r} appears twice in SPEC {text!r}")
         if key in _WORDS:
             self.words[key] = str(value)
             return
-        try:
-            self.numbers[key] = value if isinstance(value, int) else int(str(value))
-        except ValueError:
-            raise SpecError(f"{key}={value!r} in SPEC {text!r}: must be a whole number") from None
+        number = _whole_number(str(value))
+        if number is None:
+            raise SpecError(f"{key}={value!r} in SPEC {text!r}: must be a whole number, such as 4096, 4k or 4Ki")
+        self.numbers[key] = number
+
+
+def _whole_number(text: str) -> int | None:
+    """``4M`` is 4,000,000 and ``4Mi`` is 4 * 2**20; None if the text is no whole number."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    number = Fraction(match[1]) * _UNITS[match[2]]
+    return int(number) if number.denominator == 1 else None
 
 
 def parse_scenario(text: str, *, default: Scenario | None = None, head_width: int = REFERENCE_HEAD_WIDTH) -> Scenario:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mue_check.axes import AXES, BY_GROUP, Ladder, LadderUse, Regime, Sizes
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.precision import Precision
 from mue_check.rules import HyperParameters, Knob, base_value
 from mue_check.rules.knob import quantity_of
@@ -87,7 +87,7 @@ class Tier:
     def ladders(self, axis: str, question: LadderUse = "drift") -> tuple[Ladder, ...]:
         """The ladders of one axis for a question, at this tier's sizes."""
         if axis not in self.axes:
-            raise SpecError(f"unknown axis {axis!r}: allowed are {', '.join(self.axes)}")
+            raise SpecError(unknown("axis", axis, self.axes))
         ladders = self.axes[axis](self.scale_sizes if question == "scales" else self.sizes)
         left_out = self.left_out if question == "drift" else ()
         return tuple(

@@ -3,6 +3,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -76,7 +77,7 @@ def test_base_values_are_the_users(capsys: pytest.CaptureFixture[str]) -> None:
         (["--rule", "mump"], "unknown rule 'mump'"),
         (["--lr", "-1"], "lr=-1.0"),
         (["--lr", "fast"], "invalid float value"),
-        (["--format", "yaml"], "invalid choice"),
+        (["--format", "yaml"], "unknown value 'yaml'"),
         (["--target", "B=6553600,T=1"], "must lie in [0, 1)"),
     ],
 )
@@ -93,6 +94,27 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1
     assert says in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["reprot"], "unknown command 'reprot' (did you mean 'report'?)"),
+        (["report", "x", "--quite"], "unknown option '--quite' (did you mean '--quiet'?)"),
+        (["--print-completion", "fish"], "give one of bash, zsh, tcsh"),
+    ],
+)
+def test_what_was_probably_meant(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert says in capsys.readouterr().err
+
+
+def test_completion_knows_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert main(["--print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert {"mue_check_report", "mue_check_judge"} <= set(re.findall("_shtab_(mue_check_[a-z]+)_", script))
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["report"], ["compare"], ["rules", "--reference", REFERENCE]])

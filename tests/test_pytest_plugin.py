@@ -88,7 +88,10 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--beside", "mup,complete_mue"], "--beside complete_mue: that is the rule under test"),
         (["--heldout", "d=32"], "is the reference itself"),
         (["--heldout", "T=7"], "must lie in [0, 1)"),
-        (["--rule", "u_mup"], "unknown rule 'u_mup': allowed are complete_mue, complete_mue_literal, complete_mue_cdp"),
+        (
+            ["--rule", "u_mup"],
+            "unknown rule 'u_mup' (did you mean 'mup'?): allowed are complete_mue, complete_mue_literal",
+        ),
         (["--router", "mine"], "--router 'mine': write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are sig"),
         (["--router", "absent:factory"], "--router 'absent:factory': cannot import 'absent': ModuleNotFoundError"),
         (["--router", "{tmp}/mine.py:NAME"], "mine.py:NAME': NAME is a str, nothing to call"),
@@ -103,9 +106,9 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--router", "{tmp}/mine.py:Narrow"], "n_experts=16, top_k=4: indices are [49, 4], not [50, K]"),
         (["--router", "{tmp}/mine.py:Scores+selection_bias"], "+selection_bias goes with builtin:NAME only"),
         (["--router", "builtin:best"], "unknown router 'best': allowed are sigmoid_norm"),
-        (["--router", "builtin:moge+luck"], "unknown balance 'luck', allowed are none, auxiliary_loss"),
+        (["--router", "builtin:moge+luck"], "unknown balance 'luck': allowed are none, auxiliary_loss"),
         (["--router", "builtin:expert_choice+selection_bias"], "has no meaning with router 'expert_choice'"),
-        (["--heldout", "d=48,depth=3"], "unknown key 'depth' in SPEC 'd=48,depth=3'"),
+        (["--heldout", "d=48,deep=3"], "SPEC 'd=48,deep=3': unknown key 'deep'"),
         (["--heldout", "B=100"], "batch becomes"),
         (
             ["--corpus", "wiki"],
@@ -125,7 +128,7 @@ def test_the_plugin_costs_other_peoples_runs_nothing() -> None:
         (["--claim", "claim.toml"], "--claim: goes with a router of your own"),
         (["--claim", "absent.toml", "--router", "docs/examples/my_router.py:Router"], "cannot be read: No such file"),
         (["--expected", "absent.toml"], "cannot be read: No such file"),
-        (["--precision", "fp16"], "unknown precision 'fp16': allowed are fp32, tf32, bf16"),
+        (["--precision", "fp16"], "unknown precision 'fp16' (did you mean 'bf16'?): allowed are fp32, tf32, bf16"),
         (["--precision", "tf32"], "precision tf32 needs a GPU's tensor cores: on a CPU use fp32 or bf16"),
         (["--tier", "gpu"], "needs a CUDA device"),
     ],
@@ -245,7 +248,7 @@ def test_the_laboratory_asks_its_questions(tmp_path: Path, collected: Collect, r
             "--corpus=wiki",
             "unknown corpus 'wiki': allowed are markov, docstrings, image_low, image_high, keyframe, video,",
         ),
-        ("--axes=sigma1", "unknown axis 'sigma1': allowed are width, depth"),
+        ("--axes=sigma1", "unknown axis 'sigma1' (did you mean 'sigma0'?): allowed are width, depth"),
     ],
 )
 def test_the_laboratory_refuses_in_one_line(tmp_path: Path, argument: str, says: str, run_pytest_here: Run) -> None:
@@ -379,9 +382,9 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pyt
     broken = run_pytest(*example, "-n", "2")
     assert broken.returncode == 1, broken.stdout
     assert "the selection bias leaks into the weights" in broken.stdout
-    assert (
-        "FAILED suites/test_router.py::test_router[docs/examples/my_router.py:Router-bias-selection]" in broken.stdout
-    )
+    test = "suites/test_router.py::test_router[docs/examples/my_router.py:Router-bias-selection]"
+    law = "A selection bias changes the selection and never the weights; adding a constant to it changes nothing"
+    assert re.search(rf"FAILED {re.escape(test)}: bias-selection: failed; law: +{law}\n", broken.stdout)
     known = run_pytest_here(*example, f"--expected={expected}")
     assert known.code == 0, known.out
     assert "1 xfailed" in known.out

@@ -158,3 +158,13 @@ def test_a_stored_model_is_described_as_its_family_prints_it() -> None:
     for text in ("d=64,L=2,H=64", *DIFFUSION):
         model = parse_scenario(text).model
         assert described(asdict(model), asdict(train)) == f"{model},{train}"
+
+
+def test_numbers_have_units_and_keys_have_the_names_of_configurations() -> None:
+    short = parse_scenario("d=256,L=2,H=4000,dh=32,B=4000000,T=1500")
+    assert parse_scenario("d_model=256,n_layers=2,d_ff=4k,head_dim=32,batch_tokens=4M,steps=1.5k") == short
+    assert parse_scenario("B=4Mi", default=short).tokens_per_step == 2**22
+    with pytest.raises(SpecError, match=r"unknown key 'd_modle' .did you mean 'd_model'"):
+        parse_scenario("d_modle=64")
+    with pytest.raises(SpecError, match="must be a whole number"):
+        parse_scenario("d=1.5")

@@ -12,6 +12,7 @@ from mue_check.audit.prescribed import ModelPrescription
 from mue_check.audit.report import ParameterGroup
 from mue_check.audit.setup import AuditError
 from mue_check.audit.sharded import draw_normal, gathered
+from mue_check.errors import unknown
 from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.rules.roles import VECTORS
 
@@ -37,9 +38,9 @@ def param_groups(
     fewer ``keys``, such as ("lr", "weight_decay"); the rules are for AdamW all the same. AuditError: a trainable
     parameter without a role, a tied embedding that cannot be right.
     """
-    unknown = set(keys) - set(KEYS)
-    if unknown:
-        raise AuditError(f"keys: unknown {', '.join(sorted(unknown))}; known are {', '.join(KEYS)}")
+    for key in keys:
+        if key not in KEYS:
+            raise AuditError(unknown("key", key, KEYS))
     prescribed = _prescribe(model, prescription, base or HyperParameters(), roles, multipliers, probe)
     by_name = dict(model.named_parameters(remove_duplicate=False))
     out = []

@@ -23,6 +23,7 @@ from mue_check.cli import (
     suite,
 )
 from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser, error_line
+from mue_check.cli.completion import COMPLETION, print_completion
 from mue_check.errors import MueCheckError
 from mue_check.user_code import is_one_line
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 not as expected, 2 bad arguments, 3 inconclusive."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser()
+    if given[:1] == [COMPLETION]:
+        return print_completion(parser, given[1:])
     for argument in given:
         if not is_one_line(argument):
             parser.error(f"{argument!r}: an argument must not contain line breaks or control characters")
@@ -63,6 +66,7 @@ def _parser() -> Parser:
         description="Check that a learning rate tuned on a small dense model transfers to your mixture of experts. "
         "The main job is `mue_check suite`, which is `pytest suites/` from any folder.",
     )
+    parser.add_argument(COMPLETION, metavar="SHELL", help="print completion for bash, zsh or tcsh, and how to use it")
     parser.add_argument("--version", action="version", version=f"mue_check {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (

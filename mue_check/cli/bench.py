@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mue_check.cli.command import EXIT_FAIL, EXIT_OK, Commands, Options, Parser, require_between
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.precision import PRECISIONS, Precision, require_precision
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _parts(text: str | None) -> tuple[str, ...]:
     names = () if text is None else tuple(text.split(","))
     for name in names:
         if name not in PARTS:
-            raise SpecError(f"--only {text!r}: unknown part {name!r}, allowed are {', '.join(PARTS)}")
+            raise SpecError(f"--only {text!r}: {unknown('part', name, PARTS)}")
     return names
 
 

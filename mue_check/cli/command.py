@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.user_code import one_line
 
 EXIT_OK, EXIT_FAIL, EXIT_USAGE, EXIT_INCONCLUSIVE = 0, 1, 2, 3
@@ -16,6 +16,8 @@ EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
 Options = argparse.Namespace
 Run = Callable[[Options], int]
 
+Commands = argparse._SubParsersAction
+"""The type of ``add_subparsers()``, for which argparse has no public name."""
 
 _LONGEST = 1000
 MOST_WORKERS = 4096
@@ -65,13 +67,22 @@ def write_output(where: str, text: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that reports usage errors in one line and exits with 2."""
+    """An argparse parser that reports usage errors in one line, with what was probably meant, and exits with 2."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse, and report an unknown option here, where the options are known that it may stand for."""
+        options, left = super().parse_known_args(args, namespace)
+        for name in (argument.partition("=")[0] for argument in left):
+            if name.startswith("--"):
+                self.error(unknown("option", name, [each for each in self._option_string_actions if each[:2] == "--"]))
+        return options, left
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "command" if isinstance(action, Commands) else "value"
+            raise argparse.ArgumentError(action, unknown(what, str(value), map(str, action.choices)))
 
     def error(self, message: str) -> NoReturn:
         """Print the message and a hint to --help, and exit."""
         print(error_line(f"{self.prog}: {message}") + f" (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
-
-
-Commands = argparse._SubParsersAction
-"""The type of ``add_subparsers()``, for which argparse has no public name."""

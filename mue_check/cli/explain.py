@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, unknown
 
 _PAGES = Path(__file__).parents[1] / "conformance" / "pages"
 _INDEX = "README"
@@ -26,7 +26,6 @@ def run(options: Options) -> int:
     """Print the page."""
     pages = {path.stem: path for path in _PAGES.glob("*.md")}
     if options.check not in pages:
-        known = ", ".join(sorted(pages.keys() - {_INDEX}))
-        raise ClaimError(f"no check is called {options.check!r}: known are {known}")
+        raise ClaimError(unknown("check", options.check, sorted(pages.keys() - {_INDEX})))
     print(pages[options.check].read_text(encoding="utf-8"), end="")
     return EXIT_OK

@@ -1,5 +1,7 @@
 """``mue_check report``: judge a study again from its records."""
 
+import sys
+import webbrowser
 from pathlib import Path
 
 from mue_check.cli.command import Commands, Options, Parser, exit_code
@@ -17,6 +19,7 @@ def add(commands: "Commands[Parser]") -> None:
         epilog="example: mue_check report reports/cpu",
     )
     report.add_argument("study", metavar="STUDY", type=Path, help="a folder written by `pytest suites/`")
+    report.add_argument("--open", action="store_true", help="show the page in a browser")
     report.add_argument("--quiet", action="store_true", help="write the report and print nothing")
     report.set_defaults(run=run)
 
@@ -32,4 +35,6 @@ def run(options: Options) -> int:
     if not options.quiet:
         print("\n".join([*verdict_lines(summary), *outcome_lines(summary, "whole study")]))
         print(f"report: {page}")
+    if options.open and not webbrowser.open(page.resolve().as_uri()):
+        print("mue_check report: no browser was found", file=sys.stderr)
     return exit_code(summary.verdict)

@@ -20,7 +20,10 @@ ROLES_HELP = (
     "[roles]: name pattern = role, for unknown names; [multipliers]: role = number, the factors by which the model "
     "multiplies"
 )
-SPEC_HELP = "comma-separated key=value pairs or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh"
+SPEC_HELP = (
+    "comma-separated key=value pairs or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh; also "
+    "d_model=1k,B=4M"
+)
 
 
 def add(commands: "Commands[Parser]") -> None:

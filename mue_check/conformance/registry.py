@@ -25,7 +25,7 @@ from mue_check.conformance.checks import (
     symmetry,
     weights,
 )
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, unknown
 from mue_check.routing.factory import CandidateKind
 
 CHECKS = (
@@ -58,5 +58,5 @@ def checks_for(kind: CandidateKind, only: Iterable[str] = ()) -> list[Check]:
     wanted = set(only)
     for id in only:
         if id not in known:
-            raise ClaimError(f"no check of a {kind} is called {id!r}: known are {', '.join(known)}")
+            raise ClaimError(unknown(f"check of a {kind}", id, known))
     return [check for check in known.values() if not wanted or check.id in wanted]

@@ -14,7 +14,7 @@ from mue_check.data.memory import memory_corpus
 from mue_check.data.pictures import image_high, image_low, photo_crops
 from mue_check.data.protocol import Data
 from mue_check.data.token_file import token_file_corpus
-from mue_check.errors import DataError
+from mue_check.errors import DataError, unknown
 
 CORPORA: dict[str, Callable[[], Data]] = {
     "markov": markov_corpus,
@@ -70,8 +70,7 @@ def data_maker(name: str) -> Callable[[], Data]:
         return partial(token_file_corpus, Path(name))
     if name.endswith(".npy"):
         return partial(image_file, Path(name))
-    known = ", ".join((*CORPORA, *SOURCES))
-    raise DataError(f"unknown corpus {name!r}: allowed are {known}, tokens FILE.bin, or images FILE.npy")
+    raise DataError(f"{unknown('corpus', name, [*CORPORA, *SOURCES])}, tokens FILE.bin, or images FILE.npy")
 
 
 @cache

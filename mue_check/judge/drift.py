@@ -81,17 +81,23 @@ class Drift:
         return self.verdict is not Verdict.INCONCLUSIVE and self.interval.plain_half_width <= half_width
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, knob: str = "") -> str:
+        """The drift of the optimal value of that knob, or why there is none."""
         if self.reason is not None:
             return f"unresolved: {self.reason}"
+        of = f" of {knob}" if knob else ""
         over = f" (95 % over looks {looks_text(self.looks)})" if len(self.looks) > 1 else ""
         if self.registration is None:
-            how = f" (log2 LR* {self.reference.interval} -> {self.target.interval})"
+            best, moved = self.reference.interval, self.target.interval
+            how = f" (optimum {2**best.mean:.2g} -> {2**moved.mean:.2g}, log2 {best} -> {moved})"
         else:
             walls = f", walls apart: {self.registration.walls}" if self.registration.misfit else ""
             how = f"{walls} (parabolas: {self.cross_check})"
         regret = f", regret {self.regret:.4f} nats" if math.isfinite(self.regret) else ""
         return (
-            f"drift {self.interval} octaves over {self.interval.n} seeds{over}{how}{regret}, "
+            f"drift {self.interval} octaves{of} over {self.interval.n} seeds{over}{how}{regret}, "
             f"detectable drift {self.detectable:.2f} octave"
         )
 

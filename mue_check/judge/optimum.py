@@ -172,11 +172,12 @@ def fit_optimum(curve: Curve, points: int = WINDOW, level: float = SLOPE_LEVEL) 
     shared = _window(len(alive), int(np.searchsorted(alive, best)), points)
     fits = _Parabolas.through(x[shared], losses[:, shared])
     low, high = x[shared][[0, -1]]
+    span = f"{2.0**low:.2g} and {2.0**high:.2g} (log2 {low:.2f} and {high:.2f})"
     # a value that diverged just beyond the window is a rise, too
     first, last = alive[shared][[0, -1]]
     walls = first == alive[0] > 0, last == alive[-1] < len(curve.values) - 1
     if flat := fits.flat(walls, level):
-        return Optimum(reason=f"no significant minimum between log2 values {low:.2f} and {high:.2f}: {flat}")
+        return Optimum(reason=f"no significant minimum between {span}: {flat}")
     if twins := same_losses(curve.seeds, losses):
         return Optimum(reason=twins)
     vertices: dict[int, _Vertex] = {}
@@ -186,10 +187,7 @@ def fit_optimum(curve: Curve, points: int = WINDOW, level: float = SLOPE_LEVEL) 
             own = _window(len(alive), int(np.argmin(row)), points)
             vertex = _Parabolas.through(x[own], row[None, own]).vertex(0)
         if vertex is None:
-            return Optimum(
-                reason=f"seed {seed} has no minimum between log2 values {low:.2f} and {high:.2f}, "
-                "nor around its lowest loss"
-            )
+            return Optimum(reason=f"seed {seed} has no minimum between {span}, nor around its lowest loss")
         vertices[seed] = vertex
     square = sum(v.residual for v in vertices.values())
     residual_sd = math.sqrt(square / (len(vertices) * (points - 3)))

@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.mutants import routing, rules
 from mue_check.mutants.mutant import CheckOutcome, Mutant, MutantResult
 from mue_check.mutants.setups import broken
@@ -19,7 +19,7 @@ def get_mutant(name: str, family: str = "rules") -> Mutant:
     for mutant in FAMILIES[family]:
         if mutant.name == name:
             return mutant
-    raise SpecError(f"unknown mutant {name!r}: allowed are {', '.join(m.name for m in FAMILIES[family])}")
+    raise SpecError(unknown("mutant", name, [mutant.name for mutant in FAMILIES[family]]))
 
 
 def run(mutants: Sequence[Mutant], examine: Examine, *, workers: int = 1) -> Iterator[MutantResult]:

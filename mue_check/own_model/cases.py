@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+from mue_check.errors import unknown
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model.api import check_model
 from mue_check.own_model.candidate import ModelError
@@ -28,8 +29,9 @@ def parametrize_with_model_checks(
     study = options.get("study")
     names = (*_ALWAYS, *(("audit",) if options.get("reference") else ()), *(study.ask if study else ()))
     marked = dict(expected or {})
-    if unknown := [name for name in marked if name not in names]:
-        raise ModelError(f"expected: unknown check {unknown[0]!r}: there are {', '.join(names)}")
+    for name in marked:
+        if name not in names:
+            raise ModelError(f"expected: {unknown('check', name, names)}")
     cases = []
     for at, candidate in enumerate(candidates):
         measured = cache(partial(check_model, candidate, **options))

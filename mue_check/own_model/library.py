@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mue_check.audit.groups import init_parameters, param_groups
 from mue_check.audit.scenario import scenario_of, scenarios_of
-from mue_check.errors import MueCheckError
+from mue_check.errors import MueCheckError, unknown
 from mue_check.own_model.candidate import Candidate, ModelError
 from mue_check.routing.hugging_face import PREFIX, Family, family, model_of
 from mue_check.rules import HyperParameters, Prescription, get_rule
@@ -29,7 +29,7 @@ _VALUES = HyperParameters(init_std=0.1)
 def library_model(name: str, axis: str, base: float, rule: str, values: HyperParameters | None) -> Candidate:
     """The candidate of ``hf:CONFIG``, tuned at ``base``. ModelError, one line, if there is no such family or axis."""
     if axis not in AXES:
-        raise ModelError(f"{name} has no axis {axis!r}: allowed are {', '.join(AXES)}")
+        raise ModelError(f"{name}: {unknown('axis', axis, AXES)}")
     if not base or base != int(base):
         raise ModelError(f"{name}: give --sizes, and a whole number as --base")
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from mue_check.errors import unknown
 from mue_check.own_model.candidate import ModelError
 from mue_check.own_model.measure import WHOLE, Coordinates, Key
 
@@ -149,7 +150,7 @@ def _declared(keys: Sequence[Key], declared: Mapping[str, str]) -> tuple[dict[Ke
     warnings = []
     for pattern, name in declared.items():
         if name not in set(ModelRole):
-            raise ModelError(f"roles: {pattern!r} has the unknown role {name!r}: allowed are {', '.join(ModelRole)}")
+            raise ModelError(f"roles: {pattern!r}: {unknown('role', name, ModelRole)}")
         role = ModelRole(name)
         of = [key for key in keys if role is ModelRole.FREE or (key.kind == "parameter") == (role in _OF_PARAMETERS)]
         matched = [key for key in of if fnmatchcase(key.name, str(pattern))]

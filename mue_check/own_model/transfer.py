@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch.distributed
 
+from mue_check.errors import unknown
 from mue_check.judge.early import TREND_TOLERANCE
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
@@ -50,8 +51,9 @@ class Study:
     command: str = "mue_check model"
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.ask if name not in QUESTIONS]:
-            raise ModelError(f"unknown question {unknown[0]!r}: allowed are {', '.join(QUESTIONS)}")
+        for name in self.ask:
+            if name not in QUESTIONS:
+                raise ModelError(unknown("question", name, QUESTIONS))
         if not 4 <= self.seeds[0] <= self.seeds[1]:
             raise ModelError(f"seeds {self.seeds[0]} to {self.seeds[1]}: a study needs at least 4, ascending")
         if self.plan.steps < 1 or self.plan.held_out < 1:

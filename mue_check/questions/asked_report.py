@@ -69,7 +69,7 @@ def without_answer(summary: Summary) -> Section:
     }
     title = "Questions without an answer"
     return Section(
-        part=Part.ANSWERS,
+        part=Part.FAILURES,
         anchor="unanswered",
         title=title,
         text="They raised an error, were interrupted, or their answers are gone. The study does not pass until they "

@@ -1,9 +1,7 @@
 """Figure of a comparison: the drift of every target, one row each, with one color and marker for each rule."""
 
-import math
 import textwrap
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -11,8 +9,7 @@ from matplotlib.patches import Rectangle
 from mue_check.questions.compare import ComparedDrift, SideBySide
 from mue_check.questions.comparison import DEFAULT_ROUTER
 from mue_check.questions.display import knob_name
-from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import draw_rows
+from mue_check.questions.drift_plots import draw_rows, mark_drift
 from mue_check.report.format import in_words
 from mue_check.report.palette import (
     BAND,
@@ -22,7 +19,6 @@ from mue_check.report.palette import (
     RESIDUAL_ALPHA,
     TARGETS,
     WIDTH,
-    arms_of,
     house_style,
     shorten,
 )
@@ -51,8 +47,10 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
             for at, column in enumerate(sides.columns):
                 if column in question.found and question.first_with_the_cells_of(column) == column:
                     offset = ((len(sides.columns) - 1) / 2 - at) * 0.75 / len(sides.columns)
-                    _draw(axes, question.found[column], row + offset, at)
-        axes.set_xlabel("drift (octaves); band: tolerance; bars: 95 % interval; x: unresolved; same cells: once")
+                    mark_drift(
+                        axes, question.found[column], row + offset, _color(at), marker=MARKERS[at % len(MARKERS)]
+                    )
+        axes.set_xlabel("drift (octaves); band: tolerance; bars: 95 % interval; same cells: once")
         figure.suptitle("Drift of the optimum, rule by rule", x=0.01, ha="left")
         handles = [
             Line2D([], [], linestyle="", color=_color(at), marker=MARKERS[at % len(MARKERS)], label=shorten(name, 40))
@@ -65,16 +63,6 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
 def row_ladder(question: ComparedDrift) -> tuple[str, str]:
     """What the rows between two separating lines share."""
     return question.comparison.ladder, question.comparison.knob
-
-
-def _draw(axes: Axes, found: DriftFinding, y: float, at: int) -> None:
-    interval, color = found.drift.interval, _color(at)
-    if not math.isfinite(interval.mean):
-        axes.plot(0, y, marker="x", markersize=6, color=color)
-        return
-    if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, y, xerr=arms_of(interval), color=color, capsize=2.5, linewidth=1.4)
-    axes.plot(interval.mean, y, marker=MARKERS[at % len(MARKERS)], markersize=6, color=color, zorder=4)
 
 
 def _color(at: int) -> str:

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.axes_report import drift_summary
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.curve_plots import plot_curves
-from mue_check.questions.display import Palette, knob_name, picture_folds, question_columns
+from mue_check.questions.display import Palette, knob_name, question_columns
 from mue_check.questions.drift import DriftFinding, drift_arms, knob_in_name, measure_drift
-from mue_check.questions.drift_plots import plot_controls
-from mue_check.questions.drift_report import drift_summary, table_of_drifts
+from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_report import table_of_drifts
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
@@ -59,7 +60,7 @@ class ControlKind(QuestionKind):
         return ()
 
     def sections(self, summary: Summary) -> Iterator[Section]:
-        """All controls in one table and one figure, then their loss curves."""
+        """All controls in one table and one figure, and their loss curves."""
         found, palette = controls(summary), Palette.of_study(summary.comparisons)
         if found:
             yield Section(
@@ -70,9 +71,9 @@ class ControlKind(QuestionKind):
                 "model, is wrong.",
                 tables=(control_table(summary),),
                 pictures=(
-                    Picture.of(("controls",), f"Controls. {drift_summary(found)}", plot_controls, found, palette),
+                    Picture.of(("controls",), f"Controls. {drift_summary(found)}", plot_drifts, found, palette),
+                    *(_curves(d, palette) for d in found),
                 ),
-                folds=tuple(picture_folds(("loss curves of the controls", _curves(d, palette)) for d in found)),
             )
 
 

@@ -1,15 +1,14 @@
 """How questions appear in tables and figures: common columns, headings, groups, and one color for each rung."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison
 from mue_check.questions.question import F
-from mue_check.report.format import in_words, printable
+from mue_check.report.format import in_words
 from mue_check.report.palette import REFERENCE, TARGETS, shorten
-from mue_check.report.section import Fold, Picture
 from mue_check.spec import is_diffusion
 
 
@@ -164,10 +163,3 @@ def grouped(found: Iterable[_Item], key: Callable[[_Item], Key]) -> Iterable[tup
     for item in found:
         groups.setdefault(key(item), []).append(item)
     return groups.items()
-
-
-def picture_folds(pictures: Iterable[tuple[str, Picture]]) -> Iterator[Fold]:
-    """Pictures with the titles of their folds: one fold for each title."""
-    for (title,), group in grouped(pictures, lambda item: (item[0],)):
-        count = f"{len(group)} figure{'s' if len(group) > 1 else ''}"
-        yield Fold(title=f"{printable(title)}: {count}", pictures=tuple(picture for _, picture in group))

@@ -10,7 +10,7 @@ from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import AnyArm, Arm
 from mue_check.questions.comparison import Comparison, looks_note
-from mue_check.questions.display import in_unit_of
+from mue_check.questions.display import in_unit_of, knob_name
 from mue_check.questions.question import Finding
 from mue_check.questions.search import Grid, LossSearch, curves_by_look, grid_of, read_curve
 from mue_check.questions.study import Folder, Place, Study, side_of
@@ -46,7 +46,8 @@ class DriftFinding(Finding):
     @property
     def measured(self) -> str:
         """The drift, or why there is none."""
-        return "; ".join(filter(None, (in_unit_of([self], str(self.drift)), looks_note(self.comparison))))
+        text = in_unit_of([self], self.drift.text(knob_name(self.comparison.knob)))
+        return "; ".join(filter(None, (text, looks_note(self.comparison))))
 
     @property
     def is_usual(self) -> bool:

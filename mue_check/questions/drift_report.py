@@ -1,7 +1,7 @@
-"""The report of drifts: the main table, its figures, the loss curves, and the lines for a terminal."""
+"""The report of drifts: the main table, and the lines for a terminal."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 from mue_check.judge.interval import looks_text
@@ -10,25 +10,17 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, looks_note
-from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import (
-    Palette,
-    along_ladders,
-    figure_title,
-    grouped,
     in_unit_of,
     knob_name,
-    picture_folds,
     question_columns,
     together,
-    unusual,
 )
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
-from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
-from mue_check.report.section import Fold, Part, Picture, Section
+from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.report.terminal import text_table
 
@@ -68,24 +60,11 @@ class DriftKind(JudgedKind[DriftFinding]):
         return judge_stored_drift(store, comparison)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
-        """The main table with its figures; the loss curves."""
-        found, palette = together(main_drifts(summary)), Palette.of_study(summary.comparisons)
-        if not found:
-            return
-        ladders = tuple(_drift_pictures(found, palette))
-        yield Section(
-            part=Part.ANSWERS,
-            anchor="drift",
-            title="Drift of the optimum",
-            tables=(drift_table(summary),),
-            folds=(Fold(title="Figures, ladder by ladder", pictures=ladders),) if ladders else (),
-        )
-        yield Section(
-            part=Part.DETAILS,
-            anchor="curves",
-            title="Loss curves",
-            folds=tuple(picture_folds(curve_pictures(found, palette))),
-        )
+        """The main table."""
+        if main_drifts(summary):
+            yield Section(
+                part=Part.ANSWERS, anchor="drift", title="Drift of the optimum", tables=(drift_table(summary),)
+            )
 
     def headlines(self, summary: Summary) -> list[str]:
         """All drifts in as few columns as the study needs."""
@@ -199,28 +178,6 @@ def regret_text(found: DriftFinding) -> str:
     if not math.isfinite(regret):
         return NONE
     return f"{regret:.4f} ({f'{regret / gain:.0%}' if gain > 0 else 'no gain'})"
-
-
-def drift_summary(found: Iterable[DriftFinding]) -> str:
-    """The drifts for the description of a figure."""
-    return "; ".join(
-        f"{d.side.label} on {d.comparison.corpus} {interval_text(d.drift.interval)} {d.drift.verdict}" for d in found
-    )
-
-
-def curve_pictures(found: Iterable[DriftFinding], palette: Palette) -> Iterator[tuple[str, Picture]]:
-    """The loss curves with the names of their ladders."""
-    for key, drifts in along_ladders(found):
-        c = drifts[0].comparison
-        alt = f"{figure_title(f'Loss against {knob_name(c.knob)}', key)}. {drift_summary(drifts)}"
-        yield in_words(c.ladder), Picture.of(("curves", *key), alt, plot_curves, drifts, palette)
-
-
-def _drift_pictures(found: Sequence[DriftFinding], palette: Palette) -> Iterator[Picture]:
-    for key, drifts in grouped(found, lambda d: (d.comparison.ladder, *unusual(d.comparison))):
-        if any(math.isfinite(d.drift.interval.mean) for d in drifts):  # else the table says why
-            alt = f"{figure_title('Drift', key)}. {drift_summary(drifts)}"
-            yield Picture.of(("drift", *key), alt, plot_drifts, drifts, palette)
 
 
 def _axis(found: DriftFinding) -> str:

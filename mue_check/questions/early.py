@@ -15,12 +15,12 @@ from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, looks_note, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, heading, picture_folds, question_columns
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
-from mue_check.report.format import in_words, interval_text
-from mue_check.report.palette import MARKERS, QUIET, WIDTH, house_style, shorten
+from mue_check.report.format import interval_text
+from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 
@@ -80,15 +80,14 @@ class EarlyKind(JudgedKind[EarlyFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        found = summary.of(EarlyFinding)
+        found = together(summary.of(EarlyFinding))
         if found:
-            pictures = _pictures(found, Palette.of_study(summary.comparisons))
             yield Section(
                 part=Part.DETAILS,
                 anchor="early",
                 title="First steps",
                 tables=(early_table(found),),
-                folds=tuple(picture_folds(pictures)),
+                pictures=tuple(_pictures(found, Palette.of_study(summary.comparisons))),
             )
 
 
@@ -111,18 +110,18 @@ def early_table(found: Sequence[EarlyFinding]) -> Table:
     )
 
 
-def _pictures(found: Sequence[EarlyFinding], palette: Palette) -> Iterator[tuple[str, Picture]]:
+def _pictures(found: Sequence[EarlyFinding], palette: Palette) -> Iterator[Picture]:
     for key, group in along_ladders(found):
         words = "; ".join(f"{e.side.label} trend {interval_text(e.early.trend, 4)} {e.early.verdict}" for e in group)
         alt = f"{figure_title('Early loss curves', key)}. {words}"
-        yield in_words(group[0].comparison.ladder), Picture.of(("early", *key), alt, plot_early, group, palette)
+        yield Picture.of(("early", *key), alt, plot_early, group, palette)
 
 
 def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
     """log2 of target over reference loss against the step, mean and 95 % band over seeds, every target of a ladder."""
     c = found[0].comparison
-    with house_style():
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    with house_style(FONT):
+        figure = Figure(figsize=PANEL, layout="constrained")
         axes = figure.add_subplot()
         for at, f in enumerate(found):
             label = f.comparison.sides[-1].label
@@ -131,9 +130,7 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
             if seeds > 1:
                 half = t_quantile(seeds - 1) * f.ratio.std(axis=0, ddof=1) / np.sqrt(seeds)
                 axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
-            legend = (
-                f"{shorten(label, 22)}: trend {interval_text(f.early.trend, 4)} per doubling, {f.early.verdict.value}"
-            )
+            legend = f"{shorten(label, 18)}: {f.early.verdict.value}"
             axes.plot(
                 x,
                 mean,
@@ -149,13 +146,8 @@ def plot_early(found: Sequence[EarlyFinding], palette: Palette) -> Figure:
         last = max(float(f.steps.max()) for f in found) + 1
         axes.set_xlim(0.9, 1.15 * last)  # set here, because a curve that is not finite sets no limits
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.set_xlabel("step; bands: 95 % interval over seeds")
-        axes.set_ylabel("log2(target loss / reference loss)")
-        figure.suptitle(
-            f"First steps along {heading(c)}:\nbelow 0 the target is ahead of {shorten(c.sides[0].label, 16)}",
-            x=0.01,
-            ha="left",
-            fontsize=10.5,
-        )
-        figure.legend(loc="outside lower center", ncols=1 if len(found) < 4 else 2, fontsize=9)
+        axes.set_xlabel("step; bands: 95 % over seeds; below 0: ahead")
+        axes.set_ylabel(f"log2(loss / loss of {shorten(c.sides[0].label, 12)})")
+        axes.set_title(shorten(figure_title("First steps", ladder_key(c)), 58))
+        axes.legend(fontsize=FONT - 1)
     return figure

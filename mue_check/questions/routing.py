@@ -1,28 +1,24 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
 from mue_check.judge.load import CLAIM_TOLERANCE, RoutingLoad, judge_load
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.axes_report import drift_summary
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import Palette, figure_title, grouped, setting_of
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import draw_rows
-from mue_check.questions.drift_report import DRIFT, drift_summary
+from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_report import DRIFT
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
-from mue_check.report.palette import MARKERS, QUIET, WIDTH, draw_interval, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.spec import Experts
@@ -143,39 +139,4 @@ def _pictures(summary: Summary, ladders: set[str]) -> Iterator[Picture]:
     for key, found in grouped(drifts, lambda d: (d.comparison.ladder,)):
         words = "; ".join(f"{d.comparison.router}: {drift_summary([d])}" for d in found)
         alt = f"{figure_title('Drift under each router', key)}. {words}"
-        yield Picture.of(("routing", *key), alt, plot_routers, found, Palette.of_study(summary.comparisons))
-
-
-def plot_routers(found: Sequence[DriftFinding], palette: Palette) -> Figure:
-    """The drift along one ladder under each routing variant, one row for each router and target."""
-    series = list(dict.fromkeys((d.comparison.corpus, d.comparison.rule) for d in found))
-    rows = list(dict.fromkeys((d.comparison.router, d.side.label) for d in found))
-    with house_style():
-        figure = Figure(figsize=(WIDTH, 1.6 + 0.42 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        draw_rows(axes, [f"{shorten(router, 32)}\n{shorten(label, 28)}" for router, label in reversed(rows)], found)
-        for d in found:
-            at = series.index((d.comparison.corpus, d.comparison.rule))
-            row = len(rows) - 1 - rows.index((d.comparison.router, d.side.label))
-            offset = (len(series) - 1) / 2 - at
-            y, color = row + offset * min(0.25, 0.7 / len(series)), palette.of(d.comparison, d.side.label)
-            if math.isfinite(d.drift.interval.mean):
-                draw_interval(axes, d.drift.interval, y, color, marker=MARKERS[at % len(MARKERS)])
-            else:
-                axes.text(0, y, "unresolved", va="center", ha="center", fontsize=8.5, color=color)
-        axes.set_xlabel("drift (octaves of learning rate); band: tolerance; bars: 95 % interval over seeds")
-        name = in_words(found[0].comparison.ladder)
-        figure.suptitle(f"Drift of the optimum along {shorten(name, 30)} under each router", x=0.01, ha="left")
-        if len(series) > 1:
-            handles = [
-                Line2D(
-                    *([], []),
-                    linestyle="",
-                    color=QUIET,
-                    marker=MARKERS[at % len(MARKERS)],
-                    label=f"{shorten(corpus, 18)}, {shorten(rule, 24)}",
-                )
-                for at, (corpus, rule) in enumerate(series)
-            ]
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
-    return figure
+        yield Picture.of(("routing", *key), alt, plot_drifts, found, Palette.of_study(summary.comparisons))

@@ -15,22 +15,18 @@ from mue_check.modalities import EPS
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
 from mue_check.questions.display import (
-    Palette,
     count_text,
-    figure_title,
     grouped,
-    ladder_key,
     ladder_name,
     question_columns,
     together,
 )
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
-from mue_check.questions.scale_plots import drawn_laws, plot_laws
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
-from mue_check.report.section import Fold, Part, Picture, Section
+from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant
 from mue_check.spec import DiffusionSpec, Experts, ModelSpec
@@ -151,9 +147,8 @@ class ScalesKind(JudgedKind[LawsFinding]):
         )
 
     def sections(self, summary: Summary) -> Iterator[Section]:
-        """The laws that are not PASS; then a fold for each ladder, with its table and its figures."""
-        found, palette = together(summary.of(LawsFinding)), Palette.of_study(summary.comparisons)
-        if found:
+        """The laws that are not PASS; then a fold for each ladder with its table."""
+        if found := together(summary.of(LawsFinding)):
             left = open_law_table(found)
             groups = grouped(found, lambda f: (ladder_name(f.comparison),))
             yield Section(
@@ -161,7 +156,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
                 anchor="coordinates",
                 title="Activation scales",
                 tables=(left,) if left.rows else (),
-                folds=tuple(law_fold(name, group, palette) for (name,), group in groups),
+                folds=tuple(law_fold(name, group) for (name,), group in groups),
             )
 
 
@@ -179,7 +174,7 @@ class _Judged(NamedTuple):
         return not self.comparison.expected or meets(self.result.verdict, self.comparison.expected)
 
 
-def law_fold(name: str, found: Sequence[LawsFinding], palette: Palette) -> Fold:
+def law_fold(name: str, found: Sequence[LawsFinding]) -> Fold:
     """The laws of one ladder on all corpora, open where one is not as expected: "width: 21 laws, 21 PASS"."""
     laws = _laws(found)
     columns = question_columns(laws, target=False)
@@ -187,7 +182,6 @@ def law_fold(name: str, found: Sequence[LawsFinding], palette: Palette) -> Fold:
     return Fold(
         title=f"{name}: {len(laws)} laws, {count_text(law.result.verdict for law in laws)}",
         tables=(_law_table(f"Laws of activation scales, {name}", laws, columns),),
-        pictures=tuple(_pictures(found, palette)),
         is_open=not all(law.is_as_expected for law in laws),
         brief=True,
     )
@@ -223,13 +217,3 @@ def _law_table(caption: str, laws: Sequence[_Judged], columns: Cells[_Judged]) -
     if all(law.comparison.expected in ("", Verdict.PASS) for law in laws):
         del cells["expected"]
     return make_table(caption, laws, cells)
-
-
-def _pictures(found: Sequence[LawsFinding], palette: Palette) -> Iterator[Picture]:
-    for laws in found:
-        c, shown = laws.comparison, drawn_laws(laws.results)
-        if shown:
-            words = "; ".join(f"{r.law.name} {interval_text(r.interval)} {r.verdict}" for r in shown)
-            key = (c.name,) if c.is_control else ladder_key(c)
-            alt = f"{figure_title('Activation scales', key)}. {words}"
-            yield Picture.of(("coordinates", *key), alt, plot_laws, c, laws.results, laws.rungs, palette)

@@ -14,12 +14,12 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.speedup import Speedup, compare_learning
 from mue_check.questions.arm import measure
 from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, heading, question_columns
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.report.format import times_text
-from mue_check.report.palette import MARKERS, QUIET, WIDTH, house_style, shorten
+from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 
@@ -93,7 +93,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        found = summary.of(SpeedupFinding)
+        found = together(summary.of(SpeedupFinding))
         if found:
             yield Section(
                 part=Part.ANSWERS,
@@ -137,8 +137,8 @@ def _pictures(found: Sequence[SpeedupFinding], palette: Palette) -> Iterator[Pic
 def plot_speedups(found: Sequence[SpeedupFinding], palette: Palette) -> Figure:
     """How many times faster each target of a ladder is, against the number of steps; bands are over seeds."""
     c = found[0].comparison
-    with house_style():
-        figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    with house_style(FONT):
+        figure = Figure(figsize=PANEL, layout="constrained")
         axes = figure.add_subplot()
         ends = [0.0]
         for at, f in enumerate(found):
@@ -157,8 +157,8 @@ def plot_speedups(found: Sequence[SpeedupFinding], palette: Palette) -> Figure:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ticks = [times for times in _TIMES if min(ends) - room <= math.log2(times) <= max(ends) + room]
         axes.set_yticks([math.log2(times) for times in ticks], [f"{times:g}" for times in ticks])
-        axes.set_xlabel("steps of training at a constant learning rate; bands: 95 % over seeds")
+        axes.set_xlabel("steps at a constant rate; bands: 95 % over seeds")
         axes.set_ylabel(f"steps of {shorten(c.sides[0].label, 16)} / steps of the target")
-        figure.suptitle(f"Speed-up along {heading(c)}", x=0.01, ha="left")
-        figure.legend(loc="outside lower center", ncols=min(len(found), 3), fontsize=9)
+        axes.set_title(shorten(figure_title("Speed-up", ladder_key(c)), 58))
+        axes.legend(fontsize=FONT - 1)
     return figure

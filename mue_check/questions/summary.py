@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mue_check.errors import StoreError
+from mue_check.errors import StoreError, unknown
 from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.asked import FOLDER, load_asked, unfinished_runs
 from mue_check.questions.asked_report import (
@@ -16,8 +16,9 @@ from mue_check.questions.asked_report import (
     without_answer,
 )
 from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
+from mue_check.questions.conclusion import conclusion, facts, not_as_expected
 from mue_check.questions.costs import Costs, RungCost, keys_of
-from mue_check.questions.display import count_text, ladder_name, question_columns
+from mue_check.questions.display import count_text, ladder_name, question_columns, together
 from mue_check.questions.question import Finding, Findings, JudgedKind, QuestionKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import in_words, printable
@@ -76,7 +77,7 @@ def _require_kinds(files: Mapping[Path, Comparison], kinds: Sequence[QuestionKin
     known = [kind.kind for kind in kinds if isinstance(kind, JudgedKind)]
     for path, question in files.items():
         if question.kind not in known:
-            raise StoreError(f"{str(path)!r} has the unknown kind {question.kind!r}: allowed are {', '.join(known)}")
+            raise StoreError(f"{str(path)!r}: {unknown('kind', question.kind, known)}")
 
 
 def verdict_lines(summary: Summary) -> list[str]:
@@ -93,12 +94,16 @@ def write_report(root: Path, summary: Summary) -> Path:
 
 def report_of(summary: Summary) -> Report:
     """The report: sections of all kinds part by part, then how to read it, what it cost and how to run it again."""
-    sections = [without_answer(summary)] if summary.unanswered else []
-    sections += [section for kind, _ in summary.answers for section in kind.sections(summary)]
+    by_kind = {kind.label: tuple(kind.sections(summary)) for kind, _ in summary.answers}
+    sections = list(not_as_expected(summary, {label: own[0].anchor for label, own in by_kind.items() if own}))
+    sections += [without_answer(summary)] if summary.unanswered else []
+    sections += [section for own in by_kind.values() for section in own]
     sections += [_how_to_read(summary), which_run(summary), *_measured_on(summary), _cost(summary), _run_again(summary)]
     return Report(
         name=summary.name,
         verdict=summary.verdict,
+        conclusion=conclusion(summary),
+        facts=facts(summary),
         lines=(*count_lines(summary), *looks_lines(summary.comparisons)),
         sections=tuple(sorted(sections, key=lambda section: section.part)),
     )
@@ -107,10 +112,16 @@ def report_of(summary: Summary) -> Report:
 def count_lines(summary: Summary) -> list[str]:
     """What the report is of; then ``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
     lines = [f"whole study: {number_of(len(summary.questions), 'question')}{of_last_run(summary)}"]
+    beside = {
+        kind.label: sum(len(found.verdicts) for found in together(all_found) if not found.comparison.expected)
+        for kind, all_found in summary.answers
+    }
     for label, pairs in summary.verdicts.items():
         correct = sum(meets(verdict, expected) for verdict, expected in pairs)
         counts = f"{correct} of {len(pairs)} as expected" if label == "control" else count_text(v for v, _ in pairs)
-        lines.append(f"{label}: {counts}")
+        lines.append(
+            f"{label}: {counts}" + (f"; {beside[label]} without an expected verdict" if beside.get(label) else "")
+        )
     if not summary.verdicts:
         lines.append("nothing is judged: no question with an answer expects a verdict")
     if summary.unanswered:

@@ -7,7 +7,7 @@ from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison, looks_note, side_table
-from mue_check.questions.display import in_unit_of, ladder_name, question_columns
+from mue_check.questions.display import in_unit_of, ladder_name, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import is_prescribed
 from mue_check.questions.study import Study
@@ -73,7 +73,7 @@ class TuneOnceKind(JudgedKind[TuneOnceFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """One table."""
-        found = summary.of(TuneOnceFinding)
+        found = together(summary.of(TuneOnceFinding))
         if found:
             yield Section(
                 part=Part.ANSWERS,

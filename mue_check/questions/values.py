@@ -9,7 +9,7 @@ from mue_check.judge.audit import Audit, judge_audit
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import any_target_cases
 from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import question_columns
+from mue_check.questions.display import question_columns, together
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
@@ -79,7 +79,7 @@ class ValuesKind(JudgedKind[ValuesFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The rungs whose values are not as prescribed; a fold of all."""
-        found = summary.of(ValuesFinding)
+        found = together(summary.of(ValuesFinding))
         if not found:
             return
         columns: Cells[ValuesFinding] = {

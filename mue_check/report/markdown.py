@@ -10,7 +10,8 @@ from mue_check.report.table import Table
 
 def render_markdown(report: Report) -> str:
     """The whole report."""
-    lines = [f"# {escape(printable(report.name))}: {report.verdict}", "", *_bullets(report.lines)]
+    lines = [f"# {escape(printable(report.name))}: {report.verdict}", "", f"{escape(report.conclusion)}.", ""]
+    lines += _bullets([*(f"{name}: {value}" for name, value in report.facts.items()), *report.lines])
     for section in report.sections:
         lines += ["", *_section(section)]
     return "\n".join(lines) + "\n"
@@ -28,11 +29,11 @@ def _section(section: Section) -> list[str]:
         [f"    {command}" for command in section.commands],
     ):
         lines += ["", *block] if block else []
-    brief = [fold for fold in section.folds if fold.brief]
-    if brief:
-        lines += ["", *_bullets(fold.title for fold in brief)]
-        pictures = tuple(picture for fold in brief for picture in fold.pictures)
-        lines += _fold(Fold(title=f"{len(pictures)} figures", pictures=pictures)) if pictures else []
+    brief = [f"{s.title}: {s.verdict.value}" + (f"; {s.text}" if s.text else "") for s in section.strips]
+    brief += [fold.title for fold in section.folds if fold.brief]
+    lines += ["", *_bullets(brief)] if brief else []
+    if pictures := tuple(picture for strip in section.strips for picture in strip.all_pictures):
+        lines += _fold(Fold(title=f"{len(pictures)} figures", pictures=pictures))
     return [*lines, *(line for fold in section.folds if not fold.brief for line in _fold(fold))]
 
 

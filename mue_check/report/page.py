@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network and reads well on a screen, in the dark, and on paper."""
+"""A report as one HTML file that needs no network and reads well on a screen, a phone, in the dark, and on paper."""
 
 import base64
 import gzip
@@ -10,11 +10,17 @@ from jinja2 import Environment, StrictUndefined
 
 from mue_check.judge.verdict import Verdict
 from mue_check.report.format import printable
+from mue_check.report.palette import PANEL
 from mue_check.report.section import Report
 
 TEMPLATE = "template.html.j2"
 _GLYPH = re.compile(rb'<path id="DejaVuSans-[^>]*/>')
 """The outline of a letter, named after the font and the letter."""
+_SIZE = re.compile(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
+_STICKY = ("verdict", "caught by")
+"""Columns that stay in sight when a table scrolls."""
+_PIXELS = 96 / 72
+"""Of a point."""
 
 
 def render_page(report: Report, figures: Mapping[str, bytes]) -> str:
@@ -22,16 +28,31 @@ def render_page(report: Report, figures: Mapping[str, bytes]) -> str:
 
     Text from records is escaped. Figures are gzipped, and the letters that they share are stored once.
     """
-    source = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(source)
-    return template.render(
+    return environment.from_string(_text(TEMPLATE)).render(
         name=printable(report.name),
         report=report,
+        style=_text("page.css"),
+        script=_text("page.js"),
         glyphs=packed(glyphs_of(figures.values())),
         figure=lambda picture: packed(_GLYPH.sub(b"", figures[picture.name])),
+        size=lambda picture: size_of(figures[picture.name]),
+        sticky=_STICKY,
+        panel=round(PANEL[0] * 96),
         verdicts=[verdict.value for verdict in Verdict],
     )
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def size_of(svg: bytes) -> tuple[int, int]:
+    """Width and height in pixels, so that a figure has its place before it is drawn."""
+    match = _SIZE.search(svg)
+    if match is None:
+        raise ValueError("a figure without a size")
+    return round(float(match[1]) * _PIXELS), round(float(match[2]) * _PIXELS)
 
 
 def glyphs_of(figures: Iterable[bytes]) -> bytes:

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from mue_check.judge.interval import Interval
 from mue_check.report.format import printable
 
-REFERENCE = "#000000"
+INK = "#1b1b1b"
+"""Text and axes. Not black, for which matplotlib writes no color that the dark style could replace."""
+REFERENCE = "#111111"
 TARGETS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito 2008, without the yellow, which is hard to read on white."""
 BAND = "#009E73"
@@ -18,16 +20,36 @@ BAND_ALPHA, RESIDUAL_ALPHA = 0.13, 0.06
 """The tolerance, and in a lighter shade the residual of an approximate law."""
 QUIET = "#595959"
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p", "h")
+DARK = {
+    INK: "#e8e8e6",
+    REFERENCE: "#ffffff",
+    QUIET: "#a9adb1",
+    "#ffffff": "#16181a",
+    "#e3e3e3": "#33383d",
+    "#0072b2": "#4fb0e8",
+    "#d55e00": "#ff8f3c",
+    "#009e73": "#2fc99c",
+    "#cc79a7": "#e39bc4",
+    "#e69f00": "#f0b429",
+}
+"""What colors become where the reader's system is dark."""
 WIDTH = 9.0
-"""Inches: 900 px at the dpi of a page."""
+"""Inches: the width of a figure that stands alone."""
+FONT = 8.0
+"""Points: the text of a panel."""
+PANEL = (3.25, 2.5)
+"""Inches: one of several figures that stand side by side, and fills the screen of a phone."""
 SALT = "mue_check"
 
 _STYLE: dict[str, object] = {
     "figure.dpi": 100,
     "savefig.dpi": 130,
     "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,7 +58,10 @@ _STYLE: dict[str, object] = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.7,
     "figure.titlesize": 12,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.facecolor": "#ffffff",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.75,
     "text.parse_math": False,  # a corpus may be named with dollar signs
     "svg.hashsalt": SALT,
     "svg.fonttype": "path",
@@ -44,9 +69,9 @@ _STYLE: dict[str, object] = {
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
+def house_style(font: float = 10) -> Iterator[None]:
     """The style in which figures are made and saved, regardless of the user's own matplotlibrc."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", {**_STYLE, "font.size": font, "axes.titlesize": font + 0.5}]):
         yield
 
 

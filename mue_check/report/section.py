@@ -14,21 +14,28 @@ from matplotlib.figure import Figure
 
 from mue_check.judge.verdict import Verdict
 from mue_check.report.format import printable
-from mue_check.report.palette import house_style
+from mue_check.report.palette import DARK, house_style
 from mue_check.report.table import Table
 
 P = ParamSpec("P")
 _DIGITS = re.compile(rb"(\d\d\.\d\d)\d+")
 """Coordinates from 10 points on need no more than a hundredth of a point."""
+_DARK_RULES = "".join(
+    f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+    for light, dark in DARK.items()
+    for what in ("fill", "stroke")
+)
+_IN_THE_DARK = f"<style>@media (prefers-color-scheme:dark){{{_DARK_RULES}}}</style>".encode()
 
 
 class Part(IntEnum):
     """The part of the report that contains a section. Within a part, sections keep the order of their questions."""
 
-    ANSWERS = 0
-    DETAILS = 1
-    CONTROLS = 2
-    APPENDIX = 3
+    FAILURES = 0
+    ANSWERS = 1
+    DETAILS = 2
+    CONTROLS = 3
+    APPENDIX = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,24 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A row of small figures beside their table; ``others`` is less important, and opens with a click."""
+
+    anchor: str
+    title: str
+    verdict: Verdict
+    text: str = ""
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    others: Fold | None = None
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """Those of ``others`` too."""
+        return (*self.pictures, *(self.others.pictures if self.others else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """One heading of the report. ``terms`` are words with their definitions, ``commands`` are shell commands."""
 
@@ -77,23 +102,30 @@ class Section:
     lines: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    strips: tuple[Strip, ...] = ()
     folds: tuple[Fold, ...] = ()
     terms: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
 
     @property
     def all_pictures(self) -> tuple[Picture, ...]:
-        """Those of the folds too."""
-        return (*self.pictures, *(picture for fold in self.folds for picture in fold.pictures))
+        """Those of the strips and folds too."""
+        of_folds = (picture for fold in self.folds for picture in fold.pictures)
+        return (*self.pictures, *(picture for strip in self.strips for picture in strip.all_pictures), *of_folds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A title with its verdict, a few lines that sum up, and the sections in their order."""
+    """A sentence of conclusion with its verdict, a few lines that sum up, and the sections in their order.
+
+    ``facts`` say what was measured where and when, by name.
+    """
 
     name: str
     verdict: Verdict
-    lines: tuple[str, ...]
+    conclusion: str
+    lines: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
     sections: tuple[Section, ...]
 
     @property
@@ -107,7 +139,7 @@ def svg_of(figure: Figure) -> bytes:
     out = BytesIO()
     with house_style():
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return _DIGITS.sub(rb"\1", out.getvalue())
+    return _DIGITS.sub(rb"\1", out.getvalue()).replace(b"<defs>", _IN_THE_DARK + b"<defs>", 1)
 
 
 def file_name(text: str) -> str:

@@ -13,11 +13,15 @@ Cells = Mapping[str, Callable[[_Item], str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a table; ``note`` is a sentence printed under it, ``verdict`` one of the cells or empty."""
+    """One line of a table; ``note`` is a sentence printed under it, ``verdict`` one of the cells or empty.
+
+    ``link`` is the anchor of what the first cell names.
+    """
 
     cells: tuple[str, ...]
     verdict: str = ""
     note: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ def make_table(
     *,
     numeric: Sequence[str] = (),
     note: Callable[[_Item], str] = lambda _: "",
+    link: Callable[[_Item], str] = lambda _: "",
 ) -> Table:
     """One row for each item. A column named "verdict" is the row's verdict, unless it says that there is none."""
     rows = []
@@ -44,7 +49,12 @@ def make_table(
         cells = {name: printable(cell(item)) for name, cell in columns.items()}
         verdict = cells.get("verdict", "")
         rows.append(
-            Row(cells=tuple(cells.values()), verdict=verdict if verdict.isalpha() else "", note=printable(note(item)))
+            Row(
+                cells=tuple(cells.values()),
+                verdict=verdict if verdict.isalpha() else "",
+                note=printable(note(item)),
+                link=link(item),
+            )
         )
     flush = tuple(at for at, name in enumerate(columns) if name in numeric)
     return Table(caption=caption, header=tuple(columns), rows=tuple(rows), numeric=flush)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, unknown
 from mue_check.input_files import read_toml
 
 Kind = Literal["token_choice", "capacity", "expert_choice", "variable"]
@@ -201,7 +201,7 @@ def _known(values: Mapping[str, Any], owner: type, where: str) -> dict[str, Any]
     names = [f.name for f in fields(owner)]
     for key in values:
         if key not in names:
-            raise ClaimError(f"{where}: unknown field {key!r}; known are {', '.join(names)}")
+            raise ClaimError(f"{where}: {unknown('field', key, names)}")
     return dict(values)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, unknown
 from mue_check.routing.choice import Choice, ExpertChoice, Mixture, TokenChoice, select
 from mue_check.routing.claim import RoutingSpec
 
@@ -235,7 +235,7 @@ def get_variant(name: str) -> Variant:
         return USER_ROUTERS[name].variant
     if is_users(name):
         return Variant(name=name, claim=RoutingSpec(weight_sum="free"), grouped=False)
-    raise SpecError(f"unknown router {name!r}: allowed are {', '.join(VARIANTS)}")
+    raise SpecError(unknown("router", name, VARIANTS))
 
 
 def route(

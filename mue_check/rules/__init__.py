@@ -1,6 +1,6 @@
 """Transfer rules by name: pure functions of (reference, target). Nothing here imports torch."""
 
-from mue_check.errors import RuleError
+from mue_check.errors import RuleError, unknown
 from mue_check.rules.complete_mue import (
     COMPLETE_MUE,
     COMPLETE_MUE_CDP,
@@ -36,7 +36,7 @@ def get_rule(name: str) -> Rule:
     try:
         return RULES[name]
     except KeyError:
-        raise RuleError(f"unknown rule {name!r}: allowed are {', '.join(RULES)}") from None
+        raise RuleError(unknown("rule", name, RULES)) from None
 
 
 __all__ = [

@@ -8,7 +8,7 @@ optimum of another group lies.
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from mue_check.errors import RuleError
+from mue_check.errors import RuleError, unknown
 from mue_check.rules.prescription import Factors, HyperParameters
 from mue_check.rules.roles import CONDITIONING, DENSE_FFN, EMBEDDINGS, ROUTED, SHARED, Role
 
@@ -83,7 +83,7 @@ def parse_knob(text: str) -> Knob:
     for knob in KNOBS:
         if knob == text.strip().replace(":readout", ":unembedding"):
             return knob
-    raise RuleError(f"unknown knob {text!r}: allowed are {', '.join(KNOBS)}")
+    raise RuleError(unknown("knob", text, KNOBS))
 
 
 def quantity_of(knob: Knob) -> str:

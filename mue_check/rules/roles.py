@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from mue_check.errors import RuleError
+from mue_check.errors import RuleError, unknown
 from mue_check.spec import DiffusionSpec, Experts, ModelSpec
 
 
@@ -56,7 +56,7 @@ def parse_role(name: str) -> Role:
     try:
         return Role(name)
     except ValueError:
-        raise RuleError(f"unknown role {name!r}: known roles are {', '.join(Role)}") from None
+        raise RuleError(unknown("role", name, Role)) from None
 
 
 def roles_of(model: ModelSpec) -> tuple[Role, ...]:

@@ -6,11 +6,12 @@ from functools import partial
 from typing import ClassVar, NamedTuple
 
 from mue_check.judge.interval import Interval, t_interval
+from mue_check.questions.axes_report import curve_pictures
 from mue_check.questions.case import Options, Scope, TargetCase
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, grouped, question_columns
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_report import DETECTABLE, DRIFT, curve_pictures, drift_note, seeds_text
+from mue_check.questions.drift_report import DETECTABLE, DRIFT, drift_note, seeds_text
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, routing_words
@@ -78,7 +79,7 @@ class ShiftKind(JudgedKind[ShiftFinding]):
             kappa_table(summary.findings),
             probe_table(drifts),
         )
-        curves = [picture for _, picture in curve_pictures(drifts, Palette.of_study(summary.comparisons))]
+        curves = tuple(curve_pictures(drifts, Palette.of_study(summary.comparisons)))
         yield Section(
             part=Part.ANSWERS,
             anchor="sigma0",
@@ -88,7 +89,7 @@ class ShiftKind(JudgedKind[ShiftFinding]):
             lines=tuple(_lines(summary)),
             tables=tuple(table for table in tables if table.rows),
             pictures=tuple(_pictures(summary)),
-            folds=(Fold(title=f"Loss curves: {len(curves)} figures", pictures=tuple(curves)),) if curves else (),
+            folds=(Fold(title=f"Loss curves: {len(curves)} figures", pictures=curves),) if curves else (),
         )
 
     def headlines(self, summary: Summary) -> list[str]:

@@ -75,9 +75,13 @@ class Ending:
         from mue_check.questions.asked_report import outcome_lines
         from mue_check.questions.summary import verdict_lines
 
-        if self.summary is None and not self.lines:
+        # pytest cuts its own summary to the width of the terminal
+        failed = [f"FAILED {report.nodeid}: {_said(report)}" for report in self.reports if report.failed]
+        if self.summary is None and not self.lines and not failed:
             return
         terminalreporter.section("mue_check")
+        for line in failed:
+            terminalreporter.line(line)
         if self.config.get_verbosity() < 0:  # -q prints no header
             self.lines = [*self.settings.notices, *self.lines]
         if self.summary is not None:
@@ -127,3 +131,9 @@ class Ending:
         self.lines.append(line)
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = code
+
+
+def _said(report: pytest.TestReport) -> str:
+    """The first two lines of why a test failed: the verdict with its question, and what was measured."""
+    message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
+    return "; ".join(line.strip() for line in message.removeprefix("Failed: ").splitlines()[:2])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mue_check.errors import ClaimError, SpecError
+from mue_check.errors import ClaimError, SpecError, unknown
 
 if TYPE_CHECKING:
     from mue_check.axes import LadderUse
@@ -54,7 +54,7 @@ def routing_of(text: str | None, folder: Path, claim: RoutingSpec | None, *, tra
         raise SpecError(f"--router {text!r}: write builtin:NAME, MODULE:FACTORY or FILE.py:FACTORY; NAMEs are {names}")
     if kind == "builtin":
         if balance and balance not in BALANCES:
-            raise SpecError(f"--router {text!r}: unknown balance {balance!r}, allowed are {', '.join(BALANCES)}")
+            raise SpecError(f"--router {text!r}: {unknown('balance', balance, BALANCES)}")
         return get_variant(name).name, balance or "none"
     if plus:
         raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME only; your router balances itself")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mue_check.errors import JudgeError
+from mue_check.errors import JudgeError, unknown
 from mue_check.sweeps.names import meaning_of, number_of, short
 
 RATES = ("rate", "log2 rate", "log10 rate", "ln rate", "log rate")
@@ -84,7 +84,7 @@ def find_columns(frame: pd.DataFrame, choice: Choice) -> Columns:
     names = [str(name) for name in frame.columns]
     for option, name in _named(choice):
         if not any(name in (column, short(column)) for column in names):
-            raise JudgeError(f"--{option} {name!r}: no such column; there are {_listed(names)}")
+            raise JudgeError(f"--{option}: {unknown('column', name, names)}")
     rates = rate_columns(names, choice)
     x = _only(rates, "the learning rate", "--x", names)
     if other := next((name for name in rates if name != x and not _same_rate(frame, x, name)), None):

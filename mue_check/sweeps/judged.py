@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mue_check.errors import JudgeError
+from mue_check.errors import JudgeError, unknown
 from mue_check.judge.drift import MIN_SEEDS, Drift, judge_drift
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.power import detectable_of
@@ -86,8 +86,7 @@ def _reference(sweep: Sweep, fits: Fits, label: str | None) -> Arm:
         for arm in sweep.arms:
             if label == arm.label:
                 return arm
-        labels = ", ".join(arm.label for arm in sweep.arms[:20])
-        raise JudgeError(f"--reference {label!r}: no such arm; there are {labels}")
+        raise JudgeError(f"--reference: {unknown('arm', label, [arm.label for arm in sweep.arms[:20]])}")
     counts = [min(len(fits.resolved(arm)), MIN_SEEDS) for arm in sweep.arms]
     return sweep.arms[counts.index(max(counts))]
 

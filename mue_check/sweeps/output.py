@@ -137,7 +137,10 @@ def write_report(judged: Judged, read: list[str], name: str, folder: Path) -> Pa
                 pictures=(picture,),
             ),
         )
-    report = Report(name=name, verdict=judged.verdict, lines=(summary(judged),), sections=tuple(sections))
+    said = summary(judged).removeprefix(f"{judged.verdict}: ")
+    report = Report(
+        name=name, verdict=judged.verdict, conclusion=f"{said[0].upper()}{said[1:]}", sections=tuple(sections)
+    )
     return write_files(folder, report, {_JSON: as_json(judged, read)}, latest=False)
 
 

@@ -82,7 +82,7 @@ def test_the_printed_groups_are_code_that_makes_them() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"keys": ("lr", "momentum")}, "keys: unknown momentum"),
+        ({"keys": ("lr", "momentum")}, "unknown key .momentum.: allowed are"),
         ({"multipliers": {"expert_up": 2.0}}, "expert_up has none"),
         ({"multipliers": {"router": 0.0}}, "must be a number above 0"),
         ({"multipliers": [2.0]}, "must map roles to numbers"),

@@ -111,4 +111,4 @@ def test_explain_prints_a_page_and_lists_the_ids(capsys: pytest.CaptureFixture[s
     assert main(["explain"]) == 0
     assert capsys.readouterr().out == INDEX
     assert main(["explain", "../../errors"]) == 2
-    assert "known are aux-finite, aux-gradient" in capsys.readouterr().err
+    assert "allowed are aux-finite, aux-gradient" in capsys.readouterr().err

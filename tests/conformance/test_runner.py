@@ -194,7 +194,7 @@ def test_a_candidate_that_ends_its_process_later_does_not_affect_other_checks(tm
         (["no_such_module:factory"], "cannot import 'no_such_module'"),
         (["builtin:best"], "unknown router 'best'"),
         (["builtin:sigmoid_norm", "--claim", "absent.toml"], "cannot be read: No such file"),
-        (["builtin:sigmoid_norm", "--check", "sum"], "no check of a router is called 'sum': known are runs"),
+        (["builtin:sigmoid_norm", "--check", "sum"], "unknown check of a router 'sum': allowed are runs"),
         (["builtin:sigmoid_norm", "--only", "fit", "--check", "runs"], "none of the checks asked for"),
         (["builtin:sigmoid_norm", "--shapes", "32x8"], "write d_model x d_expert x experts x top_k"),
         (["builtin:sigmoid_norm", "--shapes", "32x8x4x5"], "top_k at most the experts"),

@@ -33,9 +33,9 @@ def drifted(*by_seed: float, tolerance: float = 0.5, residual: float = 0.0) -> D
 def test_a_drift_as_text() -> None:
     found = drifted(0.2, 0.25, 0.3, 0.25)
     assert str(found).startswith(f"drift {found.interval} octaves over 4 seeds")
-    assert f"(log2 LR* {found.reference.interval} -> {found.target.interval}), regret {found.regret:.4f} nats" in str(
-        found
-    )
+    optima = f"optimum 0.015 -> 0.018, log2 {found.reference.interval} -> {found.target.interval}"
+    assert found.text("weight decay").startswith(f"drift {found.interval} octaves of weight decay over 4 seeds")
+    assert f"({optima}), regret {found.regret:.4f} nats" in str(found)
     assert str(found).endswith(f"detectable drift {found.detectable:.2f} octave")
 
 

@@ -51,7 +51,9 @@ def test_one_case_for_each_check(pytester: pytest.Pytester, monkeypatch: pytest.
 
 
 def test_an_unknown_check_is_one_clear_line() -> None:
-    with pytest.raises(ModelError, match="unknown check 'bases': there are base, parameters, outputs, blocks"):
+    with pytest.raises(
+        ModelError, match=r"unknown check 'bases' .did you mean 'base'..: allowed are base, parameters, outputs, blocks"
+    ):
         parametrize_with_model_checks([], expected={"bases": ""})
 
 

@@ -50,7 +50,7 @@ def test_a_family_is_studied_as_any_model(tmp_path: Path) -> None:
     [
         ("hf:Qwen9Config", {}, "transformers has no configuration of that name"),
         ("hf:LlamaConfig", {}, "has no number of experts"),
-        ("hf:MixtralConfig", {"axis": "heads"}, "has no axis 'heads': allowed are width, experts"),
+        ("hf:MixtralConfig", {"axis": "heads"}, "unknown axis 'heads': allowed are width, experts"),
         ("hf:MixtralConfig", {"sizes": (24, 48)}, "width 24: must be a multiple of 16"),
         ("hf:MixtralConfig", {"sizes": ()}, "give --sizes"),
     ],

@@ -254,7 +254,10 @@ def test_what_breaks_in_a_study_is_one_clear_line(says: str, changed: dict[str, 
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"ask": ("drifts",)}, "unknown question 'drifts': allowed are early, tune_once, drift"),
+        (
+            {"ask": ("drifts",)},
+            "unknown question 'drifts' .did you mean 'drift'..: allowed are early, tune_once, drift",
+        ),
         ({"seeds": (2, 8)}, "needs at least 4"),
         ({"plan": Plan(steps=0)}, "steps 0"),
         ({"tolerance": 0.0}, "must be above 0"),

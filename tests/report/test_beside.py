@@ -11,7 +11,6 @@ from mue_check.catalog import summarize, write_report
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.compare import compare_studies, main_drifts
 from mue_check.questions.compare_files import compare_lines
-from mue_check.questions.display import Palette
 from mue_check.questions.drift_report import drift_table
 from mue_check.questions.scales import LawsFinding, law_fold, open_law_table
 
@@ -50,7 +49,7 @@ def test_it_stands_in_the_tables_and_not_among_what_is_wrong(study: Path) -> Non
     assert [row[table.header.index("rule")] for row in rows].count("standard") == 1
     laws = summary.of(LawsFinding)
     assert not open_law_table(laws).rows
-    fold = law_fold("granularity", laws, Palette.of_study(summary.comparisons))
+    fold = law_fold("granularity", laws)
     assert not fold.is_open
     assert {row.verdict for row in fold.tables[0].rows} == {"PASS", "FAIL"}
 

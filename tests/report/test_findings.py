@@ -133,6 +133,6 @@ def test_one_seed_and_a_lost_target_make_a_page(tmp_path: Path, make: Make) -> N
 def test_contents_name_every_section_that_is_there(tmp_path: Path, make: Make) -> None:
     routed(tmp_path / "study", make)
     page = write_report(tmp_path / "study").read_text()
-    anchors = re.findall(r'href="#([a-z]+)"', page)
+    anchors = re.findall(r'<li><a href="#([a-z]+)"', page)
     assert anchors == re.findall(r'<section id="([a-z]+)"', page)
-    assert {"drift", "routing", "curves", "cost", "again"} <= set(anchors)
+    assert {"failures", "axes", "drift", "routing", "cost", "again"} <= set(anchors)

@@ -95,7 +95,7 @@ def test_page_is_self_contained(study: Path) -> None:
     assert "http" not in page
     assert "src=" not in page
     figures = [_unpacked(text) for text in re.findall(r'data-figure="([^"]*)"', page)]
-    (shared,) = re.findall(r'unpack\("([^"]*)"\)', page)
+    (shared,) = re.findall(r'data-packed="([^"]*)"', page)
     letters = set(re.findall(rb'<path id="([^"]*)"', _unpacked(shared)))
     files = [file.read_bytes() for file in (study / "figures").glob("*.svg")]
     assert sorted(figures) == sorted(re.sub(rb'<path id="DejaVu[^>]*/>', b"", file) for file in files)

@@ -16,7 +16,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Side
 from mue_check.questions.display import Palette
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_plots import plot_drifts, row_name
 from mue_check.questions.drift_report import drift_table
 from mue_check.questions.question import Summary
 from mue_check.questions.summary import count_lines, report_of, rung_cost_table, verdict_lines
@@ -47,7 +47,8 @@ def test_a_residual_is_shown_and_counts_as_expected(tmp_path: Path, make: Make) 
     assert column(summary, "tolerance") == ["0.5 (+1)", "0.5 (+1)"]
     assert "expected" not in drift_table(summary).header
     page = write_report(made.root).read_text()
-    assert page.count('class="badge residual"') == 3  # the row, the list of questions, and how to read it
+    # the row, the axis and its row, the list of questions, and how to read it
+    assert page.count('class="badge residual"') == 5
     assert "RESIDUAL" in (made.root / "report.md").read_text()
 
 
@@ -57,8 +58,8 @@ def test_the_residual_is_a_band_over_its_own_target_alone(tmp_path: Path, make: 
     made.ask(made.side(32), made.side(128, 0.9), expected="RESIDUAL", residual=1.0)
     summary = summarize(made.root)
     axes = plot_drifts(summary.of(DriftFinding), Palette.of_study(summary.comparisons)).axes[0]
-    bands = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_y() == 0.5]
-    assert [(band.get_x() + band.get_width() / 2, band.get_height()) for band in bands] == [(6.0, 0.5), (7.0, 1.0)]
+    bands = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_x() == 0.5]
+    assert [(band.get_y() + band.get_height() / 2, band.get_width()) for band in bands] == [(0.0, 1.0), (1.0, 0.5)]
 
 
 def test_a_residual_that_nobody_allowed_is_not_as_expected(tmp_path: Path, make: Make) -> None:
@@ -97,10 +98,16 @@ def test_value_and_router_are_columns_only_where_they_differ(tmp_path: Path, mak
     assert column(summary, "router") == ["sigmoid_norm", "deepseek_v3+selection_bias", "sigmoid_norm"]
     assert max(map(len, verdict_lines(summary))) < 150
     write_report(made.root)
-    # unlike things never share a picture
-    drifts = {name for name in figures(made.root) if name.startswith("drift-")}
-    assert drifts > {"drift-width", "drift-width-weight_decay"}
-    assert len(drifts) == 3
+    # unlike curves never share a picture, and drifts in one picture say what distinguishes them
+    curves = {name for name in figures(made.root) if name.startswith("curves-")}
+    assert curves > {"curves-width-markov-complete_mue", "curves-width-markov-complete_mue-weight_decay"}
+    assert len(curves) == 3
+    drifts = summary.of(DriftFinding)
+    assert [row_name(d, drifts) for d in drifts] == [
+        "d64, lr, sigmoid_norm",
+        "d64, lr, deepseek_v3+selection_bias",
+        "d64, wd, sigmoid_norm",
+    ]
     page = unescape((made.root / "report.html").read_text())
     assert "Loss against weight decay along width" in page
 
@@ -183,7 +190,7 @@ def test_laws_fold_by_ladder_and_open_when_one_is_not_pass(tmp_path: Path, make:
     left = [line for line in text.splitlines() if line.startswith("| width | markov") and "slope" in line]
     assert len(left) == 2
     assert all("weight.ffn_up" in line for line in left)
-    # activations and what is not PASS get a panel, the other weights stay in the table
+    # what is not PASS is named
     alt = next(a for a in re.findall(r'alt="([^"]*)"', page) if a.startswith("Activation scales along width"))
     assert "weight.ffn_up" in alt
     assert "weight.ffn_down" not in alt

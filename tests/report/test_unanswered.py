@@ -117,7 +117,7 @@ def test_an_unknown_kind_is_an_error_that_names_the_file(
     code, said, _ = reported(study, capsys)
     assert code == 2
     assert said.count("\n") == 1
-    assert f"{path}' has the unknown kind 'drfit'" in said
+    assert f"{path}': unknown kind 'drfit' (did you mean 'drift'?)" in said
 
 
 def test_a_file_that_holds_another_question_is_an_error(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from mue_check.routing.factory import SHAPES, Shape, candidate_of, fitted, load_
         ({"router": ""}, "router='': must be a name"),
         ({"experts": "mlp"}, "experts='mlp': must be a table"),
         ({"experts": {"up": "w1", "down": "w2", "axes": "io"}}, "ExpertLayout.axes='io': must be out_in or in_out"),
-        ({"sum": 1}, "unknown field 'sum'; known are kind, gate"),
+        ({"sum": 1}, "unknown field 'sum': allowed are kind, gate"),
         ({"experts": {"up": "w1"}}, "[experts]: down is missing"),
         ({"experts": {"upp": "w1"}}, "[experts]: unknown field 'upp'"),
     ],

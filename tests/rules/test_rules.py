@@ -80,11 +80,13 @@ def test_only_standard_leaves_the_form_of_attention_that_goes_with_the_head_widt
 
 def test_unknown_role_and_rule_name_the_known_ones() -> None:
     p = prescribe("16e4a")
-    with pytest.raises(RuleError, match=r"unknown role 'lm_head': known roles are token_embedding"):
+    with pytest.raises(RuleError, match=r"unknown role 'lm_head': allowed are token_embedding"):
         p["lm_head"]
     with pytest.raises(RuleError, match="prescribes nothing for role 'ffn_up'"):
         p[Role.FFN_UP]
-    with pytest.raises(RuleError, match=r"unknown rule 'u_mup': allowed are complete_mue, .*, standard"):
+    with pytest.raises(
+        RuleError, match=r"unknown rule 'u_mup' .did you mean 'mup'..: allowed are complete_mue, .*, standard"
+    ):
         get_rule("u_mup")
 
 

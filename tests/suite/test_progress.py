@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from _pytest._io import TerminalWriter
+from rich.text import Text
 
-from mue_check.suite.progress import ProgressLine, shows_progress
+from mue_check.suite.progress import Forecast, Progress, ProgressLine, shows_progress
 
 ROOT = Path(__file__).parents[2]
 Gpus = Callable[..., None]
@@ -47,7 +48,7 @@ def test_the_line_stays_below_everything_that_is_written(monkeypatch: pytest.Mon
     plain, shown = TerminalWriter(io.StringIO()), TerminalWriter(Terminal())
     stream = shown._file
     long = "12/30 tests  gw0 " + "x" * 50
-    line = ProgressLine(shown, long)
+    line = ProgressLine(shown, Text(long, no_wrap=True, overflow="crop"))
     plain.line()
     pieces = [".", ".", "F", "\n", "a result: " + "0.123456789 " * 9 + "\n", "x", "y\n[brackets]:smile:\nz", "\n"]
     for number, text in enumerate(pieces):
@@ -72,22 +73,23 @@ def test_the_line_stays_below_everything_that_is_written(monkeypatch: pytest.Mon
         ({"isatty": False}, False),
         ({"verbosity": -1}, False),
         ({"verbosity": 1}, True),
-        ({"workers": False}, False),
+        ({"usepdb": True}, False),
+        ({"collectonly": True}, False),
         ({"CI": "true"}, False),
         ({"BUILD_NUMBER": "7"}, False),
         ({"TERM": "dumb"}, False),
     ],
 )
 def test_who_sees_the_progress(monkeypatch: pytest.MonkeyPatch, change: dict[str, object], wanted: bool) -> None:
-    world = {"isatty": True, "verbosity": 0, "workers": True, "TERM": "xterm", **change}
+    world = {"isatty": True, "verbosity": 0, "usepdb": False, "collectonly": False, "TERM": "xterm", **change}
     for name in ("CI", "BUILD_NUMBER", "TERM"):
         monkeypatch.setenv(name, str(world.get(name, "")))
     config = SimpleNamespace(
         pluginmanager=SimpleNamespace(
             get_plugin=lambda name: SimpleNamespace(isatty=world["isatty"]),
-            has_plugin=lambda name: world["workers"],
         ),
         get_verbosity=lambda: world["verbosity"],
+        option=SimpleNamespace(usepdb=world["usepdb"], collectonly=world["collectonly"]),
     )
     assert shows_progress(config) is wanted
 
@@ -111,11 +113,31 @@ def on_a_terminal(command: list[str]) -> tuple[int, str]:
     return process.wait(), written.decode().replace("\r\n", "\n")
 
 
-def test_without_workers_there_is_no_line(tmp_path: Path) -> None:
+def test_without_workers_the_line_is_not_captured_with_the_test(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "suites/test_router.py", "-k", "weight-sum", "--dist", "worksteal"]
     code, written = on_a_terminal([*command, "--study", str(tmp_path)])
     assert code == 0, written
-    assert " tests, " not in written
+    assert "1/1 tests, 0" in written
+    assert not [row for row in screen(written) if "1/1 tests" in row]
+
+
+def test_the_time_left_follows_from_the_plan_and_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    forecast = Forecast(["--no-such-option"])
+    progress = Progress(SimpleNamespace(), tmp_path, forecast)
+    forecast.by_test = {"a::test_one": (2, 10.0), "a::test_two": (4, 40.0), "a::test_three": (1, 50.0)}
+    progress.total = 3
+    assert str(progress.__rich__()) == "0/3 tests, 0/7 cells, 0:00"
+    monkeypatch.setattr("time.monotonic", lambda: 130.0)
+    progress.done, progress.last = {"a::test_one"}, ("width", "FAIL")
+    progress.running = {"gw0": "a::test_two"}
+    (tmp_path / "cells").mkdir()
+    for number in range(2):
+        (tmp_path / "cells" / f"{number}.json").touch()
+    # of 100 units, 10 are done and 2 of the 4 cells of the next 40
+    shown = progress.__rich__()
+    assert str(shown) == "1/3 tests, 2/5 cells, 0:30, 1:10 left  FAIL width  gw0 two"
+    assert [span.style for span in shown.spans] == ["bold red"]
 
 
 def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus: Gpus, tmp_path: Path) -> None:
@@ -126,7 +148,10 @@ def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus
     gpu = ["--gpus", "4", "--gpus-per-worker", "2", "--study", str(study)]
     code, written = on_a_terminal([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite, *gpu])
     assert code == 0, written
-    shown = re.findall(r"(\d)/2 tests, (\d+) cells, 0:\d\d((?:  gw\d early_curve\[\S+\])*)", written)
+    shown = re.findall(
+        r"(\d)/2 tests, (\d+)(?:/\d+)? cells, 0:\d\d(?:, 0:\d\d left)?(?:  PASS \S+)?((?:  gw\d early_curve\[\S+\])*)",
+        written,
+    )
     assert shown, written
     assert any(busy for _, _, busy in shown)
     assert [int(cells) for _, cells, _ in shown] == sorted(int(cells) for _, cells, _ in shown)
