@@ -69,14 +69,14 @@ def by_numba() -> Callable[[Stack], None] | None:
     except ImportError:
         return None
 
+    import numpy as np
+
     @numba.njit
     def loop(p, g, m, v, lr, decay, eps, rest1, beta2, rest2):  # type: ignore[no-untyped-def]
         for i in range(p.size):
             m[i] += rest1 * (g[i] - m[i])
             v[i] = v[i] * beta2 + rest2 * g[i] * g[i]
-            p[i] -= decay * p[i] + m[i] / (v[i] ** 0.5 + eps) * lr
-
-    import numpy as np
+            p[i] -= decay * p[i] + m[i] / (np.sqrt(v[i]) + eps) * lr
 
     def call(stack: Stack) -> None:
         tensors: list[Tensor] = [stack.state.flat, stack.state.gradient, stack.state.first, stack.state.second]
