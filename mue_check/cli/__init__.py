@@ -15,6 +15,7 @@ from mue_check.cli import (
     explain,
     families,
     judge,
+    log,
     model,
     mutants,
     plan,
@@ -79,6 +80,7 @@ def _parser() -> Parser:
         mutants,
         families,
         budget,
+        log,
         plan,
         bench,
     ):
