@@ -1,5 +1,6 @@
 # make suite   set up, then the suites: nine axes on the Markov source, width and activated experts also on text
 # make test    set up, then the tests of mue_check itself
+# make docs    set up, then the site, into site/; a broken link is an error
 # make mutate  set up, then break judge/ and records/ line by line to see whether their tests notice
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,13 +12,16 @@ READY := $(VENV)/.ready
 # one thread per process: the workers are the parallelism
 export OMP_NUM_THREADS := 1
 
-.PHONY: suite test lint types audit-dependencies bench mutate clean
+.PHONY: suite test docs lint types audit-dependencies bench mutate clean
 
 suite: $(READY)
 	$(BIN)/pytest suites/ --tier $(TIER) -n $(WORKERS)
 
 test: $(READY)
 	$(BIN)/pytest tests/ -n $(WORKERS) --dist worksteal
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY) audit-dependencies
 	$(BIN)/ruff check .
@@ -46,8 +50,8 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "mue_check needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,hf,images,cluster]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,trackers,hf,images,cluster]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache mutants
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache mutants site

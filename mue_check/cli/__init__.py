@@ -11,6 +11,7 @@ from mue_check.cli import (
     budget,
     compare,
     conformance,
+    encode,
     examples,
     explain,
     families,
@@ -69,6 +70,7 @@ def _parser() -> Parser:
     for command in (
         suite,
         examples,
+        encode,
         audit,
         conformance,
         explain,

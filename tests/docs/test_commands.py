@@ -144,9 +144,16 @@ def test_snippets_of_python_run() -> None:
     reference, target = (mue_check.parse_scenario(f"d={d},L=2,8e2a,h={d // 2},T=1000") for d in (64, 128))
     model = source["model"](width=128)
     given = {
-        **{"mue_check": mue_check, "nn": nn, "torch": torch, "RoutingSpec": RoutingSpec},
-        **{"Router": source["Router"], "make_router": source["Router"]},
-        **{"reference": reference, "target": target, "base": mue_check.HyperParameters(lr=0.01), "model": model},
+        "mue_check": mue_check,
+        "nn": nn,
+        "torch": torch,
+        "RoutingSpec": RoutingSpec,
+        "Router": source["Router"],
+        "make_router": source["Router"],
+        "reference": reference,
+        "target": target,
+        "base": mue_check.HyperParameters(lr=0.01),
+        "model": model,
     }
     run = 0
     for page in PAGES:
