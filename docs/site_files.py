@@ -7,7 +7,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ("README.md", "CHANGELOG.md", "LICENSE", "docs", "reports", "bench", "mue_check", "tests")
+SHOWN = ("README.md", "CHANGELOG.md", "LICENSE", "action.yml", "docs", "reports", "bench", "mue_check", "tests")
 MOST_BYTES = 2_000_000
 """Packed records are larger, and no page shows them."""
 

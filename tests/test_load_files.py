@@ -77,7 +77,7 @@ def test_what_is_no_load_is_refused_in_one_line(text: str, says: str) -> None:
         (json.dumps({"load": [1, 2, 3]}), "not a list of numbers"),
         ("[1, true, 2]", "not a list of numbers"),
         ("[1, NaN, 2]", "expert 1 the load nan"),
-        ("expert,load\n0,1", "'expert' as item 1"),
+        ("expert,load\n0,1", "1 numbers for 3 experts"),
     ],
 )
 def test_a_file_that_holds_no_load_is_refused_by_its_name(tmp_path: Path, text: str, says: str) -> None:

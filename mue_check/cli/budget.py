@@ -128,7 +128,7 @@ def _advice(budget: "Budget") -> str:
         f"sweep {len(budget.sweep)} learning rates around {math.sqrt(ends[0] * ends[1]):.3g} times the tuned one, from "
         f"{ends[0]:.3g} to {ends[1]:.3g} times it"
     )
-    if not budget.extrapolated:
+    if budget.verdict is Verdict.INCONCLUSIVE:
         return f"{advice}: {sweep}"
     return f"{advice}, if small models are a guide. This one lies outside the calibration: before a long run {sweep}"
 

@@ -20,25 +20,9 @@ def test_frequent_ids_are_kept_by_rank(tmp_path: Path, capsys: pytest.CaptureFix
     source = written(tmp_path / "t.u32.bin", [200_000] * 5 + [7] * 3 + [131_072, 9, 9, 7])
     assert main(["encode", str(source), "--out", str(tmp_path / "s.bin"), "--vocab", "3"]) == 0
     assert np.fromfile(tmp_path / "s.bin", dtype="<u2").tolist() == [0] * 5 + [1] * 3 + [2, 2, 2, 1]
-    assert capsys.readouterr().out.split() == [
-        "ids",
-        "4",
-        "that",
-        "occur,",
-        "now",
-        "3",
-        "tokens",
-        "12,",
-        "of",
-        "which",
-        "75.00%",
-        "keep",
-        "an",
-        "id",
-        "of",
-        "their",
-        "own",
-    ]
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split(maxsplit=1)[1] == "4 that occur, now 3"
+    assert second.split(maxsplit=1)[1] == "12, of which 75.00% keep an id of their own"
     assert token_file_corpus(tmp_path / "s.bin").vocab == 3
 
 

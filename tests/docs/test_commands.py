@@ -16,10 +16,14 @@ from mue_check.cli import _parser, main
 from mue_check.routing.claim import RoutingSpec
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("reports/*.md"), *ROOT.glob("reports/bench/README.md")]
-    + [ROOT / "mue_check" / "conformance" / "pages" / "README.md"]
+GLOBS = (
+    "README.md",
+    "docs/**/*.md",
+    "reports/*.md",
+    "reports/bench/README.md",
+    "mue_check/conformance/pages/README.md",
 )
+PAGES = sorted(page for pattern in GLOBS for page in ROOT.glob(pattern))
 TOOLS = {"mue_check", "pytest", "python", "make", "pip", "ray", "sbatch", "tests/gpu/run.sh"}
 QUICK = {"budget", "explain", "judge", "rules"}
 """Commands that take a second. The README's router line is run by tests/conformance/test_readme.py."""

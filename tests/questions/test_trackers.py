@@ -34,6 +34,7 @@ def summary() -> Summary:
         name="width-d64",
         corpus="toy",
         rule="mup",
+        router="sigmoid_norm",
         tier="cpu",
         kind="drift",
         knob="lr",
