@@ -13,7 +13,10 @@ from torch import nn
 
 import mue_check
 from mue_check.cli import _parser, main
+from mue_check.conformance.case import ConformanceCase
 from mue_check.routing.claim import RoutingSpec
+from mue_check.routing.factory import SHAPES as CASE_SHAPES
+from mue_check.routing.factory import load_candidate
 
 ROOT = Path(__file__).parents[2]
 GLOBS = (
@@ -162,6 +165,12 @@ def test_snippets_of_python_run() -> None:
     run = 0
     for page in PAGES:
         for block in blocks_of(page.read_text(encoding="utf-8"), "python"):
-            exec(compile(block, str(page), "exec"), dict(given))
+            names = dict(given)
+            exec(compile(block, str(page), "exec"), names)
+            for check in names.get("CHECKS", ()):
+                shape, device = CASE_SHAPES[0], torch.device("cpu")
+                candidate = load_candidate("router", "builtin:sigmoid_norm")
+                case = ConformanceCase(candidate=candidate, shape=shape, seed=0, device=device)
+                assert check.run(case).status == "passed"
             run += 1
-    assert run >= 4
+    assert run >= 7
