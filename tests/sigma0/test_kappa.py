@@ -53,7 +53,7 @@ def test_exact_points_give_the_exact_line() -> None:
 
 @pytest.mark.parametrize(("tau", "shift_sd", "origin"), [(0.0, 0.05, False), (0.1, 0.3, False), (0.2, 0.05, True)])
 def test_kappa_and_predictions_cover(tau: float, shift_sd: float, origin: bool) -> None:
-    """Bands of three Monte-Carlo errors of 60 simulations about 0.95, and all of them above: tau can be found too large."""
+    """Bands of three Monte-Carlo errors of 60 simulations about 0.95, and all above: tau can be found too large."""
     rng = np.random.default_rng(0)
     kappa, true, new, means = [], [], [], []
     error = DRIFT_SD * math.sqrt(2 / SEEDS)
