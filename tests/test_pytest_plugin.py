@@ -288,11 +288,11 @@ def records(study: Path) -> dict[str, bytes]:
     }
 
 
-def test_killed_and_run_again_the_records_are_those_of_a_quiet_run(tmp_path: Path, run_pytest_here: Run) -> None:
+def test_killed_and_run_again_the_records_are_those_of_a_quiet_run(tmp_path: Path) -> None:
     quiet, rough = tmp_path / "quiet", tmp_path / "rough"
-    result = run_pytest_here(*QUICK, "--study", quiet)
-    assert result.code == 0, result.out
-    assert "coordinates-width-markov-complete_mue: PASS" in result.out  # said as it comes
+    result = run_pytest(*QUICK, "--study", quiet)
+    assert result.returncode == 0, result.stdout
+    assert "coordinates-width-markov-complete_mue: PASS" in result.stdout  # said as it comes
     process = subprocess.Popen(
         command(*QUICK, "--study", rough),
         cwd=ROOT,
