@@ -1,5 +1,6 @@
 # make suite   set up, then the suites: nine axes on the Markov source, width and activated experts also on text
 # make test    set up, then the tests of mue_check itself
+# make docs    set up, then the site, into site/; a broken link is an error
 # make mutate  set up, then break judge/ and records/ line by line to see whether their tests notice
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,21 +9,20 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTS_READY := $(VENV)/.tests_ready
 # one thread per process: the workers are the parallelism
 export OMP_NUM_THREADS := 1
 
-.PHONY: browser suite test lint types audit-dependencies bench mutate clean
-
-# what the tests of the report page need; without it they are skipped, and say why. Nobody waits for it longer than a minute
-browser: $(READY)
-	-timeout 60 $(BIN)/python -m pip install --quiet --constraint constraints.txt playwright axe-playwright-python shtab
-	-command -v chromium chromium-browser google-chrome || timeout 60 $(BIN)/playwright install chromium
+.PHONY: suite test docs lint types audit-dependencies bench mutate clean
 
 suite: $(READY)
 	$(BIN)/pytest suites/ --tier $(TIER) -n $(WORKERS)
 
-test: $(READY)
+test: $(TESTS_READY)
 	$(BIN)/pytest tests/ -n $(WORKERS) --dist worksteal
+
+docs: $(TESTS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY) audit-dependencies
 	$(BIN)/ruff check .
@@ -33,7 +33,7 @@ lint: $(READY) audit-dependencies
 audit-dependencies: $(READY)
 	$(BIN)/python .ci/audit_dependencies.py $(VENV)/audit
 
-types: $(READY)
+types: $(TESTS_READY)
 	$(BIN)/mypy
 
 bench: $(READY)
@@ -56,5 +56,11 @@ $(READY): pyproject.toml constraints.txt
 	@echo "set up: $$($(BIN)/mue_check --version) in $(VENV). Next: $(BIN)/mue_check router docs/examples/my_router.py:Router"
 	@touch $@
 
+# what only tests and the site need. Without Chromium the tests of the report page are skipped; nobody waits long for it
+$(TESTS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser,completion,docs,trackers]'
+	-command -v chromium chromium-browser google-chrome || timeout 60 $(BIN)/playwright install chromium
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache mutants
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache mutants site

@@ -6,6 +6,7 @@ expert at most once, so no expert can have more than 1/a of all assignments, and
 load within these bounds is feasible. Nothing here imports torch.
 """
 
+import csv
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from mue_check.errors import LoadError
 from mue_check.input_files import parse_json, read_text
 
+_IDS = {"", "expert", "expert_id", "expert_index", "id", "index"}
+_LOADS = {"count", "counts", "load", "share", "tokens"}
 Load = tuple[float, ...]
 """Share of all assignments by expert; the shares sum to 1."""
 
@@ -68,7 +71,8 @@ def parse_load(text: str, *, experts: int, groups: int = 1) -> Load:
 
 
 def read_load(source: str | Path, experts: int) -> Load:
-    """Read the share of each expert from ``p1,p2,...`` or from a file of counts or shares (one per line, CSV, or JSON).
+    """Read the share of each expert from ``p1,p2,...`` or from a file of counts or shares (one per line, CSV with or
+    without a header, or JSON).
 
     A text without a comma that is not a number is a path. Raises LoadError, which names the first wrong number.
     """
@@ -141,15 +145,53 @@ def _numbers(text: str, where: str) -> list[float]:
         if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             raise LoadError(f"{where} is JSON but not a list of numbers: give one number for each expert")
         return [_float(v) for v in values]
+    if (column := _column(text, where)) is not None:
+        return _checked(column, where)
     words: list[str] = []
     for line in text.splitlines():
         # an empty cell between two commas is a missing number, which must not be skipped like a space
         row = line.strip().rstrip(",;")
         words += [cell.strip() for cell in re.split("[,;]", row)] if re.search("[,;]", line) else row.split()
+    return _checked(words, where)
+
+
+def _checked(words: Sequence[str], where: str) -> list[float]:
     for at, word in enumerate(words):
         if not _is_number(word):
             raise LoadError(f"{where} has {word[:40]!r} as item {at + 1}: give only numbers, one for each expert")
     return [float(word) for word in words]
+
+
+def _column(text: str, where: str) -> list[str] | None:
+    """The load's column in a table with a header, in the order of a column of experts; None without a header.
+
+    A table of one row has one column for each expert.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    separator = next((sign for sign in ",;\t" if lines and sign in lines[0]), ",")
+    header, *rows = ([cell.strip() for cell in row] for row in csv.reader(lines or [""], delimiter=separator))
+    if not rows or any(map(_is_number, header)):
+        return None
+    if trouble := next((row for row in rows if len(row) != len(header)), None):
+        raise LoadError(f"{where} has {len(trouble)} cells in a row under {len(header)} names of columns")
+    names = [name.lower() for name in header]
+    ids = next((at for at, name in enumerate(names) if name in _IDS), None)
+    others = [at for at in range(len(names)) if at != ids]
+    if len(rows) == 1 and ids is None and len(others) > 1:
+        return rows[0]
+    named = [at for at in others if names[at] in _LOADS] if len(others) > 1 else others
+    if len(named) != 1:
+        raise LoadError(
+            f"{where} has the columns {', '.join(header)[:80]}: call the load's {', '.join(sorted(_LOADS))}"
+        )
+    if ids is not None:
+        experts = [row[ids] for row in rows]
+        order = {expert: at for at, expert in enumerate(experts)}
+        first = 1 if "0" not in order else 0
+        if missing := next((e for e in range(first, first + len(rows)) if str(e) not in order), None):
+            raise LoadError(f"{where} lacks expert {missing}: its column {header[ids]!r} must count them all")
+        rows = [rows[order[str(expert)]] for expert in range(first, first + len(rows))]
+    return [row[named[0]] for row in rows]
 
 
 def _float(value: float) -> float:

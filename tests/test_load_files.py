@@ -21,6 +21,10 @@ from mue_check.spec import Experts
         "4;2;1;1",
         "[4, 2, 1, 1]",
         "\ufeff.5\r\n0.25\r\n.125\r\n1.25e-1",
+        "tokens\n4\n2\n1\n1\n",
+        "Expert,Layer,Tokens\n3,0,1\n0,0,4\n1,0,2\n2,0,1\n",
+        '"id";"load"\n1;4\n2;2\n3;1\n4;1\n',
+        "e0,e1,e2,e3\n4,2,1,1\n",
     ],
 )
 def test_a_file_may_hold_numbers_in_any_plain_form(tmp_path: Path, text: str) -> None:
@@ -48,6 +52,11 @@ def test_a_load_on_the_command_line() -> None:
         ("1,many,2", "'many' as item 2"),
         (",", "'' as item 1"),
         ("1,,2,3", "'' as item 2"),
+        ("a,b\n1,2\n3,4\n5,6", "columns a, b"),
+        ("expert,load\n0,4\n1,2\n3,1", "lacks expert 2"),
+        ("expert,load\n0,4\n1,2\n1,1", "lacks expert 2"),
+        ("expert,load\n0,4\n1\n2,1", "1 cells in a row under 2 names"),
+        ("expert,load\n0,4\n1,much\n2,1", "'much' as item 2"),
         ("no-such-file", "cannot be read: No such file"),
     ],
 )
@@ -68,7 +77,7 @@ def test_what_is_no_load_is_refused_in_one_line(text: str, says: str) -> None:
         (json.dumps({"load": [1, 2, 3]}), "not a list of numbers"),
         ("[1, true, 2]", "not a list of numbers"),
         ("[1, NaN, 2]", "expert 1 the load nan"),
-        ("expert,load\n0,1", "'expert' as item 1"),
+        ("expert,load\n0,1", "1 numbers for 3 experts"),
     ],
 )
 def test_a_file_that_holds_no_load_is_refused_by_its_name(tmp_path: Path, text: str, says: str) -> None:

@@ -11,10 +11,12 @@ from mue_check.cli import (
     budget,
     compare,
     conformance,
+    encode,
     examples,
     explain,
     families,
     judge,
+    log,
     model,
     mutants,
     plan,
@@ -72,6 +74,7 @@ def _parser() -> Parser:
     for command in (
         suite,
         examples,
+        encode,
         audit,
         conformance,
         explain,
@@ -83,6 +86,7 @@ def _parser() -> Parser:
         mutants,
         families,
         budget,
+        log,
         plan,
         bench,
     ):

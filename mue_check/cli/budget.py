@@ -115,16 +115,22 @@ def _advice(budget: "Budget") -> str:
     from mue_check.judge.verdict import Verdict
 
     tolerance = f"{budget.tolerance:g} octave"
-    if budget.verdict is Verdict.PASS:
-        return f"keep the tuned learning rate: its drift lies within +-{tolerance}"
-    if budget.verdict is Verdict.FAIL:
-        factor = _factor(budget.forecast.drift)
-        return f"the optimum moves: multiply the tuned learning rate by {factor}"
+    factor = _factor(budget.forecast.drift)
+    advice = {
+        Verdict.PASS: f"keep the tuned learning rate: its drift lies within +-{tolerance}",
+        Verdict.FAIL: f"the optimum moves: multiply the tuned learning rate by {factor}",
+        Verdict.INCONCLUSIVE: f"not decided within +-{tolerance}",
+    }[budget.verdict]
+    if not budget.sweep:
+        return advice
     ends = budget.sweep[0], budget.sweep[-1]
-    return (
-        f"not decided within +-{tolerance}: sweep {len(budget.sweep)} learning rates around "
-        f"{math.sqrt(ends[0] * ends[1]):.3g} times the tuned one, from {ends[0]:.3g} to {ends[1]:.3g} times it"
+    sweep = (
+        f"sweep {len(budget.sweep)} learning rates around {math.sqrt(ends[0] * ends[1]):.3g} times the tuned one, from "
+        f"{ends[0]:.3g} to {ends[1]:.3g} times it"
     )
+    if budget.verdict is Verdict.INCONCLUSIVE:
+        return f"{advice}: {sweep}"
+    return f"{advice}, if small models are a guide. This one lies outside the calibration: before a long run {sweep}"
 
 
 def _factor(drift: "Interval") -> str:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class Family:
     trouble: str = ""
     extras: tuple[str, ...] = ()
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of the configuration's fields."""
+        return _fields(self.config)
+
     def configured(self, **sizes: int) -> Any:
         """The configuration of a tiny model with these sizes (d, f, experts, activated)."""
         return _configured(self, tuple(sizes.items()))[0]
@@ -105,7 +110,7 @@ def family(name: str) -> Family:
     """The family at ``ConfigName`` or ``ConfigName,field=value,...``; ClaimError where there is no mixture."""
     first, *rest = name.split(",")
     config, library = _config_class(first)
-    known = {f.name for f in fields(config)}
+    known = _fields(config)
     given = {}
     for part in rest:
         key, equals, value = part.partition("=")
@@ -137,7 +142,7 @@ def family_names() -> Iterator[str]:
         if any(name in path.read_text(encoding="utf-8") for name in (*TOTAL, *ACTIVATED)):
             library = _library(f"transformers.models.{path.parent.name}.{path.stem}")
             configs = {getattr(c, "config_class", None) for c in vars(library).values() if isinstance(c, type)}
-            found |= {c.__name__ for c in configs if isinstance(c, type) and {f.name for f in fields(c)} & set(TOTAL)}
+            found |= {c.__name__ for c in configs if isinstance(c, type) and _fields(c) & set(TOTAL)}
     yield from sorted(found)
 
 
@@ -204,9 +209,9 @@ def _configured(family: Family, sizes: tuple[tuple[str, int], ...]) -> tuple[Any
     """(configuration, a model class without modules that has it and the library's init)."""
     size = dict(sizes)
     heads = size.get("heads", 2)
-    known = {f.name: f for f in fields(family.config)}
+    known = family.fields
     default = family.config()
-    wide = known.keys() & set(EXPERT_HIDDEN) and dict.fromkeys(EXPERT_HIDDEN, size["f"])
+    wide = known & set(EXPERT_HIDDEN) and dict.fromkeys(EXPERT_HIDDEN, size["f"])
     values: dict[str, Any] = {
         **dict.fromkeys(WIDTH, size["d"]),
         **dict.fromkeys(HIDDEN, size["f"]),
@@ -289,10 +294,17 @@ def _config_class(name: str) -> tuple[type[Any], Any]:
     config = getattr(_transformers(), name, None)
     if not isinstance(config, type) or not name.endswith("Config"):
         raise ClaimError(f"hf:{name}: transformers has no configuration of that name (hf:Qwen3MoeConfig, for example)")
-    if not {f.name for f in fields(config)} & set(TOTAL):
+    if not _fields(config) & set(TOTAL):
         text = config().get_text_config()
         config = type(text)
     return config, _library(config.__module__.replace(".configuration_", ".modeling_"))
+
+
+def _fields(config: type[Any]) -> frozenset[str]:
+    """What a configuration is made from. Those of transformers before 5.4 are no dataclasses."""
+    if is_dataclass(config):
+        return frozenset(field.name for field in fields(config))
+    return frozenset(inspect.signature(config).parameters)
 
 
 def _model_classes(library: Any, config: type) -> list[type[nn.Module]]:

@@ -77,7 +77,7 @@ def _claim(family: Family) -> RoutingSpec:
 
 def _activated(family: Family) -> int | None:
     """The one number of activated experts that the design allows, or None: with 3 asked for, what does it take?"""
-    if family.activated == 1 or not any(name in family.config.__dataclass_fields__ for name in ACTIVATED):
+    if family.activated == 1 or not any(name in family.fields for name in ACTIVATED):
         return 1
     try:
         returned = _returned(family, 3)

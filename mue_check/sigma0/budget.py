@@ -85,6 +85,7 @@ class Budget:
     tolerance: float
     verdict: Verdict
     sweep: tuple[float, ...]
+    extrapolated: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -118,6 +119,8 @@ def make_budget(
         "tokens_per_expert": (least, tokens.max()),
         "batch": (batch,),
     }
+    extrapolated = _out_of_range(reached, calibration)
+    to_sweep = verdict is Verdict.INCONCLUSIVE or bool(extrapolated)
     return Budget(
         imbalance=imbalance,
         busiest=busiest,
@@ -131,8 +134,9 @@ def make_budget(
         dense_shift=gamma.times(math.log2(experts.total / experts.activated) + imbalance.shortfall_bits),
         tolerance=tolerance,
         verdict=verdict,
-        sweep=_sweep(forecast.drift) if verdict is Verdict.INCONCLUSIVE else (),
-        warnings=(*_range_warnings(reached, calibration), *_line_warnings(forecast.shift.mean, calibration)),
+        sweep=_sweep(forecast.drift) if to_sweep else (),
+        extrapolated=tuple(extrapolated),
+        warnings=(*extrapolated.values(), *_line_warnings(forecast.shift.mean, calibration)),
     )
 
 
@@ -168,18 +172,17 @@ def _sweep(drift: Interval) -> tuple[float, ...]:
     return tuple(float(2 ** (drift.mean + SWEEP_STEP * i)) for i in range(-half, half + 1))
 
 
-def _range_warnings(reached: Mapping[Range, tuple[float, ...]], calibration: DriftCalibration) -> list[str]:
-    """One line for each measured range that the model leaves."""
-    lines = []
+def _out_of_range(reached: Mapping[Range, tuple[float, ...]], calibration: DriftCalibration) -> dict[Range, str]:
+    """A warning for each measured range that the model leaves."""
+    found: dict[Range, str] = {}
     for name, values in reached.items():
         low, high = calibration.range[name]
         out = [value for value in values if not low <= value <= high and not math.isclose(value, low, abs_tol=1e-9)]
         if out:
             numbers = " and ".join(f"{value:.4g}" for value in out)
-            lines.append(
-                f"{_QUANTITIES[name]}: {numbers} lies outside the measured {low:.4g} to {high:.4g}: extrapolated"
-            )
-    return lines
+            lies = "lie" if len(out) > 1 else "lies"
+            found[name] = f"{_QUANTITIES[name]}: {numbers} {lies} outside the measured {low:.4g} to {high:.4g}"
+    return found
 
 
 def _line_warnings(shift: float, calibration: DriftCalibration) -> list[str]:
@@ -188,9 +191,7 @@ def _line_warnings(shift: float, calibration: DriftCalibration) -> list[str]:
     low, high = min(0.0, kappa.shifts[0]), max(0.0, kappa.shifts[1])
     lines = []
     if not low <= shift <= high:
-        lines.append(
-            f"shift of sigma_0 (octaves): {shift:+.2f} is outside the measured {low:+.2f} to {high:+.2f}: extrapolated"
-        )
+        lines.append(f"shift of sigma_0 (octaves): {shift:+.2f} is outside the measured {low:+.2f} to {high:+.2f}")
     if kappa.same_slope < DIFFER:
         lines.append(f"kappa: ladders differ in slope (p = {kappa.same_slope:.2g}), the interval is too narrow")
     return lines

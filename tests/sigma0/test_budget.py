@@ -141,9 +141,11 @@ def test_a_wide_interval_asks_for_a_sweep_and_a_sure_drift_moves_the_rate(budget
     found = json.loads(out)
     assert code == 0
     assert found["verdict"] == "FAIL"
-    assert found["sweep"] == []
+    assert found["extrapolated"] == ["shortfall_bits"]
+    assert len(found["sweep"]) == 5
     assert found["forecast"]["drift"]["high"] < -0.05
     assert found["advice"].startswith("the optimum moves: multiply the tuned learning rate by 0.865 [")
+    assert "lies outside the calibration: before a long run sweep 5 learning rates" in found["advice"]
 
 
 def test_content_blind_routing_has_its_own_gamma(budget: Budget) -> None:

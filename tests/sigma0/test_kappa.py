@@ -53,11 +53,11 @@ def test_exact_points_give_the_exact_line() -> None:
 
 @pytest.mark.parametrize(("tau", "shift_sd", "origin"), [(0.0, 0.05, False), (0.1, 0.3, False), (0.2, 0.05, True)])
 def test_kappa_and_predictions_cover(tau: float, shift_sd: float, origin: bool) -> None:
-    """Bands of three Monte-Carlo errors of 150 simulations about 0.95, and 0.99 above: tau can be found too large."""
+    """Bands of three Monte-Carlo errors of 60 simulations about 0.95, and all above: tau can be found too large."""
     rng = np.random.default_rng(0)
     kappa, true, new, means = [], [], [], []
     error = DRIFT_SD * math.sqrt(2 / SEEDS)
-    for _ in range(150):
+    for _ in range(60):
         fit = fit_kappa(measured(rng, tau=tau, shift_sd=shift_sd), origin=origin)
         shift = rng.uniform(-1.5, 0.5)
         drift = KAPPA * shift + rng.normal(0, tau)
@@ -69,7 +69,7 @@ def test_kappa_and_predictions_cover(tau: float, shift_sd: float, origin: bool) 
         new.append(wide.low <= found <= wide.high)
         assert wide.half_width > known.half_width
     for covered in (kappa, true, new):
-        assert 0.90 <= np.mean(covered) <= 1.0
+        assert 0.86 <= np.mean(covered) <= 1.0
     assert np.mean(means) == pytest.approx(KAPPA, abs=0.03)
 
 
