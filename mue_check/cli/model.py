@@ -92,6 +92,10 @@ def _add_study(model: Parser) -> None:
     where = study.add_mutually_exclusive_group()
     where.add_argument("--processes", type=int, default=1, metavar="N", help="that share the runs (default: 1)")
     where.add_argument("--gpus", type=int, metavar="N", help="one process for each of N GPUs")
+    where.add_argument("--cluster", default="", metavar="HOST:PORT|local", help="train the runs on this Ray cluster")
+    study.add_argument(
+        "--gpu-share", type=float, default=1.0, metavar="F", help="of a GPU, for each run on a cluster (default: 1)"
+    )
 
 
 def run(options: Options) -> int:
@@ -149,6 +153,8 @@ def _study(options: Options) -> dict[str, Any]:
         "ask": tuple(name.strip() for name in options.ask.split(",")),
         "seeds": (low, *high) if high else (low, low),
         "tolerance": options.drift_tolerance,
+        "cluster": options.cluster,
+        "gpu_share": options.gpu_share,
         "command": shlex.join([*words, "--steps", str(options.steps), "--lr", f"{options.lr:g}"]),
     }
 

@@ -75,7 +75,7 @@ def arm_table(judged: Judged) -> Table:
         "rate": lambda found: f"{2**found.optimum.mean:.3g}" if math.isfinite(found.optimum.mean) else NONE,
         seeds: lambda found: f"{found.resolved} of {found.replicates}",
         "drift [95 %] (octaves)": lambda found: _drift(judged, found),
-        "regret, nats": lambda found: number_text(found.regret, 4),
+        f"regret, {judged.sweep.columns.losses[0]}": lambda found: number_text(found.regret, 4),
         "detectable": lambda found: number_text(found.detectable),
         "verdict": lambda found: "reference" if found.verdict is None else found.verdict.value,
     }
