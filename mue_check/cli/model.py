@@ -106,6 +106,9 @@ def run(options: Options) -> int:
     require_between("--time-limit", limit, 0, A_DAY, above=True)
     require_between("--tolerance", options.tolerance, 0, 1, above=True)
     form = Path(options.figure).suffix[1:].lower() if options.figure else ""
+    alone = [name for name in ("steps", "gpus", "cluster") if getattr(options, name) and not options.study]
+    if alone:
+        raise SpecError(f"--{alone[0]}: goes with --study")
     if options.figure and form not in ("svg", "png", "pdf"):
         raise SpecError(f"--figure {options.figure}: the name must end in .svg, .png or .pdf")
     get_rule(options.rule)

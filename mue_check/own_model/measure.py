@@ -259,13 +259,13 @@ class _Outputs:
 
 def rms(tensor: Tensor) -> Tensor:
     """Root mean square, of the whole tensor where it is distributed; NaN if it has no elements."""
+    numbers = tensor.numel()
     if tensor.is_sparse:  # the gradient of an embedding
-        tensor = tensor.coalesce()
-        return rms(tensor.values()) * (tensor.values().numel() / tensor.numel()) ** 0.5
+        tensor = tensor.coalesce().values()
     norm: Any = torch.linalg.vector_norm(tensor, dtype=torch.float32 if tensor.element_size() < 4 else None)
     if hasattr(norm, "full_tensor"):
         norm = norm.full_tensor()
-    result: Tensor = norm / tensor.numel() ** 0.5 if tensor.numel() else torch.tensor(torch.nan)
+    result: Tensor = norm / numbers**0.5 if numbers else torch.tensor(torch.nan)
     return result
 
 

@@ -7,14 +7,14 @@ from functools import cache
 
 import pytest
 
-from mue_check.cluster import reach, require_cluster
+from mue_check.cluster import ClusterInfo, reach, require_cluster
 from mue_check.errors import SpecError
 from mue_check.suite.workers import refuse_other_workers, start_workers
 
 MOST_WORKERS = 16
 """Default limit on workers, since each is a process with torch on pytest's machine."""
 
-_CLUSTER = pytest.StashKey["ClusterInfo"]()
+_CLUSTER = pytest.StashKey[ClusterInfo]()
 
 
 def add_options(group: pytest.OptionGroup) -> None:

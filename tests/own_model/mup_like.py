@@ -127,3 +127,6 @@ class WithBaseShapes:
         while True:
             labels = torch.randint(LABELS, (32,), generator=generator)
             yield pictures[labels] + 0.3 * torch.randn(32, 8, 8, generator=generator), labels
+
+
+mlp, transformer, vit = (WithBaseShapes(kind) for kind in KINDS)
