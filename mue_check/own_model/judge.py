@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -186,14 +186,16 @@ def _broken(numbers: Levels, name: str, kind: Kind) -> str:
 def _values(table: Mapping[float, Sequence[Coordinates]], keys: Collection[Key]) -> tuple[Levels, Levels]:
     """RMS over these names of the RMS and of the change, [S, N] each; names that are absent or NaN do not count."""
 
-    def over(numbers: Sequence[float]) -> float:
-        known = np.array([n for n in numbers if not math.isnan(n)])
-        return float(np.sqrt(np.square(known).mean())) if known.size else math.nan
-
     seeds = range(min(len(found) for found in table.values()))
-    rms = [[over([f[s].rms[k] for k in keys if k in f[s].rms]) for f in table.values()] for s in seeds]
-    change = [[over([f[s].change[k] for k in keys if k in f[s].change]) for f in table.values()] for s in seeds]
-    return np.array(rms), np.array(change)
+
+    def over(of: Callable[[Coordinates], Mapping[Key, float]]) -> Levels:
+        numbers = np.array([[[of(f[s]).get(k, math.nan) for k in keys] for f in table.values()] for s in seeds])
+        known = ~np.isnan(numbers)
+        with np.errstate(all="ignore"):  # 0 / 0 where nothing is known
+            mean: Levels = np.square(np.where(known, numbers, 0.0)).sum(axis=2) / known.sum(axis=2)
+        return np.sqrt(mean)
+
+    return over(lambda found: found.rms), over(lambda found: found.change)
 
 
 def _moved_rates(table: Mapping[float, Sequence[Coordinates]], names: Sequence[str]) -> Quantity | None:

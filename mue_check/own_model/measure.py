@@ -92,7 +92,7 @@ def measure(
     run.note_rates()
     run.scheduler = candidate.schedule(given)
     with uncompiled():
-        return run.compared(updates or 1) if plain else run.measured(updates)
+        return run.measured(updates, watched=not plain)
 
 
 @dataclass(kw_only=True)
@@ -109,9 +109,10 @@ class _Run:
         named = self.model.named_parameters()
         self.names = {plain_name(name): p for name, p in named if p.numel() and p.is_floating_point()}
 
-    def measured(self, updates: int | None) -> Coordinates:
-        start = {name: p.detach().clone() for name, p in self.names.items()}
-        outputs = _Outputs(self.model)
+    def measured(self, updates: int | None, *, watched: bool) -> Coordinates:
+        """``watched``: with outputs and parameters, else the losses and the rates alone."""
+        start = {name: p.detach().clone() for name, p in self.names.items()} if watched else {}
+        outputs = _Outputs(self.model) if watched else None
         self._update(outputs)
         while self.found.updates < (updates or MOST_UPDATES):
             if updates is None and not self._still(start):
@@ -119,16 +120,9 @@ class _Run:
             self._update(None)
         with torch.no_grad():
             self._forward(outputs)
-        self._follow_schedule()
-        self._collect(start, outputs)
-        return self.found
-
-    def compared(self, updates: int) -> Coordinates:
-        """The losses alone."""
-        for _ in range(updates):
-            self._update(None)
-        with torch.no_grad():
-            self._forward(None)
+        if outputs is not None:
+            self._follow_schedule()
+            self._collect(start, outputs)
         return self.found
 
     def note_rates(self) -> None:

@@ -245,7 +245,7 @@ def test_the_figure_and_the_json_carry_the_verdict() -> None:
     assert found["verdict"] == "FAIL"
     assert found["first_suspects"] == ["hidden.weight", "readout.weight"]
     worst = next(row["quantities"] for row in found["rows"])
-    assert any(q["verdict"] == "FAIL" and math.isfinite(q["exponent"]) for q in worst)
+    assert any(q["verdict"] == "FAIL" and math.isfinite(q["mean"]) for q in worst)
 
 
 def audited(**changed: float) -> SimpleNamespace:
