@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from mue_check.cluster import ClusterInfo
 from mue_check.errors import SpecError, hide_secrets
 from mue_check.records.journal import at_work
-from mue_check.suite.cluster import ClusterInfo
 from mue_check.suite.settings import Settings
 from mue_check.suite.workers import start_workers
 from mue_check.user_code import first_line

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 VOCABULARY, HEAD, CONTEXT = 96, 16, 32
 BASE_WIDTH, BASE_LAYERS = 64, 2
 INIT_STD = 0.1
+unit = "nats"  # of the loss
 
 
 class Attention(nn.Module):

@@ -92,6 +92,10 @@ def _add_study(model: Parser) -> None:
     where = study.add_mutually_exclusive_group()
     where.add_argument("--processes", type=int, default=1, metavar="N", help="that share the runs (default: 1)")
     where.add_argument("--gpus", type=int, metavar="N", help="one process for each of N GPUs")
+    where.add_argument("--cluster", default="", metavar="HOST:PORT|local", help="train the runs on this Ray cluster")
+    study.add_argument(
+        "--gpu-share", type=float, default=1.0, metavar="F", help="of a GPU, for each run on a cluster (default: 1)"
+    )
 
 
 def run(options: Options) -> int:
@@ -102,6 +106,9 @@ def run(options: Options) -> int:
     require_between("--time-limit", limit, 0, A_DAY, above=True)
     require_between("--tolerance", options.tolerance, 0, 1, above=True)
     form = Path(options.figure).suffix[1:].lower() if options.figure else ""
+    alone = [name for name in ("steps", "gpus", "cluster") if getattr(options, name) and not options.study]
+    if alone:
+        raise SpecError(f"--{alone[0]}: goes with --study")
     if options.figure and form not in ("svg", "png", "pdf"):
         raise SpecError(f"--figure {options.figure}: the name must end in .svg, .png or .pdf")
     get_rule(options.rule)
@@ -149,6 +156,8 @@ def _study(options: Options) -> dict[str, Any]:
         "ask": tuple(name.strip() for name in options.ask.split(",")),
         "seeds": (low, *high) if high else (low, low),
         "tolerance": options.drift_tolerance,
+        "cluster": options.cluster,
+        "gpu_share": options.gpu_share,
         "command": shlex.join([*words, "--steps", str(options.steps), "--lr", f"{options.lr:g}"]),
     }
 

@@ -1,6 +1,7 @@
 """The sources that nodes of a cluster need: those of mue_check and of the loaded users' routers."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,18 @@ class Parcel:
     claim: RoutingSpec
 
 
-def ship_sources(folder: Path) -> dict[str, Parcel]:
+def ship_sources(folder: Path, files: Mapping[Path, str] | None = None) -> dict[str, Parcel]:
     """Copy sources into ``folder``. Returns a parcel for each router loaded from a module or a file, by name.
 
     A router's sources are its file and the author's own files that it imports, packages as a whole. Installed
-    libraries are not copied; the nodes must have them.
+    libraries are not copied; the nodes must have them. ``files`` are sent as well, each with the name of its module.
     """
     shutil.copytree(Path(mue_check.__file__).parent, folder / "mue_check", ignore=_LEFT_OUT)
+    try:
+        for file, module in (files or {}).items():
+            _copy(file, module, folder)
+    except OSError as error:
+        raise ClusterError(f"sources cannot be copied: {error}") from None
     parcels = {}
     for name in USER_ROUTERS:
         router = loaded_router(name)

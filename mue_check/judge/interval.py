@@ -100,6 +100,11 @@ class Interval:
         df = self.n - 1 if self.df is None else self.df
         return math.hypot(t_quantile(df) * self.own_error, Z * self.shared)
 
+    def as_json(self) -> dict[str, float | None]:
+        """Mean, low, high and n; None stands for an unbounded end, and for the mean of nothing."""
+        ends = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()} | {"n": self.n}
+
     def text(self, digits: int = 2) -> str:
         """``mean [low, high]``."""
         return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"

@@ -7,14 +7,13 @@ from mue_check.audit import audit_model
 from mue_check.global_state import preserved_globals
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model.base import at_base
-from mue_check.own_model.candidate import Candidate, ModelError, load, require_sizes
+from mue_check.own_model.candidate import Candidate, ModelError, Recipe, require_sizes
 from mue_check.own_model.judge import judge_rows
-from mue_check.own_model.library import library_model
+from mue_check.own_model.library import find
 from mue_check.own_model.measure import Coordinates, measure
 from mue_check.own_model.report import Audited, ModelReport
 from mue_check.own_model.roles import Sized, expected_of
 from mue_check.own_model.transfer import Study, ask_transfer
-from mue_check.routing.hugging_face import PREFIX
 from mue_check.rules import HyperParameters
 from mue_check.user_code import UserCodeExit, no_exit
 
@@ -51,7 +50,7 @@ def check_model(
 
     ModelError, in one line, if something cannot be used. Under torch.distributed every process calls this alike.
     """
-    user = _found(candidate, axis, sizes, base, rule, values)
+    user = _given(candidate, axis, sizes, base, rule, values)
     chosen = require_sizes(user, axis, sizes)
     looks = tuple(seeds)
     if not looks or looks[0] < 2 or list(looks) != sorted(set(looks)):
@@ -62,10 +61,10 @@ def check_model(
         with preserved_globals() as changes, no_exit():
             # the base of mup's table need not be in it
             start = next((b for b in (base, user.base) if b is not None), 0 if user.sizes else chosen[0])
-            faults = list(at_base(user, axis, start, lr)) if start else []
             declared = dict(roles or {})
             declared |= {k: v for k, v in (user.roles or {}).items() if k not in declared}
-            report = _coordinates(user, axis, chosen, lr, declared, tolerance, looks)
+            report, first = _coordinates(user, axis, chosen, lr, declared, tolerance, looks)
+            faults = list(at_base(user, axis, start, lr, first.get(start))) if start else []
             audits = _audits(user, axis, chosen, lr, reference, rule, values) if reference else ()
             answers = ask_transfer(user, axis, chosen, study) if study else ()
     except UserCodeExit as error:
@@ -75,7 +74,7 @@ def check_model(
     return replace(report, faults=tuple(faults), audits=tuple(audits), transfer=tuple(answers))
 
 
-def _found(
+def _given(
     candidate: object,
     axis: str,
     sizes: Sequence[float],
@@ -85,9 +84,7 @@ def _found(
 ) -> Candidate:
     if not isinstance(candidate, str):
         return Candidate.of(candidate)
-    if not candidate.startswith(PREFIX):
-        return load(candidate)
-    return library_model(candidate, axis, base or next(iter(sizes), 0), rule, values)
+    return find(Recipe(name=candidate, axis=axis, base=base or next(iter(sizes), 0), rule=rule, values=values))
 
 
 def measure_study(
@@ -101,7 +98,7 @@ def measure_study(
     values: HyperParameters | None = None,
 ) -> None:
     """Measure a study that another process asks and judges, to share its runs. Arguments as in ``check_model``."""
-    user = _found(name, axis, sizes, base, rule, values)
+    user = _given(name, axis, sizes, base, rule, values)
     with preserved_globals(), no_exit():
         ask_transfer(user, axis, require_sizes(user, axis, sizes), study, helping=True)
 
@@ -114,7 +111,8 @@ def _coordinates(
     roles: Mapping[str, str],
     tolerance: float,
     looks: tuple[int, ...],
-) -> ModelReport:
+) -> tuple[ModelReport, dict[float, Coordinates]]:
+    """The report, and the coordinates of the first seed at each size."""
     table: dict[float, list[Coordinates]] = {size: [] for size in sizes}
     updates: int | None = None
     for seeds in looks:
@@ -123,11 +121,13 @@ def _coordinates(
                 table[size].append(measure(user, axis, size, seed, lr, updates))
                 updates = updates or table[size][0].updates  # those that the first model needed
         sized = Sized(sizes=(sizes[0], sizes[-1]), small=table[sizes[0]][0], large=table[sizes[-1]][0])
+        if (sized.small.losses, sized.small.rms) == (sized.large.losses, sized.large.rms):
+            raise ModelError(f"{axis}={sizes[0]:g} and {axis}={sizes[-1]:g} train alike: the model does not use {axis}")
         growth, expected, warnings = expected_of(sized, roles)
         rows = judge_rows(table, expected, tolerance, looks)
         if not any(row.verdict is Verdict.INCONCLUSIVE for row in rows):
             break
-    return ModelReport(
+    report = ModelReport(
         axis=axis,
         sizes=tuple(sizes),
         seeds=seeds,
@@ -138,6 +138,7 @@ def _coordinates(
         rows=tuple(rows),
         warnings=tuple(warnings),
     )
+    return report, {size: found[0] for size, found in table.items()}
 
 
 def _audits(

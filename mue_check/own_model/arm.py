@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 from mue_check.execute.batches import Measured
 from mue_check.execute.local import ensure_by
@@ -71,18 +70,21 @@ class OwnCell(AnyCell):
         return f"{self.measurement} {self.about} at lr {self.values[0]:g}, seed {self.seeds[0]}"
 
 
+OwnBatch = tuple[OwnCell, ...]
+"""One run: those of users' models do not train as a stack."""
+OwnExecutor = Callable[[Sequence[OwnBatch]], Iterable[tuple[OwnBatch, list[Measured]]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnArm:
     """One size of a user's model, tuned to ``base_value``. It is also its own place on the axis (``Place``)."""
 
-    user: Candidate = field(repr=False)
+    executor: OwnExecutor = field(repr=False)
     model: OwnModel
     plan: Plan
     code: str
     base_value: float
     device: str
-    look: Callable[[], None] = field(repr=False)
-    """Called before this process trains anything."""
     first_seed: int = 0
     knob: Knob = "lr"
 
@@ -123,19 +125,22 @@ class OwnArm:
 
     def measure(self, cells: Sequence[OwnCell], store: Store) -> None:
         """Train and store the runs that are not stored yet."""
-        ensure_by(cells, store, _alone, partial(_train_each, self), at_once=False)
+        at_once = not isinstance(self.executor, Here)
+        ensure_by(cells, store, lambda missing: [(cell,) for cell in missing], self.executor, at_once=at_once)
 
 
-def _alone(cells: Iterable[OwnCell]) -> list[tuple[OwnCell, ...]]:
-    return [(cell,) for cell in cells]
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """The executor of this process; ``look`` is called before it trains anything."""
 
+    user: Candidate
+    look: Callable[[], None]
 
-def _train_each(
-    arm: OwnArm, batches: Sequence[tuple[OwnCell, ...]]
-) -> Iterator[tuple[tuple[OwnCell, ...], list[Measured]]]:
-    for batch in batches:
-        arm.look()
-        yield batch, [measured(arm.user, cell) for cell in batch]
+    def __call__(self, batches: Sequence[OwnBatch]) -> Iterator[tuple[OwnBatch, list[Measured]]]:
+        """Train one run after another."""
+        for batch in batches:
+            self.look()
+            yield batch, [measured(self.user, cell) for cell in batch]
 
 
 def measured(user: Candidate, cell: OwnCell) -> Measured:

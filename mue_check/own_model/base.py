@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 
-from mue_check.own_model.candidate import Candidate
-from mue_check.own_model.measure import measure
+from mue_check.own_model.candidate import Candidate, ModelError
+from mue_check.own_model.measure import Coordinates, measure
 
 _SAME = 1e-5
 """Relative difference of losses that rounding explains."""
 
 
-def at_base(candidate: Candidate, axis: str, base: float, lr: float) -> Iterator[str]:
-    """What differs at the base size: learning rates that are not the given one, then the losses around an update."""
-    own = measure(candidate, axis, base, 0, lr, 1)
+def at_base(candidate: Candidate, axis: str, base: float, lr: float, own: Coordinates | None) -> Iterator[str]:
+    """What differs at the base size: learning rates that are not the given one, then the losses around an update.
+
+    ``own`` is what was measured there with seed 0, if anything was.
+    """
+    own = own or measure(candidate, axis, base, 0, lr, 1)
     off = {name: rates[0] / lr for name, rates in own.rates.items() if abs(rates[0] / lr - 1) > _SAME}
     if off:
         name = max(off, key=lambda n: abs(off[n] - 1))
@@ -19,9 +22,14 @@ def at_base(candidate: Candidate, axis: str, base: float, lr: float) -> Iterator
             f"at the base {axis}={base:g} the learning rate of {name} is {off[name]:.4g} times the given one"
             f"{f', and {len(off) - 1} more' * (len(off) > 1)}: every factor must be 1 there"
         )
-    plain = measure(candidate, axis, base, 0, lr, 1, plain=True)
-    for step, (a, b) in enumerate(zip(own.losses, plain.losses, strict=True)):
+    plain = measure(candidate, axis, base, 0, lr, own.updates, plain=True)
+    for step, (a, b) in enumerate(zip(own.losses[:2], plain.losses[:2], strict=True)):
         if abs(a - b) > _SAME * abs(b):
+            if not step and not candidate.plain:
+                raise ModelError(
+                    f"two models of seed 0 at {axis}={base:g} have losses {a:.6g} and {b:.6g} before any update: model "
+                    "and batches(seed) must draw from the seed alone"
+                )
             where = "after an update" if step else "at initialization"
             yield (
                 f"at the base {axis}={base:g} the loss {where} is {a:.6g}, and {b:.6g} "

@@ -13,6 +13,8 @@ from torch.nn.parameter import is_lazy
 from mue_check.audit.setup import import_user_module
 from mue_check.errors import MueCheckError
 from mue_check.global_state import guarded_import
+from mue_check.questions.comparison import NO_UNIT
+from mue_check.rules import HyperParameters
 from mue_check.user_code import describe_error, no_exit
 
 NEEDED = {
@@ -22,12 +24,28 @@ NEEDED = {
     "batches": "batches(seed)",
 }
 FUNCTIONS = (*NEEDED, "scheduler", "step", "held_out", "plain")
-PARTS = (*FUNCTIONS, "roles", "base")
+PARTS = (*FUNCTIONS, "roles", "base", "unit")
 """What is taken from the user's object, or from its module."""
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "base": (int | float, "a size"),
+    "roles": (Mapping, "a mapping of patterns to roles"),
+    "unit": (str, "a text"),
+}
 
 
 class ModelError(MueCheckError):
     """A model, an optimizer, a loss or batches that cannot be used as given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A candidate by name, with what ``hf:`` names need besides (``own_model.library``)."""
+
+    name: str
+    axis: str
+    base: float
+    rule: str
+    values: HyperParameters | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +55,7 @@ class Candidate:
     Optional: ``scheduler(optimizer)``, or ``scheduler(optimizer, steps)`` to learn the length of a run; ``step(model,
     optimizer, batch)``, a whole training step such as one with gradient accumulation; ``held_out(seed)``, batches on
     which a trained model is evaluated; ``plain(**size)``, the base model without any parameterization; ``roles``, see
-    ``own_model.roles``; ``base``, the size at which every factor is 1.
+    ``own_model.roles``; ``base``, the size at which every factor is 1; ``unit``, what the loss is in.
     """
 
     model: Callable[..., Any]
@@ -50,6 +68,7 @@ class Candidate:
     plain: Callable[..., Any] | None = None
     roles: Mapping[str, str] | None = None
     base: float | None = None
+    unit: str = NO_UNIT
     sizes: tuple[float, ...] = ()
     """Those of mup's table of models, otherwise empty."""
     place: str = ""
@@ -57,6 +76,8 @@ class Candidate:
     """Where it was imported from: a module or a file, and the name of the object in it."""
     source: tuple[str, ...] = ()
     """What names its code, if that is not in files of the user."""
+    recipe: "Recipe | None" = None
+    """How another process finds it, if it was given by name."""
 
     @classmethod
     def of(cls, given: object, module: object = None) -> "Candidate":
@@ -66,6 +87,9 @@ class Candidate:
         """
         if isinstance(given, cls):
             return given
+        if isinstance(given, type) and not issubclass(given, nn.Module):
+            with calling(f"{given.__name__}()"):
+                given = given()
         parts: dict[str, Any] = {}
         table = isinstance(given, Mapping) and bool(given) and all(isinstance(key, int | float) for key in given)
         for name in PARTS:
@@ -76,7 +100,7 @@ class Candidate:
         if table:
             assert isinstance(given, Mapping)
             parts |= {"model": _Table(given), "sizes": tuple(sorted(given))}
-        elif callable(given) and not isinstance(given, type) and not hasattr(given, "model"):
+        elif callable(given) and not hasattr(given, "model"):
             parts["model"] = given
         missing = [form for name, form in NEEDED.items() if name not in parts]
         if missing:
@@ -84,7 +108,7 @@ class Candidate:
         for name, part in parts.items():
             if name in FUNCTIONS and not callable(part):
                 raise ModelError(f"{name} is a {type(part).__name__}, not a function")
-        for name, kind, what in (("base", int | float, "a size"), ("roles", Mapping, "a mapping of patterns to roles")):
+        for name, (kind, what) in _KINDS.items():
             if name in parts and not isinstance(parts[name], kind):
                 raise ModelError(f"{name} is a {type(parts[name]).__name__}, not {what}")
         return cls(**parts)
@@ -108,9 +132,11 @@ class Candidate:
         """The user's optimizer, or several in a list: anything with ``param_groups`` and ``step``."""
         with calling("optimizer(model, lr=...)"):
             given = self.optimizer(model, lr=lr)
-        for optimizer in given if isinstance(given, list | tuple) else (given,):
+        for optimizer in optimizers_of(given):
             if not hasattr(optimizer, "step") or not hasattr(optimizer, "param_groups"):
                 raise ModelError(f"optimizer returns a {type(optimizer).__name__} without step and param_groups")
+            if not all("lr" in group for group in optimizer.param_groups):
+                raise ModelError(f"optimizer returns a {type(optimizer).__name__} with a group without lr")
             owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
             if not owned & {id(p) for p in model.parameters()}:
                 raise ModelError("optimizer returns one that holds no parameter of the model")
@@ -154,6 +180,32 @@ class Candidate:
         if finite and not bool(torch.isfinite(loss)):
             raise ModelError(f"the loss is {loss.item()}")
         return loss
+
+    def update(self, model: nn.Module, optimizer: Any, scheduler: Any, batch: object, loss: Tensor | None) -> None:
+        """One update and a step of the scheduler: by the user's own step, or else from the loss."""
+        if self.step is not None:
+            with calling("step(model, optimizer, batch)"):
+                self.step(model, optimizer, batch)
+        else:
+            assert loss is not None
+            with calling("the backward pass of the loss"):
+                loss.backward()  # type: ignore[no-untyped-call]
+            for each in optimizers_of(optimizer):
+                with calling("optimizer.step()"):
+                    each.step()
+        advance(scheduler)
+
+
+def optimizers_of(given: Any) -> Sequence[Any]:
+    """The user's optimizers, of which there may be several in a list."""
+    return given if isinstance(given, list | tuple) else (given,)
+
+
+def advance(scheduler: Any) -> None:
+    """One step of the scheduler, if there is one."""
+    if scheduler is not None:
+        with calling("scheduler.step()"):
+            scheduler.step()
 
 
 class _Table:

@@ -1,7 +1,8 @@
 """From coordinates to verdicts: the exponent of each quantity against size, its interval over seeds, and a verdict."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from mue_check.judge.interval import Interval, Looks, look_level, t_interval
 from mue_check.judge.verdict import Verdict, join, judge_interval
 from mue_check.own_model.measure import Coordinates, Key, Kind
-from mue_check.own_model.roles import Expected, Range
+from mue_check.own_model.roles import Expected, ModelRole, Range
 
 Levels = NDArray[np.float64]
 """[S, N] log2 of a quantity by seed and size."""
@@ -71,16 +72,29 @@ class Row:
 def judge_rows(
     table: Mapping[float, Sequence[Coordinates]], expected: Mapping[Key, Expected], tolerance: float, looks: Looks
 ) -> list[Row]:
-    """One row for each group of names that differ in numbers alone, in the order of a forward pass.
+    """One row for each group of names that differ in numbers alone, of one kind of module and one role, in the order of
+    a forward pass.
 
     A group is judged by the RMS over its members, which is known best. It also fails if one member surely breaks its
     law, since errors in opposite directions cancel. ``table`` maps each size to its seeds.
     """
-    groups: dict[Key, list[Key]] = {}
-    for key in expected:
-        groups.setdefault(key.group, []).append(key)
+    kinds = {name: kind for seeds in table.values() for name, kind in seeds[0].kinds.items()}
+    groups: dict[tuple[Key, str], dict[ModelRole, list[Key]]] = {}
+    for key, law in expected.items():
+        # a Sequential numbers modules of different kinds
+        groups.setdefault((key.group, kinds.get(key.module, "")), {}).setdefault(law.role, []).append(key)
+    alike = Counter(group for (group, _), roles in groups.items() for _ in roles)
+    # names of layers that not every size has count for their group as well
+    partial: dict[tuple[Key, str], set[Key]] = {}
+    for key in {key for seeds in table.values() for found in seeds for key in found.rms} - expected.keys():
+        partial.setdefault((key.group, kinds.get(key.module, "")), set()).add(key)
     judging = _Judging(sizes=np.log2(list(table)), level=look_level(looks), tolerance=tolerance)
-    return [_judge_group(group, keys, expected, table, judging) for group, keys in groups.items()]
+    rows = []
+    for group, roles in groups.items():
+        for keys in roles.values():
+            name = keys[0] if len(keys) == 1 and alike[group[0]] > 1 else group[0]
+            rows.append(_judge_group(name, keys, {*keys, *partial.pop(group, ())}, expected, table, judging))
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +119,12 @@ class _Judging:
 def _judge_group(
     group: Key,
     keys: Sequence[Key],
+    every: Set[Key],
     expected: Mapping[Key, Expected],
     table: Mapping[float, Sequence[Coordinates]],
     judging: _Judging,
 ) -> Row:
     law, kind = expected[keys[0]], group.kind
-    # names of layers that not every size has count for the group as well
-    every = {k for seeds in table.values() for c in seeds for k in c.rms if k.group == group}
     combined = _judged(_values(table, every), law, judging, kind)
     # where sizes differ in members, such as layers, those of one number are not comparable
     alone = keys if len(keys) > 1 and every == set(keys) else ()
@@ -170,17 +183,19 @@ def _broken(numbers: Levels, name: str, kind: Kind) -> str:
     return ""
 
 
-def _values(table: Mapping[float, Sequence[Coordinates]], keys: Sequence[Key] | set[Key]) -> tuple[Levels, Levels]:
+def _values(table: Mapping[float, Sequence[Coordinates]], keys: Collection[Key]) -> tuple[Levels, Levels]:
     """RMS over these names of the RMS and of the change, [S, N] each; names that are absent or NaN do not count."""
 
-    def over(numbers: Sequence[float]) -> float:
-        known = np.array([n for n in numbers if not math.isnan(n)])
-        return float(np.sqrt(np.square(known).mean())) if known.size else math.nan
-
     seeds = range(min(len(found) for found in table.values()))
-    rms = [[over([f[s].rms[k] for k in keys if k in f[s].rms]) for f in table.values()] for s in seeds]
-    change = [[over([f[s].change[k] for k in keys if k in f[s].change]) for f in table.values()] for s in seeds]
-    return np.array(rms), np.array(change)
+
+    def over(of: Callable[[Coordinates], Mapping[Key, float]]) -> Levels:
+        numbers = np.array([[[of(f[s]).get(k, math.nan) for k in keys] for f in table.values()] for s in seeds])
+        known = ~np.isnan(numbers)
+        with np.errstate(all="ignore"):  # 0 / 0 where nothing is known
+            mean: Levels = np.square(np.where(known, numbers, 0.0)).sum(axis=2) / known.sum(axis=2)
+        return np.sqrt(mean)
+
+    return over(lambda found: found.rms), over(lambda found: found.change)
 
 
 def _moved_rates(table: Mapping[float, Sequence[Coordinates]], names: Sequence[str]) -> Quantity | None:

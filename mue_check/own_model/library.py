@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mue_check.audit.groups import init_parameters, param_groups
 from mue_check.audit.scenario import scenario_of, scenarios_of
 from mue_check.errors import MueCheckError, unknown
-from mue_check.own_model.candidate import Candidate, ModelError
+from mue_check.own_model.candidate import Candidate, ModelError, Recipe, load
 from mue_check.routing.hugging_face import PREFIX, Family, family, model_of
 from mue_check.rules import HyperParameters, Prescription, get_rule
 
@@ -26,8 +26,15 @@ _RANKS = ("q_lora_rank", "kv_lora_rank")
 _VALUES = HyperParameters(init_std=0.1)
 
 
-def library_model(name: str, axis: str, base: float, rule: str, values: HyperParameters | None) -> Candidate:
+def find(recipe: Recipe) -> Candidate:
+    """The candidate of that name. ModelError, one line, if it cannot be used."""
+    found = library_model(recipe) if recipe.name.startswith(PREFIX) else load(recipe.name)
+    return replace(found, recipe=recipe)
+
+
+def library_model(recipe: Recipe) -> Candidate:
     """The candidate of ``hf:CONFIG``, tuned at ``base``. ModelError, one line, if there is no such family or axis."""
+    name, axis, base, rule, values = recipe.name, recipe.axis, recipe.base, recipe.rule, recipe.values
     if axis not in AXES:
         raise ModelError(f"{name}: {unknown('axis', axis, AXES)}")
     if not base or base != int(base):
@@ -44,6 +51,7 @@ def library_model(name: str, axis: str, base: float, rule: str, values: HyperPar
         optimizer=made.optimizer,
         loss=made.loss,
         batches=made.batches,
+        unit="nats",
         base=0,  # multipliers that the library lacks are folded into rates, at every size
         attribute=name,
         source=(name, axis, rule, repr(made.values), f"transformers {transformers.__version__}"),

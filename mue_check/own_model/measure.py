@@ -8,7 +8,7 @@ as those behind a readout that starts at zero, there are more updates.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mue_check.audit.roles import plain_name
 from mue_check.audit.setup import uncompiled
-from mue_check.own_model.candidate import Candidate, calling, reseed
+from mue_check.own_model.candidate import Candidate, advance, optimizers_of, reseed
 
 Kind = Literal["parameter", "output", "added"]
 WHOLE = "(model)"
@@ -35,6 +35,14 @@ class Key(NamedTuple):
     name: str
 
     @property
+    def module(self) -> str:
+        """The module that it is of."""
+        name = self.name
+        if self.kind == "parameter":
+            name = re.split(r"\.parametrizations\.|\.[^.]+$", name)[0] if "." in name else ""
+        return name or WHOLE
+
+    @property
     def group(self) -> "Key":
         """The same with ``*`` for the numbers of layers and experts."""
         return Key(self.kind, re.sub(r"(?<=\.)\d+(?=\.|$)", "*", self.name))
@@ -45,7 +53,7 @@ class Coordinates:
     """What one model shows, by key and in the order of a forward pass. NaN: not comparable between two passes.
 
     ``inputs`` is the last axis of a module's first floating-point input. ``idle`` parameters have no gradient but
-    rounding. ``rates`` are the learning rates of each parameter: as built, then after each step.
+    rounding (of seed 0 alone). ``rates`` are the learning rates of each parameter: as built, then after each step.
     """
 
     rms: dict[Key, float] = field(default_factory=dict)
@@ -77,17 +85,14 @@ def measure(
     """
     model = candidate.build(axis, size, seed, plain=plain)
     given = candidate.optimize(model, lr)
-    optimizers = list(given) if isinstance(given, list | tuple) else [given]
     if plain:
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        for group in (group for optimizer in optimizers_of(given) for group in optimizer.param_groups):
             group["lr"] = lr
-    run = _Run(
-        candidate=candidate, model=model, given=given, optimizers=optimizers, batch=candidate.batch(seed), seed=seed
-    )
+    run = _Run(candidate=candidate, model=model, given=given, batch=candidate.batch(seed), seed=seed)
     run.note_rates()
     run.scheduler = candidate.schedule(given)
     with uncompiled():
-        return run.measured(updates)
+        return run.measured(updates, watched=not plain)
 
 
 @dataclass(kw_only=True)
@@ -95,34 +100,38 @@ class _Run:
     candidate: Candidate
     model: nn.Module
     given: Any
-    optimizers: list[Any]
     batch: object
     seed: int
     scheduler: Any = None
     found: Coordinates = field(default_factory=Coordinates)
 
-    def measured(self, updates: int | None) -> Coordinates:
-        names = {plain_name(name): p for name, p in self.model.named_parameters()}
-        start = {name: p.detach().clone() for name, p in names.items()}
-        first = _Outputs(self.model)
-        self._update(first)
+    def __post_init__(self) -> None:
+        named = self.model.named_parameters()
+        self.names = {plain_name(name): p for name, p in named if p.numel() and p.is_floating_point()}
+
+    def measured(self, updates: int | None, *, watched: bool) -> Coordinates:
+        """``watched``: with outputs and parameters, else the losses and the rates alone."""
+        start = {name: p.detach().clone() for name, p in self.names.items()} if watched else {}
+        outputs = _Outputs(self.model) if watched else None
+        self._update(outputs)
         while self.found.updates < (updates or MOST_UPDATES):
-            if updates is None and not _still(names, start):
+            if updates is None and not self._still(start):
                 break
             self._update(None)
-        later = _Outputs(self.model, first)
         with torch.no_grad():
-            self._forward(later)
-        self._follow_schedule()
-        self._collect(names, start, first, later)
+            self._forward(outputs)
+        if outputs is not None:
+            self._follow_schedule()
+            self._collect(start, outputs)
         return self.found
 
     def note_rates(self) -> None:
         """The learning rates as they are now."""
-        rates = {id(p): float(g["lr"]) for o in self.optimizers for g in o.param_groups for p in g["params"]}
-        for name, p in self.model.named_parameters():
+        groups = [group for optimizer in optimizers_of(self.given) for group in optimizer.param_groups]
+        rates = {id(p): float(group["lr"]) for group in groups for p in group["params"]}
+        for name, p in self.names.items():
             if id(p) in rates:
-                self.found.rates.setdefault(plain_name(name), []).append(rates[id(p)])
+                self.found.rates.setdefault(name, []).append(rates[id(p)])
 
     def _forward(self, outputs: "_Outputs | None") -> Tensor:
         reseed(self.seed + 1)  # the same dropout in every pass
@@ -132,83 +141,79 @@ class _Run:
         return loss
 
     def _update(self, outputs: "_Outputs | None") -> None:
-        if self.candidate.step is None:
-            loss = self._forward(outputs)
-            with calling("the backward pass of the loss"):
-                loss.backward()  # type: ignore[no-untyped-call]
-            self._note_idle()
-            for optimizer in self.optimizers:
-                with calling("optimizer.step()"):
-                    optimizer.step()
-            if self.scheduler is not None:
-                with calling("scheduler.step()"):
-                    self.scheduler.step()
-            self.model.zero_grad()
-        else:
-            if outputs is not None:
-                with torch.no_grad():
-                    self._forward(outputs)
+        own = self.candidate.step is not None
+        with torch.set_grad_enabled(not own):
+            loss = self._forward(outputs) if not own or self.found.updates == 0 else None
+        if own:
             reseed(self.seed + 1)
-            with calling("step(model, optimizer, batch)"):
-                self.candidate.step(self.model, self.given, self.batch)
+        self.candidate.update(self.model, self.given, self.scheduler, self.batch, loss)
+        if not self.found.updates and self.seed == 0:
+            self._note_idle()
+        self.model.zero_grad()
         self.found.updates += 1
         self.note_rates()
 
     def _note_idle(self) -> None:
-        if self.found.updates:
-            return
-        named = [(plain_name(n), p.grad) for n, p in self.model.named_parameters() if p.grad is not None]
+        named = [(name, p.grad) for name, p in self.names.items() if p.grad is not None]
         sizes = _numbers([rms(grad) for _, grad in named])
         largest = max(sizes, default=0.0)
         self.found.idle = {n for (n, _), size in zip(named, sizes, strict=True) if 0 < size < _NO_GRADIENT * largest}
 
+    def _still(self, start: Mapping[str, Tensor]) -> bool:
+        """Whether a group of parameters that are trained has not moved at all."""
+        moved: dict[str, list[Tensor]] = {}
+        for name, p in self.names.items():
+            if p.requires_grad:
+                moved.setdefault(Key("parameter", name).group.name, []).append(rms(p.detach() - start[name]))
+        return any(max(_numbers(values)) == 0 for values in moved.values())
+
     def _follow_schedule(self) -> None:
         """Look at the rates of later steps, without training."""
-        if self.scheduler is not None and self.candidate.step is None:
-            for _ in range(_LOOKS):
-                with calling("scheduler.step()"):
-                    self.scheduler.step()
-                self.note_rates()
+        for _ in range(_LOOKS if self.scheduler is not None else 0):
+            advance(self.scheduler)
+            self.note_rates()
 
     @torch.no_grad()
-    def _collect(
-        self, names: Mapping[str, Tensor], start: Mapping[str, Tensor], first: "_Outputs", later: "_Outputs"
-    ) -> None:
-        found, values = self.found, dict[Key, tuple[Tensor, Tensor]]()
-        for key, value in first.rms.items():
-            values[key] = value, later.change.get(key, torch.tensor(torch.nan))
-            found.shapes[key] = first.shapes[key]
-        for name, p in names.items():
+    def _collect(self, start: Mapping[str, Tensor], outputs: "_Outputs") -> None:
+        found, unknown = self.found, torch.tensor(torch.nan)
+        values = {key: (value, outputs.change.get(key, unknown)) for key, value in outputs.rms.items()}
+        found.shapes = outputs.shapes
+        for name, p in self.names.items():
             key = Key("parameter", name)
-            values[key] = rms(start[name]), rms(p.detach() - start[name])
+            values[key] = rms(start[name]), rms(start[name].sub_(p))
             found.shapes[key] = tuple(p.shape)
         found.rms = dict(zip(values, _numbers([r for r, _ in values.values()]), strict=True))
         found.change = dict(zip(values, _numbers([c for _, c in values.values()]), strict=True))
-        found.inputs = first.inputs
-        found.kinds = {plain_name(n): type(m).__name__ for n, m in self.model.named_modules()}
+        found.inputs = outputs.inputs
+        for name, module in outputs.modules.items():
+            found.kinds[name] = getattr(module, "original_name", type(module).__name__)  # that of a traced module
 
 
 class _Outputs:
-    """What each module returns in its first call of a forward pass."""
+    """What each module returns in its first call of the first recorded pass, and how far that is off in the second."""
 
-    def __init__(self, model: nn.Module, before: "_Outputs | None" = None) -> None:
-        self.model, self.before = model, before
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = {plain_name(name) or WHOLE: module for name, module in model.named_modules()}
+        # what a parametrization such as weight norm returns is no activation
+        self.seen = {name: module for name, module in self.modules.items() if "parametrizations" not in name.split(".")}
         self.kept: dict[Key, Tensor] = {}
         self.rms: dict[Key, Tensor] = {}
         self.change: dict[Key, Tensor] = {}
         self.shapes: dict[Key, tuple[int, ...]] = {}
         self.inputs: dict[str, int] = {}
+        self.again = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record while the context lasts."""
+        """Record one pass."""
         handles = [
-            module.register_forward_hook(self._hook(plain_name(name) or WHOLE, module), with_kwargs=True)
-            for name, module in self.model.named_modules()
+            module.register_forward_hook(self._hook(name, module), with_kwargs=True)
+            for name, module in self.seen.items()
         ]
         try:
             yield
         finally:
+            self.again = True
             for handle in handles:
                 handle.remove()
 
@@ -216,16 +221,19 @@ class _Outputs:
         path = name.split(".")
         # the outermost numbered modules: not the experts within
         is_block = path[-1].isdigit() and sum(map(str.isdigit, path)) == 1 and any(True for _ in module.children())
+        called = False
 
         @torch.no_grad()
         def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-            key, y = Key("output", name), _first_tensor(output)
-            if y is None or y.numel() < 2 or key in self.shapes:
+            nonlocal called
+            y = _first_tensor(output)
+            if y is None or y.numel() < 2 or called:
                 return
+            called = True
             x = _first_tensor((*args, *kwargs.values()))
             if x is not None and x.ndim:
-                self.inputs[name] = x.shape[-1]
-            self._record(key, y)
+                self.inputs.setdefault(name, x.shape[-1])
+            self._record(Key("output", name), y)
             if is_block and x is not None and x.shape == y.shape:
                 self._record(Key("added", name), y - x)
 
@@ -233,45 +241,39 @@ class _Outputs:
 
     def _record(self, key: Key, value: Tensor) -> None:
         value = value.detach()
-        self.shapes[key] = tuple(value.shape)
-        if self.before is None:
+        if not self.again:
+            self.shapes[key] = tuple(value.shape)
             self.kept[key] = value.clone()  # the model may change it in place
             self.rms[key] = rms(value)
-        elif key in self.before.kept:
-            earlier = self.before.kept.pop(key)
+        elif key in self.kept:
+            earlier = self.kept.pop(key)
             if earlier.shape == value.shape:
-                self.change[key] = rms(value - earlier)
+                self.change[key] = rms(earlier.sub_(value))
 
 
 def rms(tensor: Tensor) -> Tensor:
     """Root mean square, of the whole tensor where it is distributed; NaN if it has no elements."""
+    numbers = tensor.numel()
+    if tensor.is_sparse:  # the gradient of an embedding
+        tensor = tensor.coalesce().values()
     norm: Any = torch.linalg.vector_norm(tensor, dtype=torch.float32 if tensor.element_size() < 4 else None)
     if hasattr(norm, "full_tensor"):
         norm = norm.full_tensor()
-    result: Tensor = norm / tensor.numel() ** 0.5 if tensor.numel() else torch.tensor(torch.nan)
+    result: Tensor = norm / numbers**0.5 if numbers else torch.tensor(torch.nan)
     return result
 
 
 def _numbers(values: list[Tensor]) -> list[float]:
-    numbers: list[float] = torch.stack([v.detach().double().cpu() for v in values]).tolist() if values else []
+    numbers: list[float] = torch.stack([v.detach().to("cpu", torch.float64) for v in values]).tolist() if values else []
     return numbers
-
-
-def _still(names: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> bool:
-    """Whether a group of parameters that are trained has not moved at all."""
-    moved: dict[str, list[Tensor]] = {}
-    for name, p in names.items():
-        if p.requires_grad:
-            moved.setdefault(Key("parameter", name).group.name, []).append(rms(p.detach() - start[name]))
-    return any(max(_numbers(values)) == 0 for values in moved.values())
 
 
 def _first_tensor(value: object) -> Tensor | None:
     """The first tensor of floating-point numbers in a module's inputs or outputs."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
+    if isinstance(value, Mapping) or is_dataclass(value):
+        value = tuple((value if isinstance(value, Mapping) else vars(value)).values())
     if isinstance(value, tuple | list):
         return next((t for t in map(_first_tensor, value) if t is not None and t.numel() > 1), None)
     return None

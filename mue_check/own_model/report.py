@@ -1,14 +1,13 @@
 """The report of a user's model: what fails, the worst first, as text and as JSON."""
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mue_check.audit.report import AuditReport
 from mue_check.judge.verdict import Verdict, join
-from mue_check.own_model.judge import Quantity, Row
+from mue_check.own_model.judge import Row
 from mue_check.own_model.measure import WHOLE
 from mue_check.own_model.roles import Growth, ModelRole, Range
 from mue_check.own_model.what_next import what_next
@@ -182,32 +181,14 @@ def range_text(expected: Range | None) -> str:
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:
-    return {
-        "verdict": row.verdict,
-        "what": row.kind,
-        "name": row.name,
-        "role": row.role,
-        "members": row.members,
-        "notes": row.notes,
-        "quantities": [_quantity_as_json(q) for q in row.quantities],
-    }
+    quantities = [
+        {"name": q.name, "expected": q.expected, "verdict": q.verdict, "worst": q.worst, **q.interval.as_json()}
+        for q in row.quantities
+    ]
+    return {"verdict": row.verdict, "what": row.kind, **vars(row), "quantities": quantities}
 
 
 def _answer_as_json(found: Finding) -> dict[str, Any]:
     c = found.comparison
     sizes = [side.size for side in c.sides]
     return {"question": c.name, "kind": c.kind, "sizes": sizes, "verdict": found.verdict, "measured": found.measured}
-
-
-def _quantity_as_json(q: Quantity) -> dict[str, Any]:
-    numbers: Sequence[float] = (q.interval.mean, q.interval.low, q.interval.high)
-    mean, low, high = (n if math.isfinite(n) else None for n in numbers)
-    return {
-        "name": q.name,
-        "exponent": mean,
-        "low": low,
-        "high": high,
-        "expected": q.expected,
-        "verdict": q.verdict,
-        "worst": q.worst,
-    }

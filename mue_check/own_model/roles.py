@@ -178,17 +178,16 @@ def _fans(sized: Sized, key: Key) -> tuple[float, float] | None:
         return 0.0, max(growth, default=0.0)
     if len(growth) == 3 and growth[1:] == (0.0, 0.0):
         return 0.0, 0.0  # a stack of more experts
-    if len(wide) > 1:
-        return growth[-1], growth[-2]
-    module = key.name.rpartition(".")[0]
-    kind = sized.small.kinds.get(module, "")
     if not wide:
         return 0.0, 0.0
-    if "Embedding" in kind or "Conv1D" in kind:
+    module = key.module
+    kind = sized.small.kinds.get(module, "")
+    if "Embedding" in kind or "Conv1D" in kind or "ConvTranspose" in kind:
         return growth[0], growth[1]
     if "Linear" in kind or "Conv" in kind or "Readout" in kind:
         return growth[1], growth[0]
-    module = module or WHOLE
+    if len(wide) > 1:
+        return wide[-1], wide[-2]
     if sized.input_growth(module) < _LEAST:
         return 0.0, wide[0]
     output = Key("output", module)
@@ -247,6 +246,7 @@ def _role_of_output(sized: Sized, key: Key, growth: Growth) -> ModelRole:
 def _exponents(role: ModelRole, growth: Growth, fan_in: float) -> Expected:
     """Ranges of exponents. Where a range is not a point, published forms differ, or a multiplier may be in two places.
 
+    A readout may start at zero, so it may also start smaller than the published n^-1/2.
     Depth: each block adds L^-1 (CompleteP) or L^-1/2 (arXiv 2310.02244) of the stream. Along other numbers of parts, a
     probability falls as 1/N and a logit stays.
     """
@@ -269,9 +269,9 @@ def _exponents(role: ModelRole, growth: Growth, fan_in: float) -> Expected:
         case ModelRole.ACTIVATION:
             return Expected(role=role, rms=STAYS, change=_CHANGES[growth])
         case ModelRole.READOUT:
-            return Expected(role=role, rms=(-0.5, 0.0), change=_CHANGES[growth])
+            return Expected(role=role, rms=(-1.0, 0.0), change=_CHANGES[growth])
         case ModelRole.RAW_READOUT:
-            return Expected(role=role, relative=(-0.5, 0.5))
+            return Expected(role=role, relative=(-0.5, 1.0))
         case ModelRole.BLOCK:
             return Expected(role=role, rms=(-1.0, -0.5) if deep else STAYS)
         case ModelRole.INSIDE:

@@ -53,38 +53,18 @@ def train(user: Candidate, axis: str, size: float, seed: int, lr: float, plan: P
     model.train()
     with uncompiled():
         for batch in itertools.islice(stream, steps):
-            losses.append(_step(user, model, optimizer, batch))
+            with torch.set_grad_enabled(user.step is None):
+                loss = user.loss_of(model, batch, finite=False)
+            losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 break
-            if scheduler is not None:
-                with calling("scheduler.step()"):
-                    scheduler.step()
+            model.zero_grad()
+            user.update(model, optimizer, scheduler, batch, loss)
         if not math.isfinite(losses[0]):
             raise ModelError(f"the loss of {axis}={size:g} is {losses[0]} before any update")
         is_over = only or not math.isfinite(losses[-1])
         final = math.nan if is_over else _held_out(user, model, seed, stream, plan)
     return Trained(model=model, losses=losses, held_out=final)
-
-
-def _step(user: Candidate, model: nn.Module, optimizer: object, batch: object) -> float:
-    """One update. The loss before it: what the user's own step returns, if anything."""
-    if user.step is None:
-        loss = user.loss_of(model, batch, finite=False)
-        value = loss.item()
-        if math.isfinite(value):
-            model.zero_grad()
-            with calling("the backward pass of the loss"):
-                loss.backward()  # type: ignore[no-untyped-call]
-            for each in optimizer if isinstance(optimizer, list | tuple) else (optimizer,):
-                with calling("optimizer.step()"):
-                    each.step()
-        return value
-    with torch.no_grad():
-        value = user.loss_of(model, batch, finite=False).item()
-    if math.isfinite(value):
-        with calling("step(model, optimizer, batch)"):
-            user.step(model, optimizer, batch)
-    return value
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 The search, the estimators, the store and the verdicts are those of the suites (``questions``).
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from math import log2
@@ -11,11 +13,12 @@ from pathlib import Path
 
 import torch.distributed
 
+from mue_check.cluster import reach, require_cluster
 from mue_check.errors import unknown
 from mue_check.judge.early import TREND_TOLERANCE
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
-from mue_check.own_model.arm import OwnArm, OwnModel
+from mue_check.own_model.arm import Here, OwnArm, OwnExecutor, OwnModel
 from mue_check.own_model.candidate import Candidate, ModelError
 from mue_check.own_model.identity import identify
 from mue_check.own_model.training import Plan, first_look
@@ -49,6 +52,10 @@ class Study:
     tolerance: float = 0.5
     half_width: float = 0.25
     command: str = "mue_check model"
+    cluster: str = ""
+    """HOST:PORT of a Ray head, or "local", which starts a cluster on this machine; empty: this process trains."""
+    gpu_share: float = 1.0
+    """Of a GPU, for each run on the cluster."""
 
     def __post_init__(self) -> None:
         for name in self.ask:
@@ -60,6 +67,8 @@ class Study:
             raise ModelError(f"steps {self.plan.steps}, held-out batches {self.plan.held_out}: must be at least 1")
         if not self.lr > 0 or not self.tolerance > 0:
             raise ModelError(f"lr {self.lr:g}, tolerance {self.tolerance:g}: must be above 0")
+        if self.cluster:
+            require_cluster(self.cluster, self.gpu_share)
 
     @property
     def looks(self) -> Looks:
@@ -95,32 +104,48 @@ def ask_transfer(
     if any(size != int(size) for size in sizes):
         raise ModelError(f"sizes {', '.join(f'{s:g}' for s in sizes)}: a study needs whole numbers")
     look = cache(partial(first_look, user, axis, sizes[0], study.lr, study.plan))
-    arms = [_arm(user, axis, int(size), study, look) for size in sizes]
     run = new_run(axis, *map(str, sizes), *study.ask)
     folder = (_Shared if helping else Folder)(root=study.root, command=study.command, run=run)
     folder.store.prepare()
-    if not helping:
-        begin_run(study.root, run)
-    found = list(_ask(folder, study, axis, arms))
-    if not helping:
-        finish_run(study.root, run)
+    with _executor(user, study, look) as executor:
+        arms = [_arm(user, axis, int(size), study, executor) for size in sizes]
+        if not helping:
+            begin_run(study.root, run)
+        found = list(_ask(folder, study, axis, arms, user.unit))
+        if not helping:
+            finish_run(study.root, run)
     return found
 
 
-def _arm(user: Candidate, axis: str, size: int, study: Study, look: Callable[[], None]) -> OwnArm:
+@contextmanager
+def _executor(user: Candidate, study: Study, look: Callable[[], None]) -> Iterator[OwnExecutor]:
+    """This process, or the nodes of a cluster while the context lasts."""
+    if not study.cluster:
+        yield Here(user=user, look=look)
+        return
+    with ExitStack() as ending:
+        found = reach(study.cluster, lambda end: ending.callback(end))
+        os.environ.update(found.environment)
+        from mue_check.own_model.nodes import Nodes
+
+        nodes = Nodes(found.address, study.gpu_share, user, look, study.lr)
+        ending.callback(nodes.cluster.close)
+        yield nodes
+
+
+def _arm(user: Candidate, axis: str, size: int, study: Study, executor: OwnExecutor) -> OwnArm:
     who = identify(user, axis, size, study.lr)
     return OwnArm(
-        user=user,
+        executor=executor,
         model=OwnModel(name=who.name, axis=axis, size=size, source=who.source),
         plan=study.plan,
         code=who.code,
         base_value=study.lr,
         device=who.device,
-        look=look,
     )
 
 
-def _ask(folder: Folder, study: Study, axis: str, arms: Sequence[OwnArm]) -> Iterator[Finding]:
+def _ask(folder: Folder, study: Study, axis: str, arms: Sequence[OwnArm], unit: str) -> Iterator[Finding]:
     name = arms[0].model.name
 
     def question(kind: str, *parts: str, tolerance: float = 0.0, looks: Looks = study.few_looks) -> Comparison:
@@ -138,6 +163,7 @@ def _ask(folder: Folder, study: Study, axis: str, arms: Sequence[OwnArm]) -> Ite
             expected=Verdict.PASS,
             looks=looks,
             earlier_looks=folder.earlier_looks(full, looks),
+            loss_unit=unit,
             sides=(),
             command=folder.command,
         )

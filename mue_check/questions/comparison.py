@@ -20,6 +20,9 @@ SCHEMA = 2
 DEFAULT_ROUTER = "sigmoid_norm"
 """The rule's own router, which the names of questions and the headings of reports leave out."""
 
+NO_UNIT = "loss"
+"""The unit of losses of which the user has not said what they are in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
@@ -44,7 +47,7 @@ class Comparison:
     router claims its weights sum to, ``prescribed`` what the optimizer must apply, one row per role. ``looks`` are the
     numbers of seeds at which it is judged, fixed before the first; empty if the number of seeds was fixed, and in
     comparisons of version 0.3 and before. ``earlier_looks`` are those of earlier runs of the same question with other
-    numbers of seeds.
+    numbers of seeds. ``loss_unit`` is what the losses are in; empty: what the kind of model tells.
     """
 
     kind: str
@@ -64,6 +67,7 @@ class Comparison:
     looks: Looks = ()
     earlier_looks: tuple[Looks, ...] = ()
     predicted: float | None = None
+    loss_unit: str = ""
     sides: tuple[Side, ...]
     command: str
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison
+from mue_check.questions.comparison import DEFAULT_ROUTER, NO_UNIT, Comparison
 from mue_check.questions.question import F
 from mue_check.report.format import in_words
 from mue_check.report.palette import REFERENCE, TARGETS, shorten
@@ -68,8 +68,17 @@ def question_columns(found: Sequence[_Q], *, target: bool = True) -> dict[str, C
 
 def in_unit_of(found: Iterable[HasComparison], text: str) -> str:
     """A text about losses in nats, with the unit that the losses of these models have."""
-    units = list(dict.fromkeys("MSE" if is_diffusion(f.comparison.sides[-1].model) else "nats" for f in found))
-    return text if units == ["nats"] else text.replace(" per token", "").replace("nats", " or ".join(units))
+    units = list(dict.fromkeys(_unit(f.comparison) for f in found))
+    if units == ["nats"]:
+        return text
+    text = text.replace(" per token", "")
+    if units == [NO_UNIT]:  # a number needs no word then
+        return text.replace(", nats", f", {NO_UNIT}").replace(" (nats)", "").replace(" nats", "")
+    return text.replace("nats", " or ".join(units))
+
+
+def _unit(comparison: Comparison) -> str:
+    return comparison.loss_unit or ("MSE" if is_diffusion(comparison.sides[-1].model) else "nats")
 
 
 def count_text(verdicts: Iterable[Verdict]) -> str:

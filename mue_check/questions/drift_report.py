@@ -133,7 +133,8 @@ def drift_note(found: DriftFinding) -> str:
     with its 95 %."""
     drift = found.drift
     if drift.reason:
-        return "; ".join(filter(None, (f"unresolved: {drift.reason}", looks_note(found.comparison))))
+        reason = in_unit_of([found], f"unresolved: {drift.reason}")
+        return "; ".join(filter(None, (reason, looks_note(found.comparison))))
     notes = [blind_text(found)]
     if drift.registration:
         notes.append(f"walls apart: {drift.registration.walls}" if drift.registration.misfit else "")

@@ -7,7 +7,7 @@ from mue_check.judge.interval import Interval, look_level, t_interval
 from mue_check.judge.optimum import Optimum
 from mue_check.judge.trend import slopes_by_seed
 from mue_check.questions.comparison import Comparison, Side
-from mue_check.questions.display import setting_of
+from mue_check.questions.display import in_unit_of, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_note, seeds_text
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
@@ -52,7 +52,8 @@ class OptimaFinding(Finding):
         first = self.drifts[0]
         rows = [_row(self.comparison.sides[0], first.drift.reference, None)]
         rows += [_row(d.side, d.drift.target, d) for d in self.drifts]
-        header = ("size", "optimum [95 %]", "drift [95 %] (octaves)", "regret, nats", "seeds", "verdict")
+        regret = in_unit_of(self.drifts, "regret, nats")
+        header = ("size", "optimum [95 %]", "drift [95 %] (octaves)", regret, "seeds", "verdict")
         return Table(caption=self.measured, header=header, rows=tuple(rows), numeric=(3,))
 
 

@@ -94,11 +94,8 @@ def _numbers(value: object) -> Iterator[float]:
 
 
 def _plain(value: object) -> object:
-    """A dataclass as plain JSON. Null stands for an unbounded end of an interval, and for the mean of nothing."""
-    if isinstance(value, Interval):
-        ends = {"mean": value.mean, "low": value.low, "high": value.high}
-        return {name: end if math.isfinite(end) else None for name, end in ends.items()} | {"n": value.n}
-    return vars(value)
+    """A dataclass as plain JSON."""
+    return value.as_json() if isinstance(value, Interval) else vars(value)
 
 
 def _read_interval(value: object, where: str) -> Interval:

@@ -146,7 +146,7 @@ def left_out(fits: Fits, arm: Arm) -> str:
 
 
 def regret_and_gain(fits: Fits, base: Arm, arm: Arm, expected: float = 0.0) -> tuple[float, float]:
-    """Means over replicates of what an arm loses at the base's optimum, and of what it wins over the base, in nats."""
+    """Means over replicates of what an arm loses at the base's optimum, and of what it wins over the base."""
     ours, theirs = fits.resolved(base), fits.resolved(arm)
     names = [name for name in ours if name in theirs]
     if not names:

@@ -62,6 +62,8 @@ def read_csv(text: str, path: Path) -> pd.DataFrame:
         lines.pop(0)  # a remark of the program that wrote it
     header = lines[0] if lines else ""
     separator = max(",;\t|", key=header.count)
+    if separator not in header and len({len(line.split()) for line in lines if line.strip()}) == 1:
+        lines, separator = ["\t".join(line.split()) + "\n" for line in lines if line.strip()], "\t"  # as printed
     body = "".join(lines)
     try:
         names, *rows = csv.reader(io.StringIO(body), delimiter=separator)

@@ -22,8 +22,8 @@ class ArmFound:
     """An arm: its ``optimum`` in log2 rate, the mean over the ``resolved`` of its ``replicates``.
 
     ``drift`` is against the reference, less what a law prescribes. ``regret`` is what the arm loses at the optimum of
-    the reference, ``gain`` what it wins over it, both in nats; NaN without optima. ``detectable`` is as in a Drift.
-    The reference itself has no verdict. ``note`` says what is missing.
+    the reference, ``gain`` what it wins over it, both in the unit of the losses; NaN without optima. ``detectable`` is
+    as in a Drift. The reference itself has no verdict. ``note`` says what is missing.
     """
 
     arm: Arm

@@ -12,6 +12,7 @@ from mue_check.sweeps.files import Raw
 from mue_check.sweeps.names import by_pattern, meaning_of, names_of, number_of, numeric, short, values_in
 
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<end>__MIN|__MAX)?")
+_OF_SEED = re.compile(r"(?P<loss>.*?)[\s_./-]*seed[\s_=./-]*(?P<seed>\d+)", re.IGNORECASE)
 _TAIL = 0.1
 """Share of a history, at its end, over which the smoothed loss is a mean."""
 _RUN = ("name", "seed", *RATES, "width", "depth", "experts", "top_k", "batch")
@@ -36,9 +37,25 @@ def _one(raw: Raw, choice: Choice, said: list[str], *, alone: bool) -> pd.DataFr
     )
     frame = _panel(frame, choice, said).apply(numeric)
     frame = _named(frame, raw.name, choice, said, alone=alone)
+    frame = _seeds_across(frame, choice, said)
     if not rate_columns(names_of(frame), choice) or not loss_columns(names_of(frame), choice):
         frame = _pivot(frame, choice, said)
     return frame
+
+
+def _seeds_across(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd.DataFrame:
+    """A table with a column for the loss of each seed, as one row for each."""
+    found = {name: parts for name in names_of(frame) if (parts := _OF_SEED.fullmatch(name))}
+    losses = {parts["loss"] for parts in found.values()}
+    if len(found) < 2 or len(losses) > 1 or not (losses == {""} or loss_columns(losses, choice)):
+        return frame
+    said.append(f"read as a column for each of {len(found)} seeds")
+    others = frame.drop(columns=list(found))
+    rows = [
+        others.assign(seed=int(parts["seed"]), **{parts["loss"] or "loss": frame[name]})
+        for name, parts in found.items()
+    ]
+    return pd.concat(rows, ignore_index=True)
 
 
 def _panel(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd.DataFrame:

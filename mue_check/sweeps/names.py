@@ -53,7 +53,7 @@ _TIMES_TEN = re.compile(r"\s*[x×*·]\s*10\s*(?:\^|\*\*)?\s*[({]?([-+]?\d+)[)}]?
 def short(column: str) -> str:
     """A column's name without folders and endings: ``config.optimizer.lr.value`` and ``params_lr`` are ``lr``."""
     name = re.sub(r"\s*(\((last|min|max)\)|[./]value)$", "", column.strip())
-    name = re.sub(r"[\s()-]+", "_", name).strip("_") or name
+    name = re.sub(r"[\s()↓↑-]+", "_", name).strip("_") or name
     name = name if name in MEANINGS else name.lower()
     inner = _FOLDER.sub("", name) or name
     tail = re.split(r"[./:]", inner)[-1]

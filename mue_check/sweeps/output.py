@@ -4,7 +4,6 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from mue_check.judge.interval import Interval
 from mue_check.report.exponents import exponent_table, plot_exponents
 from mue_check.report.format import NONE, interval_text, number_text, printable
 from mue_check.report.section import Part, Picture, Report, Section
@@ -75,7 +74,7 @@ def arm_table(judged: Judged) -> Table:
         "rate": lambda found: f"{2**found.optimum.mean:.3g}" if math.isfinite(found.optimum.mean) else NONE,
         seeds: lambda found: f"{found.resolved} of {found.replicates}",
         "drift [95 %] (octaves)": lambda found: _drift(judged, found),
-        "regret, nats": lambda found: number_text(found.regret, 4),
+        f"regret, {judged.sweep.columns.losses[0]}": lambda found: number_text(found.regret, 4),
         "detectable": lambda found: number_text(found.detectable),
         "verdict": lambda found: "reference" if found.verdict is None else found.verdict.value,
     }
@@ -160,10 +159,10 @@ def as_json(judged: Judged, read: list[str]) -> dict[str, object]:
             {
                 "arm": found.arm.label,
                 "size": _finite(found.arm.size),
-                "log2_optimum": _numbers(found.optimum),
+                "log2_optimum": found.optimum.as_json(),
                 "resolved": found.resolved,
                 "replicates": found.replicates,
-                "drift": _numbers(found.drift),
+                "drift": found.drift.as_json(),
                 "regret": _finite(found.regret),
                 "gain": _finite(found.gain),
                 "detectable": _finite(found.detectable),
@@ -172,16 +171,12 @@ def as_json(judged: Judged, read: list[str]) -> dict[str, object]:
             }
             for found in judged.arms
         ],
-        "exponent": _numbers(judged.exponent),
+        "exponent": judged.exponent.as_json(),
         "exponents": [
-            {"axis": row.ladder, "what": row.what, "source": row.source, **_numbers(row.interval)}
+            {"axis": row.ladder, "what": row.what, "source": row.source, **row.interval.as_json()}
             for row in exponents(judged)
         ],
     }
-
-
-def _numbers(interval: Interval) -> dict[str, float | None]:
-    return {**{name: _finite(getattr(interval, name)) for name in ("mean", "low", "high")}, "n": interval.n}
 
 
 def _finite(value: float) -> float | None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from mue_check.suite.cluster import ClusterInfo, reach
+from mue_check.cluster import ClusterInfo, reach
 
 TOKEN = secrets.token_hex(32)
 """One for all clusters of this process: Ray reads it once."""

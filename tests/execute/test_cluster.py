@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from mue_check import Experts, ModelSpec, Scenario, get_rule
+from mue_check.cluster import ClusterInfo
 from mue_check.data import load_corpus
 from mue_check.errors import ClusterError
 from mue_check.execute import ensure
@@ -27,7 +28,6 @@ from mue_check.execute.batches import Batch
 from mue_check.models.user_router.load import load_router
 from mue_check.records import Cell, Store
 from mue_check.routing.variants import USER_ROUTERS
-from mue_check.suite.cluster import ClusterInfo
 
 if TYPE_CHECKING:
     from mue_check.execute.cluster import Cluster

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mue_check.suite.cluster import ClusterInfo
+from mue_check.cluster import ClusterInfo
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 ROOT = Path(__file__).parents[2]

@@ -81,8 +81,8 @@ KINDS = {"mlp": MLP, "transformer": Transformer, "vit": ViT}
 class WithBaseShapes:
     """The four functions. Without ``shapes``, as where they are forgotten, every factor is 1."""
 
-    def __init__(self, kind: str, *, shapes: bool = True) -> None:
-        self.make = KINDS[kind]
+    def __init__(self, kind: str, *, shapes: bool = True, noise: float = 0.3) -> None:
+        self.make, self.noise = KINDS[kind], noise
         self.base: float = BASE
         with torch.random.fork_rng(devices=[]):
             of_base = {name: p.shape for name, p in self.make(BASE).named_parameters()}
@@ -126,4 +126,8 @@ class WithBaseShapes:
         pictures = torch.randn(LABELS, 8, 8, generator=generator)
         while True:
             labels = torch.randint(LABELS, (32,), generator=generator)
-            yield pictures[labels] + 0.3 * torch.randn(32, 8, 8, generator=generator), labels
+            yield pictures[labels] + self.noise * torch.randn(32, 8, 8, generator=generator), labels
+
+
+noisy_mlp = WithBaseShapes("mlp", noise=4.0)
+"""Its loss does not end at zero, so its learning rate has an optimum."""

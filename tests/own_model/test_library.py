@@ -7,8 +7,8 @@ import pytest
 from mue_check import check_model
 from mue_check.judge.verdict import Verdict
 from mue_check.own_model import Plan, Study
-from mue_check.own_model.candidate import ModelError
-from mue_check.own_model.library import library_model
+from mue_check.own_model.candidate import ModelError, Recipe
+from mue_check.own_model.library import find
 from mue_check.own_model.transfer import ask_transfer
 from tests.own_model.example import suspects
 
@@ -38,7 +38,7 @@ def test_a_wrong_rule_and_a_router_without_normalization_fail() -> None:
 
 
 def test_a_family_is_studied_as_any_model(tmp_path: Path) -> None:
-    user = library_model(NORMALIZED, "experts", 4, "complete_mue", None)
+    user = find(Recipe(name=NORMALIZED, axis="experts", base=4, rule="complete_mue", values=None))
     study = Study(root=tmp_path, plan=Plan(steps=2, held_out=1), lr=1e-3, ask=("tune_once",), seeds=(4, 4))
     (found,) = ask_transfer(user, "experts", (4, 8), study)
     assert found.comparison.rule == "hf-Qwen3MoeConfig-norm_topk_prob-true"

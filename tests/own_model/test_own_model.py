@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
@@ -79,10 +80,15 @@ def test_accumulated_gradients_and_a_schedule_change_no_verdict() -> None:
         def scheduler(self, optimizer: torch.optim.Optimizer) -> object:
             return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 10)
 
+    class Both(Accumulated, Scheduled):
+        pass
+
     plain = measure(Candidate.of(WithBaseShapes("mlp")), "width", 64, 0, 1e-3, 1)
     accumulated = measure(Candidate.of(Accumulated("mlp")), "width", 64, 0, 1e-3, 1)
     for key, change in plain.change.items():
         assert accumulated.change[key] == pytest.approx(change, rel=0.02)
+    rates = measure(Candidate.of(Both("mlp")), "width", 64, 0, 1e-3, 1).rates["first.weight"]
+    assert rates == pytest.approx([1e-3, 2e-4, 3e-4, 4e-4, 5e-4])  # as built, after the own step, and later
     for kind in (Accumulated, Scheduled):
         assert check_model(kind("mlp"), sizes=WIDTHS).verdict is Verdict.PASS
 
@@ -123,6 +129,49 @@ def test_sharded_parameters_give_the_numbers_of_whole_ones(tmp_path: Path) -> No
     assert len(numbers) == sum(key.kind == "parameter" for key in whole.change)
     for name, change in numbers.items():
         assert change == pytest.approx(whole.change[Key("parameter", name)], rel=0.05)
+
+
+class Convolutions(nn.Module):
+    """Ordinary, depthwise and transposed convolutions in a Sequential, with weight norm in the readout."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.net = nn.Sequential(
+            *(nn.Conv2d(1, width, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(width, width, 3, groups=width, bias=False), nn.BatchNorm2d(width)),
+            *(nn.Conv2d(width, 2 * width, 1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(inplace=True)),
+            nn.ConvTranspose2d(2 * width, width, 2, bias=False),
+        )
+        self.readout = nn.utils.parametrizations.weight_norm(nn.Linear(width, 10, bias=False))
+        with torch.no_grad():
+            self.net[8].weight.normal_(std=0.1 * (32 / width) ** 0.5)
+            for part in self.readout.parametrizations.weight.parameters():
+                part.mul_((width / 32) ** 0.5)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, None]:
+        return self.readout(self.net(image[:, None]).mean((2, 3)) * (32 / self.width)), None
+
+
+@pytest.mark.parametrize("forgotten", ["", "net.5.weight"])
+def test_modules_of_other_shapes_in_a_sequential(forgotten: str) -> None:
+    def optimizer(model: Any, lr: float) -> torch.optim.Optimizer:
+        hidden = {"net.5.weight", "net.8.weight"} - {forgotten}
+        rates = [(p, lr * 32 / model.width if name in hidden else lr) for name, p in model.named_parameters()]
+        return torch.optim.Adam([{"params": [p], "lr": rate} for p, rate in rates])
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[0])[0], batch[1])
+
+    given = SimpleNamespace(model=Convolutions, optimizer=optimizer, loss=loss, batches=RIGHT.batches)
+    report = check_model(given, sizes=WIDTHS)
+    roles = {row.name: row.role for row in report.rows if row.kind == "parameter"}
+    assert roles["net.8.weight"] == "hidden"
+    assert roles["readout.parametrizations.weight.original1"] == "output"
+    if forgotten:
+        assert suspects(report) == [forgotten]
+    else:
+        assert report.verdict is Verdict.PASS, str(report)
 
 
 def test_a_factor_at_the_base_is_a_fault() -> None:
@@ -196,7 +245,7 @@ def test_the_figure_and_the_json_carry_the_verdict() -> None:
     assert found["verdict"] == "FAIL"
     assert found["first_suspects"] == ["hidden.weight", "readout.weight"]
     worst = next(row["quantities"] for row in found["rows"])
-    assert any(q["verdict"] == "FAIL" and math.isfinite(q["exponent"]) for q in worst)
+    assert any(q["verdict"] == "FAIL" and math.isfinite(q["mean"]) for q in worst)
 
 
 def audited(**changed: float) -> SimpleNamespace:
@@ -244,6 +293,18 @@ def never(seed: int) -> Iterator[object]:
     return iter(())
 
 
+def at_random(seed: int) -> Iterator[object]:
+    images = np.random.default_rng().standard_normal((32, 8, 8), np.float32)
+    yield torch.from_numpy(images), torch.arange(32) % 10
+
+
+class WithoutRate:
+    def __init__(self, model: nn.Module) -> None:
+        self.param_groups = [{"params": list(model.parameters())}]
+
+    def step(self) -> None: ...
+
+
 RIGHT = WithBaseShapes("mlp")
 BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no loss": ({"loss": None}, {}, "it has no loss"),
@@ -274,6 +335,10 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "unmatched role": ({}, {"roles": {"head.*": "output"}}, "'head.*' matches no parameter; there are"),
     "one seed": ({}, {"seeds": (1,)}, "seeds 1: ascending numbers from 2"),
     "no rate": ({}, {"lr": 0.0}, "lr 0: must be above 0"),
+    "no use of the axis": ({"model": lambda width: RIGHT.model(32)}, {}, "train alike: the model does not use width"),
+    "optimizer without a rate": ({"optimizer": lambda model, lr: WithoutRate(model)}, {}, "with a group without lr"),
+    "batches at random": ({"batches": at_random}, {"base": 32}, "must draw from the seed alone"),
+    "unit is a number": ({"unit": 2}, {}, "unit is a int, not a text"),
 }
 
 

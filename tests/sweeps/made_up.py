@@ -322,9 +322,22 @@ def logged_rates(table: pd.DataFrame, folder: Path) -> Path:
     return tidy_csv(pd.DataFrame(rows).assign(run=lambda t: "r" + t.run.astype(str)), folder)
 
 
+def seeds_across(table: pd.DataFrame, folder: Path) -> Path:
+    wide = table.pivot(index=["width", "lr"], columns="seed", values="loss").add_prefix("loss_seed")
+    return tidy_csv(wide.assign(loss_seed1=wide.iloc[:, 0]).reset_index(), folder)
+
+
+def printed(table: pd.DataFrame, folder: Path) -> Path:
+    """As pandas prints it, with an arrow for what is better."""
+    (path := folder / "runs.txt").write_text(table.rename(columns={"loss": "loss↓"}).to_string(index=False))
+    return path
+
+
 FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
     tidy_csv,
     tab_separated,
+    seeds_across,
+    printed,
     decimal_commas,
     json_records,
     json_lines,

@@ -1,6 +1,6 @@
 """A process that connects to a Ray cluster, or runs one, and prints what it has as a line of JSON.
 
-``python -m mue_check.suite.ray_host ADDRESS|local``. A local cluster runs until standard input closes, which happens
+``python -m mue_check.cluster.ray_host ADDRESS|local``. A local cluster runs until standard input closes, which happens
 however pytest ends. Ray is not imported into pytest's controller, so a connection that hangs can be abandoned.
 """
 
@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mue_check.listener import require_listener
+from mue_check.cluster.listener import require_listener
 from mue_check.user_code import first_line
 
 OBJECT_STORE_BYTES = 512 * 2**20
