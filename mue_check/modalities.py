@@ -140,7 +140,7 @@ MODALITIES: Mapping[str, Modality] = {
         "image_low",
         sharp=ImageTask(patch=2, tokens=16, steps=80, batch=64, log2_lr=-5),
         noise=ImageTask(patch=2, tokens=16, steps=400, batch=2, log2_lr=-6),
-        pairs=ImageTask(patch=4, tokens=4, steps=80, batch=256, log2_lr=-5),
+        pairs=ImageTask(patch=4, tokens=4, steps=100, batch=32, log2_lr=-5.25),
         memory=ImageTask(patch=2, tokens=16, steps=150, batch=64, log2_lr=-6),
     ),
     "image_high": _few_images("image_high", log2_lr=-5, patch=4, tokens=49),
