@@ -6,7 +6,7 @@ Ladders, sizes and questions are the tier's own: one rule, and on each modality 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import get_args
+from typing import NamedTuple
 
 from mue_check.axes import BY_GROUP, BY_GROUP_OF_DIFFUSION, Ladder, Regime, Sizes
 from mue_check.data import Data, require_images, require_tokens
@@ -26,7 +26,7 @@ class Modality:
 
     require: Callable[[Data], object]
     corpora: tuple[str, ...] = ()
-    kind: Callable[[ModelSpec, Regime], ModelSpec] | None = None
+    kind: Callable[[ModelSpec], ModelSpec] | None = None
     tasks: Mapping[str, Mapping[tuple[str, Regime], Task]] = field(default_factory=dict)
     ladders: Mapping[str, Callable[[Sizes], Ladder]] = field(default_factory=dict)
     sized: Callable[[Tier], Tier] = lambda tier: tier
@@ -48,31 +48,10 @@ class Modality:
         return tuple(self.ladders[x.name](sizes) if x.name in self.ladders else x for x in make(sizes))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageTask:
-    """How the dense reference of d = 32 trains on images that are cut into ``tokens`` patches, in space and time.
-
-    ``log2_lr`` is where the search begins. docs/choices.md has the measurements behind each choice.
-    """
-
-    patch: int
-    tokens: int
-    steps: int
-    batch: int
-    log2_lr: float
-    frames_per_patch: int = 1
-
-    def model(self, size: ModelSpec) -> DiffusionSpec:
-        """A diffusion transformer of that size."""
-        fields_of = {each.name: getattr(size, each.name) for each in fields(ModelSpec)}
-        return DiffusionSpec(**fields_of, patch=self.patch, frames_per_patch=self.frames_per_patch)
-
-    def task(self, base: HyperParameters) -> Task:
-        """The task at the base values of a device, whose learning rate is that for 2^-5 at d = 32."""
-        train = TrainSpec(steps=self.steps, batch=self.batch, context=self.tokens, warmup=self.steps // 10)
-        lr = base.lr * 2.0 ** (self.log2_lr + 5)
-        early = replace(base, lr=lr * 2.0**-1.5, init_std=base.init_std / 5)
-        return Task(train=train, base=replace(base, lr=lr), half_width=0.5, early=early, grid_step=0.5)
+def _diffusion(model: ModelSpec, patch: int, frames_per_patch: int) -> DiffusionSpec:
+    """A diffusion transformer of the same size."""
+    size = {each.name: getattr(model, each.name) for each in fields(ModelSpec)}
+    return DiffusionSpec(**size, patch=patch, frames_per_patch=frames_per_patch)
 
 
 def _fewer(tier: Tier) -> Tier:
@@ -97,40 +76,47 @@ _BASE = HyperParameters(lr=2.0**-5, weight_decay=0.1, init_std=0.1, eps=EPS, bet
 _GPU_BASE = replace(_BASE, lr=2.0**-7, init_std=0.05)
 
 
-def _image_modality(corpus: str, **tasks: ImageTask) -> Modality:
-    """Diffusion models on a corpus, with a task for each regime."""
+class _Setting(NamedTuple):
+    """How the reference trains: ``log2_lr`` is where the search begins at d = 32."""
 
-    def kind(model: ModelSpec, regime: Regime) -> DiffusionSpec:
-        return tasks[regime].model(model)
+    steps: int
+    batch: int
+    log2_lr: float
 
-    def on(base: HyperParameters) -> Mapping[tuple[str, Regime], Task]:
-        return {(corpus, regime): tasks[regime].task(base) for regime in get_args(Regime)}
+
+def _few_images(log2_lr: float) -> Mapping[Regime, _Setting]:
+    """Four images per step: gradient noise makes the valley steep, and the cliff stands far above it."""
+    sharp = _Setting(100, 4, log2_lr)
+    return {
+        "sharp": sharp,
+        "noise": _Setting(400, 2, log2_lr - 0.75),
+        "pairs": sharp,
+        "memory": _Setting(150, 64, log2_lr),
+    }
+
+
+def _image_modality(
+    corpus: str, settings: Mapping[Regime, _Setting], *, patch: int, tokens: int, frames_per_patch: int = 1
+) -> Modality:
+    """Diffusion models on a corpus whose examples are cut into that many ``tokens``; docs/choices.md has the tasks."""
+
+    def task(base: HyperParameters, setting: _Setting) -> Task:
+        train = TrainSpec(steps=setting.steps, batch=setting.batch, context=tokens, warmup=setting.steps // 10)
+        lr = base.lr * 2.0 ** (setting.log2_lr + 5)
+        early = replace(base, lr=lr * 2.0**-1.5, init_std=base.init_std / 5)
+        return Task(train=train, base=replace(base, lr=lr), half_width=0.5, early=early, grid_step=0.5)
+
+    def tasks(base: HyperParameters) -> Mapping[tuple[str, Regime], Task]:
+        return {(corpus, regime): task(base, setting) for regime, setting in settings.items()}
 
     return Modality(
         require=require_images,
         corpora=(corpus,),
-        kind=kind,
-        tasks={"cpu": on(_BASE), "cuda": on(_GPU_BASE)},
+        kind=partial(_diffusion, patch=patch, frames_per_patch=frames_per_patch),
+        tasks={"cpu": tasks(_BASE), "cuda": tasks(_GPU_BASE)},
         ladders=BY_GROUP_OF_DIFFUSION,
         sized=_fewer,
     )
-
-
-def _few_images(corpus: str, *, log2_lr: float, patch: int, tokens: int, frames_per_patch: int = 1) -> Modality:
-    """Tasks of 4 images per step: gradient noise makes the valley steep, and the cliff stands far above it."""
-
-    def task(steps: int, batch: int, octaves: float) -> ImageTask:
-        return ImageTask(
-            patch=patch,
-            tokens=tokens,
-            frames_per_patch=frames_per_patch,
-            steps=steps,
-            batch=batch,
-            log2_lr=log2_lr + octaves,
-        )
-
-    sharp = task(100, 4, 0)
-    return _image_modality(corpus, sharp=sharp, noise=task(400, 2, -0.75), pairs=sharp, memory=task(150, 64, 0))
 
 
 LANGUAGE = "language"
@@ -138,14 +124,18 @@ MODALITIES: Mapping[str, Modality] = {
     LANGUAGE: Modality(require=require_tokens),
     "image_low": _image_modality(
         "image_low",
-        sharp=ImageTask(patch=2, tokens=16, steps=80, batch=64, log2_lr=-5),
-        noise=ImageTask(patch=2, tokens=16, steps=400, batch=2, log2_lr=-6),
-        pairs=ImageTask(patch=4, tokens=4, steps=100, batch=32, log2_lr=-5.25),
-        memory=ImageTask(patch=2, tokens=16, steps=150, batch=64, log2_lr=-6),
+        {
+            "sharp": _Setting(80, 64, -5),
+            "noise": _Setting(400, 2, -6),
+            "pairs": _Setting(100, 8, -5.25),
+            "memory": _Setting(150, 64, -6),
+        },
+        patch=2,
+        tokens=16,
     ),
-    "image_high": _few_images("image_high", log2_lr=-5, patch=4, tokens=49),
-    "keyframe": _few_images("keyframe", log2_lr=-5.25, patch=3, tokens=32),
-    "video": _few_images("video", log2_lr=-5.25, patch=3, tokens=32, frames_per_patch=3),
+    "image_high": _image_modality("image_high", _few_images(-5), patch=4, tokens=49),
+    "keyframe": _image_modality("keyframe", _few_images(-5.25), patch=3, tokens=32),
+    "video": _image_modality("video", _few_images(-5.25), patch=3, tokens=32, frames_per_patch=3),
 }
 
 

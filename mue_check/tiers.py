@@ -67,8 +67,8 @@ class Tier:
     """By corpus name and regime."""
     other_corpora: str = "text"
     """The corpus name in ``tasks`` that stands for every corpus without tasks of its own, such as files."""
-    kind: Callable[[ModelSpec, Regime], ModelSpec] | None = None
-    """Makes another kind of model for a regime from the language models of which ladders consist."""
+    kind: Callable[[ModelSpec], ModelSpec] | None = None
+    """Makes the specification of another kind of model from that of a language model, of which ladders consist."""
     axes: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = field(default_factory=lambda: AXES)
     """The ladders of each axis at given sizes."""
     left_out: frozenset[str] = frozenset()

@@ -123,9 +123,9 @@ class Ladder:
         routers = {e.router for e in mixtures if e.load}
         return routers.pop() if len(routers) == 1 and all(e.load for e in mixtures) else None
 
-    def of_kind(self, kind: Callable[[ModelSpec, Regime], ModelSpec]) -> "Ladder":
-        """The same ladder with every model turned into one of another kind, for its regime."""
-        first, *targets = (replace(rung, model=kind(rung.model, self.regime)) for rung in self.rungs)
+    def of_kind(self, kind: Callable[[ModelSpec], ModelSpec]) -> "Ladder":
+        """The same ladder with every model turned into one of another kind."""
+        first, *targets = (replace(rung, model=kind(rung.model)) for rung in self.rungs)
         return replace(self, reference=first, targets=tuple(targets))
 
     def with_routing(self, router: str, balance: str) -> "Ladder | None":

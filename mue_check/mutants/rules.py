@@ -306,7 +306,7 @@ def experts_by_their_batch(p: Prescription) -> Prescription:
     return _times(p, [Role.EXPERT_UP, Role.EXPERT_GATE, Role.EXPERT_DOWN], "lr", math.sqrt(share / before))
 
 
-@_mutant("granularity")
+@_mutant("granularity", "ffn_branch change")
 def down_by_own_fan_in(p: Prescription) -> Prescription:
     """The down-projection's learning rate goes with 1/h, its own number of inputs, as in a library of muP."""
     width = p.target.model.width / p.reference.model.width
