@@ -155,12 +155,13 @@ class Experts(Mixture):
     def weight_sum(self) -> float | None:
         """The claimed sum of a token's active weights if R follows from it (1, or 1 per group); otherwise None."""
         claim = self.claim
-        return claim.expected_sum() if claim.weight_sum in ("one", "groups", 1) else None
+        known = claim.weight_sum in ("one", "groups", 1)
+        return claim.at(self.activated).expected_sum() if known else None
 
     @property
     def claimed_sum(self) -> float | None:
         """The sum that the router claims for every token; None if it claims none, or if tokens may lose experts."""
-        return self.claim.expected_sum() if self.claim.kind == "token_choice" else None
+        return self.claim.at(self.activated).expected_sum() if self.claim.kind == "token_choice" else None
 
     def __str__(self) -> str:
         router = f",router={self.router}" if self.router != "sigmoid_norm" else ""

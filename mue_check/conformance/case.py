@@ -32,8 +32,8 @@ class ConformanceCase:
 
     @property
     def claim(self) -> RoutingSpec:
-        """What the candidate claims."""
-        return self.candidate.claim
+        """What the candidate claims at this number of activated experts."""
+        return self.candidate.claim.at(self.shape.activated)
 
     @property
     def is_router(self) -> bool:

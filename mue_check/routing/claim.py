@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -52,7 +52,9 @@ class RoutingSpec:
     """A router's claim. The default is Complete-muE's own routing (arXiv 2605.23893).
 
     ``weight_sum``: the sum of a token's active weights: "one", "groups" (each group sums to 1), "free" (any sum), or a
-    number (a routed scale, 2.5 in DeepSeek-V3); tokens that a capacity router drops do not count. ``top_k``: the one
+    number (a routed scale, 2.5 in DeepSeek-V3); tokens that a capacity router drops do not count.
+    ``activated_scale``: who multiplies by the number a of activated experts, which is Complete-muE's R: the "router"
+    (its weights sum to a ``weight_sum``), the "block" (its factor is a ``route_scale``), or "none". ``top_k``: the one
     number of experts per token that the design allows. ``groups``: experts form this many groups of neighbors;
     ``per_group_k``: each token takes this many of each; ``group_limit``: its experts come from at most this many
     groups, ranked by their best score or the sum of their two best (``group_rank``; None claims neither).
@@ -72,6 +74,7 @@ class RoutingSpec:
     gate: Gate = "any"
     order: Order = "any"
     weight_sum: Literal["one", "groups", "free"] | float = "one"
+    activated_scale: Literal["none", "router", "block"] = "none"
     top_k: int | None = None
     groups: int = 1
     per_group_k: int | None = None
@@ -106,6 +109,9 @@ class RoutingSpec:
         number = isinstance(self.weight_sum, int | float) and not isinstance(self.weight_sum, bool)
         named = self.weight_sum in ("one", "groups", "free")
         _require(self, "weight_sum", named or (number and _positive(self.weight_sum)), "one, groups, free or a number")
+        _require(self, "activated_scale", self.activated_scale in ("none", "router", "block"), "none, router or block")
+        if self.activated_scale == "router":
+            _require(self, "weight_sum", number or self.weight_sum == "one", "one or a number with activated_scale")
         for name in ("groups", "top_k", "per_group_k", "group_limit"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -145,8 +151,16 @@ class RoutingSpec:
         reach = size * (self.group_limit or self.groups)
         return rest == 0 and activated <= reach and (self.group_limit is None or size >= 2)
 
+    def at(self, activated: int) -> "RoutingSpec":
+        """The same claim for one number of activated experts, which is then part of the sum or the scale."""
+        if self.activated_scale == "router":
+            return replace(self, activated_scale="none", weight_sum=activated * (self.expected_sum() or 1.0))
+        if self.activated_scale == "block":
+            return replace(self, activated_scale="none", route_scale=activated * self.route_scale)
+        return self
+
     def expected_sum(self) -> float | None:
-        """The claimed sum of a token's active weights; None where any sum is claimed."""
+        """The claimed sum of a token's active weights, before an ``activated_scale``; None if any sum is claimed."""
         if self.weight_sum == "free":
             return None
         if self.weight_sum == "groups":

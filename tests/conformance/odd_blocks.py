@@ -44,6 +44,18 @@ class Plain(nn.Module):
         return self.mix(x.reshape(-1, self.d)).view(x.shape)
 
 
+class ScaledByA(Plain):
+    """Multiplies the routed sum by Complete-muE's R = a."""
+
+    def mix(self, x):
+        return self.router.top_k * super().mix(x)
+
+
+class AddsItsInput(Plain):
+    def mix(self, x):
+        return x + super().mix(x)
+
+
 class InlineGate(nn.Module):
     """No router module: a Linear and the rest inline; experts of two layers with biases, skipped when empty."""
 

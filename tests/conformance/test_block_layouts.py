@@ -54,6 +54,7 @@ RIGHT = {
     "float32": (odd.OnlyFloat32, None),
     "normalizes_later": (odd.NormalizesLater, None),
     "shared": (odd.Shared, SCALED),
+    "scaled_by_a": (odd.ScaledByA, RoutingSpec(activated_scale="block")),
 }
 
 
@@ -143,6 +144,8 @@ BROKEN = [
     (odd.OnInput, None, "recomposition", "multiply the experts' input, not their output", None),
     (odd.Plain, RoutingSpec(apply_on="input"), "recomposition", "multiply the experts' output, not their input", None),
     (odd.Plain, RoutingSpec(route_scale=2.5), "recomposition", "the scale 2.5 is not applied", 10),
+    (odd.ScaledByA, None, "recomposition", 'claim activated_scale = "block"', None),
+    (odd.AddsItsInput, None, "shared-unscaled", "the residual would be added twice", None),
     (odd.BiasOutside, None, "recomposition", "", None),
     (odd.OnInput, None, "dense-equivalence", "times what one expert", None),
     (odd.ScaledShared, SCALED, "shared-unscaled", "2.5 times shared", 10),

@@ -71,6 +71,22 @@ def test_an_undeclared_scale_is_reported_and_declaring_it_makes_the_router_fit()
     assert verdict_of(declared, "claim") == verdict_of(declared, "fit") == Verdict.PASS
 
 
+def test_a_router_that_applies_complete_mues_scale_itself_fits_with_a_factor_of_one() -> None:
+    class Scaled(CompleteMueRouter):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            weights, indices = super().forward(x)
+            return self.top_k * weights, indices
+
+    plain = check_router(Scaled, only=["fit-scale"], seeds=1)
+    assert 'the sum is a everywhere, not declared: claim activated_scale = "router", then R = 1' in plain[0].measured
+    claim = {"activated_scale": "router", "gate": "sigmoid"}
+    declared = check_router(Scaled, claim=claim, seeds=1)
+    assert verdict_of(declared, "claim") == verdict_of(declared, "fit") == Verdict.PASS
+    assert "fits with R = 1" in next(r.measured for r in declared if r.check == "fit-scale")
+    unscaled = check_router(CompleteMueRouter, claim=claim, seeds=1)
+    assert verdict_of(unscaled, "claim") == verdict_of(unscaled, "fit") == Verdict.FAIL
+
+
 class WorstExperts(nn.Module):
     """Takes the lowest logits."""
 

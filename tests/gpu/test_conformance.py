@@ -1,4 +1,4 @@
-"""The same checks on a GPU: right candidates pass there, and each mistake is caught there too."""
+"""The same checks on a GPU: right candidates pass there, and each check catches a mistake there too."""
 
 import pytest
 import torch
@@ -11,6 +11,9 @@ from mue_check.mutants.routing import MUTANTS
 from mue_check.mutants.routing.examine import RIGHT, candidate, results_of
 from mue_check.routing.factory import Candidate
 
+OF_EACH_CHECK = {bug.caught_by: bug for bug in reversed(MUTANTS)}
+"""The first mistake that each check catches, to keep the run short: the tests on a CPU have all of them."""
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -21,7 +24,7 @@ def test_right_candidates_pass_on_the_device(right: Candidate) -> None:
     assert verdict_of(results, "claim") == Verdict.PASS, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("bug", MUTANTS, ids=lambda bug: f"{bug.row}-{bug.name}")
-def test_each_mistake_is_caught_on_the_device(bug: Mutant) -> None:
+@pytest.mark.parametrize("bug", OF_EACH_CHECK.values(), ids=lambda bug: f"{bug.row}-{bug.name}")
+def test_each_check_catches_a_mistake_on_the_device(bug: Mutant) -> None:
     results = {r.check: r for r in results_of(candidate(bug), Options(seeds=1, device="cuda"))}
     assert results[bug.caught_by].outcome == "failed", results[bug.caught_by].explain()

@@ -117,6 +117,7 @@ def test_names_of_routers_that_are_not_loaded_are_read() -> None:
         (RoutingSpec(weight_sum="free"), None, None, 4.0),
         (RoutingSpec(weight_sum=2.5), None, 2.5, 4.0),  # as builtin:deepseek_v3
         (RoutingSpec(weight_sum=1), 1.0, 1.0, 4.0),
+        (RoutingSpec(activated_scale="router"), 4.0, 4.0, 1.0),
         (RoutingSpec(weight_sum="groups", groups=4, per_group_k=1), 4.0, 4.0, 1.0),
         (RoutingSpec(kind="capacity", capacity_factor=1.0), 1.0, None, 4.0),
         (RoutingSpec(kind="expert_choice", weight_sum="free"), None, None, 4.0),

@@ -17,6 +17,8 @@ from mue_check.routing.factory import SHAPES, Shape, candidate_of, fitted, load_
         ({"kind": "tokens"}, "RoutingSpec.kind='tokens': must be one of token_choice, capacity, expert_choice"),
         ({"weight_sum": "two"}, "RoutingSpec.weight_sum='two': must be one, groups, free or a number"),
         ({"weight_sum": 0}, "weight_sum=0"),
+        ({"activated_scale": "both"}, "activated_scale='both': must be none, router or block"),
+        ({"activated_scale": "router", "weight_sum": "free"}, "must be one or a number with activated_scale"),
         ({"weight_sum": float("nan")}, "weight_sum=nan"),
         ({"weight_sum": True}, "weight_sum=True"),
         ({"groups": 0}, "groups=0: must be a whole number of at least 1"),
@@ -69,6 +71,8 @@ def test_sums_of_claims() -> None:
     assert RoutingSpec().expected_sum() == 1
     assert RoutingSpec(weight_sum="groups", groups=3).expected_sum() == 3
     assert RoutingSpec(weight_sum="free").expected_sum() is None
+    assert RoutingSpec(weight_sum=2.5, activated_scale="router").at(4).expected_sum() == 10
+    assert RoutingSpec(activated_scale="block").at(4) == RoutingSpec(route_scale=4.0)
 
 
 @pytest.mark.parametrize(

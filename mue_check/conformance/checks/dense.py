@@ -13,11 +13,11 @@ from mue_check.errors import ClaimError
 @torch.no_grad()
 def dense_equivalence(case: ConformanceCase) -> CheckOutcome:
     """With a = N and equal experts, the routed output is one expert's output times the sum of the weights."""
-    claim = case.claim
-    few = claim.top_k or max(2, min(case.shape.activated, 4))
+    few = case.claim.top_k or max(2, min(case.shape.activated, 4))
     dense = case.at(experts=few, activated=few)
     if dense.shape.experts != dense.shape.activated:
         return skipped("the claim never activates all experts")
+    claim = dense.claim
     try:
         block = with_equal_experts(probe_block(dense))
     except ClaimError as trouble:

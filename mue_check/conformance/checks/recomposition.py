@@ -131,7 +131,10 @@ def _constant_factor(block: ProbedBlock, ratio: float, off: str, worst: str) -> 
         ):
             if abs(ratio - value) <= 1e-2 * value:
                 return failed(f"{measured}: the scale {scale:g} {what}", worst=worst, causes=(10,))
-    hint = f"if that is intended, claim route_scale={ratio * claim.route_scale:.4g}"
+    a = block.built.case.shape.activated
+    is_a = a > 1 and abs(ratio / a - 1) <= TOLERANCE
+    what = 'activated_scale = "block"' if is_a else f"route_scale = {ratio * claim.route_scale:.4g}"
+    hint = f"if that is intended, claim {what}"
     return failed(f"{measured}; {hint}", worst=worst, causes=(10, 7))
 
 

@@ -63,6 +63,12 @@ def shared_unscaled(block: ProbedBlock) -> CheckOutcome:
         )
     if repeated is not None:
         return repeated
+    bare = torch.equal(block.expert_input(x), x)  # a block with a norm of its own may well have a residual of its own
+    if bare and not case.claim.shared and float(relative_error(shared, x).max()) <= TOLERANCE:
+        return failed(
+            "without its routed experts the block returns its input, so the residual would be added twice; if the "
+            "block is meant to add it, claim shared = true"
+        )
     measured = "does not change with the router's weights" if router else "the router's weights were not found"
     if not case.claim.shared:
         measured += "; the claim does not mention a shared part (shared = true)"

@@ -55,7 +55,9 @@ def sum_as_claimed(case: ConformanceCase, routing: Routing) -> CheckOutcome:
         return skipped(f"not normalized at a = 1, so the router keeps its gradient; sums {_range(sums)}")
     mean, constant = float(sums.mean()), _is_constant(sums)
     if constant and not case.candidate.claims:
-        return unknown(f"sums are a constant {mean:.4g}, and nothing is claimed: claim weight_sum = {mean:.4g}")
+        is_a = case.shape.activated > 1 and abs(mean - case.shape.activated) <= TOLERANCE * mean
+        what = 'activated_scale = "router"' if is_a else f"weight_sum = {mean:.4g}"
+        return unknown(f"sums are a constant {mean:.4g}, and nothing is claimed: claim {what}")
     hint = f": a constant {mean:.4g}" if constant else f", mean {mean:.4g}"
     return failed(
         f"sums {_range(sums)}{hint}, claimed {expected:g} +- {TOLERANCE * expected:g}",
