@@ -15,5 +15,8 @@ grep -oE "figures/[^)]*\.svg" "$study/report.md" | sort -u | while read -r figur
   [ -e "$target/$figure" ] || echo "($figure)"
 done | grep -vFf - "$study/report.md" >"$target/report.md"
 [ -e "$study/sigma0_calibration.json" ] && cp "$study/sigma0_calibration.json" "$target/"
-tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - asked cells comparisons costs |
+# of the cells, those that an answer uses
+grep -rohE '"[0-9a-f]{20}"' "$study/comparisons" | tr -d '"' | sort -u | while read -r key; do
+  [ -e "$study/cells/$key.json" ] && printf '%s\n' "cells/$key.json" "costs/$key.json"
+done | tar -C "$study" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - asked comparisons -T - |
   xz -9 >"$target/records.tar.xz"

@@ -39,8 +39,8 @@ def capacity_by_group(sizes: Sizes) -> Ladder:
 
 
 def granularity_by_group(sizes: Sizes) -> Ladder:
-    """Each expert split into eight."""
-    return Ladder.by_group([_sparse(sizes, 8, 2), _sparse(sizes, 64, 16)], axis="granularity")
+    """Each expert split into sixteen."""
+    return Ladder.by_group([_sparse(sizes, 4, 2), _sparse(sizes, 64, 32)], axis="granularity")
 
 
 def shared_by_group(sizes: Sizes) -> Ladder:

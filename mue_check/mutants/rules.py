@@ -15,7 +15,7 @@ from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.roles import CONDITIONING, HIDDEN
-from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts
+from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts, Scenario
 
 CHECKS = ("scales", "audit", "drift")
 """``scales``: the laws of activations and weights. ``audit``: the values that arrive at the optimizer. ``drift``: the
@@ -153,9 +153,9 @@ def _depth_ratio(p: Prescription) -> float:
     return p.target.model.depth / p.reference.model.depth
 
 
-def _experts(p: Prescription) -> Experts:
-    """The target's experts; a dense layer is one expert that is always active."""
-    ffn = p.target.model.feed_forward
+def _experts(of: Scenario) -> Experts:
+    """The experts of a model; a dense layer is one expert that is always active."""
+    ffn = of.model.feed_forward
     return ffn if isinstance(ffn, Experts) else Experts(total=1, activated=1, hidden=ffn.hidden)
 
 
@@ -276,13 +276,13 @@ def R_missing(p: Prescription) -> Prescription:
 @_mutant("activated_experts", _BRANCH_SCALE)
 def R_from_all_experts(p: Prescription) -> Prescription:
     """R = N instead of a."""
-    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).total / _experts(p).activated)
+    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p.target).total / _experts(p.target).activated)
 
 
 @_mutant("shared_experts", _BRANCH_SCALE)
 def A_of_routed_alone(p: Prescription) -> Prescription:
     """A = d / (a h) instead of d / ((a + s) h)."""
-    experts = _experts(p)
+    experts = _experts(p.target)
     by = 1 + experts.shared / experts.activated
     return _times(p, [Role.EXPERT_DOWN, Role.SHARED_DOWN], "forward_multiplier", by)
 
@@ -290,13 +290,28 @@ def A_of_routed_alone(p: Prescription) -> Prescription:
 @_mutant("shared_experts", _BRANCH_SCALE)
 def R_on_shared_branch(p: Prescription) -> Prescription:
     """R scales the shared experts too."""
-    return _times(p, [Role.SHARED_DOWN], "forward_multiplier", _experts(p).activated)
+    return _times(p, [Role.SHARED_DOWN], "forward_multiplier", _experts(p.target).activated)
 
 
 @_mutant("activated_experts", _BRANCH_SCALE)
 def A_from_all_experts(p: Prescription) -> Prescription:
     """A = d / (N h) instead of d / (a h)."""
-    return _times_down(p, "forward_multiplier", _experts(p).activated / _experts(p).total)
+    return _times_down(p, "forward_multiplier", _experts(p.target).activated / _experts(p.target).total)
+
+
+@_mutant("capacity")
+def experts_by_their_batch(p: Prescription) -> Prescription:
+    """The experts' learning rate goes with the root of their share a/N of the tokens, but their data shrink, too."""
+    share, before = (e.activated / e.total for e in (_experts(p.target), _experts(p.reference)))
+    return _times(p, [Role.EXPERT_UP, Role.EXPERT_GATE, Role.EXPERT_DOWN], "lr", math.sqrt(share / before))
+
+
+@_mutant("granularity", "ffn_branch change")
+def down_by_own_fan_in(p: Prescription) -> Prescription:
+    """The down-projection's learning rate goes with 1/h, its own number of inputs, as in a library of muP."""
+    width = p.target.model.width / p.reference.model.width
+    own = p.target.model.feed_forward.hidden / p.reference.model.feed_forward.hidden
+    return _times(p, [Role.FFN_DOWN, Role.EXPERT_DOWN], "lr", width / own)
 
 
 @_mutant("activated_experts", _BRANCH_SCALE)
@@ -314,7 +329,7 @@ def down_init_twice(p: Prescription) -> Prescription:
 @_mutant("routing_hybrids", _BRANCH_SCALE)
 def groups_summed_with_R_a(p: Prescription) -> Prescription:
     """Each group is normalized separately, so the sum is G, and R is still a."""
-    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p).weight_sum or 1.0)
+    return _times(p, [Role.ROUTER], "forward_multiplier", _experts(p.target).weight_sum or 1.0)
 
 
 @_mutant("batch_at_fixed_tokens")
