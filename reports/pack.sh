@@ -10,10 +10,10 @@ for figure in sensitivity exponents trend speedup routing controls sigma0; do
     [ -e "$file" ] && cp "$file" "$target/figures/"
   done
 done
-# the report, without the lines of figures that are not packed
+# the report, without the lines of figures that are not packed, and without folds that are then empty
 grep -oE "figures/[^)]*\.svg" "$study/report.md" | sort -u | while read -r figure; do
   [ -e "$target/$figure" ] || echo "($figure)"
-done | grep -vFf - "$study/report.md" >"$target/report.md"
+done | grep -vFf - "$study/report.md" | sed -zE 's#<details><summary>[^<]*</summary>\n+</details>\n+##g' >"$target/report.md"
 [ -e "$study/sigma0_calibration.json" ] && cp "$study/sigma0_calibration.json" "$target/"
 # of the cells, those that an answer uses
 grep -rohE '"[0-9a-f]{20}"' "$study/comparisons" | tr -d '"' | sort -u | while read -r key; do
