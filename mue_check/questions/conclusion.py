@@ -19,7 +19,7 @@ from mue_check.report.format import in_words, printable, signed_text
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, make_table
 
-_ENDINGS = {Verdict.FAIL: "fails on", Verdict.INCONCLUSIVE: "is open on"}
+_ENDINGS = {Verdict.FAIL: "it fails on", Verdict.INCONCLUSIVE: "it is open on"}
 
 
 def conclusion(summary: Summary) -> str:
@@ -38,7 +38,7 @@ def conclusion(summary: Summary) -> str:
     within = " or ".join(f"{tolerance:g}" for tolerance in sorted({d.comparison.tolerance for d in judged}))
     approximate = sum(verdict is Verdict.RESIDUAL for verdict in verdicts.values())
     parts = [
-        f"{name[0].upper()}{name[1:]} transfers on {len(kept)} of {len(axes)} ax{'i' if len(axes) == 1 else 'e'}s "
+        f"{name[0].upper()}{name[1:]} transfers on {len(kept)} of {len(axes)} {'axis' if len(axes) == 1 else 'axes'} "
         f"within {within} octave" + f" and on {approximate} as closely as an approximate law states" * bool(approximate)
     ]
     for verdict, ending in _ENDINGS.items():
