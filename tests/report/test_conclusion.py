@@ -39,7 +39,7 @@ def test_the_conclusion_counts_axes_and_names_the_weakest(tmp_path: Path, make: 
     made.ask(reference, made.side(128, 3.0), axis="control", expected="FAIL")
     assert conclusion(summarize(made.root)) == (
         "Learning rate transfers on 2 of 5 axes within 0.5 octave and on 1 as closely as an approximate law states; "
-        "fails on capacity (+1.50), granularity (unresolved)"
+        "it fails on capacity (+1.50), granularity (unresolved)"
     )
 
 
