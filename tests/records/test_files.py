@@ -54,7 +54,7 @@ def log(root: Path) -> None:
 
 
 def report(root: Path) -> None:
-    write_files(root, Report(name="s", verdict=None, lines=(), sections=()), {"extra.json": {"a": 1}})
+    write_files(root, Report(name="s", verdict=None, conclusion="", lines=(), sections=()), {"extra.json": {"a": 1}})
 
 
 def lock(root: Path) -> None:
