@@ -393,7 +393,10 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pyt
     assert right.code == 0, right.out
     # a router that could not even train hears why from its checks, and in a suite that trains from the usage error
     silent = "--router=mue_check.mutants.routing.misbehaving:ReturnsNone"
-    assert "the router returns None, no tensors" in run_pytest_here("suites/test_router.py", silent, study).out
+    assert (
+        "the router returns None, no tensors"
+        in run_pytest_here("suites/test_router.py", silent, study, "-k", "runs").out
+    )
     assert run_pytest_here("suites/test_capacity.py", silent, study).code == 4
     ends = "--router=mue_check.mutants.routing.misbehaving:ExitsAtOnce"
     ended = run_pytest("suites/test_router.py", "-k", "runs", ends, study)

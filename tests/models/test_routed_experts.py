@@ -123,9 +123,13 @@ def test_a_nan_run_does_not_touch_its_neighbours() -> None:
         assert ours[1].isnan().any()
 
 
-@pytest.mark.parametrize("skew", [0.0, 1.0, 50.0], ids=["even", "uneven", "all to one"])
+EVEN, UNEVEN, ALL_TO_ONE = 0.0, 1.0, 50.0
+SHAPES = [(3, 70, 5, 3), (2, 1, 9, 1), (1, 300, 130, 2)]
+
+
 @pytest.mark.parametrize(
-    ("runs", "tokens", "total", "active"), [(3, 70, 5, 3), (2, 1, 9, 1), (1, 300, 130, 2), (257, 2, 128, 1)]
+    ("runs", "tokens", "total", "active", "skew"),
+    [(257, 2, 128, 1, UNEVEN), *((*shape, skew) for shape in SHAPES for skew in (EVEN, UNEVEN, ALL_TO_ONE))],
 )
 def test_assignments_are_sorted_into_tiles(runs: int, tokens: int, total: int, active: int, skew: float) -> None:
     from mue_check.models.kernels.sort import sort_by_expert
