@@ -60,7 +60,7 @@ CAUSES = (
     ),
     Cause(
         name="hidden rate",
-        says="the learning rate of hidden matrices does not follow the width",
+        says="the learning rate of hidden matrices, experts included, does not scale as prescribed",
         command=_AUDIT,
         weights={
             (stepped("hidden"),): 5,
@@ -71,6 +71,7 @@ CAUSES = (
             (SEVERAL, LR): 1,
             (WIDTH, LR, UNKNOWN): 3,
             (WIDTH, drift_of("feed_forward")): 3,
+            (EXPERTS, drift_of("feed_forward")): 1,
             (WIDTH, drift_of("attention")): 3,
         },
     ),

@@ -75,7 +75,7 @@ def test_a_drift_tells_wrong_rules_apart_in_the_example(summary: Summary) -> Non
 EXPERTS = ("activated_experts", "capacity", "granularity", "shared_experts", "routing_hybrids", "bridge")
 BRANCH = {"expert multipliers"}
 TRUE_CAUSES = {
-    "hidden_lr_unscaled": {"hidden rate"},
+    **dict.fromkeys(("hidden_lr_unscaled", "down_by_own_fan_in", "experts_by_their_batch"), {"hidden rate"}),
     "scheduler_overwrites_groups": {"schedule"},
     "attention_by_root_of_head_width": {"attention scale"},
     "weight_decay_not_compensated": {"decay convention"},
