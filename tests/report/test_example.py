@@ -74,8 +74,9 @@ def test_a_drift_tells_wrong_rules_apart_in_the_example(summary: Summary) -> Non
 
 EXPERTS = ("activated_experts", "capacity", "granularity", "shared_experts", "routing_hybrids", "bridge")
 BRANCH = {"expert multipliers"}
+RATE = {"hidden rate"}
 TRUE_CAUSES = {
-    **dict.fromkeys(("hidden_lr_unscaled", "down_by_own_fan_in", "experts_by_their_batch"), {"hidden rate"}),
+    **dict.fromkeys(("hidden_lr_unscaled", "down_by_own_fan_in", "experts_by_their_batch"), RATE),
     "scheduler_overwrites_groups": {"schedule"},
     "attention_by_root_of_head_width": {"attention scale"},
     "weight_decay_not_compensated": {"decay convention"},
