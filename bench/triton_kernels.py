@@ -5,8 +5,8 @@
 About 100 s on an H100; nothing is begun after --until. Every result is written to OUT/kernels.json at once; the
 products go to OUT/expert_product.json (bench/expert_product.py). A part that fails or finds no time does not stop the
 others. --compiled measures instead steps that inductor compiles, with and without kernels, in a minute. --tables
-measures nothing: it writes OUT/kernels.md, the tables of all OUT/kernels*.json, beside sequential training where
-OUT/bench.json has it.
+measures nothing: it writes OUT/kernels.md, the tables of all OUT/kernels*.json, next to the time of
+sequential training if OUT/bench.json has it.
 """
 
 import argparse
