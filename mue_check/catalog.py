@@ -32,8 +32,7 @@ from mue_check.questions.values import VALUES
 from mue_check.questions.what_next import WhatNextKind
 from mue_check.sigma0.forecast import FORECAST
 from mue_check.sigma0.gamma_report import GAMMA
-from mue_check.sigma0.laboratory import LAB, LABORATORIES
-from mue_check.sigma0.ladders import SIGMA0, sigma0_ladders
+from mue_check.sigma0.ladders import LAB, LABORATORIES, SIGMA0, sigma0_ladders
 from mue_check.sigma0.shift_report import SHIFT
 from mue_check.tiers import CPU, FULL, GPU, SMOKE, Tier
 

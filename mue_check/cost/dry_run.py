@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.cost.simulated import NewCells, NotSimulated, SimulatedStore, SimulatedStudy
-from mue_check.cost.spreads import measured_spreads
+from mue_check.cost.simulated import NewCells, NotSimulated, SimulatedStore, SimulatedStudy, measured_spreads
 from mue_check.errors import MueCheckError, SpecError, StoreError
 from mue_check.pytest_plugin import settings_of
 from mue_check.questions.case import Case

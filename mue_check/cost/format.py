@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, fields
 
 from mue_check.cost.calibration import Calibration
 from mue_check.cost.plan import Plan, Row
-from mue_check.cost.power import PowerLeft, controls_lost, power_left
-from mue_check.cost.spreads import measured_spreads
-from mue_check.cost.trim import Trimmed
+from mue_check.cost.simulated import measured_spreads
+from mue_check.cost.trim import PowerLeft, Trimmed, controls_lost, power_left
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.routing.variants import is_users
 from mue_check.terminal import text_table

@@ -16,7 +16,7 @@ from mue_check.questions.drift import DriftFinding
 from mue_check.questions.own_optima import optima_of
 from mue_check.questions.question import Finding
 from mue_check.report.format import NONE, in_words, interval_text
-from mue_check.report.terminal import text_table as terminal_table
+from mue_check.report.table import text_table as terminal_table
 from mue_check.terminal import text_table
 
 _GROWS = {

@@ -6,7 +6,6 @@ from mue_check.axes.ladder import BY_GROUP
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import (
     Palette,
     along_ladders,
@@ -18,10 +17,9 @@ from mue_check.questions.display import (
     together,
 )
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import plot_drifts, row_name
+from mue_check.questions.drift_plots import plot_curves, plot_drifts, row_name
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
-from mue_check.questions.scale_plots import plot_laws
-from mue_check.questions.scales import LawsFinding
+from mue_check.questions.scales import LawsFinding, plot_laws
 from mue_check.records import Store
 from mue_check.report.format import in_words, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section, Strip, file_name

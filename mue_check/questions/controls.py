@@ -7,10 +7,9 @@ from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.axes_report import drift_summary
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.curve_plots import plot_curves
 from mue_check.questions.display import Palette, knob_name, question_columns
 from mue_check.questions.drift import DriftFinding, drift_arms, knob_in_name, measure_drift
-from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_plots import plot_curves, plot_drifts
 from mue_check.questions.drift_report import table_of_drifts
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.questions.study import Study

@@ -21,8 +21,7 @@ from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summ
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Section
-from mue_check.report.table import Cells, Table, make_table
-from mue_check.report.terminal import text_table
+from mue_check.report.table import Cells, Table, make_table, text_table
 
 DRIFT = "drift [95 %] (octaves)"
 PARABOLAS = "by parabolas"

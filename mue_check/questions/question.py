@@ -17,9 +17,8 @@ from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.arm import AnyArm
 from mue_check.questions.asked import Asked, Unanswered, unanswered
 from mue_check.questions.case import Case, Options, Scope
-from mue_check.questions.comparison import Comparison, Side
+from mue_check.questions.comparison import Comparison, Side, require_evidence
 from mue_check.questions.costs import Costs
-from mue_check.questions.evidence import require_evidence
 from mue_check.records import Environment, Store
 from mue_check.report.section import Section
 

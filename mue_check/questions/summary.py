@@ -7,7 +7,11 @@ from pathlib import Path
 from mue_check.errors import StoreError, unknown
 from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.asked import FOLDER, load_asked, unfinished_runs
-from mue_check.questions.asked_report import (
+from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
+from mue_check.questions.conclusion import (
+    conclusion,
+    facts,
+    not_as_expected,
     number_of,
     of_last_run,
     unfinished_text,
@@ -15,8 +19,6 @@ from mue_check.questions.asked_report import (
     which_run,
     without_answer,
 )
-from mue_check.questions.comparison import Comparison, load_comparisons, path_of, place
-from mue_check.questions.conclusion import conclusion, facts, not_as_expected
 from mue_check.questions.costs import Costs, RungCost, keys_of
 from mue_check.questions.display import count_text, ladder_name, question_columns, together
 from mue_check.questions.question import Finding, Findings, JudgedKind, QuestionKind, Summary

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mue_check import terminal
 from mue_check.report.format import printable
 
 _Item = TypeVar("_Item")
@@ -58,3 +59,12 @@ def make_table(
         )
     flush = tuple(at for at, name in enumerate(columns) if name in numeric)
     return Table(caption=caption, header=tuple(columns), rows=tuple(rows), numeric=flush)
+
+
+def text_table(table: Table) -> list[str]:
+    """Header and rows in aligned columns; a row's note follows on a separate line."""
+    head, *rows = terminal.text_table(table.header, [row.cells for row in table.rows])
+    text = [head]
+    for line, row in zip(rows, table.rows, strict=True):
+        text += [line, f"  {row.note}"] if row.note else [line]
+    return text

@@ -1,16 +1,20 @@
 """Write a report as files: one HTML page, Markdown, every figure as SVG, and JSON files."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+import matplotlib
+
+import mue_check
 from mue_check.records.files import remove_leftovers, write_atomic, write_json
-from mue_check.report.figures import figure_file
 from mue_check.report.markdown import render_markdown
 from mue_check.report.page import render_page
-from mue_check.report.section import Report
+from mue_check.report.section import Picture, Report, svg_of
 
 LATEST = "latest"
 
@@ -44,3 +48,31 @@ def _point_latest(root: Path) -> None:
         made = Path(folder) / LATEST
         os.symlink(study.name, made, target_is_directory=True)
         made.replace(link)
+
+
+def figure_file(root: Path, picture: Picture) -> bytes:
+    """The SVG of a picture, which is in ``figures/`` of the study ``root`` afterwards.
+
+    A file there is used again if it was drawn by this code from the same data and has not been changed since.
+    """
+    path = root / "figures" / f"{picture.name}.svg"
+    drawn_from = picture.shows.encode() + _code()
+    if path.is_file() and not path.is_symlink():
+        stored = path.read_bytes()
+        if stored == _marked(stored.rpartition(b"<!-- ")[0], drawn_from):
+            return stored
+    drawn = _marked(svg_of(picture.draw()), drawn_from)
+    write_atomic(path, drawn, root=root)
+    return drawn
+
+
+def _marked(svg: bytes, drawn_from: bytes) -> bytes:
+    return svg + f"<!-- {hashlib.sha256(svg + drawn_from).hexdigest()} -->\n".encode()
+
+
+@cache
+def _code() -> bytes:
+    """A digest of the versions and of the package's code."""
+    package = Path(mue_check.__file__).parent
+    parts = [matplotlib.__version__.encode(), *(path.read_bytes() for path in sorted(package.rglob("*.py")))]
+    return hashlib.sha256(b"\0".join(parts)).digest()

@@ -29,10 +29,10 @@ from mue_check.report.table import Cells, Table, make_table
 from mue_check.sigma0.budget import forecast_drift
 from mue_check.sigma0.calibrate import calibrate, calibration_for
 from mue_check.sigma0.calibration import PACKAGED, DriftCalibration
+from mue_check.sigma0.gamma_plots import cross
 from mue_check.sigma0.ladders import SIGMA0, experts_of
 from mue_check.sigma0.shift import ask_sigma0_drift
 from mue_check.sigma0.shift_report import load_cases
-from mue_check.sigma0.style import cross
 from mue_check.spec_text import parse_scenario
 
 _COLOR = TARGETS[0]

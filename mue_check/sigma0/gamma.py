@@ -18,10 +18,8 @@ from mue_check.questions.comparison import Comparison, Side, side_table
 from mue_check.questions.question import Finding
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
-from mue_check.sigma0.laboratory import LABORATORIES
-from mue_check.sigma0.ladders import NATURAL, experts_of
-from mue_check.sigma0.noise import Form, mean_over_steps, select_form
-from mue_check.sigma0.power_law import GammaFit, fit_gamma
+from mue_check.sigma0.ladders import LABORATORIES, NATURAL, experts_of
+from mue_check.sigma0.power_law import Form, GammaFit, fit_gamma, mean_over_steps, select_form
 from mue_check.spec import Experts, ModelSpec
 from mue_check.spec_text import parse_scenario
 

@@ -13,9 +13,18 @@ from mue_check.report.section import Fold, Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.sigma0.calibrate import RULES_OWN
 from mue_check.sigma0.gamma import EXPERTS, GammaFinding, MatrixGamma, MatrixNoise, judge_stored_gamma
-from mue_check.sigma0.gamma_plots import drawn_pairs, loads_text, mixture_name, plot_gammas, plot_noise, router_name
+from mue_check.sigma0.gamma_plots import (
+    BLIND,
+    LEARNED,
+    drawn_pairs,
+    loads_text,
+    mixture_name,
+    plot_gammas,
+    plot_noise,
+    router_name,
+    routing_name,
+)
 from mue_check.sigma0.power_law import GammaFit
-from mue_check.sigma0.style import BLIND, LEARNED, routing_name
 
 _PARTS = {
     "attention": ("attention_",),

@@ -32,8 +32,7 @@ from scipy import stats
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import CONFIDENCE, Interval, t_interval, t_quantile
 from mue_check.sigma0.imbalance import EVEN, MEASURES, SHORTFALL, Imbalance
-from mue_check.sigma0.kappa import SHARED
-from mue_check.sigma0.line import PointErrors, damped
+from mue_check.sigma0.kappa import SHARED, PointErrors, damped
 from mue_check.sigma0.shift import ShiftFinding, Sigma0Shift
 
 MIN_POINTS = 3

@@ -25,10 +25,16 @@ from mue_check.records import Store
 from mue_check.sigma0.calibration import routing_of
 from mue_check.sigma0.gamma import EXPERTS, noise_side
 from mue_check.sigma0.imbalance import Imbalance
-from mue_check.sigma0.laboratory import LABORATORIES
-from mue_check.sigma0.ladders import LEARNED_LOADS
-from mue_check.sigma0.noise import MIN_SEEDS, VALUES, Replicates, mean_over_steps, read_replicates, select_form
-from mue_check.sigma0.power_law import power_law
+from mue_check.sigma0.ladders import LABORATORIES, LEARNED_LOADS
+from mue_check.sigma0.power_law import (
+    MIN_SEEDS,
+    VALUES,
+    Replicates,
+    mean_over_steps,
+    power_law,
+    read_replicates,
+    select_form,
+)
 from mue_check.spec import Experts
 from mue_check.spec_text import parse_scenario
 

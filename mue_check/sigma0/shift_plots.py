@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from mue_check.judge.interval import Interval
 from mue_check.report.format import bounded_text, routing_words
 from mue_check.report.palette import MARKERS, QUIET, WIDTH, house_style, shorten
+from mue_check.sigma0.gamma_plots import COLORS, cross, ladder_look, short_ladder
 from mue_check.sigma0.imbalance import MEASURES
 from mue_check.sigma0.kappa import KappaFit, KappaPoint
 from mue_check.sigma0.residual import ResidualGroup
-from mue_check.sigma0.style import COLORS, cross, ladder_look, short_ladder
 
 
 def plot_residuals(groups: Sequence[ResidualGroup]) -> Figure:

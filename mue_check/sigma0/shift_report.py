@@ -19,8 +19,16 @@ from mue_check.report.section import Fold, Part, Picture, Section
 from mue_check.report.table import Cells, Row, Table, make_table
 from mue_check.sigma0.calibrate import BUDGET, OF_LOAD, arm_of, drifts_by_arm, kappa_fits, kappa_points
 from mue_check.sigma0.imbalance import Imbalance
-from mue_check.sigma0.laboratory import LABORATORIES
-from mue_check.sigma0.ladders import HELDOUT_LOADS, LOADS, PROBED_LOADS, SIGMA0, LoadUse, load_use, probed_load
+from mue_check.sigma0.ladders import (
+    HELDOUT_LOADS,
+    LABORATORIES,
+    LOADS,
+    PROBED_LOADS,
+    SIGMA0,
+    LoadUse,
+    load_use,
+    probed_load,
+)
 from mue_check.sigma0.residual import ResidualFit, ResidualGroup, best_measure, residual_groups
 from mue_check.sigma0.shift import ShiftFinding, judge_stored_shift
 from mue_check.sigma0.shift_plots import plot_kappa, plot_residuals

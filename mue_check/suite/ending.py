@@ -72,7 +72,7 @@ class Ending:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table and the verdict of this run, and the verdict of the study where it has other questions."""
         from mue_check.catalog import write_report
-        from mue_check.questions.asked_report import outcome_lines
+        from mue_check.questions.conclusion import outcome_lines
         from mue_check.questions.summary import verdict_lines
 
         # pytest cuts its own summary to the width of the terminal

@@ -7,14 +7,12 @@ from pathlib import Path
 from mue_check.report.exponents import exponent_table, plot_exponents
 from mue_check.report.format import NONE, interval_text, number_text, printable
 from mue_check.report.section import Part, Picture, Report, Section
-from mue_check.report.table import Table, make_table
-from mue_check.report.terminal import text_table
+from mue_check.report.table import Table, make_table, text_table
 from mue_check.report.write import write_files
 from mue_check.sweeps.judged import ArmFound, Judged
-from mue_check.sweeps.laws import exponents
+from mue_check.sweeps.laws import exponents, what_next
 from mue_check.sweeps.plots import plot_sweep
 from mue_check.sweeps.traps import traps
-from mue_check.sweeps.what_next import what_next
 
 _JSON = "judge.json"
 

@@ -8,8 +8,7 @@ import pytest
 
 from mue_check.axes import Ladder
 from mue_check.catalog import get_tier
-from mue_check.cost.simulated import FLOOR, NotSimulated, SimulatedStore, SimulatedStudy
-from mue_check.cost.spreads import measured_spreads
+from mue_check.cost.simulated import FLOOR, NotSimulated, SimulatedStore, SimulatedStudy, measured_spreads
 from mue_check.execute import local
 from mue_check.execute.batches import Batch, Measured
 from mue_check.execute.machine import environment

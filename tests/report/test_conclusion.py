@@ -13,10 +13,9 @@ from mue_check.catalog import summarize, write_report
 from mue_check.cli import main
 from mue_check.questions.axes_report import AxesKind
 from mue_check.questions.conclusion import conclusion, facts
-from mue_check.questions.curve_plots import on_curve, plot_curves
 from mue_check.questions.display import Palette
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.drift_plots import plot_drifts
+from mue_check.questions.drift_plots import on_curve, plot_curves, plot_drifts
 from mue_check.questions.summary import count_lines, report_of
 from mue_check.records import Environment
 

@@ -134,7 +134,7 @@ def test_a_figure_is_drawn_again_only_where_it_or_its_data_changed(
         drawn.append(figure)
         return svg_of(figure)
 
-    monkeypatch.setattr("mue_check.report.figures.svg_of", draw)
+    monkeypatch.setattr("mue_check.report.write.svg_of", draw)
 
     def report(root: Path) -> int:
         drawn.clear()

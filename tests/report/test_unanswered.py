@@ -17,8 +17,8 @@ from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.mutants.run import get_mutant
 from mue_check.questions.asked import load_asked
-from mue_check.questions.asked_report import outcome_lines
 from mue_check.questions.comparison import load_comparisons
+from mue_check.questions.conclusion import outcome_lines
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.study import Study
 from mue_check.questions.summary import count_lines

@@ -19,8 +19,7 @@ from mue_check.sigma0.calibrate import _expected_gamma, calibrate, kappa_points
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, read_calibration
 from mue_check.sigma0.forecast import ForecastFinding, ask_forecast
 from mue_check.sigma0.gamma import GammaFinding, ask_gamma
-from mue_check.sigma0.laboratory import LABORATORIES
-from mue_check.sigma0.ladders import HELDOUT_LOADS, PROBED_LOADS
+from mue_check.sigma0.ladders import HELDOUT_LOADS, LABORATORIES, PROBED_LOADS
 from mue_check.sigma0.shift import ShiftFinding, ask_shift, ask_sigma0_drift
 from mue_check.spec import TrainSpec
 from tests.sigma0 import world

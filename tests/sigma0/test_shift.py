@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mue_check.errors import JudgeError
-from mue_check.sigma0.noise import mean_over_steps
+from mue_check.sigma0.power_law import mean_over_steps
 from mue_check.sigma0.shift import sigma0_shift
 from tests.sigma0.noise_tables import EXPERTS, noise_table, shares
 

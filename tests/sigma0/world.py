@@ -16,8 +16,7 @@ from mue_check.measure import MEASUREMENTS
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Columns
 from mue_check.rules import get_rule
-from mue_check.sigma0.laboratory import LAB, LABORATORIES, Laboratory
-from mue_check.sigma0.ladders import SIGMA0, sigma0_ladders
+from mue_check.sigma0.ladders import LAB, LABORATORIES, SIGMA0, Laboratory, sigma0_ladders
 from mue_check.spec import Experts
 from mue_check.tiers import Tier
 
