@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import ladder_name
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
-from mue_check.records import Store
+from mue_check.questions.question import QuestionKind, Summary
 from mue_check.report.format import interval_text
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table
@@ -17,10 +15,6 @@ class AcrossKind(QuestionKind):
     """The drifts of the right rule once more, with the optima themselves. Needs no further cells."""
 
     label = "across modalities"
-
-    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
-        """Nothing beyond the drifts."""
-        return ()
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, in a study of a diffusion model."""

@@ -18,9 +18,8 @@ from mue_check.questions.display import (
 )
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import plot_curves, plot_drifts, row_name
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, QuestionKind, Summary
 from mue_check.questions.scales import LawsFinding, plot_laws
-from mue_check.records import Store
 from mue_check.report.format import in_words, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section, Strip, file_name
 from mue_check.report.table import Cells, Table, make_table
@@ -30,10 +29,6 @@ class AxesKind(QuestionKind):
     """The overview of a study, from its drifts and laws."""
 
     label = "axes"
-
-    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
-        """Nothing beyond the drifts and laws."""
-        return ()
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """A strip for each axis; those with an answer that is not as expected come first."""

@@ -101,6 +101,11 @@ def looks_note(comparison: Comparison) -> str:
     return f"asked before with looks at {before} seeds, now at {now}: the interval covers less than 95 %"
 
 
+def with_looks_note(text: str, comparison: Comparison) -> str:
+    """A text, and after it what is wrong with the question's 95 %."""
+    return "; ".join(filter(None, (text, looks_note(comparison))))
+
+
 def save_comparison(root: Path, comparison: Comparison) -> None:
     """Write it into the study; the same question overwrites its earlier file."""
     path = path_of(root, comparison.name)

@@ -1,19 +1,17 @@
 """Controls: drifts whose right answer is known, so that a verdict shows whether the suite itself can be trusted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.axes_report import drift_summary
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, knob_name, question_columns
 from mue_check.questions.drift import DriftFinding, drift_arms, knob_in_name, measure_drift
 from mue_check.questions.drift_plots import plot_curves, plot_drifts
 from mue_check.questions.drift_report import table_of_drifts
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import QuestionKind, Summary
 from mue_check.questions.study import Study
-from mue_check.records import Store
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Table
 from mue_check.rules import Knob
@@ -53,10 +51,6 @@ class ControlKind(QuestionKind):
     """The section of the controls. They are stored and judged as drifts."""
 
     label = "control"
-
-    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
-        """Nothing beyond the drifts."""
-        return ()
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """All controls in one table and one figure, and their loss curves."""

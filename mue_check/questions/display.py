@@ -66,9 +66,9 @@ def question_columns(found: Sequence[_Q], *, target: bool = True) -> dict[str, C
     return columns
 
 
-def in_unit_of(found: Iterable[HasComparison], text: str) -> str:
+def in_unit_of(comparisons: Iterable[Comparison], text: str) -> str:
     """A text about losses in nats, with the unit that the losses of these models have."""
-    units = list(dict.fromkeys(_unit(f.comparison) for f in found))
+    units = list(dict.fromkeys(map(_unit, comparisons)))
     if units == ["nats"]:
         return text
     text = text.replace(" per token", "")

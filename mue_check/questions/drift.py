@@ -9,7 +9,7 @@ from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.arm import AnyArm, Arm
-from mue_check.questions.comparison import Comparison, looks_note
+from mue_check.questions.comparison import Comparison, with_looks_note
 from mue_check.questions.display import in_unit_of, knob_name
 from mue_check.questions.question import Finding
 from mue_check.questions.search import Grid, LossSearch, curves_by_look, grid_of, read_curve
@@ -37,17 +37,7 @@ class DriftFinding(Finding):
     reference: Curve
     target: Curve
     drift: Drift
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the drift is within the tolerance."""
-        return self.drift.verdict
-
-    @property
-    def measured(self) -> str:
-        """The drift, or why there is none."""
-        text = in_unit_of([self], self.drift.text(knob_name(self.comparison.knob)))
-        return "; ".join(filter(None, (text, looks_note(self.comparison))))
+    verdict: Verdict
 
     @property
     def is_usual(self) -> bool:
@@ -66,7 +56,14 @@ def judge_stored_drift(store: Store, comparison: Comparison) -> DriftFinding:
         comparison.looks,
         whole=is_judged_whole(comparison.knob),
     )
-    return DriftFinding(comparison=comparison, reference=reference, target=target, drift=drift)
+    return DriftFinding(
+        comparison=comparison,
+        verdict=drift.verdict,
+        measured=with_looks_note(in_unit_of([comparison], drift.text(knob_name(comparison.knob))), comparison),
+        reference=reference,
+        target=target,
+        drift=drift,
+    )
 
 
 def ask_drift(

@@ -157,7 +157,7 @@ def plot_curves(found: Sequence[DriftFinding], palette: Palette) -> Figure:
             color, where = palette.of(first, arm.label), axes.get_xaxis_transform()
             axes.plot(at, height, transform=where, linestyle="", marker="x", markersize=4, color=color)
         axes.set_ylim(*_loss_limits(arms, _CROSS * (len(lost) + 1)))
-        axes.set_ylabel(in_unit_of(found, "loss (nats per token)"))
+        axes.set_ylabel(in_unit_of((d.comparison for d in found), "loss (nats per token)"))
         _label_values(axes, np.concatenate([arm.curve.x for arm in arms]))
         axes.set_xlabel(f"base {knob_name(first.knob)}" + ("; x: diverged" if lost else ""))
         corpus, rule = shorten(first.corpus, 16), shorten(first.rule, 38)

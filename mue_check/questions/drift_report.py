@@ -9,7 +9,7 @@ from mue_check.judge.optimum import MISFIT
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts
-from mue_check.questions.comparison import Comparison, looks_note
+from mue_check.questions.comparison import Comparison, with_looks_note
 from mue_check.questions.display import (
     in_unit_of,
     knob_name,
@@ -109,7 +109,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
         PARABOLAS: lambda d: interval_text(d.drift.parabola) if d.drift.registration and d.drift.is_fitted else NONE,
-        in_unit_of(found, "regret, nats (of gain)"): regret_text,
+        in_unit_of((d.comparison for d in found), "regret, nats (of gain)"): regret_text,
         DETECTABLE: lambda d: number_text(d.drift.detectable),
         "seeds": seeds_text,
         "tolerance": lambda d: tolerance_text(d.comparison),
@@ -132,8 +132,7 @@ def drift_note(found: DriftFinding) -> str:
     with its 95 %."""
     drift = found.drift
     if drift.reason:
-        reason = in_unit_of([found], f"unresolved: {drift.reason}")
-        return "; ".join(filter(None, (reason, looks_note(found.comparison))))
+        return with_looks_note(in_unit_of([found.comparison], f"unresolved: {drift.reason}"), found.comparison)
     notes = [blind_text(found)]
     if drift.registration:
         notes.append(f"walls apart: {drift.registration.walls}" if drift.registration.misfit else "")
@@ -143,7 +142,7 @@ def drift_note(found: DriftFinding) -> str:
         notes += [
             f"no parabola: {arm}, residual {fit.residual_sd:.3f}" for arm, fit in fits.items() if fit.misfit > MISFIT
         ]
-    return "; ".join(filter(None, (*notes, looks_note(found.comparison))))
+    return with_looks_note("; ".join(filter(None, notes)), found.comparison)
 
 
 def blind_text(found: DriftFinding) -> str:

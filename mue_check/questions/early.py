@@ -14,7 +14,7 @@ from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_earl
 from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
-from mue_check.questions.comparison import Comparison, looks_note, side_table
+from mue_check.questions.comparison import Comparison, side_table, with_looks_note
 from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
@@ -34,16 +34,6 @@ class EarlyFinding(Finding):
     early: EarlyComparison
     steps: NDArray[np.int64]
     ratio: NDArray[np.float64]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the target keeps up."""
-        return self.early.verdict
-
-    @property
-    def measured(self) -> str:
-        """Level and trend of the ratio."""
-        return "; ".join(filter(None, (str(self.early), looks_note(self.comparison))))
 
 
 def ask_early_curve(study: Study, ladder: Ladder, target: Rung) -> EarlyFinding:
@@ -76,7 +66,10 @@ class EarlyKind(JudgedKind[EarlyFinding]):
         reference, target = (side_table(store, side) for side in comparison.sides)
         steps, ratio = log2_ratio(reference, target)
         early = compare_early(reference, target, comparison.looks)
-        return EarlyFinding(comparison=comparison, early=early, steps=steps, ratio=ratio)
+        measured = with_looks_note(str(early), comparison)
+        return EarlyFinding(
+            comparison=comparison, verdict=early.verdict, measured=measured, early=early, steps=steps, ratio=ratio
+        )
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""

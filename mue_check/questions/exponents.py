@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mue_check.judge.interval import Interval, look_level, t_interval
 from mue_check.judge.trend import slopes_by_seed
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import setting_of, together
+from mue_check.questions.display import grouped, setting_of, together
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
@@ -30,15 +30,6 @@ class ExponentFinding(Finding):
 
     prescribed: float
     raw: Interval
-
-    @property
-    def verdict(self) -> None:
-        """Nothing is judged."""
-
-    @property
-    def measured(self) -> str:
-        """The exponent of the optimum."""
-        return f"{interval_text(self.raw)} per doubling, prescribed {signed_text(self.prescribed)}"
 
 
 class ExponentKind(QuestionKind):
@@ -67,12 +58,9 @@ class ExponentKind(QuestionKind):
 
 
 def _exponents(store: Store, drifts: Iterable[DriftFinding]) -> Iterator[ExponentFinding]:
-    ladders: dict[tuple[str, ...], list[DriftFinding]] = {}
-    for d in drifts:
-        start, size = (side.size for side in d.comparison.sides)
-        if d.comparison.ladder in _LADDERS and d.is_usual and d.drift.reason is None and size > start > 0:
-            ladders.setdefault(setting_of(d.comparison), []).append(d)
-    for found in ladders.values():
+    usual = [d for d in drifts if d.comparison.ladder in _LADDERS and d.is_usual and d.drift.reason is None]
+    growing = [d for d in usual if d.side.size > d.comparison.sides[0].size > 0]
+    for _, found in grouped(growing, lambda d: setting_of(d.comparison)):
         first = found[0].comparison
         start = first.sides[0].size
         slopes = slopes_by_seed(start, [(d.side.size, d.drift) for d in found])
@@ -81,7 +69,8 @@ def _exponents(store: Store, drifts: Iterable[DriftFinding]) -> Iterator[Exponen
         rates = [math.log2(_rate(store, d)) for d in found]
         prescribed = sum(a * b for a, b in zip(x, rates, strict=True)) / sum(a * a for a in x)
         raw = t_interval([slope + prescribed for slope in slopes], level)
-        yield ExponentFinding(comparison=first, prescribed=prescribed, raw=raw)
+        measured = f"{interval_text(raw)} per doubling, prescribed {signed_text(prescribed)}"
+        yield ExponentFinding(comparison=first, measured=measured, prescribed=prescribed, raw=raw)
 
 
 def _rate(store: Store, found: DriftFinding) -> float:

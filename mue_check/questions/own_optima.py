@@ -7,7 +7,7 @@ from mue_check.judge.interval import Interval, look_level, t_interval
 from mue_check.judge.optimum import Optimum
 from mue_check.judge.trend import slopes_by_seed
 from mue_check.questions.comparison import Comparison, Side
-from mue_check.questions.display import in_unit_of, setting_of
+from mue_check.questions.display import grouped, in_unit_of, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_note, seeds_text
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
@@ -22,29 +22,9 @@ AXIS = "own_model"
 
 @dataclass(frozen=True, kw_only=True)
 class OptimaFinding(Finding):
-    """All drifts along one axis of a model. ``comparison`` is the first of them."""
+    """All drifts along one axis of a model, with the exponent in words. ``comparison`` is the first of them."""
 
     drifts: tuple[DriftFinding, ...]
-
-    @property
-    def verdict(self) -> None:
-        """Nothing is judged beyond the drifts."""
-
-    @property
-    def exponent(self) -> Interval:
-        """a, where the optimal learning rate goes with the size to the power of a; without values if unresolved."""
-        resolved = [d for d in self.drifts if d.drift.reason is None]
-        if not resolved:
-            return t_interval([])
-        start = self.comparison.sides[0].size
-        slopes = slopes_by_seed(start, [(d.side.size, d.drift) for d in resolved])
-        return t_interval(slopes, min(look_level(d.drift.looks) for d in resolved))
-
-    @property
-    def measured(self) -> str:
-        """The exponent in words."""
-        axis = in_words(self.comparison.ladder.removeprefix("own_"))
-        return f"optimal learning rate ~ {axis}^{interval_text(self.exponent)}, where a right rule has 0"
 
     @property
     def table(self) -> Table:
@@ -52,7 +32,7 @@ class OptimaFinding(Finding):
         first = self.drifts[0]
         rows = [_row(self.comparison.sides[0], first.drift.reference, None)]
         rows += [_row(d.side, d.drift.target, d) for d in self.drifts]
-        regret = in_unit_of(self.drifts, "regret, nats")
+        regret = in_unit_of((d.comparison for d in self.drifts), "regret, nats")
         header = ("size", "optimum [95 %]", "drift [95 %] (octaves)", regret, "seeds", "verdict")
         return Table(caption=self.measured, header=header, rows=tuple(rows), numeric=(3,))
 
@@ -70,12 +50,21 @@ def _row(side: Side, optimum: Optimum, found: DriftFinding | None) -> Row:
 
 def optima_of(found: Iterable[Finding]) -> Iterator[OptimaFinding]:
     """One finding for each axis and model."""
-    models: dict[tuple[str, ...], list[DriftFinding]] = {}
-    for drift in found:
-        if isinstance(drift, DriftFinding) and drift.comparison.axis == AXIS:
-            models.setdefault((*setting_of(drift.comparison), drift.comparison.tier), []).append(drift)
-    for drifts in models.values():
-        yield OptimaFinding(comparison=drifts[0].comparison, drifts=tuple(drifts))
+    own = [d for d in found if isinstance(d, DriftFinding) and d.comparison.axis == AXIS]
+    for _, drifts in grouped(own, lambda d: (*setting_of(d.comparison), d.comparison.tier)):
+        c = drifts[0].comparison
+        axis, exponent = in_words(c.ladder.removeprefix("own_")), interval_text(exponent_of(drifts))
+        measured = f"optimal learning rate ~ {axis}^{exponent}, where a right rule has 0"
+        yield OptimaFinding(comparison=c, measured=measured, drifts=tuple(drifts))
+
+
+def exponent_of(drifts: Sequence[DriftFinding]) -> Interval:
+    """a, where the optimal learning rate goes with the size to the power of a; without values if unresolved."""
+    resolved = [d for d in drifts if d.drift.reason is None]
+    if not resolved:
+        return t_interval([])
+    slopes = slopes_by_seed(drifts[0].comparison.sides[0].size, [(d.side.size, d.drift) for d in resolved])
+    return t_interval(slopes, min(look_level(d.drift.looks) for d in resolved))
 
 
 class OptimaKind(QuestionKind):
@@ -89,8 +78,7 @@ class OptimaKind(QuestionKind):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """One table for each model."""
-        found = summary.of(OptimaFinding)
-        if found:
+        if found := summary.of(OptimaFinding):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="own-optimum",

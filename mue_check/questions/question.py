@@ -8,7 +8,7 @@ A kind of question is one file of this package (or of a package above it), liste
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
@@ -27,20 +27,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding(ABC):
-    """What was found of one question. Subclasses add the judge's own result and what their figures need."""
+class Finding:
+    """What was found of one question: the ``measured`` numbers as text, and a verdict unless nothing is judged.
+
+    Subclasses add the judge's own result and what their figures need.
+    """
 
     comparison: Comparison
-
-    @property
-    @abstractmethod
-    def verdict(self) -> Verdict | None:
-        """None where nothing is judged."""
-
-    @property
-    @abstractmethod
-    def measured(self) -> str:
-        """The measured numbers as text."""
+    verdict: Verdict | None = None
+    measured: str = ""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -74,8 +69,8 @@ class Findings:
 NO_FINDINGS = Findings()
 
 
-class QuestionKind(ABC):
-    """A kind of question, as a report and the suites see it. Everything but ``find`` has a default: nothing."""
+class QuestionKind:
+    """A kind of question, as a report and the suites see it. By default it finds and reports nothing."""
 
     label: str
     """Its name in the counts of a report."""
@@ -86,9 +81,9 @@ class QuestionKind(ABC):
     axes: tuple[str, ...] = ()
     """Axes with a separate section in its report. Their drifts are not in the main table of drifts."""
 
-    @abstractmethod
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
         """Judge a study. ``known`` are the findings of the kinds before it in the catalog."""
+        return ()
 
     def sections(self, summary: "Summary") -> Iterator[Section]:
         """Its sections of the report, in their order."""
@@ -103,7 +98,7 @@ class QuestionKind(ABC):
         return {}
 
 
-class JudgedKind(QuestionKind, Generic[F_co]):
+class JudgedKind(QuestionKind, ABC, Generic[F_co]):
     """A kind that judges one comparison at a time."""
 
     kind: str
@@ -188,7 +183,7 @@ class Summary:
         counted: dict[str, list[tuple[Verdict, str]]] = {kind.label: [] for kind, _ in self.answers}
         controls: list[tuple[Verdict, str]] = []
         for kind, found in self.answers:
-            for c, verdict in _counted(found):
+            for c, verdict in ((each.comparison, verdict) for each in found for verdict in each.verdicts):
                 if c.is_control:
                     controls.append((verdict, c.expected))
                 elif c.expected:
@@ -252,7 +247,3 @@ class Summary:
     def as_expected(self) -> bool:
         """Whether every question has its expected verdict; one that is open has not."""
         return self.verdict is Verdict.PASS
-
-
-def _counted(found: Iterable[Finding]) -> Iterator[tuple[Comparison, Verdict]]:
-    return ((finding.comparison, verdict) for finding in found for verdict in finding.verdicts)

@@ -26,21 +26,14 @@ from mue_check.spec import Experts
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingFinding(Finding):
-    """How one rung's router spreads its tokens; with the rung's ``drift`` and its ladder's ``laws`` where known."""
+    """How one rung's router spreads its tokens; with the rung's ``drift`` and its ladder's ``laws`` where known.
+
+    The verdict is whether the weights sum to what the router claims; None where it claims nothing.
+    """
 
     load: RoutingLoad
     drift: DriftFinding | None
     laws: LawsFinding | None
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Whether the weights sum to what the router claims; None where it claims nothing."""
-        return self.load.verdict
-
-    @property
-    def measured(self) -> str:
-        """The load and the weights."""
-        return str(self.load)
 
 
 def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
@@ -81,9 +74,12 @@ class RoutingKind(JudgedKind[RoutingFinding]):
             if d.is_usual and setting_of(d.comparison) == setting and d.side.label == side.label
         )
         laws = (found for found in known.of(LawsFinding) if setting_of(found.comparison) == setting)
+        load = judge_load(side_table(store, side), comparison.weight_sum)
         return RoutingFinding(
             comparison=comparison,
-            load=judge_load(side_table(store, side), comparison.weight_sum),
+            verdict=load.verdict,
+            measured=str(load),
+            load=load,
             drift=next(drifts, None),
             laws=next(laws, None),
         )

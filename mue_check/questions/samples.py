@@ -31,15 +31,6 @@ class SamplesFinding(Finding):
 
     images: tuple[Pixels, ...]
 
-    @property
-    def verdict(self) -> None:
-        """Nothing is judged."""
-
-    @property
-    def measured(self) -> str:
-        """How many there are."""
-        return f"{len(self.images[0])} samples of each model"
-
 
 def sample_cases(options: Options, scope: Scope) -> list[TargetCase]:
     """The targets of the scope that are diffusion models."""
@@ -65,7 +56,8 @@ class SamplesKind(JudgedKind[SamplesFinding]):
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> SamplesFinding:
         """Read the images."""
         images = tuple(_images(side_table(store, side)) for side in comparison.sides)
-        return SamplesFinding(comparison=comparison, images=images)
+        measured = f"{len(images[0])} samples of each model"
+        return SamplesFinding(comparison=comparison, measured=measured, images=images)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """A picture of each strip."""

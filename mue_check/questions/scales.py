@@ -59,26 +59,15 @@ _MAY_BE_ABSENT = ("router_logits", "weight.router", "weight.label_embedding", "w
 
 @dataclass(frozen=True, kw_only=True)
 class LawsFinding(Finding):
-    """The laws of one ladder; ``rungs`` are its sides with their coordinates."""
+    """The laws of one ladder, and the worst of their verdicts; ``rungs`` are its sides with their coordinates."""
 
     results: tuple[LawResult, ...]
     rungs: tuple[Rung, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        """The worst of all laws."""
-        return join(self.verdicts)
-
-    @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One for each law."""
         return tuple(result.verdict for result in self.results)
-
-    @property
-    def measured(self) -> str:
-        """One line for each law; those that hold come last."""
-        results = sorted(self.results, key=lambda result: result.verdict is Verdict.PASS)
-        return "\n".join(filter(None, (*map(str, results), looks_note(self.comparison))))
 
 
 def ask_coordinates(
@@ -155,9 +144,15 @@ class ScalesKind(JudgedKind[LawsFinding]):
             return Rung(label=side.label, size=side.size, table=side_table(store, side))
 
         rungs = [rung(side) for side in comparison.sides]
+        results = judge_coordinates(comparison.ladder, rungs, comparison.looks)
+        lines = map(
+            str, sorted(results, key=lambda result: result.verdict is Verdict.PASS)
+        )  # those that hold come last
         return LawsFinding(
             comparison=comparison,
-            results=tuple(judge_coordinates(comparison.ladder, rungs, comparison.looks)),
+            verdict=join(result.verdict for result in results),
+            measured="\n".join(filter(None, (*lines, looks_note(comparison)))),
+            results=tuple(results),
             rungs=tuple(rungs),
         )
 

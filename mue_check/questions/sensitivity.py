@@ -15,13 +15,11 @@ from matplotlib.lines import Line2D
 from mue_check.axes.ladder import BY_GROUP
 from mue_check.judge.agreement import Agreement, Point, fit_agreement, mean_measured
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import grouped, knob_name, together
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import blind_text
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, QuestionKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
-from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, signed_text
 from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, arms_of, house_style
 from mue_check.report.section import Part, Picture, Section
@@ -68,10 +66,6 @@ class SensitivityKind(QuestionKind):
     """Predicted against measured drifts over a whole study: the headline of its report."""
 
     label = "sensitivity"
-
-    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
-        """Nothing beyond the drifts and laws."""
-        return ()
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The figure and both tables, where there is a rule or mutant beside the right one."""

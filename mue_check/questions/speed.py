@@ -35,18 +35,9 @@ _TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.35, 1.5, 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedupFinding(Finding):
-    """How many times faster the target reaches the reference's final loss."""
+    """How many times faster the target reaches the reference's final loss. No value is right, so nothing is judged."""
 
     speedup: Speedup
-
-    @property
-    def verdict(self) -> None:
-        """Nothing is judged: no value is right."""
-
-    @property
-    def measured(self) -> str:
-        """The speed-up."""
-        return str(self.speedup)
 
     @property
     def exists(self) -> bool:
@@ -89,7 +80,8 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> SpeedupFinding:
         """Compare both learning curves."""
         reference, target = (side_table(store, side) for side in comparison.sides)
-        return SpeedupFinding(comparison=comparison, speedup=compare_learning(reference, target))
+        speedup = compare_learning(reference, target)
+        return SpeedupFinding(comparison=comparison, measured=str(speedup), speedup=speedup)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from mue_check.judge.trend import Trend, judge_trend, slopes_by_seed
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import Palette, figure_title, heading, question_columns, setting_of, together
+from mue_check.questions.display import Palette, figure_title, grouped, heading, question_columns, setting_of, together
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
@@ -30,23 +30,6 @@ class TrendFinding(Finding):
 
     drifts: tuple[DriftFinding, ...]
     trend: Trend
-
-    @property
-    def verdict(self) -> None:
-        """Nothing is judged."""
-
-    @property
-    def measured(self) -> str:
-        """The slope and the extrapolated drift."""
-        return (
-            f"{interval_text(self.trend.slope, 3)} octave per doubling, {interval_text(self.trend.at_size)} at "
-            f"{self.trend.size:g}, extrapolated"
-        )
-
-    @property
-    def reference_size(self) -> int:
-        """Where the drift is 0."""
-        return self.comparison.sides[0].size
 
 
 class TrendKind(QuestionKind):
@@ -84,18 +67,18 @@ class TrendKind(QuestionKind):
 
 
 def _trends(drifts: Iterable[DriftFinding]) -> Iterator[TrendFinding]:
-    ladders: dict[tuple[str, ...], list[DriftFinding]] = {}
-    for d in drifts:
-        sizes = [side.size for side in d.comparison.sides]
-        # the line runs through the reference, in log2 of the size
-        if d.comparison.ladder == TREND_LADDER and d.is_usual and min(sizes) > 0 and sizes[0] != sizes[-1]:
-            ladders.setdefault(setting_of(d.comparison), []).append(d)
-    for found in ladders.values():
+    usual = [d for d in drifts if d.comparison.ladder == TREND_LADDER and d.is_usual]
+    # the line runs through the reference, in log2 of the size
+    apart = [d for d in usual if min(d.side.size, d.comparison.sides[0].size) > 0]
+    apart = [d for d in apart if d.side.size != d.comparison.sides[0].size]
+    for _, found in grouped(apart, lambda d: setting_of(d.comparison)):
         first = found[0].comparison
         points = [(float(d.side.size), d.drift) for d in found]
         trend = judge_trend(float(first.sides[0].size), points, TREND_SIZE)
         if trend is not None:
-            yield TrendFinding(comparison=first, drifts=tuple(found), trend=trend)
+            slope, at_size = interval_text(trend.slope, 3), interval_text(trend.at_size)
+            measured = f"{slope} octave per doubling, {at_size} at {trend.size:g}, extrapolated"
+            yield TrendFinding(comparison=first, measured=measured, drifts=tuple(found), trend=trend)
 
 
 def trend_table(found: Sequence[TrendFinding]) -> Table:
@@ -134,13 +117,14 @@ def plot_trends(found: Sequence[TrendFinding], palette: Palette) -> Figure:
 
 
 def _draw(axes: Axes, found: TrendFinding, palette: Palette) -> None:
-    c, first, end = found.comparison, math.log2(found.reference_size), math.log2(found.trend.size)
+    c, size = found.comparison, found.comparison.sides[0].size
+    first, end = math.log2(size), math.log2(found.trend.size)
     resolved = [d for d in found.drifts if d.drift.reason is None]
     measured = {math.log2(d.side.size): d for d in resolved}
     last = max(measured)
     axes.axhspan(-c.tolerance, c.tolerance, color=BAND, alpha=BAND_ALPHA, linewidth=0)
     axes.axhline(0, color=QUIET, linewidth=1, zorder=1)
-    for slope in slopes_by_seed(found.reference_size, [(d.side.size, d.drift) for d in resolved]):
+    for slope in slopes_by_seed(size, [(d.side.size, d.drift) for d in resolved]):
         axes.plot([first, end], [0, slope * (end - first)], color=QUIET, linewidth=0.8, alpha=0.35)
     mean = found.trend.slope.mean
     axes.plot([first, last], [0, mean * (last - first)], color=QUIET, linewidth=1.8)
@@ -153,7 +137,7 @@ def _draw(axes: Axes, found: TrendFinding, palette: Palette) -> None:
     predicted = found.trend.at_size
     axes.errorbar(end, predicted.mean, yerr=_bar(predicted.half_width), color=QUIET, capsize=4, linestyle="")
     axes.plot(end, predicted.mean, marker="o", markersize=8, color=QUIET, markerfacecolor="white", zorder=4)
-    ticks = {first: found.reference_size} | {x: d.side.size for x, d in measured.items()} | {end: found.trend.size}
+    ticks = {first: size} | {x: d.side.size for x, d in measured.items()} | {end: found.trend.size}
     axes.set_xticks(list(ticks), [f"{size:g}" for size in ticks.values()])
     axes.set_xlabel("experts N")
     axes.set_ylabel("drift (octaves)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Comparison, looks_note, side_table
+from mue_check.questions.comparison import Comparison, side_table, with_looks_note
 from mue_check.questions.display import in_unit_of, ladder_name, question_columns, together
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.scales import is_prescribed
@@ -24,18 +24,7 @@ class TuneOnceFinding(Finding):
     """The final losses along one ladder."""
 
     order: Order
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether each is lower than the one before."""
-        return self.order.verdict
-
-    @property
-    def measured(self) -> str:
-        """The losses and their changes."""
-        labels = " -> ".join(side.label for side in self.comparison.sides)
-        order = in_unit_of([self], str(self.order))
-        return "; ".join(filter(None, (f"{labels}: {order}", looks_note(self.comparison))))
+    verdict: Verdict
 
 
 def ask_tune_once(study: Study, ladder: Ladder) -> TuneOnceFinding:
@@ -68,8 +57,10 @@ class TuneOnceKind(JudgedKind[TuneOnceFinding]):
 
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> TuneOnceFinding:
         """Compare the losses of all sides."""
-        tables = [side_table(store, side) for side in comparison.sides]
-        return TuneOnceFinding(comparison=comparison, order=judge_order(tables, comparison.looks))
+        order = judge_order([side_table(store, side) for side in comparison.sides], comparison.looks)
+        labels = " -> ".join(side.label for side in comparison.sides)
+        measured = with_looks_note(f"{labels}: {in_unit_of([comparison], str(order))}", comparison)
+        return TuneOnceFinding(comparison=comparison, verdict=order.verdict, measured=measured, order=order)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """One table."""
@@ -94,8 +85,12 @@ def tune_once_table(found: Sequence[TuneOnceFinding]) -> Table:
         **question_columns(found, target=False),
         "axis": lambda t: ladder_name(t.comparison),
         "models": lambda t: ", ".join(side.label for side in t.comparison.sides),
-        in_unit_of(found, "loss, nats"): lambda t: ", ".join(f"{loss:.3f}" for loss in t.order.losses),
-        in_unit_of(found, "changes [95 %], nats"): lambda t: ", ".join(change.text(3) for change in t.order.changes),
+        in_unit_of((t.comparison for t in found), "loss, nats"): lambda t: ", ".join(
+            f"{loss:.3f}" for loss in t.order.losses
+        ),
+        in_unit_of((t.comparison for t in found), "changes [95 %], nats"): lambda t: ", ".join(
+            change.text(3) for change in t.order.changes
+        ),
         "seeds": lambda t: str(t.order.changes[0].n),
         "verdict": lambda t: t.verdict.value,
     }

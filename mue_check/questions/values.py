@@ -23,16 +23,7 @@ class ValuesFinding(Finding):
     """The values that the optimizer of one rung applies, against those that the rule prescribes."""
 
     audit: Audit
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether all are as prescribed."""
-        return self.audit.verdict
-
-    @property
-    def measured(self) -> str:
-        """How many parameters are as prescribed, or the first that are not."""
-        return str(self.audit)
+    verdict: Verdict
 
 
 def ask_values(
@@ -75,7 +66,8 @@ class ValuesKind(JudgedKind[ValuesFinding]):
     def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> ValuesFinding:
         """Compare what was measured with what was prescribed."""
         (side,) = comparison.sides
-        return ValuesFinding(comparison=comparison, audit=judge_audit(side_table(store, side), comparison.prescribed))
+        audit = judge_audit(side_table(store, side), comparison.prescribed)
+        return ValuesFinding(comparison=comparison, verdict=audit.verdict, measured=str(audit), audit=audit)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The rungs whose values are not as prescribed; a fold of all."""

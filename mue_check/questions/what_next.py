@@ -8,13 +8,11 @@ from mue_check.judge import diagnosis as signs
 from mue_check.judge.diagnosis import Suspect, suspects
 from mue_check.judge.law import Law
 from mue_check.judge.verdict import Verdict, meets
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import grouped
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, QuestionKind, Summary
 from mue_check.questions.scales import LawsFinding
 from mue_check.questions.values import ValuesFinding
-from mue_check.records import Store
 from mue_check.report.format import in_words
 from mue_check.report.section import Part, Section
 from mue_check.report.table import make_table
@@ -58,10 +56,6 @@ class WhatNextKind(QuestionKind):
     """The likely causes of what fails, after everything was judged."""
 
     label = "what next"
-
-    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[Finding, ...]:
-        """Nothing beyond what the other kinds find."""
-        return ()
 
     def headlines(self, summary: Summary) -> list[str]:
         """The causes of what fails against its expected verdict."""

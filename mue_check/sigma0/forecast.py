@@ -45,19 +45,7 @@ class ForecastFinding(Finding):
 
     drift: Drift
     predicted: Interval | None
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS where the measured mean lies in the predicted interval, FAIL where not; open without either."""
-        if self.drift.reason is not None or self.predicted is None:
-            return Verdict.INCONCLUSIVE
-        inside = self.predicted.low <= self.drift.interval.mean <= self.predicted.high
-        return Verdict.PASS if inside else Verdict.FAIL
-
-    @property
-    def measured(self) -> str:
-        """The prediction and the drift."""
-        return f"predicted {self.predicted} octaves, measured: {self.drift}"
+    verdict: Verdict
 
 
 def judge_stored_forecast(
@@ -67,11 +55,21 @@ def judge_stored_forecast(
     drift = judge_stored_drift(store, comparison).drift
     experts = experts_of(parse_scenario(comparison.sides[-1].model).model)
     load = np.array(experts.target_load)
+    predicted = forecast_drift(load, experts, calibration, drift.interval) if calibration else None
     return ForecastFinding(
         comparison=comparison,
+        verdict=_verdict(drift, predicted),
+        measured=f"predicted {predicted} octaves, measured: {drift}",
         drift=drift,
-        predicted=forecast_drift(load, experts, calibration, drift.interval) if calibration else None,
+        predicted=predicted,
     )
+
+
+def _verdict(drift: Drift, predicted: Interval | None) -> Verdict:
+    """PASS where the measured mean lies in the predicted interval, FAIL where not; open without either."""
+    if drift.reason is not None or predicted is None:
+        return Verdict.INCONCLUSIVE
+    return Verdict.PASS if predicted.low <= drift.interval.mean <= predicted.high else Verdict.FAIL
 
 
 def ask_forecast(study: Study, ladder: Ladder, target: Rung, calibration: DriftCalibration) -> ForecastFinding:

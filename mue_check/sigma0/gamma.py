@@ -86,21 +86,6 @@ class GammaFinding(Finding):
         return len(self.comparison.sides) == 1 and not self.is_natural
 
     @property
-    def verdict(self) -> Verdict | None:
-        """For a control: whether gamma is 1/2, as theory predicts for content-blind routing."""
-        if not self.comparison.is_control:
-            return None
-        if self.pooled.reason is not None:
-            return Verdict.INCONCLUSIVE
-        return judge_interval(self.pooled.gamma, TOLERANCE, center=THEORY)
-
-    @property
-    def measured(self) -> str:
-        """Gamma of all matrices and of each."""
-        each = "; ".join(f"layer {m.layer} {m.kind.removeprefix(EXPERTS)} {_short(m.adam)}" for m in self.matrices)
-        return f"{self.pooled} ({each}); raw gradients: {_short(self.pooled_raw)}"
-
-    @property
     def is_known(self) -> bool:
         """Whether no up or down matrix has an interval wider than HALF_WIDTH."""
         fits = [m.adam for m in self.matrices if m.kind.endswith(("_up", "_down"))]
@@ -160,25 +145,37 @@ def judge_stored_gamma(store: Store, comparison: Comparison) -> GammaFinding:
         experts["expert"] = busiest.astype(int) - 1
     forms: dict[Form, pd.DataFrame] = {"adam": select_form(experts, "adam"), "raw": select_form(experts, "raw")}
     keys = experts[["layer", "kind"]].drop_duplicates().sort_values(["layer", "kind"])
+    matrices = tuple(
+        MatrixGamma(
+            layer=int(layer),
+            kind=str(kind),
+            **{
+                form: fit_gamma(table[(table["layer"] == layer) & (table["kind"] == kind)])
+                for form, table in forms.items()
+            },
+        )
+        for layer, kind in zip(keys["layer"], keys["kind"], strict=True)
+    )
+    each = "; ".join(f"layer {m.layer} {m.kind.removeprefix(EXPERTS)} {_short(m.adam)}" for m in matrices)
+    pooled, pooled_raw = _pooled(forms["adam"]), _pooled(forms["raw"])
     return GammaFinding(
         comparison=comparison,
+        verdict=_judge_control(pooled) if comparison.is_control else None,
+        measured=f"{pooled} ({each}); raw gradients: {_short(pooled_raw)}",
         model=parse_scenario(comparison.sides[0].model).model,
-        matrices=tuple(
-            MatrixGamma(
-                layer=int(layer),
-                kind=str(kind),
-                **{
-                    form: fit_gamma(table[(table["layer"] == layer) & (table["kind"] == kind)])
-                    for form, table in forms.items()
-                },
-            )
-            for layer, kind in zip(keys["layer"], keys["kind"], strict=True)
-        ),
-        pooled=_pooled(forms["adam"]),
-        pooled_raw=_pooled(forms["raw"]),
+        matrices=matrices,
+        pooled=pooled,
+        pooled_raw=pooled_raw,
         noise=tuple(_noise(points)),
         noise_scale=_noise_scale(points),
     )
+
+
+def _judge_control(fit: GammaFit) -> Verdict:
+    """Whether gamma is 1/2, as theory predicts for content-blind routing."""
+    if fit.reason is not None:
+        return Verdict.INCONCLUSIVE
+    return judge_interval(fit.gamma, TOLERANCE, center=THEORY)
 
 
 def _with_setting(table: pd.DataFrame, label: str) -> pd.DataFrame:

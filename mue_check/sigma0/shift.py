@@ -76,20 +76,13 @@ class Sigma0Shift:
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftFinding(Finding):
-    """The shift of log2 sigma_0 to one target; ``experts`` are the target's, None for a dense one."""
+    """The shift of log2 sigma_0 to one target; ``experts`` are the target's, None for a dense one.
+
+    Under another load the shift is bounded by the theory's; elsewhere nothing is judged.
+    """
 
     shift: Sigma0Shift
     experts: Experts | None
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Under another load the shift is bounded by the theory's; elsewhere nothing is expected."""
-        return self.shift.judge(self.comparison.tolerance) if self.comparison.expected else None
-
-    @property
-    def measured(self) -> str:
-        """The shift and its interval."""
-        return str(self.shift)
 
     @property
     def imbalance(self) -> Imbalance | None:
@@ -130,9 +123,12 @@ def judge_stored_shift(store: Store, comparison: Comparison) -> ShiftFinding:
     """Compare the stored noise of the two sides."""
     reference, target = (_feed_forward(side_table(store, side)) for side in comparison.sides)
     model = parse_scenario(comparison.sides[-1].model).model
+    shift = sigma0_shift(target, reference)
     return ShiftFinding(
         comparison=comparison,
-        shift=sigma0_shift(target, reference),
+        verdict=shift.judge(comparison.tolerance) if comparison.expected else None,
+        measured=str(shift),
+        shift=shift,
         experts=model.feed_forward if isinstance(model.feed_forward, Experts) else None,
     )
 
