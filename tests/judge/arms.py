@@ -1,6 +1,7 @@
 """Pairs of simulated arms for property tests of drifts, and comparisons of what is judged of them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +14,7 @@ from mue_check.judge.drift import MIN_SEEDS, Drift, judge_drift
 from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Curve
 
-quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 # tests that train flush subnormal numbers to zero for the whole process
 numbers = partial(st.floats, allow_subnormal=False)
 TOLERANCES = numbers(0.01, 2.0)
@@ -28,6 +29,9 @@ class Pair:
 
     reference: Curve
     target: Curve
+
+    def changed(self, change: Callable[[Curve], Curve]) -> "Pair":
+        return Pair(reference=change(self.reference), target=change(self.target))
 
     def judged(self, tolerance: float = 0.5, *, whole: bool = False) -> Drift:
         return judge_drift(self.reference, self.target, tolerance, whole=whole)

@@ -43,12 +43,6 @@ def test_blocks_that_each_carry_a_share_are_summed() -> None:
     assert "summed over blocks" in summed.law.statement
 
 
-def test_an_activation_that_is_dead_fails() -> None:
-    result = judge_law(LAW, [rung("r", [0.0] * 4), rung("dead", [-np.inf] * 4)])
-    assert result.verdict is Verdict.FAIL
-    assert "dead" in result.worst
-
-
 SLOPE = replace(LAW, form="exponent", tolerance=0.25, expected=-0.5)
 
 
@@ -192,13 +186,6 @@ def test_the_pair_of_rungs_with_the_steepest_slope_is_named() -> None:
     assert (result.verdict, result.worst) == (Verdict.PASS, "a -> b")
     result = judge_law(replace(SLOPE, expected=0.3), rungs)
     assert (result.verdict, result.worst) == (Verdict.PASS, "b -> c")
-
-
-def test_a_block_in_the_middle_is_named() -> None:
-    result = judge_law(LAW, [in_blocks("r", 1, 1, 1), in_blocks("odd", 1.2, 0.5, 1.2)])
-    assert (result.verdict, result.worst) == (Verdict.FAIL, "odd in block 0")
-    result = judge_law(LAW, [in_blocks("r", 1, 1, 1), in_blocks("odd", 1, 1.2, 0.95)])
-    assert (result.verdict, result.worst) == (Verdict.FAIL, "odd in block 1")
 
 
 def test_nothing_is_measured_of_a_dead_rung() -> None:

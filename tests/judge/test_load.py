@@ -46,20 +46,6 @@ def test_the_interval_is_over_seeds() -> None:
     assert found.imbalance.half_width == pytest.approx(3.182446 * 0.258199 / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("claim", "verdict"), [(1.0, Verdict.PASS), (2.0, Verdict.FAIL), (None, None)], ids=["kept", "broken", "none"]
-)
-def test_a_claim_about_the_sum_is_judged_from_the_table(claim: float | None, verdict: Verdict | None) -> None:
-    rows = [
-        {"seed": seed, "layer": 0, "expert": e, "load": 0.5, "weight_sum": 1.0, "variance_factor": 1.0}
-        for seed in range(4)
-        for e in range(2)
-    ]
-    assert judge_load(pd.DataFrame(rows), claim).verdict is verdict
-    rows[0]["weight_sum"] = rows[1]["weight_sum"] = 1.2  # one seed that does not keep it is enough
-    assert judge_load(pd.DataFrame(rows), claim).verdict is (Verdict.FAIL if claim else None)
-
-
 def sums(*by_layer: float, seeds: int = 4, **columns: float) -> pd.DataFrame:
     """A table whose layers have these weight sums."""
     rows = [

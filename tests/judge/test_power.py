@@ -9,7 +9,7 @@ from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.interval import Looks, look_level, looks_text, t_interval, two_part_interval
 from mue_check.judge.optimum import Curve
 from mue_check.judge.power import detectable_of
-from mue_check.judge.verdict import Verdict, judge_interval, meets
+from mue_check.judge.verdict import Verdict, judge_interval
 
 GRID = np.arange(-9.0, -3.7, 0.75)
 CURVATURE, NOISE, SPREAD = 0.016, 0.004, 0.12
@@ -64,29 +64,3 @@ def test_drifts_of_the_detectable_size_fail() -> None:
     assert 0.7 < detectable < 1.2
     verdicts = [measured(rng, 8, float(detectable), looks=looks).verdict for _ in range(60)]
     assert verdicts.count(Verdict.FAIL) >= 54
-
-
-@pytest.mark.parametrize(
-    ("values", "residual", "verdict"),
-    [
-        ([0.7, 0.8, 0.9], 1.0, Verdict.RESIDUAL),
-        ([-0.7, -0.8, -0.9], -1.0, Verdict.RESIDUAL),
-        ([-0.7, -0.8, -0.9], 1.0, Verdict.FAIL),
-        ([1.8, 1.9, 2.0], 1.0, Verdict.FAIL),
-        ([0.0, 0.1, 0.2], 1.0, Verdict.PASS),
-        ([1.3, 1.4, 1.6], 1.0, Verdict.INCONCLUSIVE),
-        ([0.7, 0.8, 0.9], 0.0, Verdict.FAIL),
-    ],
-)
-def test_a_residual_is_neither_a_pass_nor_a_wider_tolerance(
-    values: list[float], residual: float, verdict: Verdict
-) -> None:
-    assert judge_interval(t_interval(values), 0.5, residual=residual) is verdict
-
-
-def test_a_pass_meets_a_residual_and_a_residual_meets_no_pass() -> None:
-    assert meets(Verdict.PASS, "RESIDUAL")
-    assert meets(Verdict.RESIDUAL, "RESIDUAL")
-    assert not meets(Verdict.RESIDUAL, "PASS")
-    assert not meets(Verdict.FAIL, "RESIDUAL")
-    assert not meets(Verdict.PASS, "FAIL")

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from functools import partial
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mue_check.judge.drift import MIN_SEEDS, judge_drift
+from mue_check.judge.drift import MIN_SEEDS, Drift, judge_drift
 from mue_check.judge.early import compare_early
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.law import Law, Rung, judge_law
@@ -19,64 +21,67 @@ from mue_check.judge.speedup import compare_learning
 from mue_check.judge.verdict import Verdict, judge_interval
 from tests.judge.arms import FACTORS, SEEDS, TOLERANCES, Pair, clear, numbers, pairs, quick, same
 
+judge_whole = partial(judge_drift, whole=True)
+whole_or_fitted = pytest.mark.parametrize("whole", [False, True], ids=["fitted", "whole"])
 
+
+def unchanged(before: Drift, after: Drift, *, whole: bool, factor: float = 1.0, tolerance: float = 0.5) -> bool:
+    """Whether the drift is ``factor`` times the earlier one, up to rounding, or to the end of an iteration."""
+    close = 0.02 if whole else 1e-6
+    assert same(before.interval, after.interval, factor=factor, abs_=close)
+    assert after.by_seed == pytest.approx({s: factor * d for s, d in before.by_seed.items()}, abs=5 * close)
+    assert (after.reason is None) == (before.reason is None)
+    sure = clear(before.interval, -tolerance, tolerance, by=2 * close if whole else 1e-4)
+    return not sure or after.verdict is before.verdict
+
+
+@whole_or_fitted
 @quick
 @given(pairs(), numbers(-8, 8))
-def test_a_constant_added_to_all_log2_learning_rates_moves_both_optima_by_it(pair: Pair, shift: float) -> None:
-    before = pair.judged()
-    moved = [replace(arm, values=arm.values * 2.0**shift) for arm in (pair.reference, pair.target)]
-    after = judge_drift(*moved, 0.5)
-    assert after.reference.resolved == before.reference.resolved
-    assert after.target.resolved == before.target.resolved
+def test_a_constant_added_to_all_log2_learning_rates_moves_both_optima_by_it(
+    whole: bool, pair: Pair, shift: float
+) -> None:
+    before = pair.judged(whole=whole)
+    after = pair.changed(lambda arm: replace(arm, values=arm.values * 2.0**shift)).judged(whole=whole)
     for ours, theirs in ((before.reference, after.reference), (before.target, after.target)):
-        assert [theirs.by_seed[s] - shift for s in theirs.by_seed] == pytest.approx(
-            list(ours.by_seed.values()), abs=1e-6
-        )
-    assert same(before.interval, after.interval)
-    assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
+        assert theirs.resolved == ours.resolved
+        assert [x - shift for x in theirs.by_seed.values()] == pytest.approx(list(ours.by_seed.values()), abs=1e-6)
+    assert unchanged(before, after, whole=whole)
 
 
+@whole_or_fitted
 @quick
 @given(pairs(), FACTORS)
-def test_the_unit_of_the_loss_does_not_matter(pair: Pair, factor: float) -> None:
-    before = pair.judged()
-    scaled = [
-        replace(arm, losses=factor * arm.losses, initial=factor * arm.initial) for arm in (pair.reference, pair.target)
-    ]
-    after = judge_drift(*scaled, 0.5)
-    assert after.by_seed == pytest.approx(before.by_seed, abs=1e-6)
-    assert same(before.interval, after.interval)
-    assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
+def test_the_unit_of_the_loss_does_not_matter(whole: bool, pair: Pair, factor: float) -> None:
+    before = pair.judged(whole=whole)
+    scaled = pair.changed(lambda arm: replace(arm, losses=factor * arm.losses, initial=factor * arm.initial))
+    after = scaled.judged(whole=whole)
+    assert unchanged(before, after, whole=whole)
     assert [after.regret, after.gain] == pytest.approx(
         [factor * before.regret, factor * before.gain], rel=1e-5, abs=1e-9 * factor, nan_ok=True
     )
 
 
+@whole_or_fitted
 @quick
 @given(pairs(), st.randoms(use_true_random=False))
-def test_the_order_of_the_seeds_does_not_matter(pair: Pair, random: object) -> None:
-    before = pair.judged()
-    shuffled = []
-    for arm in (pair.reference, pair.target):
-        order = list(range(len(arm.seeds)))
-        random.shuffle(order)  # type: ignore[attr-defined]
+def test_the_order_of_the_seeds_does_not_matter(whole: bool, pair: Pair, random: Random) -> None:
+    def shuffled(arm: Curve) -> Curve:
+        order = random.sample(range(len(arm.seeds)), len(arm.seeds))
         seeds = tuple(arm.seeds[at] for at in order)
-        shuffled.append(Curve(values=arm.values, seeds=seeds, losses=arm.losses[order], initial=arm.initial[order]))
-    after = judge_drift(*shuffled, 0.5)
-    assert after.by_seed == pytest.approx(before.by_seed, abs=1e-9)
-    assert same(before.interval, after.interval)
-    assert not clear(before.interval, -0.5, 0.5) or after.verdict is before.verdict
+        return Curve(values=arm.values, seeds=seeds, losses=arm.losses[order], initial=arm.initial[order])
+
+    assert unchanged(pair.judged(whole=whole), pair.changed(shuffled).judged(whole=whole), whole=whole)
 
 
+@whole_or_fitted
 @quick
 @given(pairs(), TOLERANCES)
-def test_arms_that_are_swapped_drift_the_other_way(pair: Pair, tolerance: float) -> None:
-    there, back = pair.judged(tolerance), judge_drift(pair.target, pair.reference, tolerance)
-    assert same(there.interval, back.interval, factor=-1)
-    assert back.by_seed == {seed: -drift for seed, drift in there.by_seed.items()}
-    assert not clear(there.interval, -tolerance, tolerance) or back.verdict is there.verdict
+def test_arms_that_are_swapped_drift_the_other_way(whole: bool, pair: Pair, tolerance: float) -> None:
+    there = pair.judged(tolerance, whole=whole)
+    back = Pair(reference=pair.target, target=pair.reference).judged(tolerance, whole=whole)
+    assert unchanged(there, back, whole=whole, factor=-1, tolerance=tolerance)
     assert back.gain == pytest.approx(-there.gain, nan_ok=True)
-    assert (back.reason is None) == (there.reason is None)
 
 
 @quick
@@ -306,3 +311,54 @@ def test_one_sum_of_weights_that_breaks_the_claim_fails(
         bad = table.assign(weight_sum_low=claim, weight_sum_high=claim)
         bad.loc[rng.integers(len(bad)), column] = factor * claim
         assert judge_load(bad, claim).verdict is Verdict.FAIL
+
+
+@quick
+@given(pairs())
+def test_seeds_need_not_be_paired(pair: Pair) -> None:
+    other = replace(pair.target, seeds=tuple(seed + 100 for seed in pair.target.seeds))
+    found = judge_whole(pair.reference, other, 2.0)
+    assert found.by_seed == {}
+    assert found.registration is not None
+    assert found.registration.interval.n == len(other.seeds)
+    assert found.registration.se > 0
+
+
+@quick
+@given(pairs(points=2))
+def test_two_values_never_pass(pair: Pair) -> None:
+    assert pair.judged(2.0, whole=True).verdict is not Verdict.PASS
+
+
+@quick
+@given(pairs(), numbers(0.2, 1.0))
+def test_a_target_that_moves_further_up_drifts_further(pair: Pair, step: float) -> None:
+    moved = replace(pair.target, values=pair.target.values * 2.0**step)
+    further = judge_whole(pair.reference, moved, 0.5)
+    if further.registration and (before := pair.judged(whole=True).registration):
+        assert further.registration.interval.mean > before.interval.mean
+
+
+@quick
+@given(pairs(), SEEDS)
+def test_a_constant_added_to_every_loss_of_a_seed_does_not_matter(pair: Pair, seed: int) -> None:
+    before, rng = pair.judged(whole=True), np.random.default_rng(seed)
+
+    def moved(arm: Curve) -> Curve:
+        return replace(arm, losses=arm.losses + rng.normal(size=(len(arm.seeds), 1)), initial=arm.initial + 5)
+
+    after = pair.changed(moved).judged(whole=True)
+    if before.registration and after.registration:
+        assert same(before.registration.interval, after.registration.interval, abs_=0.02)
+
+
+@quick
+@given(pairs(), SEEDS, st.sampled_from([math.nan, math.inf, 99.0]))
+def test_values_at_which_one_seed_diverged_leave_an_answer(pair: Pair, seed: int, loss: float) -> None:
+    rng = np.random.default_rng(seed)
+    losses = pair.target.losses.copy()
+    for value in rng.choice(losses.shape[1], size=2, replace=False):
+        losses[rng.integers(len(losses)), value] = loss
+    found = judge_whole(pair.reference, replace(pair.target, losses=losses), 2.0)
+    assert found.registration is not None
+    assert math.isfinite(found.registration.interval.half_width)
