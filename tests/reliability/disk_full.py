@@ -5,11 +5,9 @@ or flush a temporary file, to move it into place, or to lock a cell. From that c
 then measured and reported again with room, and must be that of an undisturbed run.
 """
 
-import argparse
 import errno
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from mue_check.execute import ensure
 from mue_check.execute.process import prepare_process
 from mue_check.questions.comparison import Comparison, Side, save_comparison
 from mue_check.records import Store
-from tests.reliability.page import write_section
+from tests.reliability.page import campaign
 from tests.reliability.tiny import MODEL, TRAIN, bytes_of, leftovers, tiny_cells
 
 CALLS = ("mkdir", "open", "fsync", "replace", "fdopen")
@@ -138,17 +136,5 @@ def run(cases: int, folder: Path) -> DiskFull:
     return found
 
 
-def main() -> int:
-    """The campaign; exit 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=20)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = run(options.cases, Path(folder).resolve())
-    print(found.text())
-    write_section("Full disk", f"python -m tests.reliability.disk_full --cases {options.cases}", found.text())
-    return 1 if found.troubles else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(campaign("disk_full", "Full disk", run, {"cases": 20}, __doc__))

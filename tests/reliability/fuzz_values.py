@@ -81,16 +81,8 @@ WRITTEN = frozenset({"out", "study", "json", "junit", "save_calibration"})
 FILES = ("claim", "expected", "roles", "calibration", "load", "corpus", "heldout", "reference", "target", "spec")
 PYTEST = (
     *("tier", "axes", "corpus", "rule", "router", "claim", "expected", "heldout", "beside", "seeds", "rungs", "study"),
-    *(
-        "precision",
-        "tolerance",
-        "gpus",
-        "gpus-per-worker",
-        "workers-per-gpu",
-        "cluster",
-        "gpu-share",
-        "cluster-workers",
-    ),
+    *("precision", "tolerance", "gpus", "gpus-per-worker", "workers-per-gpu", "cluster", "gpu-share"),
+    "cluster-workers",
 )
 
 

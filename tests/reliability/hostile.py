@@ -81,7 +81,7 @@ def cases(kinds: Iterable[Kind], commands: Iterable[Command]) -> Iterator[tuple[
             if kind.place in ("claim", "delete") and command == "audit":
                 continue
             yield kind, command, False
-            if kind.harmless and not (kind.place == "forward" and kind.act.__name__ == "seeds" and command == "audit"):
+            if kind.harmless and not (kind.place == "forward" and kind.what == "seeds" and command == "audit"):
                 yield kind, command, True
 
 
@@ -162,7 +162,7 @@ def run() -> int:
         outcomes.append(attempt(*case))
         print(outcomes[-1], flush=True)
     for kind in kinds if "suite" in options.commands else []:
-        if kind.act.__name__ in SUITE_KINDS and kind.place in ("import", "forward"):
+        if kind.what in SUITE_KINDS and kind.place in ("import", "forward"):
             outcomes.append(attempt_suite(kind, Path("reports/hostile")))
             print(outcomes[-1], flush=True)
     text = summary(outcomes)

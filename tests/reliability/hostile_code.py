@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class Kind:
     """
 
     name: str
+    what: str
     place: Place
     act: Callable[..., Any]
     harmless: bool = False
@@ -53,13 +54,29 @@ KEPT: list[object] = []
 """Holds what must outlive the call that made it."""
 
 
+def register(
+    what: str, places: Iterable[Place], act: Callable[..., Any], *, harmless: bool = False, slow: bool = False
+) -> None:
+    """List it as ``WHAT_PLACE`` for each of these places."""
+    for place in places:
+        name = f"{what}_{place}"
+        KINDS[name] = Kind(name=name, what=what, place=place, act=act, harmless=harmless, slow=slow)
+
+
+def thrower(error: BaseException | type[BaseException]) -> Callable[[], None]:
+    """A function that raises the error."""
+
+    def throw() -> None:
+        raise error
+
+    return throw
+
+
 def kind(*places: Place, harmless: bool = False, slow: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function for these places, as ``NAME_PLACE``."""
+    """Register a function for these places."""
 
     def add(act: Callable[..., Any]) -> Callable[..., Any]:
-        for place in places:
-            name = f"{act.__name__}_{place}"
-            KINDS[name] = Kind(name=name, place=place, act=act, harmless=harmless, slow=slow)
+        register(act.__name__, places, act, harmless=harmless, slow=slow)
         return act
 
     return add
@@ -114,64 +131,33 @@ class ExitingDict(dict[str, Any]):
         sys.exit(0)
 
 
-@kind("import", harmless=True)
-def nothing() -> None:
-    """Do nothing: the right candidate passes, and the wrong one fails."""
-
-
-@kind("import", "build", "forward", "backward", "loss", "step", "schedule", "claim")
-def exit_0() -> None:
-    """Exit as a script does that is done."""
-    sys.exit(0)
-
-
-@kind("import", "build", "forward", "backward", "loss", "step", "schedule", "claim", "delete", slow=True)
-def end_process() -> None:
-    """End the process: nothing runs after this."""
-    os._exit(0)
-
-
-@kind("import", "forward", "loss")
-def pytest_exit() -> None:
-    """Ask pytest to stop and to report success."""
-    pytest.exit("done", returncode=0)
-
-
-@kind("import", "forward", "loss")
-def pytest_skip() -> None:
-    """Skip, as a test does."""
-    pytest.skip("not today", allow_module_level=True)
-
-
-@kind("build", "forward")
-def generator_exit() -> None:
-    """Raise what closes a generator."""
-    raise GeneratorExit
-
-
-@kind("forward", "loss")
-def interrupt() -> None:
-    """Look like a Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-@kind("import", "build", "forward", "loss")
-def unprintable() -> None:
-    """Raise an exception that exits when it is printed."""
-    raise Unprintable
-
-
-@kind("forward", "loss")
-def our_own_error() -> None:
-    """Raise an error of mue_check, with line breaks."""
-    raise ClaimError("first\nsecond\x1b[2J")
-
-
-@kind("import", "forward", "loss", slow=True)
-def wait() -> None:
-    """Wait for a rank that does not exist."""
-    while True:
-        time.sleep(3600)
+_ANYWHERE: tuple[Place, ...] = ("import", "build", "forward", "backward", "loss", "step", "schedule", "claim")
+_EARLY: tuple[Place, ...] = ("import", "forward", "loss")
+register("exit_0", _ANYWHERE, lambda: sys.exit(0))
+register("end_process", (*_ANYWHERE, "delete"), lambda: os._exit(0), slow=True)
+register("pytest_exit", _EARLY, lambda: pytest.exit("done", returncode=0))
+register("pytest_skip", _EARLY, lambda: pytest.skip("not today", allow_module_level=True))
+register("generator_exit", ("build", "forward"), thrower(GeneratorExit))
+register("interrupt", ("forward", "loss"), thrower(KeyboardInterrupt))
+register("unprintable", ("import", "build", "forward", "loss"), thrower(Unprintable))
+register("our_own_error", ("forward", "loss"), thrower(ClaimError("first\nsecond\x1b[2J")))
+register("wait", _EARLY, lambda: time.sleep(1e6), slow=True)
+register("huge_memory", ("build", "forward"), lambda: torch.empty(10**15))
+register("fork", ("forward",), os.fork, slow=True)
+register("close_files", ("forward",), lambda: os.closerange(3, 256), slow=True)
+register("gradients_off", ("forward",), lambda: torch.set_grad_enabled(False))
+register("not_a_loss", ("loss",), lambda: iter([1]))
+register("liar", ("output",), lambda y: y.as_subclass(Liar))
+register("dispatcher", ("output",), Dispatcher)
+register("not_a_number", ("output",), lambda y: y * torch.nan)
+register("exiting_mapping", ("output",), lambda y: ExitingDict(y=y))
+register("nothing", ("import",), lambda: None, harmless=True)
+register("thread", ("forward",), lambda: threading.Thread(target=time.sleep, args=(3600,)).start(), harmless=True)
+register("at_exit", ("import",), lambda: atexit.register(os._exit, 0), harmless=True)
+register("environment", ("build", "forward"), os.environ.clear, harmless=True)
+register("warnings_as_errors", ("import", "forward"), lambda: warnings.simplefilter("error"), harmless=True)
+register("default_dtype", ("import",), lambda: torch.set_default_dtype(torch.float64), harmless=True)
+register("default_device", ("import",), lambda: torch.set_default_device("meta"), harmless=True)
 
 
 @kind("forward", slow=True)
@@ -203,42 +189,12 @@ def recurse_in_c() -> None:
     recurse()
 
 
-@kind("build", "forward")
-def huge_memory() -> None:
-    """Ask for more memory than there is."""
-    torch.empty(10**15)
-
-
-@kind("forward", slow=True)
-def fork() -> None:
-    """Go on in two processes."""
-    os.fork()
-
-
 @kind("forward", slow=True)
 def fork_and_stay() -> None:
     """Leave a process behind that holds everything open, and end."""
     if os.fork() == 0:
         time.sleep(60)
     os._exit(0)
-
-
-@kind("forward", harmless=True)
-def thread() -> None:
-    """Leave a thread behind that never ends."""
-    threading.Thread(target=time.sleep, args=(3600,)).start()
-
-
-@kind("import", harmless=True)
-def at_exit() -> None:
-    """End the process with 0 whenever it ends."""
-    atexit.register(os._exit, 0)
-
-
-@kind("forward", slow=True)
-def close_files() -> None:
-    """Close every file of the process."""
-    os.closerange(3, 256)
 
 
 @kind("forward", slow=True)
@@ -272,18 +228,6 @@ def other_folder() -> None:
     shutil.rmtree(folder)
 
 
-@kind("build", "forward", harmless=True)
-def environment() -> None:
-    """Empty the environment."""
-    os.environ.clear()
-
-
-@kind("import", "forward", harmless=True)
-def warnings_as_errors() -> None:
-    """Turn warnings into errors."""
-    warnings.simplefilter("error")
-
-
 @kind("forward", harmless=True)
 def signal_handlers() -> None:
     """Replace every signal handler."""
@@ -301,18 +245,6 @@ def seeds() -> None:
 
 
 @kind("import", harmless=True)
-def default_dtype() -> None:
-    """Leave another default dtype behind."""
-    torch.set_default_dtype(torch.float64)
-
-
-@kind("import", harmless=True)
-def default_device() -> None:
-    """Leave a default device behind that has no numbers."""
-    torch.set_default_device("meta")
-
-
-@kind("import", harmless=True)
 def no_gradients() -> None:
     """Leave the gradient mode off, and inference mode on."""
     torch.set_grad_enabled(False)
@@ -326,12 +258,6 @@ def interpreter() -> None:
     """Turn off garbage collection, and take more threads."""
     gc.disable()
     torch.set_num_threads(3)
-
-
-@kind("forward")
-def gradients_off() -> None:
-    """Turn gradients off for good."""
-    torch.set_grad_enabled(False)
 
 
 @kind("import", "build", "forward", "loss")
@@ -363,38 +289,8 @@ def mode() -> None:
 
 
 @kind("output")
-def liar(y: Tensor) -> Any:
-    """Return a tensor that lies about its numbers."""
-    return y.as_subclass(Liar)
-
-
-@kind("output")
-def dispatcher(y: Tensor) -> Any:
-    """Return a tensor that computes in its own way."""
-    return Dispatcher(y)
-
-
-@kind("output")
-def not_a_number(y: Tensor) -> Any:
-    """Return NaN."""
-    return y * torch.nan
-
-
-@kind("output")
-def exiting_mapping(y: Tensor) -> Any:
-    """Return a mapping that exits."""
-    return ExitingDict(y=y)
-
-
-@kind("output")
 def endless(y: Tensor) -> Any:
     """Return a list that contains itself."""
     out: list[Any] = [y]
     out.append(out)
     return out
-
-
-@kind("loss")
-def not_a_loss() -> Iterator[int]:
-    """Return something else."""
-    yield 1

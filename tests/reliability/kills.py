@@ -4,12 +4,10 @@
 again, and so on until the study is complete; then a new study begins, until there were enough kills.
 """
 
-import argparse
 import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from pathlib import Path
 from mue_check.execute import ensure
 from mue_check.execute.process import prepare_process
 from mue_check.records import Cell, Store
-from tests.reliability.page import write_section
+from tests.reliability.page import campaign
 from tests.reliability.tiny import bytes_of, leftovers, tiny_cells
 
 CELLS = 8
@@ -108,18 +106,5 @@ def run(cases: int, seed: int, folder: Path) -> Kills:
     return found
 
 
-def main() -> int:
-    """The campaign; exit 1 if a study was not as undisturbed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = run(options.cases, options.seed, Path(folder))
-    print(found.text())
-    write_section("Kills", f"python -m tests.reliability.kills --cases {options.cases}", found.text())
-    return 1 if found.troubles else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(campaign("kills", "Kills", run, {"cases": 200, "seed": 0}, __doc__))

@@ -31,92 +31,97 @@ def runs(
     )
 
 
-def tidy_csv(table: pd.DataFrame, folder: Path) -> Path:
-    table.to_csv(path := folder / "runs.csv", index=False)
+def tidy_csv(table: pd.DataFrame, folder: Path, name: str = "runs.csv", **options: object) -> Path:
+    table.to_csv(path := folder / name, **{"index": False, **options})
     return path
 
 
-def tab_separated(table: pd.DataFrame, folder: Path) -> Path:
-    table.rename(columns={"lr": "learning rate", "loss": "Validation loss"}).to_csv(
-        path := folder / "runs.tsv", sep="\t"
+Write = Callable[[pd.DataFrame, Path], Path]
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def csv(change: Change = lambda table: table, name: str = "runs.csv", **options: object) -> Write:
+    """A changed table as CSV."""
+    return lambda table, folder: tidy_csv(change(table), folder, name, **options)
+
+
+def text(name: str, make: Callable[[pd.DataFrame], str | list[str]]) -> Write:
+    """A file of text or of lines."""
+
+    def write(table: pd.DataFrame, folder: Path) -> Path:
+        made = make(table)
+        (path := folder / name).write_text(made if isinstance(made, str) else "\n".join(made))
+        return path
+
+    return write
+
+
+def files(name: str, make: Callable[[object], tuple[str, pd.DataFrame]]) -> Write:
+    """A folder with a file of CSV for each run."""
+
+    def write(table: pd.DataFrame, folder: Path) -> Path:
+        (path := folder / name).mkdir()
+        for row in table.itertuples():
+            file, own = make(row)
+            own.to_csv(path / file, index=False)
+        return path
+
+    return write
+
+
+def json_records(table: pd.DataFrame) -> str:
+    rows = table.to_dict("records")
+    return json.dumps(
+        [
+            {
+                "name": f"run-{at}",
+                "config": {"optimizer": {"lr": row["lr"]}, "width": row["width"]},
+                "summary": {"loss": row["loss"]},
+            }
+            for at, row in enumerate(rows)
+        ]
     )
-    return path
 
 
-def decimal_commas(table: pd.DataFrame, folder: Path) -> Path:
-    table.to_csv(path := folder / "runs.csv", sep=";", decimal=",", index=False)
-    return path
-
-
-def json_records(table: pd.DataFrame, folder: Path) -> Path:
-    rows = [
-        {
-            "name": f"run-{at}",
-            "config": {"optimizer": {"lr": row["lr"]}, "width": row["width"]},
-            "summary": {"loss": row["loss"]},
-        }
-        for at, row in enumerate(table.to_dict("records"))
-    ]
-    (path := folder / "runs.json").write_text(json.dumps(rows))
-    return path
-
-
-def json_lines(table: pd.DataFrame, folder: Path) -> Path:
-    table.to_json(path := folder / "runs.jsonl", orient="records", lines=True)
-    return path
-
-
-def json_split(table: pd.DataFrame, folder: Path) -> Path:
-    table.to_json(path := folder / "runs.json", orient="split", index=False)
-    return path
-
-
-def wandb_runs(table: pd.DataFrame, folder: Path) -> Path:
+def wandb_runs(table: pd.DataFrame) -> pd.DataFrame:
     """The rate in a column, with what W&B adds."""
     made = table.rename(columns={"lr": "config.lr.value", "width": "config.d_model.value", "loss": "eval/loss"})
-    made = made.assign(
-        State="finished", Runtime=range(len(made)), Created="2025-01-01", Sweep="s1", **{"train/loss": 9.0}
-    )
-    made.insert(0, "Name", [f"dashing-sun-{at}" for at in range(len(made))])
-    made.to_csv(path := folder / "wandb.csv", index=False)
-    return path
+    added = {
+        "State": "finished",
+        "Runtime": range(len(made)),
+        "Created": "2025-01-01",
+        "Sweep": "s1",
+        "train/loss": 9.0,
+    }
+    return made.assign(**added, Name=[f"dashing-sun-{at}" for at in range(len(made))])
 
 
 def wandb_names(table: pd.DataFrame, folder: Path) -> Path:
     """The rate and the width only in the run's name."""
     names = [f"mup_w{row.width}-lr{row.lr:.3e}" for row in table.itertuples()]
-    made = pd.DataFrame({"Name": names, "State": "finished", "loss": table.loss})
-    made.to_csv(path := folder / "wandb.csv", index=False)
-    return path
+    return tidy_csv(pd.DataFrame({"Name": names, "State": "finished", "loss": table.loss}), folder)
 
 
-def wandb_panel(table: pd.DataFrame, folder: Path) -> Path:
+def wandb_panel(table: pd.DataFrame) -> pd.DataFrame:
     """The history of every run, as a chart is exported: three columns for each run."""
     columns: dict[str, object] = {"Step": [100, 200, 300]}
     for row in table.itertuples():
         history = [row.loss + 1, row.loss + 0.5, row.loss]
         name = f"width{row.width}_lr{row.lr:.3e} - val/loss"
         columns |= {name: history, f"{name}__MIN": history, f"{name}__MAX": history}
-    pd.DataFrame(columns).to_csv(path := folder / "panel.csv", index=False)
-    return path
+    return pd.DataFrame(columns)
 
 
-def wandb_panel_of_rates(table: pd.DataFrame, folder: Path) -> Path:
-    """A panel with the rate along x, and one run for each width."""
-    wide = table.pivot_table(index="lr", columns="width", values="loss").reset_index()
-    wide.columns = ["lr", *(f"width {width} - loss" for width in wide.columns[1:])]
-    wide.to_csv(path := folder / "panel.csv", index=False)
-    return path
+def wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A column of losses for each width: a pivot table, or a panel with the rate along x."""
+    made = table.pivot_table(index="lr", columns="width", values="loss")
+    return made.rename(columns=lambda width: name.format(width)).reset_index()
 
 
-def neptune(table: pd.DataFrame, folder: Path) -> Path:
-    made = table.rename(
-        columns={"lr": "parameters/lr", "width": "parameters/width", "loss": "metrics/val/loss (last)"}
-    ).assign(
-        **{"sys/id": [f"RUN-{at}" for at in range(len(table))], "sys/creation_time": "2025-01-01", "sys/owner": "me"}
-    )
-    made.to_csv(path := folder / "neptune.csv", index=False)
-    return path
+def neptune(table: pd.DataFrame) -> pd.DataFrame:
+    made = table.rename(columns={"lr": "parameters/lr", "width": "parameters/width", "loss": "metrics/val/loss (last)"})
+    added = {"sys/id": [f"RUN-{at}" for at in range(len(table))], "sys/creation_time": "2025-01-01", "sys/owner": "me"}
+    return made.assign(**added)
 
 
 def file_for_each_rate(table: pd.DataFrame, folder: Path) -> Path:
@@ -126,90 +131,42 @@ def file_for_each_rate(table: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
-def file_for_each_run(table: pd.DataFrame, folder: Path) -> Path:
-    """Histories, whose names say all else."""
-    (path := folder / "sweep").mkdir()
-    for row in table.itertuples():
-        made = pd.DataFrame({"step": [1, 2, 3], "loss": [row.loss + 2, row.loss + 1, row.loss]})
-        made.to_csv(path / f"d_model={row.width},lr={row.lr:g}.csv", index=False)
-    return path
-
-
-def markdown_pivot(table: pd.DataFrame, folder: Path) -> Path:
+def markdown_pivot(table: pd.DataFrame) -> list[str]:
     """Rates down and widths across, the best in bold, with spreads."""
     lines = ["# Results", "", "| lr \\ width | 64 | **128** | 256 |", "|---|---:|---:|---:|"]
     for rate, own in table.groupby("lr"):
         cells = [f"{loss:.6f} ± 0.01" for loss in own.sort_values("width").loss]
         lines.append(f"| 2^{int(math.log2(rate))} | **{cells[0]}** | {cells[1]} | {cells[2]} |")
-    (path := folder / "README.md").write_text("\n".join([*lines, "", "That is all."]))
-    return path
+    return [*lines, "", "That is all."]
 
 
-def markdown_across(table: pd.DataFrame, folder: Path) -> Path:
+def markdown_across(table: pd.DataFrame) -> list[str]:
     """Rates across, no name in the corner."""
     lines = ["|  | " + " | ".join(f"{rate:g}" for rate in RATES) + " |", "|" + "--|" * (len(RATES) + 1)]
-    for width, own in table.groupby("width"):
-        lines.append(f"| d{width} | " + " | ".join(f"{loss:.6f}" for loss in own.loss) + " |")
-    (path := folder / "table.md").write_text("\n".join(lines))
-    return path
+    rows = table.groupby("width")
+    return [*lines, *(f"| d{width} | " + " | ".join(f"{loss:.6f}" for loss in own.loss) + " |" for width, own in rows)]
 
 
-def markdown_for_each_width(table: pd.DataFrame, folder: Path) -> Path:
-    lines = []
+def markdown(table: pd.DataFrame, heading: str, rate: str, loss: str) -> list[str]:
+    """A table under a heading for each width."""
+    lines = ["# Sweeps", "", "| what | when |", "|---|---|", "| nothing | today |", ""] if "*" in heading else []
     for width, own in table.groupby("width"):
-        lines += [f"## width {width}", "", "| lr | loss |", "|---|---|"]
+        lines += [heading.format(width), "", f"| {rate} | {loss} |", "|---|---|"]
         lines += [f"| {row.lr:.3e} | {row.loss:.6f} |" for row in own.itertuples()] + [""]
-    (path := folder / "table.md").write_text("\n".join(lines))
-    return path
+    return lines
 
 
-def markdown_under_headings(table: pd.DataFrame, folder: Path) -> Path:
-    lines = ["# Sweeps", "", "| what | when |", "|---|---|", "| nothing | today |", ""]
-    for width, own in table.groupby("width"):
-        lines += [f"**{width} wide:**", "", "| Learning rate | Loss (mean) |", "|---|---|"]
-        lines += [f"| {row.lr:.3e} | {row.loss:.6f} |" for row in own.itertuples()] + [""]
-    (path := folder / "table.md").write_text("\n".join(lines))
-    return path
+def json_by_run(table: pd.DataFrame) -> str:
+    rows = enumerate(table[["lr", "width", "loss"]].to_dict("records"))
+    return json.dumps({f"run-{at}": row for at, row in rows})
 
 
-def pivot_csv(table: pd.DataFrame, folder: Path) -> Path:
-    """One column of losses for each width."""
-    wide = table.pivot_table(index="lr", columns="width", values="loss")
-    wide.columns = [f"loss_w{width}" for width in wide.columns]
-    wide.to_csv(path := folder / "wide.csv")
-    return path
-
-
-def json_by_run(table: pd.DataFrame, folder: Path) -> Path:
-    rows = {
-        f"run-{at}": {"lr": row.lr, "width": row.width, "loss": row.loss} for at, row in enumerate(table.itertuples())
-    }
-    (path := folder / "runs.json").write_text(json.dumps(rows))
-    return path
-
-
-def json_of_pandas(table: pd.DataFrame, folder: Path) -> Path:
-    table.to_json(path := folder / "runs.json")
-    return path
-
-
-def tensorboard(table: pd.DataFrame, folder: Path) -> Path:
-    (path := folder / "sweep").mkdir()
-    for row in table.itertuples():
-        made = pd.DataFrame({"Wall time": [1.7e9, 1.8e9], "Step": [100, 200], "Value": [row.loss + 1, row.loss]})
-        made.to_csv(path / f"run-mup_width_{row.width}_lr_{row.lr:g}-tag-loss.csv", index=False)
-    return path
-
-
-def optuna_trials(table: pd.DataFrame, folder: Path) -> Path:
+def optuna_trials(table: pd.DataFrame) -> pd.DataFrame:
     """The frame of ``trials_dataframe``, with one pruned trial."""
-    made = table.rename(
-        columns={"loss": "value", "lr": "params_lr", "width": "params_width", "seed": "user_attrs_seed"}
-    )
-    made = made.assign(datetime_start="2025-01-01", duration="0 days", state="COMPLETE")
+    names = {"loss": "value", "lr": "params_lr", "width": "params_width", "seed": "user_attrs_seed"}
+    made = table.rename(columns=names).assign(datetime_start="2025-01-01", duration="0 days", state="COMPLETE")
     made.loc[len(made)] = {**made.iloc[0].to_dict(), "value": 0.1, "state": "PRUNED"}
-    made.to_csv(path := folder / "trials.csv", index_label="number")
-    return path
+    return made
 
 
 def ray_results(table: pd.DataFrame, folder: Path) -> Path:
@@ -218,160 +175,119 @@ def ray_results(table: pd.DataFrame, folder: Path) -> Path:
         (trial := folder / "results" / f"train_{at:05d}").mkdir(parents=True)
         config = {"lr": row["lr"], "width": row["width"]}
         (trial / "params.json").write_text(json.dumps(config))
-        reports = [
-            {"loss": row["loss"] + 2 - i, "training_iteration": i + 1, "trial_id": f"{at:05d}"} for i in range(3)
-        ]
+        own = {"trial_id": f"{at:05d}"}
+        reports = [{"loss": row["loss"] + 2 - i, "training_iteration": i + 1, **own} for i in range(3)]
         if at % 2:
             pd.DataFrame(reports).to_csv(trial / "progress.csv", index=False)
         else:
-            text = "\n".join(json.dumps({**report, "config": config}) for report in reports)
-            (trial / "result.json").write_text(text + "\n")
+            lines = (json.dumps({**report, "config": config}) for report in reports)
+            (trial / "result.json").write_text("\n".join(lines) + "\n")
     return folder / "results"
 
 
-def with_commas(table: pd.DataFrame, folder: Path, separator: str = "\t", quote: str = "") -> Path:
+def with_commas(table: pd.DataFrame, separator: str, quote: str = "") -> list[str]:
     """Decimal commas between tabs, or in quotation marks between commas."""
 
     def cell(value: float) -> str:
         return f"{quote}{value:.6f}{quote}".replace(".", ",")
 
-    lines = [separator.join([cell(row.lr), str(row.width), cell(row.loss)]) for row in table.itertuples()]
-    (path := folder / "runs.csv").write_text("\n".join([separator.join(["lr", "width", "loss"]), *lines]))
-    return path
+    rows = (separator.join([cell(row.lr), str(row.width), cell(row.loss)]) for row in table.itertuples())
+    return [separator.join(["lr", "width", "loss"]), *rows]
 
 
-def quoted_commas(table: pd.DataFrame, folder: Path) -> Path:
-    return with_commas(table, folder, ",", '"')
+def thousands_in_europe(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(loss=[f"{1e6 * x:,.3f}".translate(str.maketrans(",.", ".,")) for x in table.loss])
 
 
-def thousands(table: pd.DataFrame, folder: Path) -> Path:
-    return tidy_csv(table.assign(tokens=f"{10**9:,}", loss=table.loss.map(lambda x: f"{1e6 * x:,.3f}")), folder)
-
-
-def thousands_in_europe(table: pd.DataFrame, folder: Path) -> Path:
-    losses = [f"{1e6 * x:,.3f}".translate(str.maketrans(",.", ".,")) for x in table.loss]
-    table.assign(loss=losses).to_csv(path := folder / "runs.csv", sep=";", decimal=",", index=False)
-    return path
-
-
-def of_excel(table: pd.DataFrame, folder: Path) -> Path:
-    """Unicode text."""
-    table.to_csv(path := folder / "runs.txt", sep="\t", index=False, encoding="utf-16")
-    return path
-
-
-def of_windows(table: pd.DataFrame, folder: Path) -> Path:
-    table.assign(notes="größe").to_csv(path := folder / "runs.csv", index=False, encoding="cp1252")
-    return path
-
-
-def zipped(table: pd.DataFrame, folder: Path) -> Path:
-    table.to_csv(path := folder / "runs.csv.gz", index=False)
-    return path
-
-
-def joined_files(table: pd.DataFrame, folder: Path) -> Path:
+def joined_files(table: pd.DataFrame) -> str:
     """A remark, then the tables of all widths, each with its header."""
-    parts = [own.to_csv(index=False) for _, own in table.groupby("width")]
-    (path := folder / "runs.csv").write_text("# made by sweep.py\n" + "".join(parts))
-    return path
+    return "# made by sweep.py\n" + "".join(own.to_csv(index=False) for _, own in table.groupby("width"))
 
 
-def times_ten(table: pd.DataFrame, folder: Path) -> Path:
-    return tidy_csv(table.assign(lr=table.lr * 1e4).rename(columns={"lr": "lr (x1e-4)"}), folder)
+def rates(change: Callable[["pd.Series"], object], name: str = "lr") -> Write:
+    """The rates in another form."""
+    return csv(lambda table: table.assign(lr=change(table.lr)).rename(columns={"lr": name}))
 
 
-def typeset(table: pd.DataFrame, folder: Path) -> Path:
-    rates = [f"{rate:.6e}".replace("e-0", " × 10⁻") for rate in table.lr]  # noqa: RUF001
-    return tidy_csv(table.assign(lr=rates), folder)
-
-
-def fractions(table: pd.DataFrame, folder: Path) -> Path:
-    return tidy_csv(table.assign(lr=[f"1/{1 / rate:.0f}" for rate in table.lr]), folder)
-
-
-def natural_logarithms(table: pd.DataFrame, folder: Path) -> Path:
-    return tidy_csv(table.assign(lr=np.log(table.lr)).rename(columns={"lr": "ln(lr)"}), folder)
-
-
-def minus_logarithms(table: pd.DataFrame, folder: Path) -> Path:
-    return tidy_csv(table.assign(lr=-np.log2(table.lr)).rename(columns={"lr": "-log2(lr)"}), folder)
-
-
-def wandb_script(table: pd.DataFrame, folder: Path) -> Path:
+def wandb_script(table: pd.DataFrame) -> pd.DataFrame:
     """The script of W&B's documentation: configuration and summary as Python prints them, in one cell each."""
     configs = [str({"opt": {"kwargs": {"lr": row.lr}}, "width": row.width}) for row in table.itertuples()]
     summaries = [str({"loss": loss, "_step": 100, "grad": math.nan}) for loss in table.loss]
     names = [f"dashing-sun-{at}" for at in range(len(table))]
-    return tidy_csv(pd.DataFrame({"summary": summaries, "config": configs, "name": names}), folder)
+    return pd.DataFrame({"summary": summaries, "config": configs, "name": names})
 
 
-def logged_rates(table: pd.DataFrame, folder: Path) -> Path:
+def logged_rates(table: pd.DataFrame) -> pd.DataFrame:
     """Histories with the rate of each step, which falls to one minimum."""
     rows = [
-        {
-            "run": at,
-            "width": row.width,
-            "step": step,
-            "lr": max(row.lr * (1 - step / 4), 1e-5),
-            "loss": row.loss + 3 - step,
-        }
+        (f"r{at}", row.width, step, max(row.lr * (1 - step / 4), 1e-5), row.loss + 3 - step)
         for at, row in enumerate(table.itertuples())
         for step in range(4)
     ]
-    return tidy_csv(pd.DataFrame(rows).assign(run=lambda t: "r" + t.run.astype(str)), folder)
+    return pd.DataFrame(rows, columns=["run", "width", "step", "lr", "loss"])
 
 
-def seeds_across(table: pd.DataFrame, folder: Path) -> Path:
-    wide = table.pivot(index=["width", "lr"], columns="seed", values="loss").add_prefix("loss_seed")
-    return tidy_csv(wide.assign(loss_seed1=wide.iloc[:, 0]).reset_index(), folder)
+def seeds_across(table: pd.DataFrame) -> pd.DataFrame:
+    made = table.pivot(index=["width", "lr"], columns="seed", values="loss").add_prefix("loss_seed")
+    return made.assign(loss_seed1=made.iloc[:, 0]).reset_index()
 
 
-def printed(table: pd.DataFrame, folder: Path) -> Path:
-    """As pandas prints it, with an arrow for what is better."""
-    (path := folder / "runs.txt").write_text(table.rename(columns={"loss": "loss↓"}).to_string(index=False))
-    return path
+def history(name: str, columns: str, *rows: tuple[object, ...]) -> tuple[str, pd.DataFrame]:
+    return name, pd.DataFrame(rows, columns=columns.split(","))
 
 
-FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
-    tidy_csv,
-    tab_separated,
-    seeds_across,
-    printed,
-    decimal_commas,
-    json_records,
-    json_lines,
-    json_split,
-    wandb_runs,
-    wandb_names,
-    wandb_panel,
-    wandb_panel_of_rates,
-    neptune,
-    file_for_each_rate,
-    file_for_each_run,
-    markdown_pivot,
-    markdown_across,
-    markdown_for_each_width,
-    markdown_under_headings,
-    pivot_csv,
-    json_by_run,
-    json_of_pandas,
-    tensorboard,
-    optuna_trials,
-    ray_results,
-    with_commas,
-    quoted_commas,
-    thousands,
-    thousands_in_europe,
-    of_excel,
-    of_windows,
-    zipped,
-    joined_files,
-    times_ten,
-    typeset,
-    fractions,
-    natural_logarithms,
-    minus_logarithms,
-    wandb_script,
-    logged_rates,
-)
+FORMATS: dict[str, Write] = {
+    "tidy CSV": csv(),
+    "tab separated": csv(
+        lambda t: t.rename(columns={"lr": "learning rate", "loss": "Validation loss"}), "runs.tsv", sep="\t", index=True
+    ),
+    "seeds across": csv(seeds_across),
+    "printed by pandas": text("runs.txt", lambda t: t.rename(columns={"loss": "loss↓"}).to_string(index=False)),
+    "decimal commas": csv(sep=";", decimal=","),
+    "JSON records": text("runs.json", json_records),
+    "JSON lines": text("runs.jsonl", lambda t: t.to_json(orient="records", lines=True)),
+    "JSON split": text("runs.json", lambda t: t.to_json(orient="split", index=False)),
+    "JSON by run": text("runs.json", json_by_run),
+    "JSON of pandas": text("runs.json", lambda t: t.to_json()),
+    "W&B runs": csv(wandb_runs),
+    "W&B names": wandb_names,
+    "W&B panel": csv(wandb_panel),
+    "W&B panel of rates": csv(lambda t: wide(t, "width {} - loss")),
+    "W&B script": csv(wandb_script),
+    "Neptune": csv(neptune),
+    "file for each rate": file_for_each_rate,
+    "file for each run": files(
+        "sweep",
+        lambda r: history(
+            f"d_model={r.width},lr={r.lr:g}.csv", "step,loss", (1, r.loss + 2), (2, r.loss + 1), (3, r.loss)
+        ),
+    ),
+    "TensorBoard": files(
+        "sweep",
+        lambda r: history(
+            *(f"run-mup_width_{r.width}_lr_{r.lr:g}-tag-loss.csv", "Wall time,Step,Value"),
+            *((1.7e9, 100, r.loss + 1), (1.8e9, 200, r.loss)),
+        ),
+    ),
+    "Markdown pivot": text("README.md", markdown_pivot),
+    "Markdown across": text("table.md", markdown_across),
+    "Markdown for each width": text("table.md", lambda t: markdown(t, "## width {}", "lr", "loss")),
+    "Markdown under headings": text("table.md", lambda t: markdown(t, "**{} wide:**", "Learning rate", "Loss (mean)")),
+    "pivot CSV": csv(lambda t: wide(t, "loss_w{}")),
+    "Optuna": csv(optuna_trials, index=True, index_label="number"),
+    "Ray": ray_results,
+    "commas between tabs": text("runs.csv", lambda t: with_commas(t, "\t")),
+    "quoted commas": text("runs.csv", lambda t: with_commas(t, ",", '"')),
+    "thousands": csv(lambda t: t.assign(tokens=f"{10**9:,}", loss=t.loss.map(lambda x: f"{1e6 * x:,.3f}"))),
+    "thousands in Europe": csv(thousands_in_europe, sep=";", decimal=","),
+    "Excel's Unicode text": csv(name="runs.txt", sep="\t", encoding="utf-16"),
+    "Windows": csv(lambda t: t.assign(notes="größe"), encoding="cp1252"),
+    "gzip": csv(name="runs.csv.gz"),
+    "joined files": text("runs.csv", joined_files),
+    "times ten": rates(lambda lr: lr * 1e4, "lr (x1e-4)"),
+    "typeset": rates(lambda lr: [f"{rate:.6e}".replace("e-0", " × 10⁻") for rate in lr]),  # noqa: RUF001
+    "fractions": rates(lambda lr: [f"1/{1 / rate:.0f}" for rate in lr]),
+    "natural logarithms": rates(np.log, "ln(lr)"),
+    "minus logarithms": rates(lambda lr: -np.log2(lr), "-log2(lr)"),
+    "logged rates": csv(logged_rates),
+}
