@@ -115,10 +115,7 @@ def test_samples_are_judged_from_their_records(tmp_path: Path) -> None:
 
 
 def asked_of(*models: str) -> list[Any]:
-    return [
-        SimpleNamespace(comparison=SimpleNamespace(sides=[SimpleNamespace(model=model)], loss_unit=""))
-        for model in models
-    ]
+    return [SimpleNamespace(sides=[SimpleNamespace(model=model)], loss_unit="") for model in models]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
 import pandas as pd
@@ -13,34 +14,21 @@ from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison, place
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Summary
+from mue_check.questions.question import F, Summary
 from mue_check.questions.scales import LawsFinding
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedDrift:
-    """One row: the same question under every rule. ``found`` has the drift by column, where it was measured."""
+class Compared(Generic[F]):
+    """One row: the same question under every rule. ``found`` has the finding by column, where it was measured."""
 
     comparison: Comparison
-    found: dict[str, DriftFinding]
-
-    @property
-    def target(self) -> str:
-        """The target's label."""
-        return self.comparison.sides[-1].label
+    found: dict[str, F]
 
     def first_with_the_cells_of(self, column: str) -> str:
         """The first column whose rule prescribes the same as that of ``column``; itself, if there is no other."""
         cells = [side.cells for side in self.found[column].comparison.sides]
-        return next(name for name, d in self.found.items() if [s.cells for s in d.comparison.sides] == cells)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedLaws:
-    """The laws of one ladder under every rule."""
-
-    comparison: Comparison
-    found: dict[str, LawsFinding]
+        return next(name for name, f in self.found.items() if [s.cells for s in f.comparison.sides] == cells)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +50,14 @@ class SideBySide:
     """
 
     columns: tuple[str, ...]
-    drifts: tuple[ComparedDrift, ...]
-    laws: tuple[ComparedLaws, ...]
+    drifts: tuple[Compared[DriftFinding], ...]
+    laws: tuple[Compared[LawsFinding], ...]
     studies: dict[str, tuple[str, Summary]]
 
     def counts(self) -> list[Count]:
         """One for each column."""
-        shared = [row for row in self.drifts if all(_resolved(row, column) for column in self.columns)]
+        resolved = [{column for column, d in row.found.items() if d.drift.reason is None} for row in self.drifts]
+        shared = [row for row, columns in zip(self.drifts, resolved, strict=True) if columns == set(self.columns)]
         return [
             Count(
                 column=column,
@@ -110,8 +99,8 @@ def side_by_side(names: Sequence[str], summaries: Sequence[Summary]) -> SideBySi
     """The drifts of studies that are judged already, under these names."""
     rules = Counter(rule for s in summaries for rule in {d.comparison.rule for d in main_drifts(s)})
     studies: dict[str, tuple[str, Summary]] = {}
-    drifts: dict[tuple[str, ...], ComparedDrift] = {}
-    laws: dict[tuple[str, ...], ComparedLaws] = {}
+    drifts: dict[tuple[str, ...], Compared[DriftFinding]] = {}
+    laws: dict[tuple[str, ...], Compared[LawsFinding]] = {}
     for name, summary in zip(names, summaries, strict=True):
 
         def column_of(c: Comparison, name: str = name) -> str:
@@ -121,15 +110,14 @@ def side_by_side(names: Sequence[str], summaries: Sequence[Summary]) -> SideBySi
             c = d.comparison
             studies.setdefault(column_of(c), (name, summary))
             key = (c.ladder, d.side.label, c.corpus, c.knob, c.router)
-            drifts.setdefault(key, ComparedDrift(comparison=c, found={})).found[column_of(c)] = d
+            drifts.setdefault(key, Compared(comparison=c, found={})).found[column_of(c)] = d
         for found in summary.of(LawsFinding):
             c = found.comparison
             if column_of(c) in studies and not c.is_control:
-                laws.setdefault((c.ladder, c.corpus, c.router), ComparedLaws(comparison=c, found={})).found[
-                    column_of(c)
-                ] = found
+                key = (c.ladder, c.corpus, c.router)
+                laws.setdefault(key, Compared(comparison=c, found={})).found[column_of(c)] = found
 
-    def order(row: ComparedDrift | ComparedLaws) -> tuple[object, ...]:
+    def order(row: Compared[DriftFinding] | Compared[LawsFinding]) -> tuple[object, ...]:
         return place(row.comparison, summaries[0].axes)[:-2]  # without rule and name
 
     return SideBySide(
@@ -140,15 +128,11 @@ def side_by_side(names: Sequence[str], summaries: Sequence[Summary]) -> SideBySi
     )
 
 
-def _resolved(row: ComparedDrift, column: str) -> bool:
-    return column in row.found and row.found[column].drift.reason is None
-
-
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _numbers(row: ComparedDrift, column: str, study: str, summary: Summary) -> dict[str, str | float | int]:
+def _numbers(row: Compared[DriftFinding], column: str, study: str, summary: Summary) -> dict[str, str | float | int]:
     d = row.found[column]
     c, drift = d.comparison, d.drift
     return {
@@ -156,13 +140,9 @@ def _numbers(row: ComparedDrift, column: str, study: str, summary: Summary) -> d
         "study": study,
         "axis": c.axis,
         "ladder": c.ladder,
-        "target": row.target,
+        "target": d.side.label,
         "size": d.side.size,
-        "corpus": c.corpus,
-        "rule": c.rule,
-        "router": c.router,
-        "knob": c.knob,
-        "tier": c.tier,
+        **{name: getattr(c, name) for name in ("corpus", "rule", "router", "knob", "tier")},
         "seeds": drift.interval.n,
         "drift": drift.interval.mean,
         "low": drift.interval.low,

@@ -10,10 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.compare import ComparedDrift, ComparedLaws, Count, SideBySide
+from mue_check.questions.compare import Compared, Count, SideBySide
 from mue_check.questions.comparison import DEFAULT_ROUTER
 from mue_check.questions.display import knob_name
+from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import draw_rows, mark_drift
+from mue_check.questions.scales import LawsFinding
 from mue_check.records.files import write_atomic
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.markdown import escape, markdown_table
@@ -80,9 +82,9 @@ def _counts(sides: SideBySide) -> Table:
 
 def _drifts(sides: SideBySide, between: str) -> Table:
     rows = sides.drifts
-    columns: dict[str, Callable[[ComparedDrift], str]] = {
+    columns: dict[str, Callable[[Compared[DriftFinding]], str]] = {
         "axis": lambda q: in_words(q.comparison.ladder),
-        "target": lambda q: q.target,
+        "target": lambda q: q.comparison.sides[-1].label,
         "corpus": lambda q: q.comparison.corpus,
     }
     if any(q.comparison.knob != "lr" for q in rows):
@@ -97,7 +99,7 @@ def _laws(sides: SideBySide) -> list[Table]:
     """How many laws of scale each rule breaks on each ladder, and the first of them; empty without such questions."""
     if not sides.laws:
         return []
-    columns: dict[str, Callable[[ComparedLaws], str]] = {
+    columns: dict[str, Callable[[Compared[LawsFinding]], str]] = {
         "axis": lambda laws: in_words(laws.comparison.ladder),
         "corpus": lambda laws: laws.comparison.corpus,
         "laws": lambda laws: str(len(next(iter(laws.found.values())).results)),
@@ -106,7 +108,7 @@ def _laws(sides: SideBySide) -> list[Table]:
     return [make_table("Laws of scale that fail, and the first of them", sides.laws, columns, numeric=("laws",))]
 
 
-def _broken(column: str, laws: ComparedLaws) -> str:
+def _broken(column: str, laws: Compared[LawsFinding]) -> str:
     found = laws.found.get(column)
     if found is None:
         return NONE
@@ -118,7 +120,7 @@ def _times(verdict: Verdict, count: Count) -> str:
     return str(count.verdicts.get(verdict, 0))
 
 
-def _cell(column: str, between: str, question: ComparedDrift) -> str:
+def _cell(column: str, between: str, question: Compared[DriftFinding]) -> str:
     found = question.found.get(column)
     if found is None:
         return NONE
@@ -166,7 +168,7 @@ def plot_side_by_side(sides: SideBySide) -> Figure:
     return figure
 
 
-def row_ladder(question: ComparedDrift) -> tuple[str, str]:
+def row_ladder(question: Compared[DriftFinding]) -> tuple[str, str]:
     """What the rows between two separating lines share."""
     return question.comparison.ladder, question.comparison.knob
 
@@ -175,10 +177,10 @@ def _color(at: int) -> str:
     return _COLORS[at % len(_COLORS)]
 
 
-def _label(question: ComparedDrift, sides: SideBySide) -> str:
+def _label(question: Compared[DriftFinding], sides: SideBySide) -> str:
     """The parts of the question in which the rows differ."""
     c = question.comparison
-    parts = [shorten(f"{in_words(c.ladder)}: {question.target}", 40)]
+    parts = [shorten(f"{in_words(c.ladder)}: {question.comparison.sides[-1].label}", 40)]
     if len({q.comparison.corpus for q in sides.drifts}) > 1:
         parts.append(shorten(c.corpus, 16))
     if c.knob != "lr":

@@ -58,14 +58,14 @@ def judge_stored_forecast(
     predicted = forecast_drift(load, experts, calibration, drift.interval) if calibration else None
     return ForecastFinding(
         comparison=comparison,
-        verdict=_verdict(drift, predicted),
+        verdict=forecast_verdict(drift, predicted),
         measured=f"predicted {predicted} octaves, measured: {drift}",
         drift=drift,
         predicted=predicted,
     )
 
 
-def _verdict(drift: Drift, predicted: Interval | None) -> Verdict:
+def forecast_verdict(drift: Drift, predicted: Interval | None) -> Verdict:
     """PASS where the measured mean lies in the predicted interval, FAIL where not; open without either."""
     if drift.reason is not None or predicted is None:
         return Verdict.INCONCLUSIVE

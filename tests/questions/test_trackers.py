@@ -44,9 +44,8 @@ def summary() -> Summary:
         command="pytest",
     )
     reference, target = curve(-7.5), curve(-7.4)
-    found = DriftFinding(
-        comparison=c, reference=reference, target=target, drift=judge_drift(reference, target, 0.5, 0.0, (4,))
-    )
+    drift = judge_drift(reference, target, 0.5, 0.0, (4,))
+    found = DriftFinding(comparison=c, verdict=drift.verdict, reference=reference, target=target, drift=drift)
     empty = {"axes": (), "asked": (), "comparisons": (), "answers": (), "costs": None, "environments": {}}
     return Summary(name="study", findings=Findings((found,)), unfinished=(), **empty)  # type: ignore[arg-type]
 

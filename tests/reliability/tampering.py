@@ -189,18 +189,18 @@ def tamper_file(path: Path, kind: str, outcome: Outcome, found: Tampering, *, de
     path.write_bytes(good)
 
 
-def swap_files(paths: list[Path], kind: str, outcome: Outcome, found: Tampering) -> None:
+def swap_files(paths: list[Path], kind: str, outcome: Outcome, found: Tampering, chosen: Callable[[], bool]) -> None:
     """Each file copied over its neighbor."""
     baseline = outcome()
     for source, path in zip(paths, paths[1:] + paths[:1], strict=True):
         good = path.read_bytes()
-        if source.read_bytes() != good:
+        if chosen() and source.read_bytes() != good:
             path.write_bytes(source.read_bytes())
             found.count(kind, f"{source.name} over it", path, baseline, outcome, is_resealed=False)
             path.write_bytes(good)
 
 
-def tamper_inputs(folder: Path, found: Tampering) -> None:
+def tamper_inputs(folder: Path, found: Tampering, chosen: Callable[[], bool]) -> None:
     """Files that a person writes or passes on: a load, and the calibration of the drift budget. They have no digest."""
     load, calibration = folder / "load.csv", folder / "calibration.json"
     load.write_text("4\n3\n2\n1\n")
@@ -223,15 +223,20 @@ def tamper_inputs(folder: Path, found: Tampering) -> None:
     value = json.loads(calibration.read_text())
     for at in places(value):
         for what, changed in changes(value, at):
-            calibration.write_text(json.dumps(changed))
-            where = f"{'.'.join(map(str, at))} {what}"
-            found.count("calibration", where, calibration, baseline, budget, is_resealed=False)
+            if chosen():
+                calibration.write_text(json.dumps(changed))
+                where = f"{'.'.join(map(str, at))} {what}"
+                found.count("calibration", where, calibration, baseline, budget, is_resealed=False)
     calibration.write_text(json.dumps(value))
 
 
 def run(share: float, seed: int, folder: Path, kinds: Sequence[str] = ()) -> Tampering:
-    """Make a ``share`` of all changes of fields, and every change of a whole file."""
+    """Make a ``share`` of all changes of fields and of all swaps, and every other change of a whole file."""
     chance, found = random.Random(seed), Tampering()
+
+    def chosen() -> bool:
+        return chance.random() < share
+
     for root in cut_studies(folder, kinds):
 
         def outcome(root: Path = root) -> object:
@@ -240,13 +245,13 @@ def run(share: float, seed: int, folder: Path, kinds: Sequence[str] = ()) -> Tam
         for part in FOLDERS:
             paths = sorted((root / part).glob("*.json"))
             kind = {"comparisons": "comparison", "cells": "cell", "costs": "cost"}[part]
-            tamper_fields(paths[0], kind, outcome, found, lambda: chance.random() < share)
+            tamper_fields(paths[0], kind, outcome, found, chosen)
             tamper_file(paths[0], kind, outcome, found, deleting=part != "costs")
-            swap_files(paths, kind, outcome, found)
+            swap_files(paths, kind, outcome, found, chosen)
         log = root / "logs" / "main.log"
         tamper_file(log, "journal", outcome, found)
         shutil.rmtree(root)
-    tamper_inputs(folder, found)
+    tamper_inputs(folder, found, chosen)
     return found
 
 

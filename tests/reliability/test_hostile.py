@@ -11,7 +11,6 @@ from tests.reliability.hostile_code import KINDS
     [
         ("end_process_build", "audit", False, 2),
         ("default_device_import", "audit", True, 0),
-        ("liar_output", "router", False, 1),
         ("replace_torch_forward", "router", False, 1),
     ],
 )

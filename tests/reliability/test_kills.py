@@ -9,9 +9,9 @@ CODE = """
 import sys
 from pathlib import Path
 from tests.reliability.kills import run
-found = run(4, 1, Path(sys.argv[1]))
+found = run(2, 1, Path(sys.argv[1]))
 print(found.text())
-sys.exit(bool(found.troubles) or found.kills != 4)
+sys.exit(bool(found.troubles) or found.kills != 2)
 """
 
 

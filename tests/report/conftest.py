@@ -1,17 +1,20 @@
 """Studies made by hand: exact parabolas whose optimum is known, and no training."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
+from mue_check.catalog import summarize
 from mue_check.judge.laws import COORDINATE_STEPS
 from mue_check.questions.asked import record_question
 from mue_check.questions.comparison import Comparison, Side, save_comparison
+from mue_check.questions.summary import report_of
 from mue_check.records import Cell, Columns, Environment, Store
+from mue_check.report.markdown import render_markdown
 from mue_check.rules import HyperParameters, Knob, get_rule
 from mue_check.spec import Dense, ModelSpec, Scenario, TrainSpec
 
@@ -206,25 +209,30 @@ class Made:
             save_comparison(self.root, comparison)
 
 
-@pytest.fixture(scope="session")
-def make() -> Callable[..., Made]:
-    """``make(root)`` begins a study."""
-    return Made
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """A study to be made."""
+    return Made(tmp_path / "study")
 
 
-@pytest.fixture(scope="session")
-def make_full() -> Callable[..., Made]:
+def make_full(root: Path, corpus: str = "markov") -> Made:
     """A study of drifts that pass and fail, a control, laws and early curves."""
+    made = Made(root, corpus)
+    made.store.prepare()
+    reference = made.side(32)
+    made.ask(reference, made.side(64, 0.25))
+    made.ask(reference, made.side(128, 1.25))
+    made.ask(reference, made.side(128, -2.0), axis="control", expected="FAIL")
+    made.ask(made.early(32, 1.0), made.early(64, 0.99), kind="early_curve")
+    made.ask(*(made.coordinates(width) for width in (32, 64, 128)), kind="coordinates", axis="heldout")
+    return made
 
-    def full(root: Path, corpus: str = "markov") -> Made:
-        made = Made(root, corpus)
-        made.store.prepare()
-        reference = made.side(32)
-        made.ask(reference, made.side(64, 0.25))
-        made.ask(reference, made.side(128, 1.25))
-        made.ask(reference, made.side(128, -2.0), axis="control", expected="FAIL")
-        made.ask(made.early(32, 1.0), made.early(64, 0.99), kind="early_curve")
-        made.ask(*(made.coordinates(width) for width in (32, 64, 128)), kind="coordinates", axis="heldout")
-        return made
 
-    return full
+class Shown:
+    """The report of a study without drawing its figures: its sections, the names of its figures, and its Markdown."""
+
+    def __init__(self, root: Path) -> None:
+        self.report = report_of(summarize(root))
+        self.anchors = [section.anchor for section in self.report.sections]
+        self.figures = {picture.name for picture in self.report.pictures}
+        self.text = render_markdown(self.report)

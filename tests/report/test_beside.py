@@ -1,9 +1,7 @@
 """Another rule beside the one under test: it is shown everywhere and counts nowhere."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,13 +11,12 @@ from mue_check.questions.compare import compare_studies, main_drifts
 from mue_check.questions.compare_files import compare_lines
 from mue_check.questions.drift_report import drift_table
 from mue_check.questions.scales import LawsFinding, law_fold, open_law_table
-
-Make = Callable[..., Any]
+from tests.report.conftest import Made, Shown
 
 
 @pytest.fixture
-def study(tmp_path: Path, make: Make) -> Path:
-    made, beside = make(tmp_path / "study"), make(tmp_path / "study", rule="standard")
+def study(tmp_path: Path) -> Path:
+    made, beside = Made(tmp_path / "study"), Made(tmp_path / "study", rule="standard")
     made.store.prepare()
     made.ask(made.side(32), made.side(64, 0.1))
     made.ask(made.side(32), made.side(64, 0.2), axis="depth")
@@ -54,8 +51,8 @@ def test_it_stands_in_the_tables_and_not_among_what_is_wrong(study: Path) -> Non
     assert {row.verdict for row in fold.tables[0].rows} == {"PASS", "FAIL"}
 
 
-def test_rules_with_the_same_cells_are_shown_once(study: Path, make: Make) -> None:
-    same, other = make(study, rule="mup"), make(study, rule="same_target")
+def test_rules_with_the_same_cells_are_shown_once(study: Path) -> None:
+    same, other = Made(study, rule="mup"), Made(study, rule="same_target")
     for made in (same, other):
         made.ask(made.side(32), made.side(64, 0.1), expected="")
     # the same target, held against another reference: another question
@@ -66,9 +63,8 @@ def test_rules_with_the_same_cells_are_shown_once(study: Path, make: Make) -> No
     table = drift_table(summary)
     rules = [row.cells[table.header.index("rule")] for row in table.rows]
     assert rules == ["complete_mue, mup, same_target", "standard", "complete_mue", "same_target"]
-    write_report(study, summary)
-    figures = [path.name for path in sorted((study / "figures").glob("co*-granularity-*.svg"))]
-    assert [name.split("-")[3] for name in figures] == ["complete_mue", "standard.svg"]
+    figures = sorted(name for name in Shown(study).figures if name.startswith("co") and "-granularity-" in name)
+    assert [name.split("-")[3] for name in figures] == ["complete_mue", "standard"]
     header, width, *_ = compare_lines(compare_studies([study], summarize))
     assert width[header.index("mup") :].startswith("= complete_mue")
 
@@ -82,8 +78,8 @@ def test_laws_are_compared_rule_by_rule(study: Path) -> None:
     assert row[header.index("standard") :].strip() == "2: branch scale at init"
 
 
-def test_a_residual_may_point_down(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_a_residual_may_point_down(tmp_path: Path) -> None:
+    made = Made(tmp_path / "study")
     made = replace(made, knob="weight_decay")
     made.ask(made.side(32), made.side(64, -0.8), residual=-1.0, expected="RESIDUAL")
     summary = summarize(tmp_path / "study")

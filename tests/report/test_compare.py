@@ -1,9 +1,7 @@
 """Rules side by side, through the command line."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,8 +11,8 @@ from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.compare import compare_studies
 from mue_check.questions.compare_files import compare_lines
+from tests.report.conftest import Made
 
-Make = Callable[..., Any]
 DRIFTS = {
     ("one", "complete_mue"): {64: 0.1, 128: 0.2},
     ("one", "standard"): {64: -0.9, 128: -1.9},
@@ -24,10 +22,10 @@ DRIFTS = {
 
 
 @pytest.fixture
-def studies(tmp_path: Path, make: Make) -> tuple[Path, Path]:
+def studies(tmp_path: Path) -> tuple[Path, Path]:
     """Two studies of two rules each, one of them in both, with a control that does not count."""
     for (name, rule), drifts in DRIFTS.items():
-        made = make(tmp_path / name, rule=rule)
+        made = Made(tmp_path / name, rule=rule)
         for width, drift in drifts.items():
             made.ask(made.side(32, salt=rule), made.side(width, drift, salt=rule))
         made.ask(made.side(32, salt=rule), made.side(64, -3.0), axis="control", expected="FAIL")
@@ -87,13 +85,13 @@ def test_one_study_and_one_rule_in_two(studies: tuple[Path, Path]) -> None:
     assert compare_studies([studies[0], studies[0]], summarize).columns == ("complete_mue", "standard")
 
 
-def test_values_and_routers_make_rows_of_their_own(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "s")
+def test_values_and_routers_make_rows_of_their_own(tmp_path: Path) -> None:
+    made = Made(tmp_path / "s")
     made.ask(made.side(32), made.side(64, 0.1))
     swept = replace(made, knob="weight_decay")
     swept.ask(swept.side(32), swept.side(64, 0.2))
     made.ask(made.side(32), made.side(64, 0.2, diverges_from=-99.0), axis="depth")
-    made = make(tmp_path / "s", router="switch")
+    made = Made(tmp_path / "s", router="switch")
     made.ask(made.side(32), made.side(64, 0.3))
     sides = compare_studies([made.root], summarize)
     assert [(q.comparison.ladder, q.comparison.knob, q.comparison.router) for q in sides.drifts] == [
@@ -109,14 +107,14 @@ def test_values_and_routers_make_rows_of_their_own(tmp_path: Path, make: Make) -
 
 
 def test_a_bad_folder_is_one_line_and_exit_2(
-    studies: tuple[Path, Path], tmp_path: Path, make: Make, capsys: pytest.CaptureFixture[str]
+    studies: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(studies[0]), str(tmp_path / "nowhere")]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "holds no study" in captured.err
     assert len(captured.err.splitlines()) == 1
-    made = make(tmp_path / "laws")
+    made = Made(tmp_path / "laws")
     made.ask(*(made.coordinates(width) for width in (32, 64)), kind="coordinates", axis="heldout")
     assert main(["compare", str(made.root)]) == 2
     assert capsys.readouterr().err == "mue_check compare: study 'laws' holds no drift to compare\n"

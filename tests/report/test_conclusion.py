@@ -2,9 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +16,10 @@ from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import on_curve, plot_curves, plot_drifts
 from mue_check.questions.summary import count_lines, report_of
 from mue_check.records import Environment
+from tests.report.conftest import Made, make_full
 
-Make = Callable[..., Any]
 
-
-def test_the_conclusion_counts_axes_and_names_the_weakest(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_the_conclusion_counts_axes_and_names_the_weakest(made: Made) -> None:
     reference = made.side(32)
     made.ask(reference, made.side(64, 0.1))
     made.ask(reference, made.side(128, 0.28))
@@ -42,15 +38,14 @@ def test_the_conclusion_counts_axes_and_names_the_weakest(tmp_path: Path, make: 
     )
 
 
-def test_without_drifts_the_conclusion_counts_answers(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_without_drifts_the_conclusion_counts_answers(made: Made) -> None:
     made.ask(*(made.coordinates(width) for width in (32, 64)), kind="coordinates", axis="heldout")
     assert conclusion(summarize(made.root)) == "4 of 4 judged answers as expected"
 
 
-def test_facts_say_when_with_what_and_where(tmp_path: Path, make: Make) -> None:
+def test_facts_say_when_with_what_and_where(tmp_path: Path) -> None:
     where = Environment(mue_check="0.5.0", torch="2.13.0", device="cpu", processor="EPYC")
-    made = make(tmp_path / "study", environment=where)
+    made = Made(tmp_path / "study", environment=where)
     made.ask(made.side(32), made.side(64, 0.1))
     made.ask(made.side(32), made.side(64, 2.0), axis="control", expected="FAIL")
     assert facts(summarize(made.root)) == {
@@ -66,7 +61,7 @@ def test_facts_say_when_with_what_and_where(tmp_path: Path, make: Make) -> None:
     }
 
 
-def test_what_is_not_as_expected_comes_first_and_links_to_its_place(tmp_path: Path, make_full: Make) -> None:
+def test_what_is_not_as_expected_comes_first_and_links_to_its_place(tmp_path: Path) -> None:
     made = make_full(tmp_path / "study")
     made.ask(made.side(32), made.side(64, 0.1), axis="capacity")
     report = report_of(summarize(made.root))
@@ -81,23 +76,22 @@ def test_what_is_not_as_expected_comes_first_and_links_to_its_place(tmp_path: Pa
     assert set(re.findall(r'href="#([^"]+)"', page)) <= ids
 
 
-def test_counts_agree_with_the_tables(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_counts_agree_with_the_tables(tmp_path: Path) -> None:
+    made = Made(tmp_path / "study")
     reference, target = made.side(32), made.side(64, 0.1)
     made.ask(reference, target)
     made.ask(reference, made.side(128, 1.5))
     for rule in ("mup", "standard"):  # they prescribe what complete_mue does here, and are shown with it
-        other = make(made.root, rule=rule)
+        other = Made(made.root, rule=rule)
         other.ask(reference, target, expected="")
-    make(made.root, rule="other").ask(reference, made.side(64, 2.0), expected="")
+    Made(made.root, rule="other").ask(reference, made.side(64, 2.0), expected="")
     summary = summarize(made.root)
     assert count_lines(summary)[1:] == ["drift: 1 PASS, 1 FAIL; 1 without an expected verdict"]
     (table,) = next(s for s in report_of(summary).sections if s.anchor == "drift").tables
     assert Counter(row.verdict for row in table.rows) == {"PASS": 1, "FAIL": 2}
 
 
-def test_a_star_lies_on_its_curve(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_a_star_lies_on_its_curve(made: Made) -> None:
     made.ask(made.side(32), made.side(64, 0.3))
     summary = summarize(made.root)
     axes = plot_curves(summary.of(DriftFinding), Palette.of_study(summary.comparisons)).axes[0]
@@ -111,8 +105,7 @@ def test_a_star_lies_on_its_curve(tmp_path: Path, make: Make) -> None:
     assert "0.0078\n2\u207b\u2077" in [label.get_text() for label in axes.get_xticklabels()]
 
 
-def test_an_unresolved_drift_is_not_drawn_at_0(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_an_unresolved_drift_is_not_drawn_at_0(made: Made) -> None:
     made.ask(made.side(32), made.side(64, 0.1, diverges_from=-99.0))
     summary = summarize(made.root)
     axes = plot_drifts(summary.of(DriftFinding), Palette.of_study(summary.comparisons)).axes[0]
@@ -122,10 +115,9 @@ def test_an_unresolved_drift_is_not_drawn_at_0(tmp_path: Path, make: Make) -> No
     assert not [line for line in axes.lines if line.get_marker() == "o"]
 
 
-def test_the_page_opens(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_opens(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
-    made = make(tmp_path / "study")
     made.ask(made.side(32), made.side(64, 0.1))
     assert main(["report", str(made.root), "--open", "--quiet"]) == 0
     assert opened == [(made.root / "report.html").as_uri()]

@@ -1,24 +1,22 @@
 """The exponent of the optimum: what the law prescribes plus the drift that is left."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mue_check.catalog import summarize, write_report
 from mue_check.questions.exponents import ExponentFinding, exponents
 from mue_check.report.exponents import PUBLISHED, exponent_table
+from tests.report.conftest import Made, Shown
 
-Make = Callable[..., Any]
 LADDER = "duration_at_fixed_batch"
 
 
 @pytest.fixture
-def study(tmp_path: Path, make: Make) -> Path:
+def study(tmp_path: Path) -> Path:
     """+0.1 octave per doubling left over after the law's -0.5."""
-    made = make(tmp_path / "study")
+    made = Made(tmp_path / "study")
     for times in (2, 4):
         longer = replace(made, steps=100 * times).side(32, 0.05 * times)
         sides = replace(made.side(32), size=1, label="T1"), replace(longer, size=times, label=f"T{times}")
@@ -45,13 +43,12 @@ def test_the_table_sets_others_beside_it(study: Path) -> None:
     assert [row[3] for row in others] == [each.source for each in PUBLISHED if each.ladder == LADDER]
     assert others[1][2] == "-0.05 to +0.06"
     assert others[2][2] == "-0.35"
-    page = write_report(study, summary).read_text(encoding="utf-8")
-    assert "Exponents of batch and duration" in page
+    assert "Exponents of batch and duration" in write_report(study, summary).read_text(encoding="utf-8")
     assert (study / "figures" / "exponents.svg").exists()
 
 
-def test_a_study_without_these_ladders_has_no_such_section(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "s")
+def test_a_study_without_these_ladders_has_no_such_section(tmp_path: Path) -> None:
+    made = Made(tmp_path / "s")
     made.ask(made.side(32), made.side(64, 0.1))
     assert not summarize(tmp_path / "s").of(ExponentFinding)
-    assert "Exponents" not in write_report(tmp_path / "s").read_text(encoding="utf-8")
+    assert "exponents" not in Shown(tmp_path / "s").anchors

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mue_check.catalog import write_report
+from tests.report.conftest import make_full
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'mue_check[browser]'")
-Make = Callable[..., Any]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SCREENS = [(width, scheme) for width in (1400, 390) for scheme in ("light", "dark")]
 
@@ -33,7 +33,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, make_full: Make) -> Path:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drifts that pass, fail and are unresolved; another rule; laws; a control."""
     made = make_full(tmp_path_factory.mktemp("pages") / "study")
     made.ask(made.side(32), made.side(64, 0.1), axis="capacity")

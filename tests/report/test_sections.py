@@ -1,9 +1,7 @@
 """What a report says of approximate laws, other values, rules and routers, and of many laws at once."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ from mue_check.questions.drift_report import drift_table
 from mue_check.questions.question import Summary
 from mue_check.questions.summary import count_lines, report_of, rung_cost_table, verdict_lines
 from mue_check.report.palette import REFERENCE
-
-Make = Callable[..., Any]
+from tests.report.conftest import Made, Shown
 
 
 def column(summary: Summary, name: str) -> list[str]:
@@ -30,12 +27,7 @@ def column(summary: Summary, name: str) -> list[str]:
     return [row.cells[table.header.index(name)] for row in table.rows]
 
 
-def figures(root: Path) -> set[str]:
-    return {path.stem for path in (root / "figures").glob("*.svg")}
-
-
-def test_a_residual_is_shown_and_counts_as_expected(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_a_residual_is_shown_and_counts_as_expected(made: Made) -> None:
     reference = made.side(32)
     approximate = {"axis": "batch", "ladder": "batch_at_fixed_steps", "expected": "RESIDUAL", "residual": 1.0}
     made.ask(reference, made.side(64, 0.9), **approximate)
@@ -49,11 +41,9 @@ def test_a_residual_is_shown_and_counts_as_expected(tmp_path: Path, make: Make) 
     page = write_report(made.root).read_text()
     # the row, the axis and its row, the list of questions, and how to read it
     assert page.count('class="badge residual"') == 5
-    assert "RESIDUAL" in (made.root / "report.md").read_text()
 
 
-def test_the_residual_is_a_band_over_its_own_target_alone(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_the_residual_is_a_band_over_its_own_target_alone(made: Made) -> None:
     made.ask(made.side(32), made.side(64, 0.9), expected="RESIDUAL", residual=0.5)
     made.ask(made.side(32), made.side(128, 0.9), expected="RESIDUAL", residual=1.0)
     summary = summarize(made.root)
@@ -62,16 +52,14 @@ def test_the_residual_is_a_band_over_its_own_target_alone(tmp_path: Path, make: 
     assert [(band.get_y() + band.get_height() / 2, band.get_width()) for band in bands] == [(0.0, 1.0), (1.0, 0.5)]
 
 
-def test_a_residual_that_nobody_allowed_is_not_as_expected(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_a_residual_that_nobody_allowed_is_not_as_expected(made: Made) -> None:
     made.ask(made.side(32), made.side(64, 0.9), expected="PASS", residual=1.0)
     summary = summarize(made.root)
     assert summary.verdict is Verdict.FAIL
     assert column(summary, "expected") == ["PASS"]
 
 
-def test_power_is_printed_and_a_dash_where_there_is_none(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_power_is_printed_and_a_dash_where_there_is_none(made: Made) -> None:
     reference = made.side(32)
     made.ask(reference, made.side(64, 0.25, spread=0.2))
     made.ask(reference, made.side(128, 0.25, diverges_from=-99.0))
@@ -85,21 +73,21 @@ def test_power_is_printed_and_a_dash_where_there_is_none(tmp_path: Path, make: M
     assert second[at:].startswith("- ")
 
 
-def test_value_and_router_are_columns_only_where_they_differ(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_value_and_router_are_columns_only_where_they_differ(tmp_path: Path) -> None:
+    made = Made(tmp_path / "study")
     made.ask(made.side(32), made.side(64, 0.25))
     assert not {"value", "router"} & set(drift_table(summarize(made.root)).header)
     swept = replace(made, knob="weight_decay")
     swept.ask(swept.side(32), swept.side(64, 0.1))
-    made = make(tmp_path / "study", router="deepseek_v3+selection_bias")
+    made = Made(tmp_path / "study", router="deepseek_v3+selection_bias")
     made.ask(made.side(32), made.side(64, 0.2, salt="router"))
     summary = summarize(made.root)
     assert column(summary, "value") == ["learning rate", "learning rate", "weight decay"]
     assert column(summary, "router") == ["sigmoid_norm", "deepseek_v3+selection_bias", "sigmoid_norm"]
     assert max(map(len, verdict_lines(summary))) < 150
-    write_report(made.root)
+    shown = Shown(made.root)
     # unlike curves never share a picture, and drifts in one picture say what distinguishes them
-    curves = {name for name in figures(made.root) if name.startswith("curves-")}
+    curves = {name for name in shown.figures if name.startswith("curves-")}
     assert curves > {"curves-width-markov-complete_mue", "curves-width-markov-complete_mue-weight_decay"}
     assert len(curves) == 3
     drifts = summary.of(DriftFinding)
@@ -108,12 +96,10 @@ def test_value_and_router_are_columns_only_where_they_differ(tmp_path: Path, mak
         "d64, lr, deepseek_v3+selection_bias",
         "d64, wd, sigmoid_norm",
     ]
-    page = unescape((made.root / "report.html").read_text())
-    assert "Loss against weight decay along width" in page
+    assert "Loss against weight decay along width" in shown.text
 
 
-def test_axes_keep_their_own_order_ladders_their_names_and_controls_come_last(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_axes_keep_their_own_order_ladders_their_names_and_controls_come_last(made: Made) -> None:
     reference = made.side(32)
     for axis, ladder in (("bridges", "bridge_1"), ("capacity", "capacity"), ("width", "width"), ("depth", "depth")):
         made.ask(reference, made.side(128, 0.1), axis=axis, ladder=ladder)
@@ -126,20 +112,18 @@ def test_axes_keep_their_own_order_ladders_their_names_and_controls_come_last(tm
     assert column(summarize(made.root), "axis")[-1] == "bridge 1"
 
 
-def test_rules_stand_beneath_one_another_by_target(tmp_path: Path, make: Make) -> None:
+def test_rules_stand_beneath_one_another_by_target(tmp_path: Path) -> None:
     for rule in ("standard", "complete_mue"):
-        made = make(tmp_path / "study", rule=rule)
+        made = Made(tmp_path / "study", rule=rule)
         for width in (128, 64):
             made.ask(made.side(32), made.side(width, 0.1, salt=rule))
     summary = summarize(made.root)
     found = list(zip(column(summary, "target"), column(summary, "rule"), strict=True))
     assert found == [(label, rule) for label in ("d64", "d128") for rule in ("complete_mue", "standard")]
-    write_report(made.root)
-    assert {name for name in figures(made.root) if name.startswith("drift")} == {"drift-width"}
+    assert {name for name in Shown(made.root).figures if name.startswith("drift")} == {"drift-width"}
 
 
-def test_a_target_of_one_ladder_is_black_where_it_is_the_reference(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_a_target_of_one_ladder_is_black_where_it_is_the_reference(made: Made) -> None:
     made.ask(made.side(32), made.side(64, 0.1), axis="bridges", ladder="bridge_1")
     made.ask(made.side(64, 0.1), made.side(128, 0.1), axis="bridges", ladder="bridge_2")
     summary = summarize(made.root)
@@ -173,8 +157,7 @@ def law_study(made: Any, **scales: float) -> None:
     made.ask(*sides, kind="coordinates")
 
 
-def test_laws_fold_by_ladder_and_open_when_one_is_not_pass(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_laws_fold_by_ladder_and_open_when_one_is_not_pass(made: Made) -> None:
     law_study(made, ffn_up=1.0)
     made.ask(*(made.coordinates(width) for width in (32, 64)), kind="coordinates", axis="heldout")
     width, heldout = next(s for s in report_of(summarize(made.root)).sections if s.anchor == "coordinates").folds
@@ -196,34 +179,30 @@ def test_laws_fold_by_ladder_and_open_when_one_is_not_pass(tmp_path: Path, make:
     assert "weight.ffn_down" not in alt
 
 
-def test_laws_alone_make_a_page(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_laws_alone_make_a_page(made: Made) -> None:
     law_study(made)
-    page = write_report(made.root).read_text()
-    assert 'id="drift"' not in page
-    assert 'href="#coordinates"' in page
+    anchors = Shown(made.root).anchors
+    assert "drift" not in anchors
+    assert "coordinates" in anchors
     assert verdict_lines(summarize(made.root)) == ["study study holds no drift"]
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (0, 1, 2), (3, 3, 4)])
-def test_rungs_whose_sizes_have_no_logarithm_are_drawn_by_rank(
-    tmp_path: Path, make: Make, sizes: tuple[int, ...]
-) -> None:
-    made = make(tmp_path / "study")
+def test_rungs_whose_sizes_have_no_logarithm_are_drawn_by_rank(made: Made, sizes: tuple[int, ...]) -> None:
     sides = [made.coordinates(32 * (at + 1), label=f"16e4a{at}g-per-group", size=s) for at, s in enumerate(sizes)]
     made.ask(*sides, kind="coordinates", axis="routing_hybrids")
     cells = [made.side(width, drift).cells for width, drift in ((32, 0.0), (64, 0.1))]
     made.ask(*(replace(side, cells=own) for side, own in zip(sides[:2], cells, strict=True)))
     write_report(made.root)
-    assert {"coordinates-routing_hybrids-markov-complete_mue", "drift-width"} <= figures(made.root)
+    drawn = {path.stem for path in (made.root / "figures").iterdir()}
+    assert {"coordinates-routing_hybrids-markov-complete_mue", "drift-width"} <= drawn
 
 
-def test_cost_by_rung_names_ladder_and_control(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "study")
+def test_cost_by_rung_names_ladder_and_control(made: Made) -> None:
     reference = made.side(32)
     made.ask(reference, made.side(64, 0.1), axis="bridges", ladder="bridge_1")
     made.ask(reference, made.side(64, -2.0), axis="control", expected="FAIL")
     table = rung_cost_table(summarize(made.root))
     assert [row.cells[0] for row in table.rows] == ["bridge 1"] * 2 + ["width (control)"] * 2
-    page = write_report(made.root).read_text()
-    assert page.index("Core-seconds by axis") < page.index("<details><summary>Core-seconds by rung")
+    text = Shown(made.root).text
+    assert text.index("Core-seconds by axis") < text.index("<details><summary>Core-seconds by rung")

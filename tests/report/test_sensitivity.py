@@ -2,10 +2,8 @@
 apart."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,8 +20,7 @@ from mue_check.questions.sensitivity import (
     sensitivity_table,
 )
 from mue_check.questions.summary import verdict_lines
-
-Make = Callable[..., Any]
+from tests.report.conftest import Made
 
 
 def mixture(side: Side) -> Side:
@@ -32,10 +29,10 @@ def mixture(side: Side) -> Side:
 
 
 @pytest.fixture
-def study(tmp_path: Path, make: Make) -> Path:
+def study(tmp_path: Path) -> Path:
     """Width: `standard` is caught by a drift. Depth: blind to `mup`, whose laws fail. Batch: an approximate law."""
     root = tmp_path / "study"
-    right, standard, mup = (make(root, rule=rule) for rule in ("complete_mue", "standard", "mup"))
+    right, standard, mup = (Made(root, rule=rule) for rule in ("complete_mue", "standard", "mup"))
     reference = right.side(32)
     right.ask(reference, right.side(64, 0.05), predicted=0.0)
     right.ask(reference, right.side(128, 0.1), predicted=0.0)
@@ -94,8 +91,8 @@ def test_lines_name_the_ladders_that_tell_and_those_that_do_not(summary: Summary
     assert others == "it does not on: width (largest predicted drift: +0.00); depth (largest predicted drift: +0.04)"
 
 
-def test_a_right_rule_that_fails_tells_nothing(tmp_path: Path, make: Make) -> None:
-    right, standard = make(tmp_path / "s"), make(tmp_path / "s", rule="standard")
+def test_a_right_rule_that_fails_tells_nothing(tmp_path: Path) -> None:
+    right, standard = Made(tmp_path / "s"), Made(tmp_path / "s", rule="standard")
     right.ask(right.side(32), right.side(64, 1.5), predicted=0.0)
     standard.ask(right.side(32), standard.side(64, -1.5), predicted=-1.0, expected="")
     first, second = ladder_lines(sensitivities(summarize(tmp_path / "s")))
@@ -143,8 +140,8 @@ def test_the_headline_is_the_first_section_and_a_small_picture(study: Path, summ
     assert float(width[1]) * 96 / 72 <= 900
 
 
-def test_without_another_rule_there_is_no_such_section(tmp_path: Path, make: Make) -> None:
-    made = make(tmp_path / "s")
+def test_without_another_rule_there_is_no_such_section(tmp_path: Path) -> None:
+    made = Made(tmp_path / "s")
     made.ask(made.side(32), made.side(64, 0.1), predicted=0.0)
     assert not list(SensitivityKind().sections(summarize(tmp_path / "s")))
     assert "predicted" in drift_table(summarize(tmp_path / "s")).header

@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.scale import dense
-from mue_check.catalog import get_tier, summarize, write_report
+from mue_check.catalog import get_tier, summarize
 from mue_check.cli import main
 from mue_check.errors import MueCheckError
 from mue_check.judge.verdict import Verdict
@@ -18,15 +17,15 @@ from mue_check.measure import MEASUREMENTS
 from mue_check.mutants.run import get_mutant
 from mue_check.questions.asked import load_asked
 from mue_check.questions.comparison import load_comparisons
-from mue_check.questions.conclusion import outcome_lines
+from mue_check.questions.conclusion import outcome_lines, which_run
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.study import Study
 from mue_check.questions.summary import count_lines
 from mue_check.questions.values import ValuesFinding, ask_values
 from mue_check.records.files import read_record, write_record
 from mue_check.rules import get_rule
+from tests.report.conftest import Made
 
-Make = Callable[..., Any]
 RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
 LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
 WIDTH, DEPTH = (f"drift-{axis}-d64-lr-markov-complete_mue-sigmoid_norm" for axis in ("width", "depth"))
@@ -34,9 +33,8 @@ LATER = "2026-11-02T10:00:00.000000Z"
 
 
 @pytest.fixture
-def study(tmp_path: Path, make: Make) -> Path:
+def study(made: Made) -> Path:
     """Two questions, both answered with PASS."""
-    made = make(tmp_path / "study")
     made.store.prepare()
     made.ask(made.side(32), made.side(64, 0.1))
     made.ask(made.side(32), made.side(64, 0.2), axis="depth")
@@ -52,6 +50,12 @@ def reported(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
     code = main(["report", str(root)])
     out = capsys.readouterr()
     return code, out.out + out.err, (root / "report.md").read_text() if code != 2 else ""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn in other tests."""
+    monkeypatch.setattr("mue_check.report.write.svg_of", lambda figure: b'<svg width="1pt" height="1pt"/>')
 
 
 def test_a_study_whose_questions_are_answered_passes(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,19 +89,14 @@ def test_an_answer_that_is_gone_or_changed_is_none(
     assert "Questions without an answer" in (study / "report.html").read_text()
 
 
-def test_a_failure_is_a_failure_whatever_else_has_no_answer(
-    study: Path, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = make(study)
+def test_a_failure_is_a_failure_whatever_else_has_no_answer(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Made(study)
     made.ask(made.side(32), made.side(128, 1.5))
     (study / "comparisons" / f"{DEPTH}.json").unlink()
     assert reported(study, capsys)[0] == 1
 
 
-def test_a_study_without_any_answer_has_a_report(
-    tmp_path: Path, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = make(tmp_path / "study")
+def test_a_study_without_any_answer_has_a_report(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     made.ask(made.side(32), made.side(64, 0.1), answered=False)
     code, said, page = reported(made.root, capsys)
     assert code == 3
@@ -137,18 +136,18 @@ def test_a_study_without_its_list_of_questions_says_so(study: Path, capsys: pyte
     assert "2 of 2 answers are not in the study's list" in page
 
 
-def test_a_report_says_what_the_last_run_asked(study: Path, make: Make) -> None:
-    later = make(study, rule="standard", run=LATER)
+def test_a_report_says_what_the_last_run_asked(study: Path) -> None:
+    later = Made(study, rule="standard", run=LATER)
     later.ask(later.side(32), later.side(64, 1.5))
     summary = summarize(study)
     assert summary.last_run == LATER
     assert count_lines(summary)[0] == f"whole study: 3 questions; the last run ({LATER}) asked 1 of them"
     assert outcome_lines(summary.of_run(LATER), "this run") == ["this run: FAIL, 1 question"]
-    assert outcome_lines(summary.of_run(make(study).run), "this run") == ["this run: PASS, 2 questions"]
-    page = write_report(study, summary).read_text()
-    (row,) = (row for row in page.split("<tr") if "-standard-" in row and LATER in row)
-    assert "yes" in row
-    again = make(study, run=LATER)  # a question that is asked again is the later run's
+    assert outcome_lines(summary.of_run(Made(study).run), "this run") == ["this run: PASS, 2 questions"]
+    table = which_run(summary).folds[0].tables[0]
+    (row,) = (row.cells for row in table.rows if "-standard-" in row.cells[0])
+    assert row[-2:] == (LATER, "yes")
+    again = Made(study, run=LATER)  # a question that is asked again is the later run's
     again.ask(again.side(32), again.side(64, 0.1))
     assert len(summarize(study).of_run(LATER).asked) == 2
 

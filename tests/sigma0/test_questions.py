@@ -17,7 +17,7 @@ from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.sigma0.calibrate import _expected_gamma, calibrate, kappa_points
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, read_calibration
-from mue_check.sigma0.forecast import ForecastFinding, ask_forecast
+from mue_check.sigma0.forecast import ForecastFinding, ask_forecast, forecast_verdict
 from mue_check.sigma0.gamma import GammaFinding, ask_gamma
 from mue_check.sigma0.ladders import HELDOUT_LOADS, LABORATORIES, PROBED_LOADS
 from mue_check.sigma0.shift import ShiftFinding, ask_shift, ask_sigma0_drift
@@ -220,8 +220,8 @@ def test_forecasts_for_held_out_loads(summary: Summary) -> None:
         assert found.predicted is not None
         assert found.predicted.mean == pytest.approx(0, abs=0.3)
         assert found.measured.startswith("predicted ")
-    unresolved = replace(right, drift=replace(right.drift, reason="x"))
-    assert unresolved.verdict is replace(right, predicted=None).verdict is Verdict.INCONCLUSIVE
+    assert forecast_verdict(replace(right.drift, reason="x"), right.predicted) is Verdict.INCONCLUSIVE
+    assert forecast_verdict(right.drift, None) is Verdict.INCONCLUSIVE
 
 
 def test_a_drift_for_a_fit_has_its_own_number_of_seeds(known: Study, monkeypatch: pytest.MonkeyPatch) -> None:

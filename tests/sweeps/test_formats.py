@@ -84,9 +84,8 @@ def test_log2_rates_are_rates(tmp_path: Path, capsys: Capture) -> None:
     assert judge(capsys, tidy_csv(table, tmp_path))[1]["exponent"]["mean"] == pytest.approx(1, abs=0.02)
 
 
-def test_judging_loads_no_torch(tmp_path: Path) -> None:
+def test_judging_tables_and_studies_loads_no_torch(tmp_path: Path) -> None:
     path = tidy_csv(runs(0.0), tmp_path)
-    code = (
-        f"import sys; from mue_check.cli import main; main(['judge', {str(path)!r}]); sys.exit('torch' in sys.modules)"
-    )
+    code = f"import sys, mue_check.catalog; from mue_check.cli import main; main(['judge', {str(path)!r}])"
+    code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

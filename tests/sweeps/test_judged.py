@@ -105,7 +105,7 @@ def test_intervals_of_single_curves_cover() -> None:
 def test_seeds_of_a_few_cells_do_not_stand_for_more_cells(cells: int) -> None:
     """The drift differs between cells far more than between the seeds of one."""
     covered, rng = 0, np.random.default_rng(1)
-    for _ in range(20):
+    for _ in range(10):
         made = [
             runs(0.3 * rng.normal(), widths=WIDTHS[:2], seeds=range(4)).assign(tokens=10**9 * 2**at)
             for at in range(cells)
@@ -114,7 +114,7 @@ def test_seeds_of_a_few_cells_do_not_stand_for_more_cells(cells: int) -> None:
         table["loss"] += 2e-3 * rng.normal(size=len(table))
         found = judge_sweep(make_sweep(table, Choice()), 0.5)
         covered += all(x.low <= 0 <= x.high for x in (found.arms[1].drift, found.exponent))
-    assert covered >= 17
+    assert covered >= 8
 
 
 def test_cells_that_agree_may_pass_by_their_seeds(tmp_path: Path, capsys: Capture) -> None:
