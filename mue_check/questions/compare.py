@@ -114,8 +114,8 @@ def side_by_side(names: Sequence[str], summaries: Sequence[Summary]) -> SideBySi
         for found in summary.of(LawsFinding):
             c = found.comparison
             if column_of(c) in studies and not c.is_control:
-                key = (c.ladder, c.corpus, c.router)
-                laws.setdefault(key, Compared(comparison=c, found={})).found[column_of(c)] = found
+                where = (c.ladder, c.corpus, c.router)
+                laws.setdefault(where, Compared(comparison=c, found={})).found[column_of(c)] = found
 
     def order(row: Compared[DriftFinding] | Compared[LawsFinding]) -> tuple[object, ...]:
         return place(row.comparison, summaries[0].axes)[:-2]  # without rule and name

@@ -21,9 +21,7 @@ SMOKE = get_tier("smoke")
 
 
 def make_study(root: Path) -> Study:
-    return Study(
-        root=root, tier=SMOKE, corpus="markov", rule=get_rule("complete_mue"), tolerance=0.5, command="pytest suites/"
-    )
+    return Study(root=root, tier=SMOKE, corpus="markov", rule=get_rule("complete_mue"), tolerance=0.5, command="pytest")
 
 
 def ladder(name: str) -> Ladder:

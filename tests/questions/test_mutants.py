@@ -18,6 +18,7 @@ from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
 from mue_check.rules import RULES, get_rule
 from tests.images import made_up_images
+from tests.studies import study_at
 
 WAVES = "waves"
 LADDERS = ("width", "width_of_mixture", "depth", "batch_at_fixed_tokens", "duration_at_fixed_batch", "routing_hybrids")
@@ -30,10 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study(root: Path, rule: str = "complete_mue", tier: str = "smoke", modality: str = LANGUAGE) -> Study:
     corpus = "markov" if modality == LANGUAGE else WAVES
-    found = get_tier(tier, modality)
-    made = Study(root=root, tier=found, corpus=corpus, rule=get_rule(rule), tolerance=0.5, command="pytest")
-    made.store.prepare()
-    return made
+    return study_at(root, tier=get_tier(tier, modality), corpus=corpus, rule=get_rule(rule))
 
 
 def laws(

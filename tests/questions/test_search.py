@@ -5,9 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mue_check.axes import Ladder, Rung
-from mue_check.axes.scale import dense
-from mue_check.catalog import get_tier
 from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
@@ -19,9 +16,7 @@ from mue_check.questions.search import LossSearch, curve_of, grid_of
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
-
-RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
-LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
+from tests.studies import LADDER, study_at
 
 
 class Bowl:
@@ -46,16 +41,7 @@ class Bowl:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    study = Study(
-        root=tmp_path,
-        tier=get_tier("smoke"),
-        corpus="markov",
-        rule=get_rule("complete_mue"),
-        tolerance=0.5,
-        command="x",
-    )
-    study.store.prepare()
-    return study
+    return study_at(tmp_path)
 
 
 def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from mue_check.records.cell import content_key
-from tests.records.test_store import make_cell
+from tests.studies import make_cell
 
 
 def test_a_key_is_the_hash_of_compact_json_with_sorted_names() -> None:

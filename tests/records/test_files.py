@@ -19,7 +19,8 @@ from mue_check.records.journal import at_work
 from mue_check.report.section import Report
 from mue_check.report.write import write_files
 from tests.records.test_journal import make_cells
-from tests.records.test_store import COLUMNS, make_cell
+from tests.records.test_store import COLUMNS
+from tests.studies import make_cell
 
 SECRET = b"not ours"
 Write = Callable[[Path], object]

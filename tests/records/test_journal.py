@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
+from mue_check import TrainSpec
 from mue_check.records import Cell
 from mue_check.records.journal import at_work
+from tests.studies import make_cell
 
 KILLED = """
 import os, pathlib, runpy, sys
@@ -22,23 +23,8 @@ WHAT = "cells 2, runs 6, CUDA_VISIBLE_DEVICES={}: loss_grid d=32,L=1,H=32 B=32,T
 
 
 def make_cells() -> list[Cell]:
-    model = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
     train = TrainSpec(steps=20, batch=2, context=16)
-    scenario = Scenario.of(model, train)
-    return [
-        Cell(
-            measurement="loss_grid",
-            model=model,
-            prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-            base=HyperParameters(init_std=0.1),
-            train=train,
-            corpus="markov",
-            corpus_fingerprint="0",
-            values=(0.1, 0.2, 0.3),
-            seeds=(seed,),
-        )
-        for seed in (1, 2)
-    ]
+    return [make_cell(train=train, values=(0.1, 0.2, 0.3), seeds=(seed,)) for seed in (1, 2)]
 
 
 def lines(root: Path, worker: str, visible: str) -> list[str]:

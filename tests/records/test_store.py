@@ -11,29 +11,11 @@ from typing import Any
 
 import pytest
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, StoreError, TrainSpec, get_rule
-from mue_check.records import Cell, Environment, Store
+from mue_check import HyperParameters, StoreError
+from mue_check.records import Environment, Store
 from mue_check.records.cell import content_key
 from mue_check.records.files import read_record, sealed
-
-MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
-TRAIN = TrainSpec(steps=10, batch=2)
-
-
-def make_cell(**changes) -> Cell:
-    scenario = Scenario.of(MODEL, TRAIN)
-    cell = Cell(
-        measurement="loss_grid",
-        model=MODEL,
-        prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-        base=HyperParameters(),
-        train=TRAIN,
-        corpus="markov",
-        corpus_fingerprint="abc",
-        values=(0.01, 0.02),
-        seeds=(0,),
-    )
-    return replace(cell, **changes)
+from tests.studies import MODEL, TRAIN, make_cell
 
 
 @pytest.fixture
@@ -101,9 +83,9 @@ def test_the_key_follows_the_content() -> None:
 
 
 def test_the_key_is_the_same_in_another_process() -> None:
-    code = "import runpy, sys; m = runpy.run_path(sys.argv[1]); print(m['make_cell']().key)"
+    code = "from tests.studies import make_cell; print(make_cell().key)"
     out = subprocess.run(
-        [sys.executable, "-c", code, __file__],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,

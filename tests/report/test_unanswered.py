@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mue_check.axes import Ladder, Rung
-from mue_check.axes.scale import dense
-from mue_check.catalog import get_tier, summarize
+from mue_check.catalog import summarize
 from mue_check.cli import main
 from mue_check.errors import MueCheckError
 from mue_check.judge.verdict import Verdict
@@ -25,9 +23,8 @@ from mue_check.questions.values import ValuesFinding, ask_values
 from mue_check.records.files import read_record, write_record
 from mue_check.rules import get_rule
 from tests.report.conftest import Made
+from tests.studies import LADDER, study_at
 
-RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
-LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
 WIDTH, DEPTH = (f"drift-{axis}-d64-lr-markov-complete_mue-sigmoid_norm" for axis in ("width", "depth"))
 LATER = "2026-11-02T10:00:00.000000Z"
 
@@ -155,17 +152,7 @@ def test_a_report_says_what_the_last_run_asked(study: Path) -> None:
 @pytest.fixture
 def asked(tmp_path: Path) -> Study:
     """A study that can be asked."""
-    study = Study(
-        root=tmp_path / "study",
-        tier=get_tier("smoke"),
-        corpus="markov",
-        rule=get_rule("complete_mue"),
-        tolerance=0.5,
-        command="pytest x",
-        run=LATER,
-    )
-    study.store.prepare()
-    return study
+    return study_at(tmp_path / "study", run=LATER)
 
 
 class Stops(BaseException):

@@ -15,10 +15,10 @@ from mue_check.loads import parse_load
 from mue_check.measure import MEASUREMENTS
 from mue_check.questions.study import Study
 from mue_check.records import Cell, Columns
-from mue_check.rules import get_rule
 from mue_check.sigma0.ladders import LAB, LABORATORIES, SIGMA0, Laboratory, sigma0_ladders
 from mue_check.spec import Experts
 from mue_check.tiers import Tier
+from tests import studies
 
 KAPPA = -0.7
 GAMMA = {"content_blind": 0.5}
@@ -121,10 +121,7 @@ def fill(patch: pytest.MonkeyPatch) -> None:
 
 def study_at(root: Path, tier: Tier) -> Study:
     """A study folder, ready to be asked."""
-    rule = get_rule("complete_mue")
-    study = Study(root=root, tier=tier, corpus="markov", rule=rule, tolerance=tier.tolerance, command="pytest x::y")
-    study.store.prepare()
-    return study
+    return studies.study_at(root, tier=tier, tolerance=tier.tolerance, command="pytest x::y")
 
 
 def ladder_of(study: Study, name: str) -> Ladder:
