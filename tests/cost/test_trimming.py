@@ -66,15 +66,12 @@ def test_usage_errors_are_one_line(arguments: list[str], says: str, run_pytest_h
 
 
 def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path) -> None:
-    options = ["--tier=cpu", "--axes=depth", f"--study={tmp_path / 'study'}"]
-    both, first = (" ".join(a.test for a in dry_run([*options, *more]).tests) for more in ([], ["--rungs=1"]))
-    assert "L16" in both
-    assert "L8" in first
-    assert "depth-L16" not in first
+    depth = get_tier("cpu").ladder("depth")
+    assert depth is not None
+    assert [rung.label for rung in depth.targets] == ["L8", "L16"]
+    run = dry_run(["--tier=cpu", "--axes=depth", "--seeds=4:5", "--rungs=1", f"--study={tmp_path / 'study'}"])
+    tests = " ".join(each.test for each in run.tests)
+    assert "depth-L8" in tests
+    assert "depth-L16" not in tests
     assert not (tmp_path / "study").exists()
-
-
-def test_the_command_that_asks_again_has_them(tmp_path: Path) -> None:
-    options = ["--tier=smoke", "--axes=depth", "--seeds=4:5", "--rungs=1", f"--study={tmp_path / 'study'}"]
-    settings = dry_run(options).settings
-    assert "--seeds 4:5 --rungs 1" in settings.command("suites/test_depth.py")
+    assert "--seeds 4:5 --rungs 1" in run.settings.command("suites/test_depth.py")

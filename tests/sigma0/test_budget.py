@@ -160,7 +160,7 @@ def test_the_interval_of_a_true_drift_covers() -> None:
     rng, load, tau = np.random.default_rng(0), np.array([0.9, 0.05, 0.03, 0.02]), 0.1
     bits = Imbalance.of(load).shortfall_bits
     hits = []
-    for _ in range(100):
+    for _ in range(40):
         gamma = Gamma.of(t_interval(list(0.3 + 0.05 * rng.normal(size=5))))
         points = []
         for ladder in ("batch", "load"):
@@ -192,21 +192,17 @@ def test_the_interval_of_a_true_drift_covers() -> None:
         ("1,1,1,1", "d=64,L=2,H=64", "2048", "has no experts"),
         ("1,1,1,1", "dense", "2048", "'dense' is not a notation of experts"),
         ("1,1,1,1", "4e8a", "2048", "at most N=4"),
+        ("1,1,1,1", "4e1a", "64 --tolerance=nan", "must be above 0 and at most 2 octaves"),
+        ("1,1,1,1", "4e1a", "64 --tolerance=2.1", "must be above 0 and at most 2 octaves"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(budget: Budget, load: str, spec: str, batch: str, says: str) -> None:
-    code, out, err = budget(load, spec=spec, batch=batch)
+    batch, *more = batch.split(" ")
+    code, out, err = budget(load, *more, spec=spec, batch=batch)
     assert (code, out) == (2, "")
     assert says in err
     assert err.startswith("mue_check budget: ")
     assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("tolerance", ["nan", "0", "-1", "inf", "2.1"])
-def test_a_tolerance_that_is_none(budget: Budget, tolerance: str) -> None:
-    code, _, err = budget("1,1,1,1", f"--tolerance={tolerance}")
-    assert code == 2
-    assert "must be above 0 and at most 2 octaves" in err
 
 
 def changed(**fields: object) -> str:
@@ -221,17 +217,12 @@ def changed(**fields: object) -> str:
     ("text", "says"),
     [
         ("{", "it is not JSON"),
-        ("[1]", "an object"),
         (changed().replace('"schema": 1', '"schema": 2'), "calibration.schema is 2: 1 is needed"),
-        (changed().replace('"schema": 1', '"schema": true'), "calibration.schema is True: 1 is needed"),
         ("{}", "calibration lacks 'schema'"),
         (changed().replace('"mean"', '"median"', 1), "calibration.gamma.learned has an unknown field 'median'"),
         (changed(tau=-1.0), "kappa has tau -1: at least 0 is needed"),
         (changed(df=0), "kappa has df 0: at least 1 is needed"),
-        (changed(tau=None), "calibration.kappa.tau is None: a finite number is needed"),
-        (changed(covariance=[[1, 2]]), "calibration.kappa.covariance has 1 values: 2 are needed"),
         (changed(kappa=3), "calibration.kappa.kappa is 3: an interval with mean, low, high and n is needed"),
-        (changed(points=[{"label": "x"}]), "calibration.kappa.points[0] lacks 'ladder'"),
         (changed().replace('"shift_se": 0.02', '"shift_se": -1'), "point '-1.5' has shift_se -1"),
         (changed().replace('"learned"', '"other"'), "calibration.gamma lacks 'learned'"),
         (changed().replace('"se": 0.01', '"se": -1'), "gamma has se -1 and df"),
@@ -272,11 +263,6 @@ def test_a_calibration_reads_back_what_was_written() -> None:
     assert math.isinf(again.kappa.ladders["short"].high)
 
 
-def test_gamma_of_an_interval() -> None:
-    interval = t_interval([0.1, 0.12, 0.14])
-    assert Gamma.of(interval).times(1) == interval
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -297,9 +283,3 @@ def test_a_calibration_that_says_nothing_is_refused(
     given = ["--load", "4,2,1,1", "--spec", "4e1a", "--batch", "4096", "--calibration", str(path)]
     assert main(["budget", *given]) == 2
     assert says in capsys.readouterr().err
-
-
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["budget", "--help"])
-    assert "example: mue_check budget --load 0.4,0.3,0.2,0.1 --spec 4e1a --batch 4096" in capsys.readouterr().out

@@ -37,14 +37,25 @@ FIGURES = {"sigma0-noise", "sigma0-gamma", "sigma0-residual", "sigma0-kappa", "s
 
 
 @pytest.fixture(scope="module")
-def study(asked: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with its report, and with one drift along width."""
+def lab(asked: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with one drift along width."""
     root = tmp_path_factory.mktemp("reports") / "lab"
     shutil.copytree(asked.root, root)
     made = Made(root)
     made.ask(made.side(32), made.side(64, 0.1))
-    write_report(root)
     return root
+
+
+@pytest.fixture(scope="module")
+def with_width(lab: Path) -> Summary:
+    return summarize(lab)
+
+
+@pytest.fixture(scope="module")
+def study(lab: Path, with_width: Summary) -> Path:
+    """The copy with its report."""
+    write_report(lab, with_width)
+    return lab
 
 
 def columns(table: Table) -> list[dict[str, str]]:
@@ -58,10 +69,9 @@ def test_laws_are_counted_and_findings_are_not(summary: Summary) -> None:
     assert summary.verdict is Verdict.FAIL
 
 
-def test_the_main_table_has_no_sigma0(study: Path) -> None:
-    summary = summarize(study)
-    assert [row["axis"] for row in columns(main_drift_table(summary))] == ["width"]
-    assert len([d for d in summary.of(DriftFinding) if d.comparison.axis == SIGMA0]) == 12
+def test_the_main_table_has_no_sigma0(with_width: Summary) -> None:
+    assert [row["axis"] for row in columns(main_drift_table(with_width))] == ["width"]
+    assert len([d for d in with_width.of(DriftFinding) if d.comparison.axis == SIGMA0]) == 12
 
 
 def test_tables_of_gamma_and_of_the_parts(summary: Summary) -> None:
@@ -123,15 +133,6 @@ def test_the_calibration_makes_a_budget(study: Path, capsys: pytest.CaptureFixtu
     load = ",".join(["4", *["1"] * 15])
     assert main(["budget", "--calibration", str(written), "--load", load, "--spec", "16e2a", "--batch", "256"]) == 0
     assert "LR optimum" in capsys.readouterr().out
-
-
-def test_writing_twice_gives_the_same_bytes(study: Path) -> None:
-    def content() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in sorted(study.rglob("*")) if path.is_file()}
-
-    before = content()
-    write_report(study)
-    assert content() == before
 
 
 def part_of(asked: Study, root: Path, *kinds: str) -> Path:

