@@ -95,15 +95,7 @@ def _row(test: DryTest, calibration: Calibration | None) -> Row:
 
 def _sum(axis: str, question: str, rows: Iterable[Row]) -> Row:
     rows = list(rows)
+    counted = ("tests", "cells", "stored", "runs", "steps", "flop")
+    sums = {name: sum(getattr(row, name) for row in rows) for name in counted}
     seconds = [row.seconds for row in rows if row.seconds is not None]
-    return Row(
-        axis=axis,
-        question=question,
-        tests=sum(row.tests for row in rows),
-        cells=sum(row.cells for row in rows),
-        stored=sum(row.stored for row in rows),
-        runs=sum(row.runs for row in rows),
-        steps=sum(row.steps for row in rows),
-        flop=sum(row.flop for row in rows),
-        seconds=sum(seconds) if seconds else None,
-    )
+    return Row(axis=axis, question=question, **sums, seconds=sum(seconds) if seconds else None)

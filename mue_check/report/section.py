@@ -63,55 +63,64 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
-    """Tables and pictures that open with a click. ``brief``: Markdown leaves out the tables."""
+class _Titled:
+    """Tables and pictures under a title."""
 
     title: str
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+
+    @property
+    def within(self) -> "tuple[_Titled, ...]":
+        """The parts that it contains."""
+        return ()
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """Its pictures, then those of its parts."""
+        return (*self.pictures, *(picture for part in self.within for picture in part.all_pictures))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold(_Titled):
+    """Tables and pictures that open with a click. ``brief``: Markdown leaves out the tables."""
+
     is_open: bool = False
     brief: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strip:
+class Strip(_Titled):
     """A row of small figures beside their table; ``others`` is less important, and opens with a click."""
 
     anchor: str
-    title: str
     verdict: Verdict
     text: str = ""
-    tables: tuple[Table, ...] = ()
-    pictures: tuple[Picture, ...] = ()
     others: Fold | None = None
 
     @property
-    def all_pictures(self) -> tuple[Picture, ...]:
-        """Those of ``others`` too."""
-        return (*self.pictures, *(self.others.pictures if self.others else ()))
+    def within(self) -> tuple[_Titled, ...]:
+        """The fold, if there is one."""
+        return (self.others,) if self.others else ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class Section(_Titled):
     """One heading of the report. ``terms`` are words with their definitions, ``commands`` are shell commands."""
 
     part: Part
     anchor: str
-    title: str
     text: str = ""
     lines: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    pictures: tuple[Picture, ...] = ()
     strips: tuple[Strip, ...] = ()
     folds: tuple[Fold, ...] = ()
     terms: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
 
     @property
-    def all_pictures(self) -> tuple[Picture, ...]:
-        """Those of the strips and folds too."""
-        of_folds = (picture for fold in self.folds for picture in fold.pictures)
-        return (*self.pictures, *(picture for strip in self.strips for picture in strip.all_pictures), *of_folds)
+    def within(self) -> tuple[_Titled, ...]:
+        """Its strips and folds."""
+        return (*self.strips, *self.folds)
 
 
 @dataclass(frozen=True, kw_only=True)

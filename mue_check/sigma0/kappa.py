@@ -247,21 +247,18 @@ class KappaFit:
         return f"drift = {self.kappa} x shift, intercept {self.intercept}, scatter {self.tau:.2f} octaves{differ}"
 
 
-def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False, shared: float = SHARED) -> KappaFit:
+def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit:
     """The line through the points; with ``origin`` through 0 as well, since a model does not drift against itself.
 
-    ``shared``: correlation of the errors of points of one ladder; 0 where they share no reference. JudgeError says why
-    the points allow no line.
+    JudgeError says why the points allow no line.
     """
-    if not 0 <= shared < 1:
-        raise JudgeError(f"shared={shared:g}: the correlation of errors must lie in [0, 1)")
     least = 2 if origin else 3
     shifts = [p.shift for p in points]
     if len(points) < least:
         raise JudgeError(f"{len(points)} point(s): at least {least} are needed")
     if (origin and not any(shifts)) or (not origin and max(shifts) - min(shifts) < 1e-9):
         raise JudgeError(f"every point has the shift {shifts[0]:g}: shifts that differ are needed")
-    errors = _errors(points, shared=shared, origin=origin)
+    errors = _errors(points, origin=origin)
     lines = {p: errors.solve(p) for p in QUANTILES}
     line = lines[0.5]
     width = t_quantile(errors.df) * np.sqrt(np.diag(line.covariance))
@@ -277,7 +274,7 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False, shared: flo
         ordinary = (float(squares.intercept), float(squares.slope))
         robust = (float(median.intercept), float(median.slope))
     names = dict.fromkeys(p.ladder for p in points)
-    ladders = {n: _slope([p for p in points if p.ladder == n], origin, shared) for n in names} if len(names) > 1 else {}
+    ladders = {n: _slope([p for p in points if p.ladder == n], origin) for n in names} if len(names) > 1 else {}
     (a, b), (_, d) = line.covariance.tolist()
     return KappaFit(
         kappa=kappa,
@@ -296,16 +293,16 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False, shared: flo
     )
 
 
-def _slope(points: Sequence[KappaPoint], origin: bool, shared: float) -> Interval:
+def _slope(points: Sequence[KappaPoint], origin: bool) -> Interval:
     try:
-        return fit_kappa(points, origin=origin, shared=shared).kappa
+        return fit_kappa(points, origin=origin).kappa
     except JudgeError:
         return t_interval([])
 
 
-def _errors(points: Sequence[KappaPoint], *, shared: float, origin: bool) -> PointErrors:
+def _errors(points: Sequence[KappaPoint], *, origin: bool) -> PointErrors:
     ladder = np.array([p.ladder for p in points])
-    correlation = np.where(ladder[:, None] == ladder, shared, 0.0)
+    correlation = np.where(ladder[:, None] == ladder, SHARED, 0.0)
     np.fill_diagonal(correlation, 1.0)
     x_se, y_se = (damped(np.array(se)) for se in ([p.shift_se for p in points], [p.drift_se for p in points]))
     return PointErrors(

@@ -161,7 +161,6 @@ MIN_POINTS = 3
 MAX_GAMMA = 5.0
 """Beyond it the likelihood has no maximum: all signal sits in the experts with the most tokens."""
 _NONE = t_interval([])
-_Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,28 +244,24 @@ def _jackknife(fit: Callable[[Replicates], float], kept: Replicates) -> Interval
 def power_law(alive: Replicates) -> tuple[float, float]:
     """Intercept and gamma of log2 sigma, fitted to 1 / sigma^2 itself; NaN where no power law has a likelihood.
 
-    sum(model - measured * log(model)) is convex for any sign of the measured value.
+    sum(model - measured * log(model)) is convex for any sign of the measured value. It is least where model and
+    measured value have the same sum, and the same mean of log tokens.
     """
     x = 2 * math.log(2) * alive.log2_tokens
     ratio = alive.signal_to_noise
-    design = np.stack([np.ones_like(x), x - x.mean()], axis=1)
-    scale = ratio.mean()
-    if scale <= 0:
+    total = ratio.sum()
+    if total <= 0 or math.isclose(np.ptp(x), 0, abs_tol=1e-9):
         return math.nan, math.nan
+    u, mean = x - x.mean(), ratio @ (x - x.mean()) / total
 
-    def objective(b: _Vector) -> float:
-        return float((np.exp(design @ b) - ratio / scale * (design @ b)).sum())
+    def excess(gamma: float) -> float:
+        model = np.exp(gamma * u)
+        return float(model @ u / model.sum() - mean)
 
-    def gradient(b: _Vector) -> _Vector:
-        return np.asarray(design.T @ (np.exp(design @ b) - ratio / scale))
-
-    def curvature(b: _Vector) -> _Vector:
-        return np.asarray((design * np.exp(design @ b)[:, None]).T @ design)
-
-    fit = optimize.minimize(objective, np.zeros(2), jac=gradient, hess=curvature, method="trust-exact")
-    if not fit.success or abs(fit.x[1]) > MAX_GAMMA:
+    if not excess(-MAX_GAMMA) <= 0 <= excess(MAX_GAMMA):
         return math.nan, math.nan
-    level, gamma = float(fit.x[0] + math.log(scale)), float(fit.x[1])
+    gamma = float(optimize.brentq(excess, -MAX_GAMMA, MAX_GAMMA))
+    level = math.log(total / np.exp(gamma * u).sum())
     return (gamma * x.mean() - level) / (2 * math.log(2)), gamma
 
 

@@ -31,11 +31,6 @@ def test_a_curve_that_is_twice_as_fast_has_a_log2_ratio_of_one() -> None:
     assert str(found) == f"speed-up 2.00 times at 512 steps, log2 {found.overall}"
 
 
-def test_the_slower_target_is_below_zero_and_equals_are_at_zero() -> None:
-    assert compare_learning(table(falling(2.0)), table(falling(1.0))).overall.mean == pytest.approx(-1.0)
-    assert compare_learning(table(falling(1.0)), table(falling(1.0))).overall.mean == pytest.approx(0.0)
-
-
 def test_an_advantage_that_shows_late_is_not_averaged_with_the_beginning() -> None:
     """From step 32 on, the target falls twice as fast as the reference, per doubling."""
     late = table(lambda seed, step: falling(1.0)(seed, step) - 0.2 * max(0.0, math.log2(step / 32)))

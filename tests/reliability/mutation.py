@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.reliability.page import PAGE, write_section
 
@@ -25,8 +25,7 @@ _KILLED = frozenset({1, 3, 24, -24, 152, 36, -9, 255})
 """mutmut's exit codes of a mutant that a test noticed, that ran into its time limit, or that ended the process."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Survivor:
+class Survivor(NamedTuple):
     """A mutant that no test noticed: the line before and after."""
 
     file: str
@@ -34,8 +33,7 @@ class Survivor:
     after: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Equivalent:
+class Equivalent(NamedTuple):
     """Changes that make no difference. ``before`` and ``after`` are regular expressions that each line must match."""
 
     before: str
@@ -44,48 +42,46 @@ class Equivalent:
 
 
 EQUIVALENTS = (
-    Equivalent(before=r'"records"', after=r'"RECORDS"', reason="pandas takes the word in either case"),
-    Equivalent(before=r"allow_nan=False", after=r"allow_nan=None", reason="both are false"),
-    Equivalent(before=r"missing_ok=True", after=r"missing_ok=(None|False)", reason="the file was made just before"),
+    Equivalent(r'"records"', r'"RECORDS"', "pandas takes the word in either case"),
+    Equivalent(r"allow_nan=False", r"allow_nan=None", "both are false"),
+    Equivalent(r"missing_ok=True", r"missing_ok=(None|False)", "the file was made just before"),
     Equivalent(
-        before=r"kinds\[-1\] is Ellipsis",
-        after=r"kinds\[\+1\] is Ellipsis",
-        reason="only the second of two types can be an ellipsis",
+        r"kinds\[-1\] is Ellipsis", r"kinds\[\+1\] is Ellipsis", "only the second of two types can be an ellipsis"
     ),
     Equivalent(
-        before=r"dtype=np\.(float64|int64)",
-        after=r"dtype=None|, \)|\(\)$|\(\),",
-        reason="the numbers have that type already; it is stated for the type checker",
+        r"dtype=np\.(float64|int64)",
+        r"dtype=None|, \)|\(\)$|\(\),",
+        "the numbers have that type already; it is stated for the type checker",
     ),
     Equivalent(
-        before=r"strict=True",
-        after=r"strict=(None|False)|, \):$|, \)$|, \)\)",
-        reason="both lists come from one list, so they are equally long",
+        r"strict=True",
+        r"strict=(None|False)|, \):$|, \)$|, \)\)",
+        "both lists come from one list, so they are equally long",
     ),
     Equivalent(
-        before=r'encoding="utf-8"',
-        after=r'encoding="UTF-8"|encoding=None|"a", \)|\(\)|, \)',
-        reason="the same encoding on the systems that mue_check supports",
+        r'encoding="utf-8"',
+        r'encoding="UTF-8"|encoding=None|"a", \)|\(\)|, \)',
+        "the same encoding on the systems that mue_check supports",
     ),
     Equivalent(
-        before=r'values\.shape\[1\] if law\.over_blocks == "sum" else 1\)',
-        after=r"else 2\)",
-        reason="a factor that all rungs share cancels in slopes and ratios",
+        r'values\.shape\[1\] if law\.over_blocks == "sum" else 1\)',
+        r"else 2\)",
+        "a factor that all rungs share cancels in slopes and ratios",
     ),
     Equivalent(
-        before=r"off\[row, column\] <= 1",
-        after=r"off\[row, column\] < 1",
-        reason="no sum of weights in floating point lies exactly on the bound",
+        r"off\[row, column\] <= 1",
+        r"off\[row, column\] < 1",
+        "no sum of weights in floating point lies exactly on the bound",
     ),
     Equivalent(
-        before=r"learning\.high < -TREND_TOLERANCE",
-        after=r"learning\.high <= -TREND_TOLERANCE",
-        reason="no fitted slope in floating point lies exactly on the bound",
+        r"learning\.high < -TREND_TOLERANCE",
+        r"learning\.high <= -TREND_TOLERANCE",
+        "no fitted slope in floating point lies exactly on the bound",
     ),
     Equivalent(
-        before=r"for seed in resolved\[0\]\[1\] if all",
-        after=r"for seed in resolved\[1\]\[1\] if all",
-        reason="the seeds that all drifts have are the same whichever drift is read first",
+        r"for seed in resolved\[0\]\[1\] if all",
+        r"for seed in resolved\[1\]\[1\] if all",
+        "the seeds that all drifts have are the same whichever drift is read first",
     ),
 )
 

@@ -208,9 +208,3 @@ def test_missing_cell_names_the_question_and_writes_nothing(made: Made) -> None:
         write_report(made.root)
     assert "\n" not in str(caught.value)
     assert not (made.root / "report.html").exists()
-
-
-def test_cells_of_another_kind_are_no_traceback(made: Made) -> None:
-    made.ask(made.early(32, 1.0), made.early(64, 1.0))
-    with pytest.raises(StoreError, match="has the measurement early_curve, and the question needs loss_grid"):
-        summarize(made.root)

@@ -116,14 +116,6 @@ def test_an_unknown_kind_is_an_error_that_names_the_file(
     assert f"{path}': unknown kind 'drfit' (did you mean 'drift'?)" in said
 
 
-def test_a_file_that_holds_another_question_is_an_error(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answers = study / "comparisons"
-    (answers / f"{DEPTH}.json").write_text((answers / f"{WIDTH}.json").read_text())
-    code, said, _ = reported(study, capsys)
-    assert code == 2
-    assert f"has the name {WIDTH!r}: a copy of another one" in said
-
-
 def test_a_study_without_its_list_of_questions_says_so(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (study / "asked").iterdir():
         path.unlink()

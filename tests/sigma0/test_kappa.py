@@ -142,5 +142,3 @@ def test_points_without_a_known_error_are_refused() -> None:
         KappaPoint.of("a", "batch", t_interval([1.0]), t_interval([1.0, 2.0]))
     with pytest.raises(JudgeError, match="drift_se -1"):
         KappaPoint(label="a", ladder="batch", shift=0, shift_se=0, drift=0, drift_se=-1)
-    with pytest.raises(JudgeError, match="shared=1: "):
-        fit_kappa(exact((0, 1), (1, 2), (2, 3)), shared=1.0)

@@ -32,12 +32,6 @@ def test_figures_of_an_uneven_load() -> None:
     assert "1 without tokens" in str(found)
 
 
-def test_all_tokens_on_one_expert() -> None:
-    found = Imbalance.of(np.array([0.0, 0, 0, 5]))
-    assert (found.entropy, found.shortfall_bits, found.peak) == pytest.approx((0, -2, 4))
-    assert Imbalance.of(np.array([1.0])).entropy == 1
-
-
 def shift_under(
     load: str, gamma: float, *, error: float = 0.0, width: float = 0.1, measure: str = SHORTFALL
 ) -> tuple[Imbalance, Sigma0Shift]:
