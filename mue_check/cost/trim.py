@@ -1,4 +1,5 @@
-"""Trim a plan to a budget: as many targets of each ladder as there is time for, then as many seeds."""
+"""Trim a plan to a budget: as many targets of each ladder as there is time for, then as many seeds. What its drifts
+could still detect then."""
 
 import math
 import re

@@ -1,4 +1,5 @@
-"""What a study says, in one sentence; what was measured where and when; and which answers are not as expected."""
+"""What a study says, in one sentence; what was measured where and when; which answers are not as expected, which
+questions have none, and which its last run asked."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Figures of drifts: one row for each question, the drift along x, the tolerance as a band."""
+"""Figures of drifts, one row for each question and the tolerance as a band, and of the loss curves behind them."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Scales: whether the laws of activations and weights hold along a ladder (``judge.laws``)."""
+"""Scales: whether the laws of activations and weights hold along a ladder (``judge.laws``), as tables and figures."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Tables as rows of text, which page, Markdown and terminal share."""
+"""Tables as rows of text, which page, Markdown and terminal share, and how a terminal shows them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -53,7 +53,8 @@ def _point_latest(root: Path) -> None:
 def figure_file(root: Path, picture: Picture) -> bytes:
     """The SVG of a picture, which is in ``figures/`` of the study ``root`` afterwards.
 
-    A file there is used again if it was drawn by this code from the same data and has not been changed since.
+    Drawing takes most of the time of a report. So a file there is used again if it was drawn by this code from the same
+    data and has not been changed since: its last line is a digest of its SVG, of the code and of that data.
     """
     path = root / "figures" / f"{picture.name}.svg"
     drawn_from = picture.shows.encode() + _code()

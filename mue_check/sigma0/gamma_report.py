@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from functools import partial
+from typing import ClassVar
 
 from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison
@@ -102,7 +103,9 @@ GAMMA = GammaKind()
 def gamma_table(found: Sequence[GammaFinding], natural: bool = False) -> Table:
     """One exponent for all matrices of a mixture."""
     cells: dict[str, Callable[[GammaFinding], str]] = {
-        **_MIXTURE,
+        "mixture": mixture_name,
+        "router": router_name,
+        "corpus": lambda g: g.comparison.corpus,
         "loads": loads_text,
         "gamma [95 %]": lambda g: _fit_text(g.pooled),
         "verdict": lambda g: g.verdict.value if g.verdict else NONE,
@@ -120,64 +123,42 @@ def gamma_table(found: Sequence[GammaFinding], natural: bool = False) -> Table:
     return make_table(caption, found, cells, numeric=("seeds",), note=_note)
 
 
-class _Matrix(NamedTuple):
-    found: GammaFinding
-    matrix: MatrixGamma
-
-
 def matrix_table(found: Sequence[GammaFinding]) -> Table:
     """Gamma of every matrix in every layer."""
-    cells: Cells[_Matrix] = {
-        **_of_mixture(),
-        "loads": lambda r: loads_text(r.found),
-        "layer": lambda r: str(r.matrix.layer),
-        "matrix": lambda r: r.matrix.kind.removeprefix(EXPERTS),
-        "gamma [95 %]": lambda r: _fit_text(r.matrix.adam),
-        "raw gradient [95 %]": lambda r: _fit_text(r.matrix.raw),
-        "resolved": lambda r: _points_text(r.matrix.adam),
-        "resolved, raw": lambda r: _points_text(r.matrix.raw),
+    cells: Cells[tuple[GammaFinding, MatrixGamma]] = {
+        "mixture": lambda r: mixture_name(r[0]),
+        "router": lambda r: router_name(r[0]),
+        "corpus": lambda r: r[0].comparison.corpus,
+        "loads": lambda r: loads_text(r[0]),
+        "layer": lambda r: str(r[1].layer),
+        "matrix": lambda r: r[1].kind.removeprefix(EXPERTS),
+        "gamma [95 %]": lambda r: _fit_text(r[1].adam),
+        "raw gradient [95 %]": lambda r: _fit_text(r[1].raw),
+        "resolved": lambda r: _points_text(r[1].adam),
+        "resolved, raw": lambda r: _points_text(r[1].raw),
     }
-    rows = [_Matrix(g, m) for g in found for m in g.matrices]
+    rows = [(g, m) for g in found for m in g.matrices]
     return make_table("Gamma, matrix by matrix", rows, cells, numeric=("layer",))
-
-
-class _Setting(NamedTuple):
-    found: GammaFinding
-    name: str
 
 
 def noise_table(found: Sequence[GammaFinding]) -> Table:
     """log2 sigma of the parts of the model as Adam sees it, and the simple noise scale, setting by setting."""
-    cells: Cells[_Setting] = {
-        **_of_mixture(),
-        "load": lambda r: r.name,
-        **{part: _of_part(kinds) for part, kinds in _PARTS.items()},
-        _NOISE_SCALE: lambda r: number_text(r.found.noise_scale[r.name], 0),
+
+    def level(setting: tuple[GammaFinding, str], kinds: tuple[str, ...]) -> str:
+        noise = [n for n in setting[0].noise if n.setting == setting[1] and n.kind.startswith(kinds)]
+        return _level_text(noise)
+
+    cells: Cells[tuple[GammaFinding, str]] = {
+        "mixture": lambda r: mixture_name(r[0]),
+        "router": lambda r: router_name(r[0]),
+        "corpus": lambda r: r[0].comparison.corpus,
+        "load": lambda r: r[1],
+        **{part: partial(level, kinds=kinds) for part, kinds in _PARTS.items()},
+        _NOISE_SCALE: lambda r: number_text(r[0].noise_scale[r[1]], 0),
     }
     caption = "log2 sigma of the parts of the model (mean over their matrices), and the batch at which noise is signal"
-    rows = [_Setting(g, name) for g in found for name in g.noise_scale]
+    rows = [(g, name) for g in found for name in g.noise_scale]
     return make_table(caption, rows, cells, numeric=(*_PARTS, _NOISE_SCALE))
-
-
-_MIXTURE: Cells[GammaFinding] = {
-    "mixture": mixture_name,
-    "router": router_name,
-    "corpus": lambda g: g.comparison.corpus,
-}
-
-
-def _of_mixture() -> dict[str, Callable[[_Matrix | _Setting], str]]:
-    def cell_of(cell: Callable[[GammaFinding], str]) -> Callable[[_Matrix | _Setting], str]:
-        return lambda row: cell(row.found)
-
-    return {name: cell_of(cell) for name, cell in _MIXTURE.items()}
-
-
-def _of_part(kinds: tuple[str, ...]) -> Callable[[_Setting], str]:
-    def text(row: _Setting) -> str:
-        return _level_text([n for n in row.found.noise if n.setting == row.name and n.kind.startswith(kinds)])
-
-    return text
 
 
 def _level_text(noise: Sequence[MatrixNoise]) -> str:

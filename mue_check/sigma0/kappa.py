@@ -1,7 +1,7 @@
 """kappa: drift of the optimal learning rate per octave of shift of sigma_0, as a line through measured points.
 
 A point weighs by se_drift^2 + kappa^2 se_shift^2 + tau^2, where tau is the scatter between points that no error of
-measurement explains (``sigma0.line``). Points of one ladder share their reference, and so half of their variance.
+measurement explains (``PointErrors``). Points of one ladder share their reference, and so half of their variance.
 
 Simulated with 12 points on 3 ladders, 4 or 5 seeds, errors as measured (0.15 octave a seed) and tau 0, 0.1 and 0.3, 400
 times each, the intervals contain kappa in 0.95 to 0.97, a true drift in 0.94 to 0.98, and a newly measured one in 0.93
@@ -42,7 +42,12 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class PointErrors:
-    """Points x, y [n] with the covariances [n, n] of their errors. ``origin``: the line goes through 0."""
+    """Points x, y [n] with the covariances [n, n] of their errors. ``origin``: the line goes through 0.
+
+    Least squares in y alone flatten the line where x has errors. So chi^2 weighs by var y + slope^2 var x + scatter, and
+    the scatter is the one at which chi^2 has its expected value (Tremaine et al. 2002, ApJ 574, 740). scipy.odr knows
+    neither errors that points share nor a scatter.
+    """
 
     x: _Array
     y: _Array

@@ -41,7 +41,10 @@ Form = Literal["raw", "adam"]
 class Replicates:
     """``tokens``, ``noise`` (tr Sigma) and ``signal`` (|G|^2), each [S, P]: the same P points measured with S seeds.
 
-    ``points`` has one row for each point, with the columns that identify it.
+    ``points`` has one row for each point, with the columns that identify it. The estimate of |G|^2 is unbiased and may
+    be negative. Its logarithm is biased where it is noisy, and leaving out the negative values removes rare experts
+    above all. So noise and signal are averaged over seeds first, and a logarithm is taken only where the mean signal is
+    significantly positive (the point is "resolved").
     """
 
     points: pd.DataFrame

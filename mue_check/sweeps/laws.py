@@ -1,4 +1,5 @@
-"""What rules and other people say about the exponent that a sweep measured, as far as its columns say which it is."""
+"""What rules and other people say about the exponent that a sweep measured, as far as its columns say which it is, and
+the likely causes of a drift (``judge.diagnosis``)."""
 
 import math
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from mue_check.catalog import summarize
 from mue_check.cli import main
-from mue_check.questions.comparison import Comparison, load_comparisons, save_comparison
+from mue_check.questions.comparison import load_comparisons, save_comparison
 from mue_check.questions.summary import report_of
 from mue_check.records import Environment
 from mue_check.records.files import read_record, sealed
@@ -24,6 +24,9 @@ def made(tmp_path: Path) -> Made:
     made.store.prepare()
     made.ask(made.side(32), made.side(64, 0.1))
     return made
+
+
+SIDE = {"label": "d32", "size": 32, "model": "d=32", "first_seed": 0}
 
 
 def file_of(made: Made) -> Path:
@@ -44,6 +47,8 @@ def refused(made: Made, capsys: pytest.CaptureFixture[str], name: str) -> str:
     [
         ({"sides": None}, ".sides is None: a list is needed"),
         ({"sides": []}, "has no sides, or a side without cells"),
+        ({"sides": [SIDE | {"cells": []}]}, "has no sides, or a side without cells"),
+        ({"sides": [SIDE | {"cells": ["../../x"]}]}, "is no key of a cell"),
         ({"tolerance": "0.5"}, ".tolerance is '0.5': a finite number is needed"),
         ({"tolerance": -0.5}, "has the tolerance -0.5: at least 0 is needed"),
         ({"tolerance": True}, ".tolerance is True: a finite number is needed"),
@@ -81,61 +86,42 @@ def test_a_comparison_without_sides_or_with_a_deep_or_edited_text(
     assert "a copy of another one" in refused(made, capsys, "copy.json")
 
 
-def test_a_cell_that_is_absent_or_no_key(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    (comparison,) = load_comparisons(made.root)
-    for cells, says in (
-        (["0" * 20], "cannot read"),
-        (["../../x"], "is no key of a cell"),
-        ([], "a side without cells"),
-    ):
-        sides = (comparison.sides[0], replace(comparison.sides[1], cells=tuple(cells)))
-        save_comparison(made.root, replace(comparison, sides=sides))
-        assert says in refused(made, capsys, comparison.name)
+def target_of(made: Made, width: int = 64, **changes: Any) -> dict[str, Any]:
+    """The cells of another target, of a study with these changes."""
+    return {"cells": replace(made, **changes).side(width, 0.1).cells}
 
 
-def other_model(c: Comparison, made: Made) -> Comparison:
-    return replace(c, sides=(c.sides[0], replace(c.sides[1], cells=made.side(128, 0.1).cells)))
-
-
-def other_knob(c: Comparison, made: Made) -> Comparison:
-    swept = replace(made, knob="weight_decay")
-    return replace(c, sides=(c.sides[0], replace(c.sides[1], cells=swept.side(64, 0.1).cells)))
-
-
-def other_corpus(c: Comparison, made: Made) -> Comparison:
-    text = replace(made, corpus="docstrings")
-    return replace(c, sides=(c.sides[0], replace(c.sides[1], cells=text.side(64, 0.1).cells)))
-
-
-def other_arm(c: Comparison, made: Made) -> Comparison:
-    cells = (*c.sides[1].cells[:2], *made.side(64, 0.4).cells[2:])
-    return replace(c, sides=(c.sides[0], replace(c.sides[1], cells=cells)))
-
-
-def other_measurement(c: Comparison, made: Made) -> Comparison:
-    return replace(c, sides=(c.sides[0], replace(c.sides[1], cells=made.early(64, 1.0).cells)))
-
-
-def other_seeds(c: Comparison, made: Made) -> Comparison:
-    return replace(c, sides=(c.sides[0], replace(c.sides[1], first_seed=1)))
+def two_arms(made: Made) -> dict[str, Any]:
+    return {"cells": (*made.side(64, 0.1).cells[:2], *made.side(64, 0.4).cells[2:])}
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (other_model, "is of the model d=128,L=2,H=128,B=512,T=100, and the side 'd64' is d=64,L=2,H=64,B=512,T=100"),
-        (other_knob, "sweeps weight_decay, and the question is about lr"),
-        (other_corpus, "has the corpus docstrings, and the comparison's first cell markov"),
-        (other_arm, "is of another arm than the first cell of its side"),
-        (other_measurement, "has the measurement early_curve, and the question needs loss_grid"),
-        (other_seeds, "has seeds below 1, the first of its side"),
+        (
+            lambda made: target_of(made, 128),
+            "is of the model d=128,L=2,H=128,B=512,T=100, and the side 'd64' is d=64,L=2,H=64,B=512,T=100",
+        ),
+        (lambda made: target_of(made, knob="weight_decay"), "sweeps weight_decay, and the question is about lr"),
+        (
+            lambda made: target_of(made, corpus="docstrings"),
+            "has the corpus docstrings, and the comparison's first cell markov",
+        ),
+        (two_arms, "is of another arm than the first cell of its side"),
+        (
+            lambda made: {"cells": made.early(64, 1.0).cells},
+            "has the measurement early_curve, and the question needs loss_grid",
+        ),
+        (lambda made: {"first_seed": 1}, "has seeds below 1, the first of its side"),
+        (lambda made: {"cells": ("0" * 20,)}, "cannot read"),
     ],
 )
 def test_cells_are_those_that_the_question_is_about(
-    made: Made, capsys: pytest.CaptureFixture[str], change: Callable[[Comparison, Made], Comparison], says: str
+    made: Made, capsys: pytest.CaptureFixture[str], change: Callable[[Made], dict[str, Any]], says: str
 ) -> None:
     (comparison,) = load_comparisons(made.root)
-    save_comparison(made.root, change(comparison, made))
+    reference, target = comparison.sides
+    save_comparison(made.root, replace(comparison, sides=(reference, replace(target, **change(made)))))
     line = refused(made, capsys, comparison.name)
     assert says in line
     assert "/cells/" in line

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mue_check.judge.optimum import fit_optimum
+from mue_check.judge.optimum import Curve, fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.mutants.run import get_mutant
@@ -17,6 +17,8 @@ from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
 from tests.studies import LADDER, study_at
+
+TARGET = LADDER.targets[0]
 
 
 class Bowl:
@@ -49,15 +51,17 @@ def use(monkeypatch: pytest.MonkeyPatch, bowl: Bowl) -> Bowl:
     return bowl
 
 
-def search(study: Study) -> LossSearch:
-    return LossSearch(study.arm(LADDER, LADDER.reference), study.store, grid_of("lr", study.task(LADDER).grid_step))
+def found(study: Study, replicates: int = 4) -> Curve:
+    """The curve of the reference around its optimum."""
+    grid = grid_of("lr", study.task(LADDER).grid_step)
+    search = LossSearch(study.arm(LADDER, LADDER.reference), study.store, grid)
+    return search.refine(search.follow(search.locate(-6.5)), replicates)
 
 
 @pytest.mark.parametrize("optimum", [-6.4, -3.1, -9.2, -11.9, -1.2])
 def test_it_finds_the_optimum_wherever_it_is(study: Study, monkeypatch, optimum: float) -> None:
     use(monkeypatch, Bowl(lambda cell: optimum))
-    s = search(study)
-    curve = s.refine(s.follow(s.locate(-6.5)), 4)
+    curve = found(study)
     fit = fit_optimum(curve)
     assert fit.resolved
     assert list(fit.by_seed.values()) == pytest.approx([optimum] * 4)
@@ -66,14 +70,12 @@ def test_it_finds_the_optimum_wherever_it_is(study: Study, monkeypatch, optimum:
 
 def test_points_are_shared_between_passes(study: Study, monkeypatch) -> None:
     bowl = use(monkeypatch, Bowl(lambda cell: -6.1))
-    s = search(study)
-    s.refine(s.follow(s.locate(-6.5)), 4)
+    found(study)
     # coarse, fine, one more to centre it, a far one that no coarse point is close to, three seeds more
     assert bowl.runs == 5 + 2 + 1 + 1 + 3 * 5
-    again = search(study)
-    again.refine(again.follow(again.locate(-6.5)), 4)
+    found(study)
     assert bowl.runs == 24
-    again.refine(-6.0, 6)
+    found(study, 6)
     assert bowl.runs == 24 + 2 * 5
 
 
@@ -90,22 +92,21 @@ def test_a_deeper_minimum_far_away_is_found(study: Study, monkeypatch, far: floa
             return columns
 
     use(monkeypatch, TwoBowls(lambda cell: -6.2, noise=0.02))
-    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    answer = ask_drift(study, LADDER, TARGET)
     assert answer.verdict is Verdict.FAIL
     assert answer.drift.interval.mean == pytest.approx(far, abs=0.1)
 
 
 def test_divergence_beside_the_optimum(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0, diverges_above=-5.4))
-    s = search(study)
-    fit = fit_optimum(s.refine(s.follow(s.locate(-6.5)), 4))
+    fit = fit_optimum(found(study))
     assert fit.resolved
     assert list(fit.by_seed.values()) == pytest.approx([-6.0] * 4)
 
 
 def test_a_curve_without_minimum_ends_unresolved(study: Study, monkeypatch) -> None:
     bowl = use(monkeypatch, Bowl(lambda cell: -90.0))
-    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    answer = ask_drift(study, LADDER, TARGET)
     assert answer.verdict is Verdict.INCONCLUSIVE
     assert "the loss is lowest at the lowest value tried" in answer.measured
     assert bowl.runs < 200
@@ -117,8 +118,8 @@ def test_a_right_rule_passes_and_a_drifting_one_fails(study: Study, monkeypatch)
         return -6.2 if scaled else -7.3
 
     use(monkeypatch, Bowl(standard_drifts, noise=0.02))
-    assert ask_drift(study, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
-    answer = ask_positive_control(study.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
+    assert ask_drift(study, LADDER, TARGET).verdict is Verdict.PASS
+    answer = ask_positive_control(study.with_rule(get_rule("standard")), LADDER, TARGET)
     assert answer.verdict is Verdict.FAIL
     assert answer.comparison.expected == "FAIL"
     assert answer.drift.interval.mean == pytest.approx(-1.1, abs=0.1)
@@ -127,8 +128,8 @@ def test_a_right_rule_passes_and_a_drifting_one_fails(study: Study, monkeypatch)
 def test_a_wide_tolerance_does_not_blind_the_controls(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.2 if cell.model.width == 32 else -7.2, noise=0.02))
     wide = replace(study, tolerance=3.0)
-    assert ask_drift(wide, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
-    control = ask_positive_control(wide.with_rule(get_rule("standard")), LADDER, LADDER.targets[0])
+    assert ask_drift(wide, LADDER, TARGET).verdict is Verdict.PASS
+    control = ask_positive_control(wide.with_rule(get_rule("standard")), LADDER, TARGET)
     assert control.verdict is Verdict.FAIL
     assert control.comparison.tolerance == study.tier.tolerance
 
@@ -138,37 +139,37 @@ def test_a_wide_grid_needs_no_search(study: Study, monkeypatch) -> None:
     tasks = {key: replace(task, grid_reach=4) for key, task in study.tier.tasks.items()}
     study = replace(study, tier=replace(study.tier, tasks=tasks, seed_step=4))
     bowl = use(monkeypatch, Bowl(lambda cell: -5.6, noise=0.01))
-    assert ask_drift(study, LADDER, LADDER.targets[0]).verdict is Verdict.PASS
+    assert ask_drift(study, LADDER, TARGET).verdict is Verdict.PASS
     assert bowl.runs == 2 * 4 * 9
     noisy, other = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.5)), replace(study, root=study.root / "noisy")
     other.store.prepare()
-    assert ask_drift(other, LADDER, LADDER.targets[0]).comparison.looks == (4, 8, 12)
+    assert ask_drift(other, LADDER, TARGET).comparison.looks == (4, 8, 12)
     assert noisy.runs % (2 * 4) == 0
 
 
 def test_seeds_are_added_while_the_answer_is_open(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
-    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    answer = ask_drift(study, LADDER, TARGET)
     assert answer.verdict is Verdict.INCONCLUSIVE
     assert answer.drift.interval.n == study.tier.max_seeds
     tight = use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.0))
     other = replace(study, root=study.root / "tight")
     other.store.prepare()
-    assert ask_drift(other, LADDER, LADDER.targets[0]).drift.interval.n == study.tier.seeds
+    assert ask_drift(other, LADDER, TARGET).drift.interval.n == study.tier.seeds
     # the target is looked for where the reference's optimum is, and one replicate looks around at four far values
     assert tight.runs == 24 + 20 + 4
 
 
 def test_the_looks_are_fixed_in_advance_and_stored(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.05))
-    answer = ask_drift(study, LADDER, LADDER.targets[0])
+    answer = ask_drift(study, LADDER, TARGET)
     assert answer.comparison.looks == tuple(range(4, 13))
     assert answer.drift.interval.level == 0.0125
     assert "95 % over looks 4..12" in answer.measured
     tier = replace(study.tier, seeds=6, max_seeds=6)
     other = replace(study, root=study.root / "fixed", tier=tier)
     other.store.prepare()
-    fixed = ask_drift(other, LADDER, LADDER.targets[0])
+    fixed = ask_drift(other, LADDER, TARGET)
     assert fixed.comparison.looks == (6,)
     assert fixed.drift.interval.level == 0.05
 
@@ -177,13 +178,13 @@ def test_other_looks_after_the_first_are_remembered(study: Study, monkeypatch) -
     """Raising the cap after an INCONCLUSIVE spoils the 95 %; asking the same again does not."""
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.5 * (cell.model.width == 64), noise=0.3))
     short = replace(study, tier=replace(study.tier, max_seeds=6))
-    assert ask_drift(short, LADDER, LADDER.targets[0]).comparison.earlier_looks == ()
-    assert ask_drift(short, LADDER, LADDER.targets[0]).comparison.earlier_looks == ()
-    raised = ask_drift(study, LADDER, LADDER.targets[0])
+    assert ask_drift(short, LADDER, TARGET).comparison.earlier_looks == ()
+    assert ask_drift(short, LADDER, TARGET).comparison.earlier_looks == ()
+    raised = ask_drift(study, LADDER, TARGET)
     assert raised.comparison.looks == tuple(range(4, 13))
     assert raised.comparison.earlier_looks == ((4, 5, 6),)
     assert "less than 95 %" in raised.measured
-    assert ask_drift(short, LADDER, LADDER.targets[0]).comparison.earlier_looks == (tuple(range(4, 13)),)
+    assert ask_drift(short, LADDER, TARGET).comparison.earlier_looks == (tuple(range(4, 13)),)
 
 
 def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
@@ -197,7 +198,7 @@ def test_the_null_control_uses_other_seeds(study: Study, monkeypatch) -> None:
 
 def test_records_alone_give_the_same_answer(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.2 * (cell.model.width == 64), noise=0.05))
-    answers = [ask_drift(study, LADDER, LADDER.targets[0]), ask_null_control(study, LADDER)]
+    answers = [ask_drift(study, LADDER, TARGET), ask_null_control(study, LADDER)]
     stored = {comparison.name: comparison for comparison in load_comparisons(study.root)}
     for answer in answers:
         comparison = stored[answer.comparison.name]
@@ -207,9 +208,9 @@ def test_records_alone_give_the_same_answer(study: Study, monkeypatch) -> None:
 
 def test_an_approximate_law_has_its_residual(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0 + 0.8 * (cell.model.width == 64), noise=0.02))
-    exact = ask_drift(study, LADDER, LADDER.targets[0])
+    exact = ask_drift(study, LADDER, TARGET)
     assert exact.verdict is Verdict.FAIL
-    loose = replace(LADDER, targets=(replace(LADDER.targets[0], residual=1.0),))
+    loose = replace(LADDER, targets=(replace(TARGET, residual=1.0),))
     answer = ask_drift(study, loose, loose.targets[0])
     assert answer.verdict is Verdict.RESIDUAL
     assert answer.comparison.expected == "RESIDUAL"
@@ -221,7 +222,7 @@ def test_weight_decay_may_lie_between_the_published_forms(
     study: Study, monkeypatch, rule: str, residual: float
 ) -> None:
     use(monkeypatch, Bowl(lambda cell: -2.0 + 0.7 * residual * (cell.model.width == 64), noise=0.02))
-    answer = ask_drift(study.with_rule(get_rule(rule)), LADDER, LADDER.targets[0], knob="weight_decay")
+    answer = ask_drift(study.with_rule(get_rule(rule)), LADDER, TARGET, knob="weight_decay")
     assert answer.comparison.knob == "weight_decay"
     assert answer.comparison.residual == residual
     assert answer.verdict is Verdict.RESIDUAL
@@ -230,8 +231,8 @@ def test_weight_decay_may_lie_between_the_published_forms(
 
 def test_a_mutant_is_asked_under_its_own_name(study: Study, monkeypatch) -> None:
     use(monkeypatch, Bowl(lambda cell: -6.0, noise=0.02))
-    right = ask_drift(study, LADDER, LADDER.targets[0])
-    mutant = ask_drift(study, LADDER, LADDER.targets[0], mutate=get_mutant("hidden_lr_unscaled"))
+    right = ask_drift(study, LADDER, TARGET)
+    mutant = ask_drift(study, LADDER, TARGET, mutate=get_mutant("hidden_lr_unscaled"))
     assert mutant.comparison.rule == "hidden_lr_unscaled"
     assert mutant.comparison.name != right.comparison.name
     assert mutant.comparison.sides[0].cells == right.comparison.sides[0].cells
