@@ -157,7 +157,7 @@ def judge_stored_gamma(store: Store, comparison: Comparison) -> GammaFinding:
         for layer, kind in zip(keys["layer"], keys["kind"], strict=True)
     )
     each = "; ".join(f"layer {m.layer} {m.kind.removeprefix(EXPERTS)} {_short(m.adam)}" for m in matrices)
-    pooled, pooled_raw = _pooled(forms["adam"]), _pooled(forms["raw"])
+    pooled, pooled_raw = _pooled(forms["adam"], cross_checks=True), _pooled(forms["raw"])
     return GammaFinding(
         comparison=comparison,
         verdict=_judge_control(pooled) if comparison.is_control else None,
@@ -183,7 +183,7 @@ def _with_setting(table: pd.DataFrame, label: str) -> pd.DataFrame:
     return table.assign(setting=table["load"].where(table["load"] != "", label))
 
 
-def _pooled(table: pd.DataFrame) -> GammaFit:
+def _pooled(table: pd.DataFrame, *, cross_checks: bool = False) -> GammaFit:
     """One fit of all matrices: each one's signal is scaled to a common level, so that only gamma is left."""
     sums = table.groupby(["layer", "kind"])[["noise", "signal"]].transform("sum")
     level = (sums["signal"] / sums["noise"]).where(lambda ratio: ratio > 0, np.nan)
@@ -191,7 +191,7 @@ def _pooled(table: pd.DataFrame) -> GammaFit:
         signal=table["signal"] / level,
         setting=table["setting"] + " " + table["kind"] + " of layer " + table["layer"].astype(str),
     )
-    return fit_gamma(scaled[level.notna()])
+    return fit_gamma(scaled[level.notna()], cross_checks=cross_checks)
 
 
 def _noise(points: pd.DataFrame) -> Sequence[MatrixNoise]:

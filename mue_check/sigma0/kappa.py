@@ -44,9 +44,9 @@ class Line:
 class PointErrors:
     """Points x, y [n] with the covariances [n, n] of their errors. ``origin``: the line goes through 0.
 
-    Least squares in y alone flatten the line where x has errors. So chi^2 weighs by var y + slope^2 var x + scatter, and
-    the scatter is the one at which chi^2 has its expected value (Tremaine et al. 2002, ApJ 574, 740). scipy.odr knows
-    neither errors that points share nor a scatter.
+    Least squares in y alone flatten the line where x has errors. So chi^2 weighs by var y + slope^2 var x + scatter,
+    and the scatter is the one at which chi^2 has its expected value (Tremaine et al. 2002, ApJ 574, 740). scipy.odr
+    knows neither errors that points share nor a scatter.
     """
 
     x: _Array

@@ -20,7 +20,7 @@ as with four.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -180,8 +180,8 @@ class NoisePoint:
 class GammaFit:
     """log2 sigma = ``intercept`` - gamma log2 tokens. ``gamma`` is the one to quote; ``reason`` says why there is none.
 
-    ``ordinary``, ``weighted`` and ``robust`` fit the logarithms of ``points``, which are resolved. ``unresolved``
-    counts the other points; ``gamma`` includes those of them that have tokens and noise.
+    ``ordinary``, ``weighted`` and ``robust`` fit the logarithms of ``points``, which are resolved, where that was
+    asked for. ``unresolved`` counts the other points; ``gamma`` includes those of them that have tokens and noise.
     """
 
     gamma: Interval = _NONE
@@ -201,11 +201,12 @@ class GammaFit:
         return f"gamma {self.gamma} over {len(self.seeds)} seeds, {len(self.points)} points{left}"
 
 
-def fit_gamma(table: pd.DataFrame) -> GammaFit:
+def fit_gamma(table: pd.DataFrame, *, cross_checks: bool = False) -> GammaFit:
     """Fit the exponent of sigma against tokens for one kind of matrix in one layer.
 
     ``table`` has columns setting, seed, expert, tokens (mean per batch), noise (unbiased tr Sigma of the batch
-    gradient) and signal (unbiased |G|^2, may be negative). Raises JudgeError for any other table.
+    gradient) and signal (unbiased |G|^2, may be negative). ``cross_checks``: also fit the logarithms. Raises JudgeError for any
+    other table.
     """
     measured = read_replicates(table, ["setting", "expert"])
     resolved, alive = measured.resolved, measured.select(measured.alive)
@@ -227,16 +228,17 @@ def fit_gamma(table: pd.DataFrame) -> GammaFit:
         NoisePoint(setting=str(row["setting"]), expert=int(row["expert"]), log2_tokens=float(n), log2_sigma=float(s))
         for row, n, s in zip(kept.points.to_dict("records"), kept.log2_tokens, kept.log2_sigma, strict=True)
     )
-    return GammaFit(
+    found = GammaFit(
         gamma=gamma,
-        ordinary=_jackknife(_ordinary, kept),
-        weighted=_jackknife(_weighted, kept),
-        robust=_jackknife(_robust, kept),
         intercept=power_law(alive)[0],
         points=points,
         unresolved=unresolved,
         seeds=measured.seeds,
     )
+    if not cross_checks:
+        return found
+    ordinary, weighted, robust = (_jackknife(fit, kept) for fit in (_ordinary, _weighted, _robust))
+    return replace(found, ordinary=ordinary, weighted=weighted, robust=robust)
 
 
 def _jackknife(fit: Callable[[Replicates], float], kept: Replicates) -> Interval:
