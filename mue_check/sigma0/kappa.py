@@ -257,19 +257,10 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
 
     JudgeError says why the points allow no line.
     """
-    least = 2 if origin else 3
-    shifts = [p.shift for p in points]
-    if len(points) < least:
-        raise JudgeError(f"{len(points)} point(s): at least {least} are needed")
-    if (origin and not any(shifts)) or (not origin and max(shifts) - min(shifts) < 1e-9):
-        raise JudgeError(f"every point has the shift {shifts[0]:g}: shifts that differ are needed")
     errors = _errors(points, origin=origin)
     lines = {p: errors.solve(p) for p in QUANTILES}
     line = lines[0.5]
-    width = t_quantile(errors.df) * np.sqrt(np.diag(line.covariance))
-    intercept, kappa = (
-        Interval(float(m), float(m - w), float(m + w), len(points)) for m, w in zip(line.mean, width, strict=True)
-    )
+    intercept, kappa = _intervals(errors, line)
     x, y = errors.x, errors.y
     if origin:
         ordinary = (0.0, float(x @ y / (x @ x)))
@@ -292,7 +283,7 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
         robust=robust,
         ladders=ladders,
         same_slope=errors.same_slope(line, np.array([p.ladder for p in points])),
-        shifts=(min(shifts), max(shifts)),
+        shifts=(float(x.min()), float(x.max())),
         points=tuple(points),
         origin=origin,
     )
@@ -300,18 +291,30 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
 
 def _slope(points: Sequence[KappaPoint], origin: bool) -> Interval:
     try:
-        return fit_kappa(points, origin=origin).kappa
+        errors = _errors(points, origin=origin)
     except JudgeError:
         return t_interval([])
+    return _intervals(errors, errors.solve())[1]
+
+
+def _intervals(errors: PointErrors, line: Line) -> list[Interval]:
+    """Of the intercept and of the slope."""
+    width, n = t_quantile(errors.df) * np.sqrt(np.diag(line.covariance)), len(errors.x)
+    return [Interval(float(m), float(m - w), float(m + w), n) for m, w in zip(line.mean, width, strict=True)]
 
 
 def _errors(points: Sequence[KappaPoint], *, origin: bool) -> PointErrors:
+    least, shifts = 2 if origin else 3, [p.shift for p in points]
+    if len(points) < least:
+        raise JudgeError(f"{len(points)} point(s): at least {least} are needed")
+    if (origin and not any(shifts)) or (not origin and max(shifts) - min(shifts) < 1e-9):
+        raise JudgeError(f"every point has the shift {shifts[0]:g}: shifts that differ are needed")
     ladder = np.array([p.ladder for p in points])
     correlation = np.where(ladder[:, None] == ladder, SHARED, 0.0)
     np.fill_diagonal(correlation, 1.0)
     x_se, y_se = (damped(np.array(se)) for se in ([p.shift_se for p in points], [p.drift_se for p in points]))
     return PointErrors(
-        x=np.array([p.shift for p in points]),
+        x=np.array(shifts),
         y=np.array([p.drift for p in points]),
         x_errors=correlation * np.outer(x_se, x_se),
         y_errors=correlation * np.outer(y_se, y_se),

@@ -205,8 +205,8 @@ def fit_gamma(table: pd.DataFrame, *, cross_checks: bool = False) -> GammaFit:
     """Fit the exponent of sigma against tokens for one kind of matrix in one layer.
 
     ``table`` has columns setting, seed, expert, tokens (mean per batch), noise (unbiased tr Sigma of the batch
-    gradient) and signal (unbiased |G|^2, may be negative). ``cross_checks``: also fit the logarithms. Raises JudgeError for any
-    other table.
+    gradient) and signal (unbiased |G|^2, may be negative). ``cross_checks``: also fit the logarithms. Raises JudgeError
+    for any other table.
     """
     measured = read_replicates(table, ["setting", "expert"])
     resolved, alive = measured.resolved, measured.select(measured.alive)
