@@ -103,13 +103,7 @@ class Drift:
 
 
 def judge_drift(
-    reference: Curve,
-    target: Curve,
-    tolerance: float,
-    residual: float = 0.0,
-    looks: Looks = (),
-    *,
-    whole: bool = False,
+    reference: Curve, target: Curve, tolerance: float, residual: float = 0.0, looks: Looks = (), *, whole: bool = False
 ) -> Drift:
     """PASS if the 95 % interval of the drift lies inside +-``tolerance`` octaves, FAIL if it lies outside.
 

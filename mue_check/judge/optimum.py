@@ -253,10 +253,7 @@ class _Parabolas:
         if not c > 0 or not self.u[0] <= -b / (2 * c) <= self.u[-1]:
             return None
         return _Vertex(
-            x=self.center - b / (2 * c),
-            loss=a - b * b / (4 * c),
-            curvature=c,
-            residual=float(self.residual[seed]),
+            x=self.center - b / (2 * c), loss=a - b * b / (4 * c), curvature=c, residual=float(self.residual[seed])
         )
 
     def flat(self, walls: tuple[bool, bool], level: float) -> str:

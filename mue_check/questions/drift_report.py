@@ -10,12 +10,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, with_looks_note
-from mue_check.questions.display import (
-    in_unit_of,
-    knob_name,
-    question_columns,
-    together,
-)
+from mue_check.questions.display import in_unit_of, knob_name, question_columns, together
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store

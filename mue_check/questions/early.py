@@ -73,8 +73,7 @@ class EarlyKind(JudgedKind[EarlyFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        found = together(summary.of(EarlyFinding))
-        if found:
+        if found := together(summary.of(EarlyFinding)):
             yield Section(
                 part=Part.DETAILS,
                 anchor="early",
@@ -95,12 +94,7 @@ def early_table(found: Sequence[EarlyFinding]) -> Table:
         "trend [95 %] (per doubling)": lambda e: interval_text(e.early.trend, 4),
         "verdict": lambda e: e.early.verdict.value,
     }
-    return make_table(
-        "Early loss curves",
-        found,
-        columns,
-        note=lambda e: e.early.reason or "",
-    )
+    return make_table("Early loss curves", found, columns, note=lambda e: e.early.reason or "")
 
 
 def _pictures(found: Sequence[EarlyFinding], palette: Palette) -> Iterator[Picture]:

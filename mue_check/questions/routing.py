@@ -86,8 +86,7 @@ class RoutingKind(JudgedKind[RoutingFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure of the drifts under each router for each ladder."""
-        found = summary.of(RoutingFinding)
-        if found:
+        if found := summary.of(RoutingFinding):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="routing",

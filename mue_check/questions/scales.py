@@ -17,30 +17,13 @@ from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.modalities import EPS
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
-from mue_check.questions.display import (
-    count_text,
-    grouped,
-    ladder_name,
-    question_columns,
-    together,
-)
+from mue_check.questions.display import count_text, grouped, ladder_name, question_columns, together
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
-from mue_check.report.palette import (
-    BAND,
-    BAND_ALPHA,
-    FONT,
-    MARKERS,
-    PANEL,
-    QUIET,
-    TARGETS,
-    house_style,
-    plain,
-    shorten,
-)
+from mue_check.report.palette import BAND, BAND_ALPHA, FONT, MARKERS, PANEL, QUIET, TARGETS, house_style, plain, shorten
 from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant

@@ -85,8 +85,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        found = together(summary.of(SpeedupFinding))
-        if found:
+        if found := together(summary.of(SpeedupFinding)):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="speedup",

@@ -215,10 +215,4 @@ class Study(Folder):
 
 def side_of(rung: Place, arm: AnyArm, cells: Sequence[str]) -> Side:
     """What a report needs to know of one arm."""
-    return Side(
-        label=rung.label,
-        size=rung.size,
-        model=arm.described,
-        cells=tuple(cells),
-        first_seed=arm.first_seed,
-    )
+    return Side(label=rung.label, size=rung.size, model=arm.described, cells=tuple(cells), first_seed=arm.first_seed)

@@ -43,8 +43,7 @@ class TrendKind(QuestionKind):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and one figure."""
-        found = summary.of(TrendFinding)
-        if found:
+        if found := summary.of(TrendFinding):
             ladder = found[0].comparison.ladder
             measured = "; ".join(f"{t.comparison.corpus}, {t.comparison.rule}: {t.measured}" for t in found)
             yield Section(

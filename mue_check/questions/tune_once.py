@@ -64,8 +64,7 @@ class TuneOnceKind(JudgedKind[TuneOnceFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """One table."""
-        found = together(summary.of(TuneOnceFinding))
-        if found:
+        if found := together(summary.of(TuneOnceFinding)):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="tune-once",

@@ -27,13 +27,7 @@ class ValuesFinding(Finding):
 
 
 def ask_values(
-    study: Study,
-    ladder: Ladder,
-    rung: Rung,
-    mutate: Mutation = lambda p: p,
-    *,
-    flaw: str = "",
-    finding: bool = False,
+    study: Study, ladder: Ladder, rung: Rung, mutate: Mutation = lambda p: p, *, flaw: str = "", finding: bool = False
 ) -> ValuesFinding:
     """The stack of a rung, built from a (mutated) prescription, against the prescription of the study's rule.
 

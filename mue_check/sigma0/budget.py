@@ -147,11 +147,7 @@ def forecast_drift(
     gamma = calibration.gamma[routing_of(experts)]
     bits = Imbalance.of(load).shortfall_bits
     return calibration.kappa.predict(
-        gamma.mean * bits,
-        gamma.se * abs(bits),
-        measured.standard_error,
-        shift_df=gamma.df,
-        drift_df=measured.n - 1,
+        gamma.mean * bits, gamma.se * abs(bits), measured.standard_error, shift_df=gamma.df, drift_df=measured.n - 1
     )
 
 

@@ -229,11 +229,7 @@ def fit_gamma(table: pd.DataFrame, *, cross_checks: bool = False) -> GammaFit:
         for row, n, s in zip(kept.points.to_dict("records"), kept.log2_tokens, kept.log2_sigma, strict=True)
     )
     found = GammaFit(
-        gamma=gamma,
-        intercept=power_law(alive)[0],
-        points=points,
-        unresolved=unresolved,
-        seeds=measured.seeds,
+        gamma=gamma, intercept=power_law(alive)[0], points=points, unresolved=unresolved, seeds=measured.seeds
     )
     if not cross_checks:
         return found

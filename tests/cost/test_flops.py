@@ -64,9 +64,7 @@ def grouped_flop(a_shape, b_shape, *args, out_shape=None, **kwargs) -> int:
 
 def counted(stack: Stack) -> float:
     """FLOP of a step per run and token; torch knows no formula for the grouped product."""
-    formulas = {
-        torch.ops.aten._grouped_mm: grouped_flop,
-    }
+    formulas = {torch.ops.aten._grouped_mm: grouped_flop}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         training_step(stack)
     return counter.get_total_flops() / (RUNS * TRAIN.tokens_per_step)

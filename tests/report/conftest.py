@@ -51,15 +51,7 @@ class Made:
     def store(self) -> Store:
         return Store(self.root)
 
-    def put(
-        self,
-        measurement: str,
-        columns: Columns,
-        *,
-        width: int = 32,
-        salt: str = "",
-        cost: float = 1.0,
-    ) -> str:
+    def put(self, measurement: str, columns: Columns, *, width: int = 32, salt: str = "", cost: float = 1.0) -> str:
         """Store a cell that ``salt`` tells apart, and return its key. One value where the columns name none."""
         columns = {"value": [0.01] * len(columns["seed"]), **columns}
         prescription = get_rule("complete_mue").prescribe(
@@ -105,13 +97,7 @@ class Made:
                 "loss": [math.nan if x >= diverges_from else loss for x, loss in zip(XS, losses, strict=True)],
             }
             keys.append(
-                self.put(
-                    "loss_grid",
-                    columns,
-                    width=width,
-                    salt=f"{drift}{diverges_from}{salt}{spread}",
-                    cost=2.5,
-                )
+                self.put("loss_grid", columns, width=width, salt=f"{drift}{diverges_from}{salt}{spread}", cost=2.5)
             )
         return self.side_of(width, keys, label)
 

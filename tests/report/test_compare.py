@@ -45,11 +45,7 @@ def test_two_studies_of_two_rules(studies: tuple[Path, Path], capsys: pytest.Cap
     assert cells["standard"][1].startswith("-1.90 [")
     assert cells["two/complete_mue"][1].startswith("+0.30 [")
     assert cells["mup"][1].strip() == "-"
-    assert sorted(path.name for path in one.iterdir() if path.is_file()) == [
-        "compare.csv",
-        "compare.md",
-        "compare.svg",
-    ]
+    assert sorted(path.name for path in one.iterdir() if path.is_file()) == ["compare.csv", "compare.md", "compare.svg"]
     assert not list(two.glob("compare.*"))
 
 

@@ -85,10 +85,7 @@ TRAPS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "another hyperparameter": (lambda: four_cells(weight_decay=DECAYS), ("'weight_decay' varies along the curves",)),
     "stopped early": (stopped_early, ("12 runs are left out: stopped before 90% of the longest of their curve",)),
     "rows twice": (lambda: pd.concat([four_cells()] * 2), ("108 rows stand there twice",)),
-    "repeated runs": (
-        lambda: SEEDS.drop(columns="seed"),
-        ("every point has 6 runs: they are taken as seeds",),
-    ),
+    "repeated runs": (lambda: SEEDS.drop(columns="seed"), ("every point has 6 runs: they are taken as seeds",)),
     "holes in columns": (
         lambda: with_cells({(0, "lr"): np.nan, (1, "loss"): np.nan}),
         ("1 rows are left out: they have no 'lr'", "1 rows are left out: they have no 'loss'"),
