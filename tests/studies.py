@@ -8,6 +8,7 @@ from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, ge
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
+from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.study import Study
 from mue_check.records import Cell
 
@@ -23,6 +24,13 @@ def study_at(root: Path, **changes: Any) -> Study:
     study = Study(**{"root": root, "command": "pytest x", **usual, **changes})
     study.store.prepare()
     return study
+
+
+def comparison_of(*sides: Side, **changes: Any) -> Comparison:
+    """A drift along width that is expected to pass."""
+    usual = {"kind": "drift", "axis": "width", "ladder": "width", "tolerance": 0.5, "expected": "PASS"}
+    setting = {"corpus": "markov", "rule": "complete_mue", "router": "sigmoid_norm", "tier": "smoke"}
+    return Comparison(**{"name": "drift", "command": "pytest", **usual, **setting, "sides": sides, **changes})
 
 
 def make_cell(model: ModelSpec = MODEL, train: TrainSpec = TRAIN, **changes: Any) -> Cell:

@@ -10,10 +10,11 @@ from mue_check.cli import main
 from mue_check.errors import MueCheckError
 from mue_check.judge.drift import judge_drift
 from mue_check.judge.optimum import Curve
-from mue_check.questions.comparison import Comparison, Side
+from mue_check.questions.comparison import Side
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Findings, Summary
 from mue_check.questions.trackers import tracked, write_to
+from tests.studies import comparison_of
 
 GRID = np.array([-9.75, -9.0, -8.25, -7.5, -6.75, -6.0, -5.25])
 
@@ -28,21 +29,7 @@ def curve(optimum: float) -> Curve:
 @pytest.fixture
 def summary() -> Summary:
     sides = tuple(Side(label=label, size=size, model=label, cells=()) for label, size in (("d32", 32), ("d64", 64)))
-    c = Comparison(
-        axis="width",
-        ladder="width",
-        name="width-d64",
-        corpus="toy",
-        rule="mup",
-        router="sigmoid_norm",
-        tier="cpu",
-        kind="drift",
-        knob="lr",
-        expected="PASS",
-        tolerance=0.5,
-        sides=sides,
-        command="pytest",
-    )
+    c = comparison_of(*sides, name="width-d64")
     reference, target = curve(-7.5), curve(-7.4)
     drift = judge_drift(reference, target, 0.5, 0.0, (4,))
     found = DriftFinding(comparison=c, verdict=drift.verdict, reference=reference, target=target, drift=drift)

@@ -20,10 +20,11 @@ from mue_check.catalog import write_report
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.execute import ensure
 from mue_check.execute.process import prepare_process
-from mue_check.questions.comparison import Comparison, Side, save_comparison
+from mue_check.questions.comparison import Side, save_comparison
 from mue_check.records import Store
 from tests.reliability.page import campaign
 from tests.reliability.tiny import MODEL, TRAIN, bytes_of, leftovers, tiny_cells
+from tests.studies import comparison_of
 
 CALLS = ("mkdir", "open", "fsync", "replace", "fdopen")
 """The calls of ``os`` that can find the disk full. ``fdopen`` stands for the first write to the file."""
@@ -38,21 +39,7 @@ def measure_and_report(root: Path) -> None:
         Side(label=label, size=1, model=f"{MODEL},{TRAIN}", cells=tuple(cell.key for cell in part), first_seed=first)
         for label, part, first in (("a", cells[:2], 0), ("b", cells[2:], 2))
     )
-    comparison = Comparison(
-        kind="drift",
-        name="drift",
-        axis="control",
-        ladder="width",
-        corpus="markov",
-        rule="complete_mue",
-        router="sigmoid_norm",
-        tier="smoke",
-        tolerance=0.5,
-        expected="",
-        sides=sides,
-        command="pytest",
-    )
-    save_comparison(root, comparison)
+    save_comparison(root, comparison_of(*sides, axis="control", expected=""))
     write_report(root)
 
 

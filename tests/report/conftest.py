@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -11,12 +12,13 @@ import pytest
 from mue_check.catalog import summarize
 from mue_check.judge.laws import COORDINATE_STEPS
 from mue_check.questions.asked import record_question
-from mue_check.questions.comparison import Comparison, Side, save_comparison
+from mue_check.questions.comparison import Side, save_comparison
 from mue_check.questions.summary import report_of
 from mue_check.records import Cell, Columns, Environment, Store
 from mue_check.report.markdown import render_markdown
 from mue_check.rules import HyperParameters, Knob, get_rule
 from mue_check.spec import Dense, ModelSpec, Scenario, TrainSpec
+from tests.studies import comparison_of
 
 TRAIN = TrainSpec(steps=100, batch=16)
 SEEDS = 4
@@ -167,28 +169,20 @@ class Made:
         kind: str = "drift",
         axis: str = "width",
         ladder: str = "",
-        expected: str = "PASS",
-        residual: float = 0.0,
-        predicted: float | None = None,
         answered: bool = True,
+        **asked: Any,
     ) -> None:
+        """Ask a question, with further fields of its comparison."""
         names = [kind, axis, ladder, sides[-1].label, self.knob, self.corpus, self.rule, self.router]
-        comparison = Comparison(
+        comparison = comparison_of(
+            *sides,
             kind=kind,
             name="-".join("".join(c for c in name if c.isalnum() or c in "_+") for name in names if name),
             axis=axis,
             ladder=ladder or ("width" if axis == "control" else axis),
-            corpus=self.corpus,
-            rule=self.rule,
-            router=self.router,
-            tier="smoke",
-            tolerance=0.5,
-            expected=expected,
-            knob=self.knob,
-            residual=residual,
-            predicted=predicted,
-            sides=sides,
             command=f"pytest suites/ -k {sides[-1].label}",
+            **{each: getattr(self, each) for each in ("corpus", "rule", "router", "knob")},
+            **asked,
         )
         record_question(self.root, replace(comparison, sides=()), self.run)
         if answered:
