@@ -1,6 +1,7 @@
 """Simulated studies: the cells of a plan are those that the same questions train."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -30,10 +31,11 @@ def ladder(name: str) -> Ladder:
     return found
 
 
-@pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, list[Batch]]:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Batch]]:
     """A real study with simulated losses, and the batches in which it trained."""
-    simulated, batches = SimulatedStore(tmp_path / "nowhere", measured_spreads()), []
+    root, batches = tmp_path_factory.mktemp("trained"), []
+    simulated = SimulatedStore(root / "nowhere", measured_spreads())
 
     def measure(batch: Batch) -> list[Measured]:
         batches.append(batch)
@@ -46,19 +48,29 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, lis
             found.append(Measured(columns=columns, environment=environment("cpu"), core_seconds=1.0))
         return found
 
-    monkeypatch.setattr(local, "measure", measure)
-    study = make_study(tmp_path / "study")
+    study = make_study(root / "study")
     study.store.prepare()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "measure", measure)
+        ask_both(study)
+    return study, batches
+
+
+@pytest.fixture
+def trained(once: tuple[Study, list[Batch]], tmp_path: Path) -> tuple[Study, list[Batch]]:
+    """A copy of it."""
+    shutil.copytree(once[0].root, tmp_path / "study")
+    return make_study(tmp_path / "study"), once[1]
+
+
+def ask_both(study: Study) -> None:
     for name in ("width", "capacity"):
         ask_drift(study, ladder(name), ladder(name).targets[0])
-    return study, batches
 
 
 def test_a_plan_has_the_batches_of_the_real_search(trained: tuple[Study, list[Batch]], tmp_path: Path) -> None:
     store = SimulatedStore(tmp_path / "empty", measured_spreads())
-    study = SimulatedStudy.of(make_study(tmp_path / "empty"), store)
-    for name in ("width", "capacity"):
-        ask_drift(study, ladder(name), ladder(name).targets[0])
+    ask_both(SimulatedStudy.of(make_study(tmp_path / "empty"), store))
     new = store.take_new()
     assert [[c.key for c in batch] for batch in new.batches] == [[c.key for c in batch] for batch in trained[1]]
     assert new.stored == 0
@@ -71,8 +83,7 @@ def test_stored_cells_cost_nothing(trained: tuple[Study, list[Batch]]) -> None:
 
     def needed() -> tuple[set[str], int]:
         store = SimulatedStore(real.root, measured_spreads())
-        for name in ("width", "capacity"):
-            ask_drift(SimulatedStudy.of(real, store), ladder(name), ladder(name).targets[0])
+        ask_both(SimulatedStudy.of(real, store))
         found = store.take_new()
         assert store.take_new().batches == ()
         return {cell.key for batch in found.batches for cell in batch}, found.stored
