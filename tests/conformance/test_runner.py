@@ -17,11 +17,11 @@ from mue_check.conformance.api import check_router
 from mue_check.conformance.result import verdict_of
 from mue_check.errors import ClaimError
 from mue_check.judge.verdict import Verdict
-from mue_check.mutants.routing import misbehaving
+from tests import misbehaving
 from mue_check.mutants.routing.gates import CompleteMueRouter
 
 ROOT = Path(__file__).parents[2]
-MODULE = "mue_check.mutants.routing.misbehaving"
+MODULE = "tests.misbehaving"
 FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
 
 

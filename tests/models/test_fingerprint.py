@@ -138,7 +138,7 @@ def test_a_router_that_differs_from_process_to_process_has_another_name_there(tm
 
 
 def test_one_that_hangs_when_it_is_called_is_found_in_the_other_process() -> None:
-    sleeps = "mue_check.mutants.routing.misbehaving:Sleeps"
+    sleeps = "tests.misbehaving:Sleeps"
     with (
         pytest.raises(ClaimError, match=r"called with fixed tokens, it hangs: no answer in 0\.1 s"),
         try_isolated(sleeps, Path(), None) as trial,

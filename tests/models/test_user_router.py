@@ -18,7 +18,7 @@ from mue_check.measure.coordinates import measure_coordinates
 from mue_check.measure.optimizer import measure_optimizer
 from mue_check.models.user_router.load import add_router
 from mue_check.models.user_router.loaded import loaded_router
-from mue_check.mutants.routing import misbehaving
+from tests import misbehaving
 from mue_check.records import Cell
 from mue_check.routing.factory import Factory, candidate_of
 from mue_check.routing.variants import USER_ROUTERS

@@ -249,13 +249,6 @@ class TorchtitanRouter(Gate):
         self.tokens_per_expert.zero_()
 
 
-def update_expert_bias(model: nn.Module) -> None:
-    """Move the bias of every router of a model; for optimizer.register_step_pre_hook, so once per step."""
-    for module in model.modules():
-        if isinstance(module, TorchtitanRouter):
-            module.update_bias()
-
-
 @mistake(3, "weight-sum", "top_k_not_normalized", seen="pytorch/torchtitan #1448")
 class UnnormalizedSigmoid(TorchtitanRouter):
     """Sigmoid weights are not normalized, in a model that claims they are."""
