@@ -142,11 +142,6 @@ def test_exit_codes_and_text(capsys: pytest.CaptureFixture[str], factories: str)
     assert capsys.readouterr().out.splitlines()[-1].startswith("INCONCLUSIVE: ")
 
 
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    assert audit("--help") == 0
-    assert "example: mue_check audit" in capsys.readouterr().out
-
-
 def test_json_to_standard_output_and_to_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, factories: str
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 from mue_check.errors import ClaimError
 from mue_check.execute.same_router import require_same_behavior
 from mue_check.models.user_router.fingerprint import fingerprint
-from mue_check.models.user_router.load import add_router, load_router
+from mue_check.models.user_router.loaded import add_router, load_router
 from mue_check.models.user_router.trial import try_isolated
 from mue_check.routing.factory import Shape, candidate_of
 from mue_check.routing.variants import USER_ROUTERS

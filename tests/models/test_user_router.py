@@ -16,14 +16,13 @@ from mue_check.errors import ClaimError
 from mue_check.judge.audit import judge_audit
 from mue_check.measure.coordinates import measure_coordinates
 from mue_check.measure.optimizer import measure_optimizer
-from mue_check.models.user_router.load import add_router
-from mue_check.models.user_router.loaded import loaded_router
-from tests import misbehaving
+from mue_check.models.user_router.loaded import add_router, loaded_router
 from mue_check.records import Cell
 from mue_check.routing.factory import Factory, candidate_of
 from mue_check.routing.variants import USER_ROUTERS
 from mue_check.rules import RULES, Role
 from mue_check.training import Stack
+from tests import misbehaving
 from tests.models import user_routers as users
 
 TRAIN = TrainSpec(steps=6, batch=4, context=16, warmup=2)

@@ -6,10 +6,10 @@ Broken: rows 3, 6, 7, 8, 9, 19, 29 and 34 of the table of bugs. T tokens, E expe
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mue_check.mutants.mutant import mistake
 from mue_check.mutants.routing.gates import Gate, Logged, Weighted, normalized, normalized_sigmoid
-from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import RoutingSpec
 
 BIAS_STEP = 0.001
