@@ -40,12 +40,17 @@ ExitsAtOnce = does("ExitsAtOnce", lambda m, x: os._exit(0))
 Prints = does("Prints", lambda m, x: print(f"routing {len(x)} tokens"))
 NotANumber = changed("NotANumber", lambda weights, indices: (weights * torch.nan, indices))
 WrongShape = changed("WrongShape", lambda weights, indices: (torch.cat([weights, weights[:, :1]], dim=-1), indices))
-ReturnsNone = changed("ReturnsNone", lambda weights, indices: None)
 WrongType = changed("WrongType", lambda weights, indices: (weights, indices.to(weights.dtype)))
 Doubles = changed("Doubles", lambda weights, indices: (weights.double(), indices))
 WrongDevice = changed("WrongDevice", lambda weights, indices: (weights.to("meta"), indices.to("meta")))
 WantsMoreInForward = variant(Right, "WantsMoreInForward", forward=lambda m, x, ids: Right.forward(m, x + ids))
-MutatesInput = does("MutatesInput", lambda m, x: x.detach().div_(x.norm(dim=-1, keepdim=True).detach() + 1e-6))
+
+
+class MutatesInput(Right):
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x.div_(x.norm(dim=-1, keepdim=True) + 1e-6)
+        return super().forward(x)
 
 
 class RaisesAtOddSizes(Right):
@@ -53,6 +58,11 @@ class RaisesAtOddSizes(Right):
         if self.n_experts & (self.n_experts - 1):
             raise RuntimeError(f"n_experts={self.n_experts} must be a power of 2")
         return super().forward(x)
+
+
+class ReturnsNone(Right):
+    def forward(self, x: Tensor) -> None:  # type: ignore[override]
+        super().forward(x)
 
 
 class Spins(Right):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mue_check import HyperParameters, Prescription, Role, parse_scenario, scenario_of
+from mue_check import HyperParameters, Prescription, parse_scenario, scenario_of
 from mue_check.audit import audit_model, init_parameters, param_groups
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from mue_check.mutants.setups.workbench import REFERENCE
@@ -133,29 +133,3 @@ def test_a_rule_without_multipliers_wants_none() -> None:
     report = audit_model(model, optimizer, reference=REFERENCE, rule="standard", base=HyperParameters(init_std=0.1))
     assert report.form == "no multiplier is wanted"
     assert {o.check for o in report.offences} == {"init_std"}
-
-
-def test_a_tied_embedding_with_the_multiplier_in_the_model_is_right() -> None:
-    config = ExampleConfig(tied=True)
-    p = prescription()
-    model = ExampleMixture(config, {"unembedding": p[Role.UNEMBEDDING].forward_multiplier})
-    init_parameters(model, p, BASE)
-    groups = param_groups(model, p, BASE)
-    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
-    report = audit_model(model, torch.optim.AdamW(groups), reference=REFERENCE, base=BASE)
-    assert report.verdict == "PASS", str(report)
-    assert any(row.role == "token_embedding = unembedding" for row in report.rows)
-
-
-@pytest.mark.parametrize(("present", "verdict"), [((), "FAIL"), (("router",), "PASS")])
-def test_values_for_a_declared_R_are_wrong_where_there_is_none(present: tuple[str, ...], verdict: str) -> None:
-    p = prescription()
-    torch.manual_seed(0)
-    model = ExampleMixture(ExampleConfig(), {role: p[role].forward_multiplier for role in present})
-    declared = {"router": p[Role.ROUTER].forward_multiplier}
-    # taken at their word, as they are where nothing can be seen
-    init_parameters(model, p, BASE, multipliers=declared, probe=False)
-    optimizer = torch.optim.AdamW(param_groups(model, p, BASE, multipliers=declared, probe=False))
-    report = audit_model(model, optimizer, reference=REFERENCE, base=BASE, multipliers=declared)
-    assert report.verdict == verdict, str(report)
-    assert {o.role for o in report.offences} == ({"expert_down"} if verdict == "FAIL" else set())

@@ -80,6 +80,7 @@ def test_a_line_stays_a_line() -> None:
     assert (result.outcome, result.measured) == ("error", r"no\n\x1b[2Jyes")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_reason_that_several_checks_share_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     checks = [f"--check={check}" for check in ("runs", "weight-sum", "load", "ties")]
     assert main(["router", f"{MODULE}:RaisesAtOddSizes", "--seeds=1", *checks]) == 1
@@ -164,6 +165,7 @@ def test_the_command_line_on_a_right_router_and_on_a_broken_one(
     assert rerun.split("rerun:")[1].strip() == f"mue_check router {broken} --check weight-sum"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_readme_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -194,6 +196,7 @@ def test_a_candidate_that_ends_its_process_later_does_not_affect_other_checks(
     assert "ends its process (exit code 0)" in told["results"][1]["measured"]
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -221,6 +224,7 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert says in err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "expected.toml"
     broken = "mue_check.mutants.routing.selection:UnnormalizedSigmoid"
@@ -247,6 +251,7 @@ def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixt
         check_router(CompleteMueRouter, only=["runs"], expected={"load": "not asked"})
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_check_that_does_not_apply_is_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["router", "builtin:sigmoid_norm", "--seeds=1", "--check=capacity"]) == 3
     said = "matches its own claim: INCONCLUSIVE (nothing was checked: 0 of 1 checks pass, 1 do not apply)"

@@ -7,10 +7,9 @@ import sys
 import pytest
 import torch
 
-from mue_check.routing.builtin import builtin_router
 from mue_check.routing.choice import combine
 from mue_check.routing.content_blind import place_keys
-from mue_check.routing.factory import SHAPES, fitted
+from mue_check.routing.factory import SHAPES, builtin_router, fitted
 from mue_check.routing.variants import VARIANTS, Variant, route
 from mue_check.spec import Experts
 

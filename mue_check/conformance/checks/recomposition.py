@@ -10,6 +10,7 @@ from mue_check.conformance.block_probe import probe_block
 from mue_check.conformance.case import ConformanceCase
 from mue_check.conformance.check import BLOCKS, Check, CheckOutcome, failed, passed, skipped, unknown
 from mue_check.conformance.checks.blockwise import TOLERANCE, blockwise, relative_error, sizes_of, with_equal_experts
+from mue_check.conformance.checks.compare import is_activated
 from mue_check.conformance.find_experts import DECLARE
 from mue_check.errors import ClaimError, UnreadableError
 
@@ -126,11 +127,9 @@ def _constant_factor(block: ProbedBlock, ratio: float, off: str, worst: str) -> 
         ):
             if abs(ratio - value) <= 1e-2 * value:
                 return failed(f"{measured}: the scale {scale:g} {what}", worst=worst, causes=(10,))
-    a = block.built.case.shape.activated
-    is_a = a > 1 and abs(ratio / a - 1) <= TOLERANCE
-    what = 'activated_scale = "block"' if is_a else f"route_scale = {ratio * claim.route_scale:.4g}"
-    hint = f"if that is intended, claim {what}"
-    return failed(f"{measured}; {hint}", worst=worst, causes=(10, 7))
+    scale = f"route_scale = {ratio * claim.route_scale:.4g}"
+    what = 'activated_scale = "block"' if is_activated(ratio, block.built.case) else scale
+    return failed(f"{measured}; if that is intended, claim {what}", worst=worst, causes=(10, 7))
 
 
 def _holds_on(apply_on: str, block: ProbedBlock, x: Tensor, combine: Tensor) -> bool:
