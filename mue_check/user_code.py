@@ -4,6 +4,8 @@ The user's code may raise anything: SystemExit, ``pytest.exit`` and ``pytest.ski
 be read. ``no_exit`` turns all of these into an Exception, so that no caller takes an exit for a result.
 """
 
+import importlib
+import importlib.util
 import signal
 import sys
 import sysconfig
@@ -40,6 +42,30 @@ def no_exit() -> Iterator[None]:
         if isinstance(error, Exception | KeyboardInterrupt | TimeLimit) and not of_pytest:
             raise
         raise UserCodeExit(describe_error(error)) from error
+
+
+def import_user_module(where: str) -> object:
+    """Import a module by its name, or a file by its path; neighbors of the file can be imported from then on."""
+    if not where.endswith(".py"):
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, "")  # the console script does not look in the current folder by itself
+        return importlib.import_module(where)
+    path = Path(where).resolve()
+    name = f"_mue_check_{path.stem}"  # a name of its own: another module may have that of the file
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no such file {where}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look the module up by name
+    known = sys.modules.setdefault(path.stem, module)  # and so may a neighbor
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        for each in (name, *([path.stem] if known is module else [])):  # as after any import that fails
+            sys.modules.pop(each, None)
+        raise
+    return module
 
 
 def first_line(error: BaseException) -> str:

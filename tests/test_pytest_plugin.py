@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mue_check.cli import main
+from mue_check.routing.variants import USER_ROUTERS
+
 ROOT = Path(__file__).parents[1]
-WITH_US = {**os.environ, "PYTHONPATH": str(ROOT)}
 ROUTERS = """
 import torch
 
@@ -339,25 +341,24 @@ def test_a_wrong_rule_fails_and_says_everything(tmp_path: Path) -> None:
     assert "FAIL: change of logits" in str(properties["coordinates-width-markov-complete_mue_literal"])
 
 
-def test_a_users_router_is_measured_and_its_records_outlive_it(tmp_path: Path) -> None:
+def test_a_users_router_is_measured_and_its_records_outlive_it(tmp_path: Path, run_pytest_here: Run) -> None:
     study, file = tmp_path / "study", tmp_path / "mine.py"
     file.write_text(ROUTERS)
     suite = ("suites/test_capacity.py", "-k", "test_scales", "--study", study, "--router", f"{file}:Branching")
-    result = run_pytest(*suite)
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = run_pytest_here(*suite)
+    assert result.code == 0, result.out + result.errors
     notice = "mine.py:Branching is called run after run, since vmap refuses it: RuntimeError: vmap: It looks like you"
-    assert result.stdout.count(notice) == 1
-    assert "(mine.py:33: return super().forward(x / 2 if x.abs().max() > 1e9 else x))" in result.stdout
-    (said,) = [line for line in result.stdout.splitlines() if line.startswith("coordinates-capacity-markov-")]
+    assert result.out.count(notice) == 1
+    assert "(mine.py:33: return super().forward(x / 2 if x.abs().max() > 1e9 else x))" in result.out
+    (said,) = [line for line in result.out.splitlines() if line.startswith("coordinates-capacity-markov-")]
     assert re.match(r"coordinates-capacity-markov-complete_mue-mine-Branching-[0-9a-f]{8}: PASS", said)
     cells = set(study.glob("cells/*"))
-    again = run_pytest(*suite, "-n", "2")
+    again = run_pytest(*suite, "-n", "1")  # a worker loads the router itself
     assert said in again.stdout
     assert set(study.glob("cells/*")) == cells
     file.unlink()
-    report = [sys.executable, "-m", "mue_check", "report", str(study)]
-    judged = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, check=False, env=WITH_US)
-    assert judged.returncode == 0, judged.stderr
+    USER_ROUTERS.clear()
+    assert main(["report", str(study)]) == 0
     assert "mine-Branching-" in (study / "report.md").read_text()
 
 
@@ -380,25 +381,18 @@ def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pyt
     study = f"--study={tmp_path / 'study'}"
     few = ("-k", "bias-selection or weight-sum")
     example = ("suites/test_router.py", "--router=docs/examples/my_router.py:Router", study, *few)
-    broken = run_pytest(*example, "-n", "2")
-    assert broken.returncode == 1, broken.stdout
-    assert "the selection bias leaks into the weights" in broken.stdout
+    broken = run_pytest_here(*example)
+    assert broken.code == 1, broken.out
+    assert "the selection bias leaks into the weights" in broken.out
     test = "suites/test_router.py::test_router[docs/examples/my_router.py:Router-bias-selection]"
     law = "A selection bias changes the selection and never the weights; adding a constant to it changes nothing"
-    assert re.search(rf"FAILED {re.escape(test)}: bias-selection: failed; law: +{law}\n", broken.stdout)
+    assert re.search(rf"FAILED {re.escape(test)}: bias-selection: failed; law: +{law}\n", broken.out)
     known = run_pytest_here(*example, f"--expected={expected}")
     assert known.code == 0, known.out
     assert "1 xfailed" in known.out
-    right = run_pytest_here("suites/test_router.py", study, *few)
-    assert right.code == 0, right.out
     # a router that could not even train hears why from its checks, and in a suite that trains from the usage error
-    silent = "--router=mue_check.mutants.routing.misbehaving:ReturnsNone"
-    assert (
-        "the router returns None, no tensors"
-        in run_pytest_here("suites/test_router.py", silent, study, "-k", "runs").out
-    )
-    assert run_pytest_here("suites/test_capacity.py", silent, study).code == 4
-    ends = "--router=mue_check.mutants.routing.misbehaving:ExitsAtOnce"
-    ended = run_pytest("suites/test_router.py", "-k", "runs", ends, study)
-    assert ended.returncode == 1
-    assert "ends its process (exit code 0) in its factory or its first forward pass" in ended.stdout
+    ends = "--router=tests.misbehaving:ExitsAtOnce"
+    ended = run_pytest_here("suites/test_router.py", "-k", "runs", ends, study)
+    assert ended.code == 1
+    assert "ends its process (exit code 0) in its factory or its first forward pass" in ended.out
+    assert run_pytest_here("suites/test_capacity.py", ends, study).code == 4

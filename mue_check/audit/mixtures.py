@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from mue_check.audit.roles import Assignment
-from mue_check.conformance.expert_function import ACTIVATIONS, ExpertFunction, ExpertMatrix, Half
+from mue_check.conformance.expert_function import ACTIVATIONS, HALVES, ExpertFunction, ExpertMatrix, Half
 from mue_check.conformance.expert_weights import ExpertTensor
 from mue_check.rules import Role
 from mue_check.rules.roles import DOWN
 
 _MATRICES = frozenset({Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN})
-_HALVES: tuple[tuple[Half, Half], ...] = (("first", "second"), ("second", "first"), ("even", "odd"), ("odd", "even"))
 _CLAMP = (1.702, 7.0)
 """gpt-oss's alpha and limit."""
 _COARSE = 1e-4
@@ -163,7 +162,7 @@ def expert_outputs(
 
 
 def _possible_forms(widths: Sequence[int], hidden: int, square: bool) -> Iterator[ExpertForm]:
-    halves: tuple[tuple[Half, Half], ...] = _HALVES if widths == [2 * hidden] else (("all", "all"),)
+    halves: tuple[tuple[Half, Half], ...] = HALVES if widths == [2 * hidden] else (("all", "all"),)
     swapped = (False, True) if len(widths) == 2 else (False,)
     flipped = (False, True) if square else (False,)
     for activation, (gate, up), swap, flip in product(ACTIVATIONS, halves, swapped, flipped):

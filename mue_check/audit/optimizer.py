@@ -12,7 +12,7 @@ from mue_check.audit.prescribed import Expected, ModelPrescription
 from mue_check.audit.report import VALUES, AuditFindings
 from mue_check.audit.restore import preserved
 from mue_check.audit.roles import Assignment
-from mue_check.audit.schedule import ScheduleTrace, follow_schedule, when
+from mue_check.audit.schedule import LONG, ScheduleTrace, follow_schedule, when
 from mue_check.audit.setup import SetUp
 from mue_check.audit.updates import EffectiveValues, stand_ins
 from mue_check.judge.audit import RELATIVE_TOLERANCE
@@ -163,6 +163,8 @@ def _judge_schedule(setup: SetUp, trace: ScheduleTrace, found: AuditFindings) ->
         factor = f"x {trace.factor(at):.4g} {when(at)}"
         most = "" if math.isclose(trace.largest, trace.factor(at)) else f", at most x {trace.largest:.4g}"
         last = f", x {trace.factor(steps):.4g} at the end" if trace.whole else ""
+        if not trace.whole and trace.rising > LONG:
+            last = f"; they rise for {trace.rising} steps and never fall: state T to see whether they run backwards"
         found.notes.append(f"{scheduler} scales all groups equally over {steps} steps: {factor}{most}{last}")
     elif not setup.schedulers and any("initial_lr" in group for group in setup.groups):
         found.notes.append(f"{scheduler} has set all groups to x {trace.factor(0):.4g} of their initial rates")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from mue_check.audit.roles import starred
 from mue_check.judge.verdict import Verdict
+from mue_check.terminal import text_table
 
 VALUES = ("init_std", "lr", "weight_decay", "eps", "beta1", "beta2")
 
@@ -44,20 +45,9 @@ class AuditFindings:
     unjudged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(
-        self,
-        check: str,
-        parameter: str,
-        role: str = "",
-        says: str = "",
-        *,
-        measured: float | None = None,
-        prescribed: float | None = None,
-    ) -> None:
-        """Report a mismatch."""
-        self.mismatches.append(
-            Mismatch(check=check, parameter=parameter, role=role, measured=measured, prescribed=prescribed, says=says)
-        )
+    def add(self, check: str, parameter: str, role: str = "", says: str = "", **numbers: float) -> None:
+        """Report a mismatch; ``numbers`` are ``measured`` and ``prescribed``."""
+        self.mismatches.append(Mismatch(check=check, parameter=parameter, role=role, says=says, **numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +221,7 @@ def _group_rows(groups: Sequence[ParameterGroup]) -> list[list[str]]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [f"  {line}" for line in text_table(rows[0], rows[1:])]
 
 
 def _short(value: float | None) -> str:

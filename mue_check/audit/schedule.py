@@ -21,6 +21,8 @@ _APART = 1e-3
 """Groups diverge if their factors differ by more than this."""
 _NOTHING = 1e-6
 """Factors this small end a schedule, and differences between them are rounding."""
+LONG = 100
+"""A warm-up of more steps is mentioned where the length of the run is not stated."""
 CONSTANT = ("weight_decay", "eps", "beta1", "beta2")
 """What the rules prescribe for the whole run."""
 
@@ -95,6 +97,12 @@ class ScheduleTrace:
     def largest(self) -> float:
         """The largest factor after any step."""
         return max(self.factor(step) for step in range(min(1, self.steps), len(self.stated)))
+
+    @property
+    def rising(self) -> int:
+        """For how many steps the rates rise and never fall; 0 if they fall later."""
+        course = [self.factor(step) for step in range(1, len(self.stated))]
+        return course.index(course[-1]) if course and sorted(course) == course else 0
 
     def divergence(self) -> str:
         """When the groups first had different factors, and which; "" if all have the same."""

@@ -1,13 +1,10 @@
 """The user's set-up: model, optimizers, schedulers and loss, as given or as a factory returns them."""
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +12,7 @@ from torch import Tensor, nn
 
 from mue_check.errors import MueCheckError
 from mue_check.global_state import guarded_import
-from mue_check.user_code import describe_error, no_exit
+from mue_check.user_code import describe_error, import_user_module, no_exit
 
 Loss = Callable[[], Tensor]
 """Runs one batch through the model and returns a scalar loss."""
@@ -151,29 +148,6 @@ def load_factory(name: str) -> Callable[[], object]:
         raise AuditError(f"factory {name!r}: {attribute} is a {type(value).__name__}, not a function")
     factory: Callable[[], object] = value
     return factory
-
-
-def import_user_module(module: str) -> object:
-    """Import a module by its name, or a file by its path."""
-    if not module.endswith(".py"):
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(module)
-    path = Path(module)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no such file {module}")
-    imported = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, imported)  # dataclasses and pickle look the module up by name
-    # the script's folder stays on the path: its functions may import neighbors when they are called
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(imported)
-    except BaseException:
-        if sys.modules.get(path.stem) is imported:  # as after any import that fails
-            del sys.modules[path.stem]
-        raise
-    return imported
 
 
 def call_factory(factory: Callable[[], object], name: str) -> SetUp:

@@ -59,10 +59,9 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Run the checks in a child process, print each result as it comes, and then the verdicts."""
-    from mue_check.conformance.expected import read_expected, with_expected
     from mue_check.conformance.isolate import Job, Session, run_isolated
     from mue_check.conformance.output import Lines, as_json, as_junit, explanations, verdict_lines
-    from mue_check.conformance.result import QUESTIONS, CheckResult, Question, verdict_of
+    from mue_check.conformance.result import QUESTIONS, CheckResult, Question, read_expected, verdict_of, with_expected
     from mue_check.judge.verdict import Verdict
     from mue_check.routing.claim import read_claim
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mue_check.conformance.check import Check
-from mue_check.conformance.expected import with_expected
 from mue_check.conformance.first_look import first_look
 from mue_check.conformance.learned import Learned
 from mue_check.conformance.registry import checks_for
-from mue_check.conformance.result import CheckResult
+from mue_check.conformance.result import CheckResult, with_expected
 from mue_check.conformance.runner import AFTER_TIMEOUT, TIME_LIMIT, Options, run_checks
 from mue_check.errors import ClaimError
 from mue_check.routing.claim import RoutingSpec, claim_of

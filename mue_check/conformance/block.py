@@ -10,7 +10,6 @@ from torch import Tensor
 from mue_check.conformance.case import BuiltCandidate
 from mue_check.conformance.expert_weights import keep_experts, random_values
 from mue_check.conformance.find_experts import DECLARE
-from mue_check.conformance.hooks import record_calls
 from mue_check.conformance.learned import ExpertForm, RouterReading
 from mue_check.conformance.logits import gate_logits
 from mue_check.conformance.router_probe import (
@@ -21,6 +20,7 @@ from mue_check.conformance.router_probe import (
     router_of,
     router_routing,
 )
+from mue_check.conformance.torch_calls import record_calls
 from mue_check.errors import UnreadableError
 from mue_check.plain import plain
 from mue_check.routing.canonical import Routing

@@ -10,9 +10,8 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from mue_check.conformance.expert_weights import Values
-from mue_check.conformance.hooks import block_output
 from mue_check.conformance.learned import Learned
-from mue_check.conformance.torch_calls import computing_in
+from mue_check.conformance.torch_calls import block_output, computing_in
 from mue_check.routing.adapter import Size
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import SHAPES, Candidate, Shape, fitted

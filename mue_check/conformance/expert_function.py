@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": torch.tanh,
     "identity": lambda x: x,
 }
-_HALVES: tuple[tuple[Half, Half], ...] = (("first", "second"), ("second", "first"), ("even", "odd"), ("odd", "even"))
+HALVES: tuple[tuple[Half, Half], ...] = (("first", "second"), ("second", "first"), ("even", "odd"), ("odd", "even"))
 """Which rows of a fused tensor are gate and which are up."""
 
 
@@ -185,7 +185,7 @@ def _possible_roles(matrices: Mapping[ExpertTensor, Tensor], width: int) -> Iter
             elif outs == [hidden]:
                 yield None, inner[0], down
             elif outs == [2 * hidden]:
-                for gate, up in _HALVES:
+                for gate, up in HALVES:
                     yield replace(inner[0], half=gate), replace(inner[0], half=up), down
 
 
@@ -204,7 +204,7 @@ def _declared_roles(tensors: Sequence[ExpertTensor], experts: ExpertLayout) -> I
     if experts.fused == "none":
         yield None if experts.gate is None else matrix(experts.gate), up, down
     else:
-        gate_half, up_half = _HALVES[0 if experts.fused == "concatenated" else 2]
+        gate_half, up_half = HALVES[0 if experts.fused == "concatenated" else 2]
         yield replace(up, half=gate_half), replace(up, half=up_half), down
 
 

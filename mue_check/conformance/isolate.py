@@ -180,7 +180,7 @@ class _Checker:
         import torch
 
         from mue_check.conformance.case import ConformanceCase
-        from mue_check.conformance.describe import describe
+        from mue_check.conformance.first_look import describe
         from mue_check.conformance.runner import quietly
         from mue_check.global_state import preserved_globals
         from mue_check.routing.factory import SHAPES

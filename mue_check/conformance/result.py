@@ -1,9 +1,12 @@
-"""The result of one check over all its cases, and the two verdicts that the results add up to."""
+"""The result of one check over all its cases, failures that users expect, and the two verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from mue_check.errors import ClaimError
+from mue_check.input_files import read_toml
 from mue_check.judge.verdict import Verdict
 
 Severity = Literal["must", "should"]
@@ -104,3 +107,18 @@ def verdict_of(results: Iterable[CheckResult], question: Question) -> Verdict:
     if any(r.broken for r in against):
         return Verdict.FAIL
     return Verdict.PASS if not against and any(r.outcome == "passed" for r in about) else Verdict.INCONCLUSIVE
+
+
+def read_expected(path: Path) -> dict[str, str]:
+    """Expected failures from a TOML file, check id -> reason; ClaimError if the file is not that."""
+    values = read_toml(path, f"expected failures {path}", ClaimError)
+    for key, reason in values.items():
+        if not isinstance(reason, str) or not reason.strip():
+            raise ClaimError(f'expected failures {path}: {key} needs a reason: {key} = "why"')
+    return values
+
+
+def with_expected(results: Iterable[CheckResult], expected: Mapping[str, str]) -> tuple[list[CheckResult], list[str]]:
+    """The results with expected failures (check id -> reason) applied, and the ids that match no result."""
+    out = [r.expected_to_fail(expected[r.check]) if r.check in expected else r for r in results]
+    return out, sorted(set(expected) - {r.check for r in out})

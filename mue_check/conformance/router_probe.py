@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
-from mue_check.conformance.hooks import record_calls
 from mue_check.conformance.learned import RouterReading
-from mue_check.conformance.torch_calls import intercept_calls
+from mue_check.conformance.torch_calls import intercept_calls, record_calls
 from mue_check.errors import ClaimError, UnreadableError
 from mue_check.plain import plain
 from mue_check.routing.adapter import Layout, Size, learn_layout

@@ -1,19 +1,22 @@
-"""Intercept the torch calls of a forward pass, to see the logits or to replace them, and run it in float64.
+"""Look into a forward pass: what its parts return, and its torch calls, whose results can be replaced.
 
 What a router returns says little about how it was computed, but its calls of torch do: the first softmax, sigmoid or
 top-k receives the logits, whether they come from a norm, two layers or a temperature, and whether or not they are
 returned.
 """
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from mue_check.errors import ClaimError
+from mue_check.plain import plain
 
 _CHOICES = ("topk", "sort", "argsort", "argmax", "max", "kthvalue")
 _FUNCTIONS = ("softmax", "log_softmax", "gumbel_softmax", "sigmoid", "sigmoid_", "special_expit", "logsigmoid")
@@ -32,7 +35,7 @@ class _InForward(TorchFunctionMode):
 
     active = False
 
-    @contextlib.contextmanager
+    @contextmanager
     def within(self, module: nn.Module) -> Iterator[None]:
         """Watch the forward passes of ``module``; nothing shows inside TorchScript."""
         if isinstance(module, torch.jit.ScriptModule):
@@ -124,14 +127,14 @@ def _widened(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value in _SHORT else value
 
 
-@contextlib.contextmanager
+@contextmanager
 def computing_in(dtype: torch.dtype) -> Iterator[None]:
     """In a float64 module, do everything in float64: explicit casts would mix with weights of another dtype.
 
     Compiled code runs eagerly: each check builds its own module, and each would be compiled.
     """
     before = torch.get_default_dtype()
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if dtype == torch.float64:
@@ -141,7 +144,7 @@ def computing_in(dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
+@contextmanager
 def intercept_calls(
     module: nn.Module, *, on_gate: OnGate | None = None, on_result: OnResult | None = None
 ) -> Iterator[None]:
@@ -149,3 +152,41 @@ def intercept_calls(
     mode = _Interceptor(on_gate or (lambda number, given: None), on_result or (lambda number, result: result))
     with mode.within(module):
         yield
+
+
+class ModuleCall(NamedTuple):
+    """One call of a submodule."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    output: Any
+
+
+@contextmanager
+def record_calls(module: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[list[ModuleCall]]:
+    """Collect the calls of the wanted submodules, in the order in which they end."""
+    calls: list[ModuleCall] = []
+
+    def record(name: str) -> Callable[..., None]:
+        return lambda _, inputs, output: calls.append(ModuleCall(name, inputs, output))
+
+    handles = [m.register_forward_hook(record(name)) for name, m in module.named_modules() if wanted(m)]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def block_output(returned: object, shape: tuple[int, ...]) -> Tensor:
+    """The one tensor with the input's shape in what a block returns."""
+    parts = list(returned.values()) if isinstance(returned, dict) else returned
+    leaves = parts if isinstance(parts, tuple | list) else [parts]
+    floats = [t for t in (plain(t) for t in leaves if isinstance(t, Tensor)) if t.is_floating_point()]
+    outputs = [t for t in floats if tuple(t.shape) == shape]
+    if not outputs:  # Llama 4's block returns [batch * time, d] and leaves the reshape to its layer
+        outputs = [t.reshape(shape) for t in floats if tuple(t.shape) == (prod(shape[:-1]), shape[-1])]
+    if len(outputs) != 1:
+        got = ", ".join(f"{list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__ for t in leaves)
+        raise ClaimError(f"the block returns ({got}); exactly one tensor of the input's shape {list(shape)} is needed")
+    return outputs[0]

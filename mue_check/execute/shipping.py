@@ -7,8 +7,7 @@ from pathlib import Path
 
 import mue_check
 from mue_check.errors import ClaimError, ClusterError
-from mue_check.models.user_router.load import load_router
-from mue_check.models.user_router.loaded import loaded_router
+from mue_check.models.user_router.loaded import load_router, loaded_router
 from mue_check.models.user_router.sources import own_files
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.variants import USER_ROUTERS

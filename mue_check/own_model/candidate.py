@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mue_check.audit.setup import import_user_module
 from mue_check.errors import MueCheckError
 from mue_check.global_state import guarded_import
 from mue_check.questions.comparison import NO_UNIT
 from mue_check.rules import HyperParameters
-from mue_check.user_code import describe_error, no_exit
+from mue_check.user_code import describe_error, import_user_module, no_exit
 
 NEEDED = {
     "model": "model(**size) -> nn.Module",

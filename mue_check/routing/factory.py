@@ -1,25 +1,24 @@
-"""Candidates: a router or block to check, made by a factory at any shape."""
+"""Candidates: a router or block to check, made by a factory at any shape; the built-in routers among them."""
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mue_check.errors import ClaimError
 from mue_check.global_state import guarded_import
 from mue_check.plain import require_plain
 from mue_check.routing import hugging_face
-from mue_check.routing.builtin import builtin_router
+from mue_check.routing.choice import DenseChoice, Mixture
 from mue_check.routing.claim import ATTRIBUTE, RoutingSpec, claim_of
 from mue_check.routing.frameworks import ADAPTERS
 from mue_check.routing.hugging_face_claim import block_claim, router_claim
-from mue_check.user_code import describe_error, no_exit
+from mue_check.routing.variants import Variant, get_variant, route
+from mue_check.user_code import describe_error, import_user_module, no_exit
 
 CandidateKind = Literal["router", "block"]
 Factory = Callable[..., nn.Module]
@@ -159,36 +158,13 @@ def auxiliary_function(claim: RoutingSpec) -> Callable[..., Any]:
 
 
 def _module(where: str) -> object:
+    if where.endswith(".py") and not Path(where).is_file():
+        raise ClaimError(f"{where}: no such file")
     try:
         with no_exit(), guarded_import():
-            return _import(where)
-    except ClaimError:
-        raise
+            return import_user_module(where)
     except Exception as error:  # an import may raise anything
         raise ClaimError(f"cannot import {where!r}: {describe_error(error)}") from None
-
-
-def _import(where: str) -> object:
-    if not where.endswith(".py"):
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # the console script does not look in the current folder by itself
-        return importlib.import_module(where)
-    path = Path(where).resolve()
-    if not path.is_file():
-        raise ClaimError(f"{where}: no such file")
-    name = f"_mue_check_candidate_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look it up there
-    sys.path.insert(0, str(path.parent))  # a script finds its neighbours
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        if str(path.parent) in sys.path:
-            sys.path.remove(str(path.parent))
-    return module
 
 
 def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
@@ -204,3 +180,40 @@ def _call(factory: Callable[..., Any], sizes: dict[str, int]) -> Any:
     except TypeError:
         raise TypeError(f"the factory takes {signature}; it is called with ({', '.join(sizes)})") from None
     return factory(*sizes.values())
+
+
+class BuiltinRouter(nn.Module):
+    """One variant for one run: x [tokens, d_model] -> (weights, indices), both [T, a]; for expert_choice [E, C]."""
+
+    def __init__(self, variant: Variant, d_model: int, n_experts: int, top_k: int) -> None:
+        super().__init__()
+        if not variant.claim.takes(n_experts, top_k):
+            raise ValueError(
+                f"{variant.name} cannot choose {top_k} of {n_experts} experts: its claim is {variant.claim}"
+            )
+        groups = variant.claim.groups if variant.grouped else 1
+        self.experts = Mixture(router=variant.name, total=n_experts, activated=top_k, groups=groups)
+        self.weight = nn.Parameter(torch.randn(n_experts, d_model) / d_model**0.5)
+        if variant.claim.selection_bias:
+            self.register_buffer(variant.claim.selection_bias, torch.zeros(n_experts))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and indices of the tokens."""
+        logits = nn.functional.linear(x.float(), self.weight.float())
+        biases = [bias.float().unsqueeze(0) for bias in self.buffers()]
+        choice = route(logits.unsqueeze(0), self.experts, bias_RE=biases[0] if biases else None)
+        assert not isinstance(choice, DenseChoice)
+        return choice.weights.squeeze(0), choice.indices.squeeze(0)
+
+
+def builtin_router(name: str) -> Callable[[int, int, int], nn.Module]:
+    """A factory (d_model, n_experts, top_k) with its claim; ClaimError where it cannot stand alone."""
+    variant = get_variant(name)
+    if variant.by_place:
+        raise ClaimError(f"builtin:{name} routes by the tokens themselves, and is no module of activations")
+
+    def factory(d_model: int, n_experts: int, top_k: int) -> nn.Module:
+        return BuiltinRouter(variant, d_model, n_experts, top_k)
+
+    factory.routing_spec = variant.claim  # type: ignore[attr-defined]
+    return factory

@@ -58,7 +58,7 @@ def routing_of(text: str | None, folder: Path, claim: RoutingSpec | None, *, tra
         return get_variant(name).name, balance or "none"
     if plus:
         raise SpecError(f"--router {text!r}: +{balance} goes with builtin:NAME only; your router balances itself")
-    from mue_check.models.user_router.load import load_router
+    from mue_check.models.user_router.loaded import load_router
 
     with _named(text):
         return load_router(text, folder, claim, trains=trains).name, "none"
@@ -100,7 +100,7 @@ def try_users_router(settings: Settings, text: str | None, trial: Trial | None) 
 
     if text is None or not is_users(settings.router):
         return ()
-    from mue_check.models.user_router.load import try_router
+    from mue_check.models.user_router.loaded import try_router
 
     sizes = _sizes(settings)
     with _named(text):
@@ -123,7 +123,7 @@ def require_same_router(settings: Settings, text: str | None) -> None:
 
 def _sizes(settings: Settings) -> list[Shape]:
     """Every size at which the run calls a user's router."""
-    from mue_check.models.user_router.load import sizes_of
+    from mue_check.models.user_router.loaded import sizes_of
 
     questions: tuple[LadderUse, ...] = ("drift", "scales", "speed", "tune_once")
     ladders = [

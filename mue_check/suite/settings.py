@@ -191,7 +191,7 @@ def read_settings(config: pytest.Config) -> Settings:
 def _parse(config: pytest.Config, folder: Path) -> Settings:
     """The settings, without notices. Loads a user's router, and has no other side effect."""
     from mue_check.catalog import parse_axes
-    from mue_check.conformance.expected import read_expected
+    from mue_check.conformance.result import read_expected
     from mue_check.judge.verdict import require_tolerance
     from mue_check.questions.asked import new_run
     from mue_check.rules import get_rule, parse_knob

@@ -21,16 +21,16 @@ def audited(parts: SetUpParts, reference: str = REFERENCE) -> AuditReport:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_mutant_fails(mutant: Mutant, seed: int) -> None:
-    report = audited(mutant(seed=seed, config=ExampleConfig() if seed == 0 else OTHER))
+def test_a_mutant_fails(mutant: Mutant) -> None:
+    every_second = MUTANTS.index(mutant) % 2
+    report = audited(mutant(seed=every_second, config=OTHER if every_second else ExampleConfig()))
     assert report.verdict == "FAIL"
     assert any(o.check == mutant.caught_by and o.role == mutant.finding for o in report.offences), str(report)
     assert str(report).splitlines()[-1].startswith("FAIL: ")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_right_set_up_passes(name: str, seed: int) -> None:
     report = audited(right(seed=seed, config=CONFIGS[name]))
     assert report.verdict == "PASS", str(report)
@@ -42,9 +42,3 @@ def test_a_mistake_without_effect_passes() -> None:
     # a reference of the same head width: 1/sqrt(d_head) is what the rule wants
     parts = broken.attention_by_root_of_head_width()
     assert audited(parts, REFERENCE.replace("dh=16", "dh=32")).verdict == "PASS"
-
-
-def test_names_are_factories_and_stable() -> None:
-    assert len({m.name for m in MUTANTS}) == len(MUTANTS)
-    model, _, _, _ = broken.A_missing()
-    assert model.config == ExampleConfig()

@@ -1,22 +1,18 @@
 """A model with multipliers and one with the multipliers folded in train the same, step by step."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mue_check import HyperParameters, Prescription, Role, parse_scenario, scenario_of
+from mue_check import HyperParameters, Prescription, parse_scenario, scenario_of
 from mue_check.audit import audit_model, init_parameters, param_groups
-from mue_check.audit.prescribed import folded
 from mue_check.mutants.setups.example import ExampleConfig, ExampleMixture
 from mue_check.mutants.setups.workbench import REFERENCE
-from mue_check.rules import Row, get_rule
+from mue_check.rules import get_rule
 
 # eps and decay large enough that a wrong factor of theirs shows
 BASE = HyperParameters(lr=1e-2, weight_decay=1.0, init_std=0.1, eps=1e-3)
 WANTED = ("attention_out", "expert_down", "router", "shared_down", "unembedding")
-FOLDED = ("attention_out", "expert_down", "shared_down", "unembedding")
 
 
 def prescription() -> Prescription:
@@ -66,27 +62,6 @@ def test_both_forms_train_the_same() -> None:
     without = losses(taken, param_groups(taken, prescription(), BASE))
     assert with_multipliers[-1] < with_multipliers[0] - 0.3
     torch.testing.assert_close(torch.tensor(without), torch.tensor(with_multipliers), rtol=1e-10, atol=0)
-
-
-@pytest.mark.parametrize("value", ["lr", "weight_decay", "eps"])
-def test_each_value_must_be_folded(value: str) -> None:
-    given, taken = pair()
-    right = losses(given, param_groups(given, prescription(), BASE))
-    groups = param_groups(taken, prescription(), BASE)
-    rows = {row.role: row for row in prescription().values(BASE)}
-    for group in groups:
-        roles = str(group["name"]).split(", ")
-        if set(roles) & set(FOLDED):
-            group[value] = getattr(rows[roles[0]], value)
-    wrong = losses(taken, groups)
-    assert max(abs(a - b) for a, b in zip(right, wrong, strict=True)) > 1e-3
-
-
-def test_the_folded_row() -> None:
-    row = Row(
-        role="ffn_down", init_std=0.1, lr=0.2, weight_decay=0.3, eps=0.4, beta1=0.9, beta2=0.95, forward_multiplier=2
-    )
-    assert folded(row, 0.5) == replace(row, init_std=0.05, lr=0.1, weight_decay=0.6, eps=0.8)
 
 
 class Branch(nn.Module):
@@ -158,29 +133,3 @@ def test_a_rule_without_multipliers_wants_none() -> None:
     report = audit_model(model, optimizer, reference=REFERENCE, rule="standard", base=HyperParameters(init_std=0.1))
     assert report.form == "no multiplier is wanted"
     assert {o.check for o in report.offences} == {"init_std"}
-
-
-def test_a_tied_embedding_with_the_multiplier_in_the_model_is_right() -> None:
-    config = ExampleConfig(tied=True)
-    p = prescription()
-    model = ExampleMixture(config, {"unembedding": p[Role.UNEMBEDDING].forward_multiplier})
-    init_parameters(model, p, BASE)
-    groups = param_groups(model, p, BASE)
-    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
-    report = audit_model(model, torch.optim.AdamW(groups), reference=REFERENCE, base=BASE)
-    assert report.verdict == "PASS", str(report)
-    assert any(row.role == "token_embedding = unembedding" for row in report.rows)
-
-
-@pytest.mark.parametrize(("present", "verdict"), [((), "FAIL"), (("router",), "PASS")])
-def test_values_for_a_declared_R_are_wrong_where_there_is_none(present: tuple[str, ...], verdict: str) -> None:
-    p = prescription()
-    torch.manual_seed(0)
-    model = ExampleMixture(ExampleConfig(), {role: p[role].forward_multiplier for role in present})
-    declared = {"router": p[Role.ROUTER].forward_multiplier}
-    # taken at their word, as they are where nothing can be seen
-    init_parameters(model, p, BASE, multipliers=declared, probe=False)
-    optimizer = torch.optim.AdamW(param_groups(model, p, BASE, multipliers=declared, probe=False))
-    report = audit_model(model, optimizer, reference=REFERENCE, base=BASE, multipliers=declared)
-    assert report.verdict == verdict, str(report)
-    assert {o.role for o in report.offences} == ({"expert_down"} if verdict == "FAIL" else set())

@@ -62,24 +62,6 @@ def test_everything_is_restored(name: str) -> None:
         assert equal(before[key], after[key]), key
 
 
-def test_training_continues_as_without_an_audit() -> None:
-    curves = []
-    for asked in (False, True):
-        model, optimizer, scheduler, loss = right(seed=3)
-        curve = []
-        for step in range(4):
-            if asked and step == 2:
-                audit_model(model, optimizer, scheduler, reference=REFERENCE, target=TARGET, base=BASE, loss=loss)
-            value = loss()
-            value.backward()
-            optimizer.step()  # type: ignore[attr-defined]
-            scheduler.step()  # type: ignore[attr-defined]
-            optimizer.zero_grad()  # type: ignore[attr-defined]
-            curve.append(value.item())
-        curves.append(curve)
-    assert curves[0] == curves[1]
-
-
 def test_a_tensor_learning_rate_stays_the_same_object() -> None:
     p = torch.nn.Parameter(torch.ones(3))
     rate = torch.tensor(0.5)

@@ -116,6 +116,14 @@ def test_schedules(name: str) -> None:
     assert [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups] == before
 
 
+def test_without_the_length_of_the_run_a_long_rise_is_a_note() -> None:
+    model, groups = made(GPT)
+    optimizer = torch.optim.AdamW(groups)
+    scheduler = schedulers.LambdaLR(optimizer, lambda t: min(1.0, t / 500))
+    report = audited(model, optimizer, scheduler, reference="d=32,L=1,H=32,dh=16,B=128")
+    assert any("they rise for 499 steps and never fall: state T" in note for note in report.notes), report.notes
+
+
 @pytest.mark.parametrize("factor", [0.1, 0.0])
 def test_a_scheduler_that_was_not_passed_is_noticed(factor: float) -> None:
     model, groups = made(GPT)

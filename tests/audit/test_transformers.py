@@ -91,19 +91,10 @@ def audited(model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_groups_and_init_from_the_prescription_pass(family: str) -> None:
+def test_the_default_fails_and_what_is_prescribed_passes(family: str) -> None:
     model = build(family)
     assert str(scenario_of(model)) == FAMILIES[family][2] + ",B=1,T=1"
     assert all(a.role is not None for a in assign_roles(model).values())
-    init_parameters(model, prescription(model), BASE)
-    report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
-    assert report.verdict == "PASS", str(report)
-    assert len(report.rows) == len(list(model.parameters()))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_default_init_with_one_learning_rate_fails(family: str) -> None:
-    model = build(family)
     report = audited(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
     assert report.verdict == "FAIL"
     wrong = {o.role for o in report.offences if o.check == "lr"}
@@ -111,9 +102,12 @@ def test_the_default_init_with_one_learning_rate_fails(family: str) -> None:
     # Granite multiplies its embeddings, so the rule's rate is another one there
     assert not ({"token_embedding", "norm_gain"} if family != "granitemoe" else {"norm_gain"}) & wrong
     assert "expert_down" in wrong or "ffn_down" in wrong
-    text = str(report)
-    assert len(text.splitlines()) < 60
-    assert max(map(len, text.splitlines())) < 220
+    assert len(str(report).splitlines()) < 60
+    assert max(map(len, str(report).splitlines())) < 220
+    init_parameters(model, prescription(model), BASE)
+    report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
+    assert report.verdict == "PASS", str(report)
+    assert len(report.rows) == len(list(model.parameters()))
 
 
 def test_a_hundred_layers_stay_readable() -> None:
@@ -176,22 +170,3 @@ def test_tied_embeddings_need_a_multiplier() -> None:
     init_parameters(tied, prescription(tied), BASE)
     report = audited(tied, torch.optim.AdamW(param_groups(tied, prescription(tied), BASE)))
     assert report.verdict == "PASS", str(report)
-
-
-def test_experts_that_an_optimizer_misses() -> None:
-    model = build("qwen3_moe")
-    init_parameters(model, prescription(model), BASE)
-    groups = param_groups(model, prescription(model), BASE)
-    experts = {id(p) for n, p in model.named_parameters() if "experts" in n}
-    kept = [{**g, "params": [p for p in g["params"] if id(p) not in experts]} for g in groups]
-    report = audited(model, torch.optim.AdamW([g for g in kept if g["params"]]))
-    assert {(o.check, o.role) for o in report.offences} == {("group", "expert_gate"), ("group", "expert_down")}
-
-
-def test_bfloat16() -> None:
-    model = build("mixtral").bfloat16()
-    init_parameters(model, prescription(model), BASE)
-    report = audited(model, torch.optim.AdamW(param_groups(model, prescription(model), BASE)))
-    # in bfloat16 an update of 1e-3 vanishes next to a gain of 1
-    assert {(o.check, o.role) for o in report.offences} == {("rounding", "norm_gain")}
-    assert any("below the spacing" in note for note in report.notes)

@@ -212,6 +212,34 @@ def _with_gradients(m, x):
     return Biased.forward(m, x)
 
 
+def _worst(m, x):
+    scores, indices = m.scores(x).topk(m.top_k, dim=-1, largest=False)
+    return scores / scores.sum(-1, keepdim=True), indices
+
+
+def _same_as_at_first(m, x):
+    logits = m.logits(x)
+    if len(getattr(m, "seen", ())) != len(x):
+        m.seen = logits.topk(m.top_k, dim=-1).indices
+    return logits.gather(-1, m.seen).softmax(-1), m.seen
+
+
+def _best_a_times(m, x):
+    indices = m.logits(x).argmax(-1, keepdim=True).expand(-1, m.top_k)
+    return m.logits(x).gather(-1, indices).softmax(-1), indices
+
+
+def _half_detached(m, x):
+    weights, indices = Softmax.forward(m, x)
+    return 0.5 * weights + 0.5 * weights.detach(), indices
+
+
+def _by_hand_exponentials(m, x):
+    values, indices = m.logits(x).topk(m.top_k, dim=-1)
+    exponentials = (10 * values).exp()
+    return exponentials / exponentials.sum(-1, keepdim=True), indices
+
+
 BROKEN = {
     variant(Biased, "WeightsReversed", forward=_reversed): ({"gate": "any"}, "gate"),
     SkipsTheBest: ({}, "selection"),
@@ -226,6 +254,23 @@ BROKEN = {
     Frozen: ({}, "router-gradient"),
     # with two experts a token, any choice is the best of some groups
     variant(Softmax, "InBfloat16", scores=_in_bfloat16): ({}, "gate-precision"),
+    variant(Gated, "WorstExperts", forward=_worst): ({}, "selection"),
+    variant(Gated, "Stale", forward=_same_as_at_first): ({}, "token-permutation"),
+    variant(Gated, "BatchNormed", logits=lambda m, x: m.gate(x) - m.gate(x).mean(0)): (
+        {},
+        "token-independence causality padding",
+    ),
+    variant(Gated, "Repeats", forward=_best_a_times): ({}, "load"),
+    variant(Softmax, "NoisyInEvaluation", logits=lambda m, x: m.gate(x) + 0.1 * torch.randn(len(x), m.n)): (
+        {},
+        "deterministic",
+    ),
+    variant(Softmax, "FavorsByName", logits=lambda m, x: m.gate(x) + 0.2 * torch.arange(m.n)): (
+        {},
+        "expert-permutation",
+    ),
+    variant(Softmax, "OverflowsAmongTheBest", forward=_by_hand_exponentials): ({}, "extreme-logits"),
+    variant(Softmax, "HalvesTheGradient", forward=_half_detached): ({}, "router-gradient-exact"),
     variant(Biased, "LeavesGradientsOn", forward=_with_gradients): ({}, "global-state"),
 }
-"""Router -> (claim, the check that must fail)."""
+"""Router -> (claim, the checks that must fail)."""

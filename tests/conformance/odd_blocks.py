@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mue_check.mutants.routing.experts import SwiGLU
 from tests.specimens import Experts, Softmax, normalized, spread, variant
 
 
@@ -23,7 +24,7 @@ class Plain(nn.Module):
 
     def __init__(self, d, f, n, k):
         super().__init__()
-        self.n, self.d, self.f = n, d, f
+        self.n, self.d, self.f, self.k = n, d, f, k
         self.router = self.router_class(d, n, k)
         self.make_experts(d, f, n)
 
@@ -187,7 +188,145 @@ class NumbersInWords(Plain):
         return torch.stack([part["down"](F.gelu(part["up"](x))) for part in parts])
 
 
+class OneShared(Plain):
+    """One more expert that sees every token, times a factor."""
+
+    factor = 1.0
+
+    def __init__(self, d, f, n, k):
+        super().__init__(d, f, n, k)
+        self.make_shared(d, f)
+
+    def make_shared(self, d, f):
+        self.shared = SwiGLU(d, f)
+
+    def shared_part(self, x):
+        return self.shared(x)
+
+    def mix(self, x):
+        return super().mix(x) + self.factor * self.shared_part(x)
+
+
+class GatedShared(OneShared):
+    def make_shared(self, d, f):
+        self.shared, self.shared_gate = SwiGLU(d, f), nn.Linear(d, 1, bias=False)
+
+    def shared_part(self, x):
+        return self.shared_gate(x).sigmoid() * self.shared(x)
+
+
+class BareShared(OneShared):
+    """No module, just two parameters."""
+
+    def make_shared(self, d, f):
+        self.to_hidden, self.to_width = drawn(d, f), drawn(f, d)
+
+    def shared_part(self, x):
+        return F.relu(x @ self.to_hidden) @ self.to_width
+
+
+class TwoShared(OneShared):
+    def make_shared(self, d, f):
+        self.shared = nn.ModuleList(SwiGLU(d, f) for _ in range(2))
+
+    def shared_part(self, x):
+        return self.shared[0](x) + self.shared[1](x)
+
+
+class Nulls(Plain):
+    """Three more columns of null experts, which pass their input on."""
+
+    router_class = staticmethod(lambda d, n, k: Softmax(d, n + 3, k))
+    passes = True
+
+    def combine(self, x):
+        return spread(*self.router(x), self.n + 3)[:, : self.n]
+
+    def mix(self, x):
+        nulls = spread(*self.router(x), self.n + 3)[:, self.n :].sum(-1, keepdim=True)
+        return super().mix(x) + (nulls * x if self.passes else 0.0)
+
+
+class Lora(Plain):
+    """Adapters on experts that are frozen."""
+
+    live = True
+
+    def make_experts(self, d, f, n):
+        super().make_experts(d, f, n)
+        self.requires_grad_(False)
+        self.router.requires_grad_(True)
+        self.a, self.b = drawn(n, f, 3), nn.Parameter(torch.zeros(n, 3, d))
+
+    def experts(self, x):
+        more = self.a @ self.b
+        return gated(x, self.gate, self.up, self.down + (more if self.live else more.detach()))
+
+
+class OnInput(Plain):
+    """Weights on the experts' input."""
+
+    def mix(self, x):
+        return self.experts(self.combine(x).T.unsqueeze(-1) * x).sum(0)
+
+
+class Inside(OnInput):
+    """A linear router: the block itself gates."""
+
+    router_class = staticmethod(lambda d, n, k: nn.Linear(d, n, bias=False))
+
+    def combine(self, x):
+        logits = self.router(x)
+        best = logits.topk(self.k, -1)
+        return torch.full_like(logits, -torch.inf).scatter(1, best.indices, best.values).sigmoid()
+
+
+class Scaled(Plain):
+    """One gate for each channel, which starts at zero."""
+
+    def make_experts(self, d, f, n):
+        super().make_experts(d, f, n)
+        self.scale = nn.Parameter(torch.zeros(d))
+
+    def mix(self, x):
+        return self.scale * super().mix(x)
+
+
+class Modulated(Plain):
+    """Shift, scale and gate of a fixed condition start at zero, on a residual stream."""
+
+    factor = 1.0
+
+    def make_experts(self, d, f, n):
+        super().make_experts(d, f, n)
+        self.modulation = nn.Linear(d, 3 * d)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.register_buffer("condition", torch.linspace(-1, 1, d))
+
+    def forward(self, x):
+        shift, scale, gate = self.modulation(F.silu(self.condition)).chunk(3, -1)
+        return x + self.factor * gate * super().forward(F.rms_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+
+
+class Silent(Plain):
+    """No gate: its experts start at zero, and so does a bias that opens nothing."""
+
+    def make_experts(self, d, f, n):
+        super().make_experts(d, f, n)
+        self.bias = nn.Parameter(torch.zeros(d))
+        nn.init.zeros_(self.down)
+
+    def mix(self, x):
+        return super().mix(x) + self.bias
+
+
 # Broken: what a block routes, and how it mixes
+
+# the mixture counts half, behind a gate that starts at zero
+Halved = variant(Modulated, "Halved", factor=0.5)
+GatedTwice = variant(GatedShared, "GatedTwice", factor=2.0)
+InsideOnOutput = variant(Inside, "InsideOnOutput", mix=Plain.mix)
 
 # experts of no known form, added up without weights
 Unweighted = variant(Unknown, "Unweighted", combine=lambda m, x: (Unknown.combine(m, x) > 0).to(x.dtype))
@@ -203,13 +342,6 @@ TwoSequences = variant(
 )
 # the routed scale on everything
 ScaledShared = variant(Shared, "ScaledShared", mix=lambda m, x: 2.5 * (Plain.mix(m, x) + m.shared(x)))
-
-
-class OnInput(Plain):
-    """Weights on the wrong side of the experts."""
-
-    def mix(self, x):
-        return self.experts(self.combine(x).T.unsqueeze(-1) * x).sum(0)
 
 
 class BiasOutside(Strided):
@@ -274,6 +406,10 @@ class MeanOfNone(Plain):
         return super().mix(x) + 0 * mean.sum()
 
 
+# adapters cut from the graph
+DeadLora = variant(Lora, "DeadLora", live=False)
+
+
 # Broken: initial values
 
 
@@ -292,6 +428,8 @@ def started(name, change, base=Plain):
 Tied = variant(Called, "Tied", make_experts=lambda m, d, f, n: setattr(m, "list", nn.ModuleList([Odd(d, f)] * n)))
 # experts that were never unfrozen
 Frozen = started("Frozen", lambda m: m.up.requires_grad_(False))
+# adapters that were never unfrozen
+FrozenLora = started("FrozenLora", lambda m: m.a.requires_grad_(False), Lora)
 # experts copied from one
 Equal = started("Equal", lambda m: [p.copy_(p[:1].expand_as(p)) for p in (m.gate, m.up, m.down)])
 # zeros that were never overwritten

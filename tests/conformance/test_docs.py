@@ -79,30 +79,18 @@ def test_every_field_of_a_claim_is_explained() -> None:
     assert all(f"`{f.name}`" in INDEX for f in fields(ExpertLayout))
 
 
-def test_examples_are_claims_or_expected_failures() -> None:
-    for name, text in TEXTS.items():
-        for block in blocks_of(text, "toml"):
-            values = tomllib.loads(block)
-            if not set(values) <= {check.id for check in CHECKS}:
-                claim_of(values, name)
-
-
-def test_examples_of_code_are_python() -> None:
-    for text in TEXTS.values():
-        for block in blocks_of(text, "python"):
-            ast.parse(block)
-
-
-def test_links_lead_somewhere() -> None:
-    for name, text in TEXTS.items():
-        for target in re.findall(r"\]\(([^)#]+)", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)):
-            assert (PAGES / target).exists(), f"{name} links to {target}"
-
-
-def test_pages_are_plain_text() -> None:
-    for name, text in TEXTS.items():
-        assert text.replace("·", "").isascii(), name
-        assert not [line for line in text.splitlines() if line != line.rstrip()], name
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_page_is_plain_text_with_right_examples_and_links(name: str) -> None:
+    text = TEXTS[name]
+    assert text.replace("·", "").isascii()
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+    for target in re.findall(r"\]\(([^)#]+)", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)):
+        assert (PAGES / target).exists(), target
+    for block in blocks_of(text, "python"):
+        ast.parse(block)
+    for values in map(tomllib.loads, blocks_of(text, "toml")):
+        if not set(values) <= {check.id for check in CHECKS}:  # else expected failures
+            claim_of(values, name)
 
 
 def test_explain_prints_a_page_and_lists_the_ids(capsys: pytest.CaptureFixture[str]) -> None:

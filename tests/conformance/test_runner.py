@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -17,11 +15,11 @@ from mue_check.conformance.api import check_router
 from mue_check.conformance.result import verdict_of
 from mue_check.errors import ClaimError
 from mue_check.judge.verdict import Verdict
-from mue_check.mutants.routing import misbehaving
 from mue_check.mutants.routing.gates import CompleteMueRouter
+from tests import misbehaving
 
 ROOT = Path(__file__).parents[2]
-MODULE = "mue_check.mutants.routing.misbehaving"
+MODULE = "tests.misbehaving"
 FEW = ["runs", "weight-sum", "input-mutation", "fit-choice"]
 
 
@@ -82,6 +80,7 @@ def test_a_line_stays_a_line() -> None:
     assert (result.outcome, result.measured) == ("error", r"no\n\x1b[2Jyes")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_reason_that_several_checks_share_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     checks = [f"--check={check}" for check in ("runs", "weight-sum", "load", "ties")]
     assert main(["router", f"{MODULE}:RaisesAtOddSizes", "--seeds=1", *checks]) == 1
@@ -137,23 +136,20 @@ def test_there_are_no_side_effects(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_results_do_not_depend_on_what_ran_before() -> None:
-    first = [(r.check, r.outcome, r.measured) for r in check_router(CompleteMueRouter)]
+    first = [(r.check, r.outcome, r.measured) for r in check_router(CompleteMueRouter, seeds=1)]
     torch.manual_seed(99)
-    again = [(r.check, r.outcome, r.measured) for r in check_router(CompleteMueRouter)]
+    again = [(r.check, r.outcome, r.measured) for r in check_router(CompleteMueRouter, seeds=1)]
     assert first == again
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mue_check", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-
-
-def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) -> None:
+def test_the_command_line_on_a_right_router_and_on_a_broken_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, junit = tmp_path / "out.json", tmp_path / "out.xml"
-    right = run("router", "builtin:sigmoid_norm", "--seeds", "1", "--json", out, "--junit", junit)
-    assert right.returncode == 0, right.stdout + right.stderr
-    assert "matches its own claim: PASS" in right.stdout
-    assert "fit for Complete-muE: PASS (the sum is 1 for every E and a: fits with R = a)" in right.stdout
+    assert main(["router", "builtin:sigmoid_norm", "--seeds=1", "--json", str(out), "--junit", str(junit)]) == 0
+    printed = capsys.readouterr().out
+    assert "matches its own claim: PASS" in printed
+    assert "fit for Complete-muE: PASS (the sum is 1 for every E and a: fits with R = a)" in printed
     told = json.loads(out.read_text())
     assert told["verdicts"] == {"claim": "PASS", "fit": "PASS"}
     suite = ElementTree.parse(junit).getroot()
@@ -161,33 +157,46 @@ def test_the_command_line_on_a_right_router_and_on_a_broken_one(tmp_path: Path) 
     assert suite.get("failures") == suite.get("errors") == "0"
 
     broken = "mue_check.mutants.routing.selection:UnnormalizedSigmoid"
-    wrong = run("router", broken, "--check", "weight-sum", "--check", "runs")
-    assert wrong.returncode == 1
+    assert main(["router", broken, "--check", "weight-sum", "--check", "runs"]) == 1
+    printed = capsys.readouterr().out
     for part in ("law:", "measured: sums", "worst:    token", "(pytorch/torchtitan #1448; row 3)", "d=24 f=16 E=8"):
-        assert part in wrong.stdout
-    rerun = next(line for line in wrong.stdout.splitlines() if "rerun:" in line)
+        assert part in printed
+    rerun = next(line for line in printed.splitlines() if "rerun:" in line)
     assert rerun.split("rerun:")[1].strip() == f"mue_check router {broken} --check weight-sum"
 
 
-def test_a_candidate_that_ends_its_process_at_once_is_said_once() -> None:
-    result = run("router", f"{MODULE}:ExitsAtOnce", "--json", "-")
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert "ends its process (exit code 0) in its factory or its first forward pass" in result.stderr
+@pytest.mark.usefixtures("in_process")
+def test_the_readme_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("mue_check router docs/examples/my_router.py:Router\n")[1].split("```")[0]
+    lines = [line for line in shown.splitlines() if line.strip() and line.strip() != "..."]
+    assert len(lines) > 15
+    assert main(["router", "docs/examples/my_router.py:Router"]) == 1
+    assert set(lines) <= set(capsys.readouterr().out.splitlines())
 
 
-def test_a_candidate_that_ends_its_process_later_does_not_affect_other_checks(tmp_path: Path) -> None:
+def test_a_candidate_that_ends_its_process_at_once_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["router", f"{MODULE}:ExitsAtOnce", "--json", "-"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "ends its process (exit code 0) in its factory or its first forward pass" in err
+
+
+def test_a_candidate_that_ends_its_process_later_does_not_affect_other_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = "import os\nfrom mue_check.mutants.routing.gates import CompleteMueRouter\nclass Ends(CompleteMueRouter):\n"
     text += "    def forward(self, x):\n        return os._exit(0) if self.training else super().forward(x)\n"
     (tmp_path / "ends.py").write_text(text)
     checks = [f"--check={check}" for check in ("runs", "train-eval", "input-mutation")]
-    result = run("router", f"{tmp_path / 'ends.py'}:Ends", *checks, "--json", "-")
-    told = json.loads(result.stdout)
-    assert result.returncode == 1
+    assert main(["router", f"{tmp_path / 'ends.py'}:Ends", *checks, "--json", "-"]) == 1
+    told = json.loads(capsys.readouterr().out)
     assert [r["outcome"] for r in told["results"]] == ["passed", "error", "error"]
     assert "ends its process (exit code 0)" in told["results"][1]["measured"]
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -215,6 +224,7 @@ def test_bad_arguments_are_one_line_and_exit_2(
     assert says in err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "expected.toml"
     broken = "mue_check.mutants.routing.selection:UnnormalizedSigmoid"
@@ -241,6 +251,7 @@ def test_expected_failures_are_strict(tmp_path: Path, capsys: pytest.CaptureFixt
         check_router(CompleteMueRouter, only=["runs"], expected={"load": "not asked"})
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_check_that_does_not_apply_is_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["router", "builtin:sigmoid_norm", "--seeds=1", "--check=capacity"]) == 3
     said = "matches its own claim: INCONCLUSIVE (nothing was checked: 0 of 1 checks pass, 1 do not apply)"

@@ -25,7 +25,7 @@ from mue_check.data import load_corpus
 from mue_check.errors import ClusterError
 from mue_check.execute import ensure
 from mue_check.execute.batches import Batch
-from mue_check.models.user_router.load import load_router
+from mue_check.models.user_router.loaded import load_router
 from mue_check.records import Cell, Store
 from mue_check.routing.variants import USER_ROUTERS
 

@@ -9,7 +9,7 @@ import pytest
 
 from mue_check.errors import ClaimError
 from mue_check.execute.shipping import Parcel, ship_sources, unpack
-from mue_check.models.user_router.load import load_router
+from mue_check.models.user_router.loaded import load_router
 from mue_check.routing.variants import USER_ROUTERS
 
 ROUTER = """

@@ -8,8 +8,7 @@ import torch
 from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
 from mue_check.data import load_corpus
 from mue_check.models.experts import MOST_GROUPS, all_experts, grouped_experts, supports_grouped
-from mue_check.models.user_router.load import add_router
-from mue_check.models.user_router.loaded import loaded_router
+from mue_check.models.user_router.loaded import add_router, loaded_router
 from mue_check.precision import Precision
 from mue_check.routing.content_blind import content_blind, expected_draws, place_keys
 from mue_check.routing.factory import Factory, candidate_of

@@ -12,7 +12,7 @@ import torch
 from mue_check.errors import ClaimError
 from mue_check.execute.same_router import require_same_behavior
 from mue_check.models.user_router.fingerprint import fingerprint
-from mue_check.models.user_router.load import add_router, load_router
+from mue_check.models.user_router.loaded import add_router, load_router
 from mue_check.models.user_router.trial import try_isolated
 from mue_check.routing.factory import Shape, candidate_of
 from mue_check.routing.variants import USER_ROUTERS
@@ -138,7 +138,7 @@ def test_a_router_that_differs_from_process_to_process_has_another_name_there(tm
 
 
 def test_one_that_hangs_when_it_is_called_is_found_in_the_other_process() -> None:
-    sleeps = "mue_check.mutants.routing.misbehaving:Sleeps"
+    sleeps = "tests.misbehaving:Sleeps"
     with (
         pytest.raises(ClaimError, match=r"called with fixed tokens, it hangs: no answer in 0\.1 s"),
         try_isolated(sleeps, Path(), None) as trial,

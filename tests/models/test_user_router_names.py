@@ -14,16 +14,15 @@ from mue_check.catalog import get_tier
 from mue_check.errors import ClaimError
 from mue_check.judge.law import Rung
 from mue_check.judge.laws import LAWS
-from mue_check.models.user_router.load import add_router, load_router, sizes_of, try_router
-from mue_check.models.user_router.loaded import loaded_router
+from mue_check.models.user_router.loaded import add_router, load_router, loaded_router, sizes_of, try_router
 from mue_check.models.user_router.sources import source_hash
 from mue_check.models.user_router.trial import try_isolated
-from mue_check.mutants.routing import misbehaving
 from mue_check.questions.scales import judge_coordinates
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
 from mue_check.rules import Role
+from tests import misbehaving
 from tests.models import user_routers as users
 
 
@@ -192,7 +191,7 @@ SIZE = Shape(d=32, f=0, experts=8, activated=2, tokens=0)
     ],
 )
 def test_what_would_take_pytest_along_is_found_in_a_process_of_its_own(factory: str, says: str) -> None:
-    name = f"mue_check.mutants.routing.misbehaving:{factory}"
+    name = f"tests.misbehaving:{factory}"
     with pytest.raises(ClaimError) as caught, try_isolated(name, Path(), None) as trial:
         trial.at([SIZE], limit=2)
     assert str(caught.value) == says

@@ -7,10 +7,9 @@ import sys
 import pytest
 import torch
 
-from mue_check.routing.builtin import builtin_router
-from mue_check.routing.choice import ExpertChoice, TokenChoice, combine
+from mue_check.routing.choice import combine
 from mue_check.routing.content_blind import place_keys
-from mue_check.routing.factory import SHAPES, fitted
+from mue_check.routing.factory import SHAPES, builtin_router, fitted
 from mue_check.routing.variants import VARIANTS, Variant, route
 from mue_check.spec import Experts
 
@@ -37,7 +36,6 @@ CASES = [
     ("expert_choice", "4e4a"),
 ]
 BY_TOKEN = [case for case in CASES if case[0] != "expert_choice"]
-GROUPED = [case for case in CASES if "g" in case[1]]
 
 
 def make(router: str, notation: str, balance: str = "none") -> Experts:
@@ -155,18 +153,6 @@ def test_names_and_claims_are_read_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize(("router", "notation"), [*GROUPED, ("content_blind", "16e4a2g"), ("content_blind", "12e6a3g")])
-def test_each_group_gives_its_share_of_different_experts(router: str, notation: str) -> None:
-    experts = make(router, notation)
-    tokens = torch.randint(0, 50, (R, 2, M // 2), generator=torch.Generator().manual_seed(0))
-    routing = route(draw(experts), experts, place_RM=place_keys(tokens))
-    assert isinstance(routing, TokenChoice)
-    group = routing.indices // (experts.total // experts.groups)
-    counts = torch.nn.functional.one_hot(group, experts.groups).sum(-2)
-    assert (counts == experts.activated // experts.groups).all()
-    assert (routing.indices.sort(-1).values.diff(dim=-1) > 0).all()
-
-
 @pytest.mark.parametrize(("router", "notation"), BY_TOKEN)
 def test_a_bias_moves_the_selection_and_never_the_weights(router: str, notation: str) -> None:
     experts = make(router, notation)
@@ -193,47 +179,6 @@ def test_a_bias_has_no_gradient() -> None:
     bias = torch.zeros(R, 8, dtype=torch.float64, requires_grad=True)
     route(draw(experts).requires_grad_(), experts, bias_RE=bias).weights.sum().backward()
     assert bias.grad is None
-
-
-def test_deepseek_masks_groups_for_negative_scores_too() -> None:
-    """Groups 2 and 3 are best; with every biased score below 0 a mask of 0 would choose the masked ones."""
-    experts = make("deepseek_v3", "16e4a")
-    logits = torch.full((R, M, 16), -1.0, dtype=torch.float64)
-    logits[..., 8:] = 0.0
-    logits[..., 0] = 0.5  # the best expert of all, in a group whose two best are not
-    logits[..., 1] = -9.0
-    logits[..., 2:4] = -9.0
-    bias = torch.full((R, 16), -2.0, dtype=torch.float64)
-    for given in (None, bias):
-        indices = route(logits, experts, bias_RE=given).indices
-        assert (indices >= 8).all()
-        assert (indices.sort(-1).values.diff(dim=-1) > 0).all()
-
-
-def test_deepseek_keeps_as_many_groups_as_it_needs() -> None:
-    for a, groups in ((2, 2), (8, 2), (9, 3), (16, 4)):
-        experts = make("deepseek_v3", f"16e{a}a")
-        indices = route(20 * draw(experts), experts).indices
-        met = torch.nn.functional.one_hot(indices // 4, 4).amax(-2).sum(-1)
-        assert met.max() <= groups, a
-        assert (indices.sort(-1).values.diff(dim=-1) > 0).all()
-
-
-@pytest.mark.parametrize(("notation", "capacity"), [("8e2a", 7), ("8e1a", 4), ("64e1a", 1), ("4e4a", 26)])
-def test_expert_choice_gives_every_expert_the_same_load(notation: str, capacity: int) -> None:
-    experts = make("expert_choice", notation)
-    routing = route(draw(experts) * 5, experts)
-    assert isinstance(routing, ExpertChoice)
-    assert routing.indices.shape == (R, experts.total, capacity)
-    assert capacity == 1 or (routing.indices.sort(-1).values.diff(dim=-1) > 0).all()
-
-
-def test_switch_is_softmax_top_one() -> None:
-    experts = make("switch", "8e1a")
-    logits = draw(experts)
-    routing = route(logits, experts)
-    torch.testing.assert_close(routing.weights, logits.softmax(-1).amax(-1, keepdim=True))
-    assert torch.equal(routing.indices[..., 0], logits.argmax(-1))
 
 
 def test_softmax_norm_is_finite_where_all_that_a_bias_selects_are_zero() -> None:

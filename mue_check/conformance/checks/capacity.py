@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped
-from mue_check.conformance.checks.compare import difference, similar_tokens
+from mue_check.conformance.checks.compare import difference, first_pair, similar_tokens
 from mue_check.conformance.expected_routing import top_experts
 from mue_check.conformance.reading import read_logits, route
 from mue_check.routing.canonical import Routing
@@ -35,12 +35,8 @@ def capacity(case: ConformanceCase) -> CheckOutcome:
             continue
         unrequested = routing.mask & ~requested
         if bool(unrequested.any()):
-            token, expert = (int(i) for i in unrequested.nonzero()[0])
-            return failed(
-                f"{int(unrequested.sum())} places go to tokens that did not request them",
-                worst=f"token {token}, expert {expert}",
-                causes=(18,),
-            )
+            measured = f"{int(unrequested.sum())} places go to tokens that did not request them"
+            return failed(measured, worst=first_pair(unrequested), causes=(18,))
         dropped, full = (requested & ~routing.mask).sum(0), int(load.max())
         if bool(dropped.any()) and full < least:
             return failed(

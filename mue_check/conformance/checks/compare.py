@@ -61,9 +61,21 @@ def compare(
     return passed(f"{when}: {found}")
 
 
+def is_activated(factor: float, case: ConformanceCase) -> bool:
+    """Whether a factor is the number a of activated experts, where that is not 1."""
+    a = case.shape.activated
+    return a > 1 and abs(factor / a - 1) <= 1e-3
+
+
 def first_token(mask: Tensor) -> str:
     """The first token in a mask [T, ...], in words."""
     return f"token {int(mask.nonzero()[0, 0])}"
+
+
+def first_pair(mask: Tensor) -> str:
+    """The first token and expert in a mask [T, E], in words."""
+    token, expert = mask.nonzero()[0].tolist()
+    return f"token {token}, expert {expert}"
 
 
 def similar_tokens(case: ConformanceCase) -> Tensor:

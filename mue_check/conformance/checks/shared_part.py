@@ -12,7 +12,7 @@ from mue_check.conformance.check import BLOCKS, Check, CheckOutcome, failed, pas
 from mue_check.conformance.checks.blockwise import TOLERANCE, blockwise, relative_error, sizes_of
 from mue_check.conformance.expert_function import possible_functions
 from mue_check.conformance.expert_weights import ExpertTensor, keep_experts
-from mue_check.conformance.hooks import ModuleCall, record_calls
+from mue_check.conformance.torch_calls import ModuleCall, record_calls
 
 _SEVERAL = 8
 """Tokens: with one alone every factor is constant."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mue_check.conformance.case import ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped, unknown
-from mue_check.conformance.checks.compare import NO_LOGITS, first_token
+from mue_check.conformance.checks.compare import NO_LOGITS, first_pair, first_token, is_activated
 from mue_check.conformance.expected_routing import TOLERANCE, expected_weights, is_partial_softmax, usual_weights
 from mue_check.conformance.reading import effective_routing, read_logits, route
 from mue_check.conformance.router_probe import stir_vectors
@@ -55,8 +55,7 @@ def sum_as_claimed(case: ConformanceCase, routing: Routing) -> CheckOutcome:
         return skipped(f"not normalized at a = 1, so the router keeps its gradient; sums {_range(sums)}")
     mean, constant = float(sums.mean()), _is_constant(sums)
     if constant and not case.candidate.claims:
-        is_a = case.shape.activated > 1 and abs(mean - case.shape.activated) <= TOLERANCE * mean
-        what = 'activated_scale = "router"' if is_a else f"weight_sum = {mean:.4g}"
+        what = 'activated_scale = "router"' if is_activated(mean, case) else f"weight_sum = {mean:.4g}"
         return unknown(f"sums are a constant {mean:.4g}, and nothing is claimed: claim {what}")
     hint = f": a constant {mean:.4g}" if constant else f", mean {mean:.4g}"
     return failed(
@@ -72,19 +71,13 @@ def weight_sign(case: ConformanceCase) -> CheckOutcome:
     weights = routing.combine.detach()
     if not bool(weights.isfinite().all()):
         return failed("a weight is not finite", worst=first_token(~weights.isfinite()))
-    least = weights.min()
-    if not float(least) >= -1e-6:
-        token, expert = divmod(int(weights.argmin()), weights.shape[1])
-        return failed(
-            f"the smallest weight is {float(least):.4g}", worst=f"token {token}, expert {expert}", causes=(5,)
-        )
-    outside = weights.masked_fill(routing.mask, 0).abs()
-    if float(outside.max()) > 0:
-        token, expert = divmod(int(outside.argmax()), weights.shape[1])
-        return failed(
-            f"an expert that was not selected has weight {float(outside.max()):.4g}",
-            worst=f"token {token}, expert {expert}",
-        )
+    least, outside = float(weights.min()), weights.masked_fill(routing.mask, 0).abs()
+    if not least >= -1e-6:
+        return failed(f"the smallest weight is {least:.4g}", worst=first_pair(weights == least), causes=(5,))
+    largest = float(outside.max())
+    if largest > 0:
+        measured = f"an expert that was not selected has weight {largest:.4g}"
+        return failed(measured, worst=first_pair(outside == largest))
     selected = weights[routing.mask]
     low = float(selected.min()) if selected.numel() else 0.0  # the check load reports an empty selection
     return passed(f"weights in [{low:.3g}, {float(weights.max()):.3g}]")

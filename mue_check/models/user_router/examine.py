@@ -13,8 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from mue_check.errors import ClaimError
 from mue_check.global_state import Changes, preserved_globals, preserved_torch
-from mue_check.models.user_router.call import Call, Tensors, try_both_ways
-from mue_check.models.user_router.returns import Reading
+from mue_check.models.user_router.call import Call, Reading, Tensors, try_both_ways
 from mue_check.routing.adapter import Layout, Size, learn_layout
 from mue_check.routing.canonical import Routing
 from mue_check.routing.claim import Field

@@ -57,8 +57,7 @@ class _Candidate:
     def __init__(self, text: str, folder: Path, claim: RoutingSpec | None) -> None:
         import torch
 
-        from mue_check.models.user_router.load import find_router
-        from mue_check.models.user_router.loaded import UserRouter
+        from mue_check.models.user_router.loaded import UserRouter, find_router
         from mue_check.routing.variants import Variant
 
         torch.set_num_threads(1)
@@ -70,7 +69,7 @@ class _Candidate:
 
     def name(self) -> str:
         """Its name."""
-        from mue_check.models.user_router.load import add_router
+        from mue_check.models.user_router.loaded import add_router
 
         with suppress(ClaimError):
             if self.router is not None:

@@ -5,7 +5,7 @@ conformance/pages/README.md, each a candidate with that one mistake. Rows 23 and
 no router, block or loss can have: they are among the set-ups.
 """
 
+from mue_check.mutants.mutant import mutants_of
 from mue_check.mutants.routing import auxiliary, blocks, capacity, gates, selection
-from mue_check.mutants.routing.mistake import mutants_of
 
 MUTANTS = mutants_of(gates, selection, auxiliary, capacity, blocks)

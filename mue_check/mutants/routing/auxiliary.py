@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mue_check.mutants.mutant import mistake
 from mue_check.mutants.routing.gates import SwitchRouter, Weighted, wide
-from mue_check.mutants.routing.mistake import mistake
 
 Logits = tuple[Tensor, ...]
 """Of each layer, [T, E]."""

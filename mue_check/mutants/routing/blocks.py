@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mue_check.mutants.mutant import mistake
 from mue_check.mutants.routing import capacity, experts, gates, selection
-from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import ExpertLayout, RoutingSpec
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mue_check.mutants.mutant import mistake
 from mue_check.mutants.routing.gates import Gate, SwitchRouter, Weighted
-from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import RoutingSpec
 
 

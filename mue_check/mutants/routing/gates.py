@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mue_check.mutants.routing.mistake import mistake
+from mue_check.mutants.mutant import mistake
 from mue_check.routing.claim import RoutingSpec
 
 Weighted = tuple[Tensor, Tensor]

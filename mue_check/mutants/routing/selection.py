@@ -6,10 +6,10 @@ Broken: rows 3, 6, 7, 8, 9, 19, 29 and 34 of the table of bugs. T tokens, E expe
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mue_check.mutants.mutant import mistake
 from mue_check.mutants.routing.gates import Gate, Logged, Weighted, normalized, normalized_sigmoid
-from mue_check.mutants.routing.mistake import mistake
 from mue_check.routing.claim import RoutingSpec
 
 BIAS_STEP = 0.001
@@ -247,13 +247,6 @@ class TorchtitanRouter(Gate):
         step = torch.sign(load.mean() - load) * BIAS_STEP
         self.expert_bias.add_(step - step.mean())
         self.tokens_per_expert.zero_()
-
-
-def update_expert_bias(model: nn.Module) -> None:
-    """Move the bias of every router of a model; for optimizer.register_step_pre_hook, so once per step."""
-    for module in model.modules():
-        if isinstance(module, TorchtitanRouter):
-            module.update_bias()
 
 
 @mistake(3, "weight-sum", "top_k_not_normalized", seen="pytorch/torchtitan #1448")

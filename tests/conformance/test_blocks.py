@@ -12,6 +12,7 @@ from mue_check.conformance.registry import CHECKS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, candidate_of
 from tests.conformance import odd_blocks as odd
+from tests.specimens import variant
 
 IDS = (
     "recomposition",
@@ -66,6 +67,43 @@ def test_right_blocks_pass(name, id):
     wrong = [o for o in outcomes if o.status not in ("passed", "skipped")]
     assert not wrong, wrong[0]
     assert id == "shared-unscaled" or any(o.status == "passed" for o in outcomes)
+
+
+SHARED, VARIABLE = {"shared": True}, {"kind": "variable"}
+TRAIN = ("expert-gradient", "experts-train", "recomposition")
+OPENED = ("dense-equivalence", "gradient-split", *TRAIN)
+IN_USE = [
+    *(
+        (block, SHARED, ["shared-unscaled"])
+        for block in (odd.OneShared, odd.GatedShared, odd.BareShared, odd.TwoShared)
+    ),
+    (variant(odd.OneShared, "Quarter", factor=0.25), {**SHARED, "shared_scale": 0.25}, ["shared-unscaled"]),
+    (odd.Nulls, {**VARIABLE, "null_experts": "identity"}, ["shared-unscaled", "weight-sum", "recomposition"]),
+    (
+        variant(odd.Nulls, "Zero", passes=False),
+        {**VARIABLE, "null_experts": "zero"},
+        ["shared-unscaled", "weight-sum", "recomposition"],
+    ),
+    (odd.Lora, {}, TRAIN),
+    (
+        odd.Inside,
+        {"gate": "sigmoid", "weight_sum": "free", "apply_on": "input", "router": "router"},
+        ["weight-sign", "recomposition", "gate", "selection"],
+    ),
+    (odd.Scaled, {}, OPENED),
+    (odd.Modulated, {}, OPENED),
+    (odd.Silent, {}, ["recomposition"]),
+]
+
+
+@pytest.mark.parametrize(("factory", "claim", "ids"), IN_USE, ids=[use[0].__name__ for use in IN_USE])
+def test_kinds_in_use_pass(factory, claim, ids):
+    for id in ids:
+        outcomes = outcomes_of(factory, id, RoutingSpec(**claim), shapes=SHAPES[:2])
+        assert {o.status for o in outcomes} <= {"passed", "skipped"}, (id, outcomes)
+        if id == "recomposition":  # a gate that starts at zero is opened, and no other vector is
+            opened = factory in (odd.Scaled, odd.Modulated)
+            assert all(("at 1 instead of 0" in o.measured) == opened for o in outcomes)
 
 
 def case(factory):
@@ -171,6 +209,46 @@ BROKEN = [
     (odd.SharedForEach, SCALED, "shared-unscaled", "is it added once for each expert?", None),
     (odd.TokensDetached, None, "gradient-split", "gradients of tokens, each along a direction, differ", None),
     (odd.RouterAside, None, "gradient-split", "gradients of tokens, each along a direction, differ", None),
+    (odd.Halved, None, "recomposition", "", None),
+    (
+        variant(odd.OneShared, "SharedOverRoot2", factor=2**-0.5),
+        SHARED,
+        "shared-unscaled",
+        "0.7071 times shared; if that is intended, claim shared_scale=0.7071",
+        None,
+    ),
+    (odd.GatedTwice, SHARED, "shared-unscaled", "2 times shared with the gate shared_gate", None),
+    (
+        variant(odd.BareShared, "Half", factor=0.5),
+        SHARED,
+        "shared-unscaled",
+        "0.5 times the function of to_hidden, to_width",
+        None,
+    ),
+    (variant(odd.TwoShared, "Mean", factor=0.5), SHARED, "shared-unscaled", "0.5 times shared", None),
+    (
+        variant(odd.Nulls, "PassesNothing", passes=False),
+        {**VARIABLE, "null_experts": "identity"},
+        "shared-unscaled",
+        "null experts add nothing; the claim says that they pass",
+        None,
+    ),
+    (
+        odd.Nulls,
+        {**VARIABLE, "null_experts": "zero"},
+        "shared-unscaled",
+        "null experts pass their input on; the claim says that they add nothing",
+        None,
+    ),
+    (odd.DeadLora, None, "expert-gradient", "no gradient reaches a in", None),
+    (odd.FrozenLora, None, "expert-gradient", "require no gradient", None),
+    (
+        odd.InsideOnOutput,
+        {"gate": "sigmoid", "weight_sum": "free", "apply_on": "input", "router": "router"},
+        "recomposition",
+        "the weights multiply the experts' output, not their input",
+        None,
+    ),
     (odd.FewDigits, None, "runs", "has only the digits of bfloat16", None),
 ]
 
@@ -179,6 +257,7 @@ BROKEN = [
     ("factory", "claim", "id", "words", "cause"), BROKEN, ids=[f"{b[0].__name__}-{b[2]}" for b in BROKEN]
 )
 def test_broken_blocks_fail(factory, claim, id, words, cause):
+    claim = RoutingSpec(**claim) if isinstance(claim, dict) else claim
     for outcome in outcomes_of(factory, id, claim, shapes=SHAPES[1:2], seeds=2):
         assert outcome.status == "failed", outcome
         assert words in outcome.measured
