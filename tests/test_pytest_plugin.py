@@ -304,30 +304,19 @@ def test_a_router_that_differs_from_process_to_process_is_refused(tmp_path: Path
 
 
 def test_a_routers_conformance_is_asked_by_its_own_suite(tmp_path: Path, run_pytest_here: Run) -> None:
-    expected = tmp_path / "expected.toml"
+    example, mine, expected = ROOT / "docs/examples/my_router.py", tmp_path / "mine.py", tmp_path / "expected.toml"
+    mine.write_text(example.read_text().replace(" / weights.sum(-1, keepdim=True)", ""))
     expected.write_text('bias-selection = "mended next week"\n')
-    study = f"--study={tmp_path / 'study'}"
-    few = ("-k", "bias-selection or weight-sum")
-    example = ("suites/test_router.py", "--router=docs/examples/my_router.py:Router", study, *few)
-    broken = run_pytest_here(*example, "-n", "2")
+    suite, study, few = "suites/test_router.py", f"--study={tmp_path / 'study'}", "bias-selection or weight-sum"
+    broken = run_pytest_here(suite, f"--router={mine}:Router", study, "-k", few, f"--expected={expected}")
     assert broken.code == 1, broken.out
-    assert "the selection bias leaks into the weights" in broken.out
-    test = "suites/test_router.py::test_router[docs/examples/my_router.py:Router-bias-selection]"
-    law = "A selection bias changes the selection and never the weights; adding a constant to it changes nothing"
-    assert re.search(rf"FAILED {re.escape(test)}: bias-selection: failed; law: +{law}\n", broken.out)
-    known = run_pytest_here(*example, f"--expected={expected}")
-    assert known.code == 0, known.out
-    assert "1 xfailed" in known.out
-    right = run_pytest_here("suites/test_router.py", study, *few)
+    assert "1 failed, 1 xfailed" in broken.out
+    test, law = re.escape(f"{suite}::test_router[{mine}:Router-weight-sum]"), "The weights of a token"
+    assert re.search(rf"FAILED {test}: weight-sum: failed; law: +{law}", broken.out), broken.out
+    right = run_pytest_here(suite, study, "-k", few)
     assert right.code == 0, right.out
-    # a router that could not even train hears why from its checks, and in a suite that trains from the usage error
-    silent = "--router=mue_check.mutants.routing.misbehaving:ReturnsNone"
-    assert (
-        "the router returns None, no tensors"
-        in run_pytest_here("suites/test_router.py", silent, study, "-k", "runs").out
-    )
-    assert run_pytest_here("suites/test_capacity.py", silent, study).code == 4
-    ends = "--router=mue_check.mutants.routing.misbehaving:ExitsAtOnce"
-    ended = run_pytest_here("suites/test_router.py", "-k", "runs", ends, study)
-    assert ended.code == 1
-    assert "ends its process (exit code 0) in its factory or its first forward pass" in ended.out
+    # in a suite that trains, a router that cannot is a usage error
+    ends = "mue_check.mutants.routing.misbehaving:ExitsAtOnce"
+    refused = run_pytest_here("suites/test_capacity.py", f"--router={ends}", study)
+    assert refused.code == 4
+    assert "ends its process (exit code 0)" in refused.errors
