@@ -1,6 +1,7 @@
 """A toy corpus, and pytest in this process."""
 
 import contextlib
+import gc
 import io
 import os
 from collections.abc import Callable
@@ -18,6 +19,13 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collection, which would take a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @dataclass(frozen=True, kw_only=True)

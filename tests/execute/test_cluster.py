@@ -230,7 +230,7 @@ ensure(cells, Store(pathlib.Path(sys.argv[2])), Cluster(os.environ["RAY_ADDRESS"
 
 def test_a_killed_driver_loses_nothing_that_was_stored(cluster: "Cluster", tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 40, 60  # five batches
+    cells, steps = 24, 60  # three batches
     command = [sys.executable, "-c", DRIVER, str(HERE / "test_local.py"), str(rough.root), str(cells), str(steps)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=env)
