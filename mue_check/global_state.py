@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ _SIGNALS = {each.value: each.name for each in signal.Signals}
 """Names; real-time signals have none."""
 
 
+Setting = tuple[str, Callable[[], Any], Callable[[Any], object]]
+"""Its name, and how to get and set it."""
+
+
 @dataclass(kw_only=True)
 class Changes:
     """What user code left changed, as it would be named in a message. Filled when the context ends."""
@@ -61,8 +66,8 @@ def preserved_globals() -> Iterator[Changes]:
     changes, functions = Changes(), _functions()
     with ExitStack() as undo:
         undo.enter_context(warnings.catch_warnings())
-        for restore in _process_state(changes):
-            undo.callback(restore)
+        for name, get, put in _process_settings():
+            undo.callback(_restore, name, get, put, get(), changes.process)
         undo.enter_context(_torch_state(changes))
         try:
             yield changes
@@ -97,7 +102,7 @@ def _torch_state(changes: Changes) -> Iterator[None]:
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     modes = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
     global_hooks = {name: dict(getattr(hooks, name)) for name in _HOOKS}
-    settings = [(name, get(), put) for name, get, put in _SETTINGS]
+    before = [get() for _, get, _ in _SETTINGS]
     with torch.random.fork_rng(devices=cuda), np.errstate(), torch.inference_mode(False), torch.enable_grad():
         try:
             yield
@@ -109,10 +114,8 @@ def _torch_state(changes: Changes) -> Iterator[None]:
             while torch._C._len_torch_dispatch_stack() > modes[1]:
                 torch._C._pop_torch_dispatch_stack(None)
                 changes.torch.append("a mode of torch's dispatcher")
-            for (name, before, put), (_, get, _) in zip(settings, _SETTINGS, strict=True):
-                if get() != before:
-                    put(before)
-                    changes.torch.append(name)
+            for setting, value in zip(_SETTINGS, before, strict=True):
+                _restore(*setting, value, changes.torch)
             for name, kept in global_hooks.items():
                 now = getattr(hooks, name)
                 if dict(now) != kept:
@@ -131,7 +134,7 @@ def _set_deterministic(mode: int) -> None:
     torch.set_deterministic_debug_mode(mode)
 
 
-_SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = (
+_SETTINGS: tuple[Setting, ...] = (
     ("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
     ("the default device", torch.get_default_device, _set_device),
     ("deterministic algorithms", torch.get_deterministic_debug_mode, _set_deterministic),
@@ -141,50 +144,38 @@ _SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = 
     ("autocast on CUDA", lambda: torch.is_autocast_enabled("cuda"), lambda on: torch.set_autocast_enabled("cuda", on)),
     ("detection of anomalies", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
 )
-"""Name, getter and setter of what torch keeps for the whole process."""
+"""What torch keeps for the whole process."""
 
 
-def _process_state(changes: Changes) -> list[Callable[[], None]]:
-    """Functions that put parts of the process's state back."""
-    streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-    folder, environment = _folder(), dict(os.environ)
-    recursion, collects = sys.getrecursionlimit(), gc.isenabled()
-    handlers = {}
+def _process_settings() -> Iterator[Setting]:
+    """What Python keeps for the whole process. Only the main thread may look at signals."""
+    for stream in ("stdin", "stdout", "stderr"):
+        yield f"sys.{stream}", partial(getattr, sys, stream), partial(setattr, sys, stream)
+    yield "the working folder", _folder, os.chdir
+    yield "the environment", lambda: dict(os.environ), _set_environment
+    yield "the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit
+    yield "garbage collection", gc.isenabled, lambda on: (gc.enable if on else gc.disable)()
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        for number in signal.valid_signals():
+            name = f"the handler of {_SIGNALS.get(number, number)}"
+            yield name, partial(signal.getsignal, number), partial(signal.signal, number)
 
-    def put_streams() -> None:
-        for name, stream in streams.items():
-            if getattr(sys, name) is not stream:
-                setattr(sys, name, stream)
-                changes.process.append(f"sys.{name}")
 
-    def put_folder() -> None:
-        if folder and _folder() != folder:
-            os.chdir(folder)
-            changes.process.append("the working folder")
+def _restore(name: str, get: Callable[[], Any], put: Callable[[Any], object], before: Any, changed: list[str]) -> None:
+    """Put back a setting that is another now. One that Python cannot name (None or "") stays.
 
-    def put_environment() -> None:
-        if dict(os.environ) != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-            changes.process.append("the environment")
+    What user code put there may compare equal to anything, so it is asked only if it is of the type that was there.
+    """
+    now = get()
+    is_same = now is before or (type(now) is type(before) and now == before)
+    if before is not None and before != "" and not is_same:
+        put(before)
+        changed.append(name)
 
-    def put_interpreter() -> None:
-        if sys.getrecursionlimit() != recursion:
-            sys.setrecursionlimit(recursion)
-            changes.process.append("the recursion limit")
-        if gc.isenabled() != collects:
-            (gc.enable if collects else gc.disable)()
-            changes.process.append("garbage collection")
 
-    def put_handlers() -> None:
-        for number, handler in handlers.items():
-            if handler is not None and signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
-                changes.process.append(f"the handler of {_SIGNALS.get(number, number)}")
-
-    return [put_streams, put_folder, put_environment, put_interpreter, put_handlers]
+def _set_environment(environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _folder() -> str:

@@ -13,8 +13,8 @@ import pytest
 
 from mue_check.errors import MueCheckError
 from mue_check.questions.case import Case, TargetCase
-from mue_check.suite import cluster, conformance, rerun
-from mue_check.suite.cases import MARKER, fixture_cases
+from mue_check.suite import cluster, rerun
+from mue_check.suite.cases import MARKER, ROUTER_CHECK, fixture_cases, router_checks
 from mue_check.suite.ending import Ending
 from mue_check.suite.gpus import give_gpus
 from mue_check.suite.progress import Forecast, LiveResults, Progress, shows_progress
@@ -105,12 +105,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each case of its fixture."""
     settings = metafunc.config.stash.get(_SETTINGS, None)
-    if conformance.FIXTURE in metafunc.fixturenames:
+    if ROUTER_CHECK in metafunc.fixturenames:
         try:
-            checks = [] if settings is None else conformance.router_checks(settings, metafunc.config)
+            checks = [] if settings is None else router_checks(settings, metafunc.config)
         except MueCheckError as error:
             raise pytest.UsageError(one_line(str(error))) from None
-        metafunc.parametrize(conformance.FIXTURE, checks)
+        metafunc.parametrize(ROUTER_CHECK, checks)
     if settings is None:
         return
     marker = metafunc.definition.get_closest_marker("axis")

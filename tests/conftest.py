@@ -1,6 +1,7 @@
 """A toy corpus, and pytest in this process."""
 
 import contextlib
+import gc
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -22,6 +23,13 @@ if not torch.cuda.is_available():
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collection, which would take a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PytestResult:
     """The exit code and the output of a run of pytest."""
@@ -37,10 +45,10 @@ class PytestResult:
 
 @pytest.fixture
 def run_pytest_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PytestResult]:
-    """Runs pytest in this process, in the folder of the repository: seconds faster than in a process of its own."""
+    """Runs pytest in this process, which saves seconds. ``cwd``: by default the folder of the repository."""
 
-    def run(*arguments: str | Path) -> PytestResult:
-        monkeypatch.chdir(ROOT)
+    def run(*arguments: str | Path, cwd: Path = ROOT) -> PytestResult:
+        monkeypatch.chdir(cwd)
         out, errors = io.StringIO(), io.StringIO()
         # asserts are not rewritten: pytest would warn about modules that are imported already
         plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")

@@ -1,12 +1,11 @@
 """The benchmark scripts run, do the same work on all sides, and write what they found. Nothing here is timed."""
 
-import importlib.util
 import json
-import os
-import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +25,21 @@ from mue_check.rules import Knob
 ROOT = Path(__file__).parents[1]
 
 
-def test_it_runs_and_writes(tmp_path: Path) -> None:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs the main function of a script in this process."""
+
+    def main(script: str, *arguments: str | Path) -> None:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        import_module(f"bench.{script}").main()
+
+    monkeypatch.syspath_prepend(ROOT / "bench")  # where a script finds its neighbors
+    return main
+
+
+def test_it_runs_and_writes(tmp_path: Path, run: Callable[..., None]) -> None:
     out = tmp_path / "out.json"
-    subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "expert_product.py"), "--quick", "--json", str(out)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
-    )
+    run("expert_product", "--quick", "--json", out)
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == 1
     row = rows[0]
@@ -76,15 +81,9 @@ def test_the_page_of_null_controls_is_that_of_the_stored_table() -> None:
     assert render(pd.read_csv(stored / "null_controls.csv")) == (stored / "null_controls.md").read_text()
 
 
-def test_load_control_in_small(tmp_path: Path) -> None:
+def test_load_control_in_small(tmp_path: Path, run: Callable[..., None]) -> None:
     """One load, both controls: steering is there at once, and the published rule takes longer than a short training."""
-    subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "load_control.py"), "--quick", "--out", str(tmp_path)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
+    run("load_control", "--quick", "--out", tmp_path)
     table = pd.read_csv(tmp_path / "load_control.csv")
     assert set(table["window"]) == {"1-50", "held-out", "held-out, carried on"}
     error = table[table["window"] == "1-50"].groupby("control")["max_error"].max()
@@ -93,15 +92,9 @@ def test_load_control_in_small(tmp_path: Path) -> None:
     assert (tmp_path / "load_control.md").read_text().count("| 16e2a,h=16 | zipf:1 | 60 |") == 4
 
 
-def test_imagined_spreads_are_those_of_the_packed_records(tmp_path: Path) -> None:
+def test_imagined_spreads_are_those_of_the_packed_records(tmp_path: Path, run: Callable[..., None]) -> None:
     out = tmp_path / "spreads.json"
-    subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "plan_spreads.py"), "--json", str(out)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=300,
-    )
+    run("plan_spreads", "--json", out)
     made, kept = json.loads(out.read_text()), json.loads((ROOT / "mue_check/cost/spreads.json").read_text())
     assert made.keys() == kept.keys()
     assert {name: len(values) for name, values in made["drifts"].items()} == {
@@ -111,24 +104,16 @@ def test_imagined_spreads_are_those_of_the_packed_records(tmp_path: Path) -> Non
         assert made[name] == pytest.approx(kept[name], abs=2e-4)
 
 
-def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., None]) -> None:
     """On the packed records as if they were the study, at prices of no device."""
-    monkeypatch.syspath_prepend(ROOT / "bench")  # where the script finds its neighbors
-    spec = importlib.util.spec_from_file_location("plan_check", ROOT / "bench" / "plan_check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     machine = {"kind": "cpu", "device": "a paper machine", "torch": "0"}
     paper = Calibration(machine=machine, prices=dict.fromkeys(PRICED, 0.0) | {"calls": 1e-3}, error=1.0, stacks=0)
     with tarfile.open(ROOT / "reports/example/records.tar.xz") as packed:
         packed.extractall(tmp_path / "study", filter="data")
-    monkeypatch.setattr(script, "calibrate", lambda device: paper)
+    monkeypatch.setattr("bench.plan_check.calibrate", lambda device: paper)
     out = tmp_path / "out"
     out.mkdir()
-    arguments = ["--study", str(tmp_path / "study"), "--axes", "duration", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["plan_check.py", *arguments])
-    script.main()
+    run("plan_check", "--study", tmp_path / "study", "--axes", "duration", "--out", out)
     found = json.loads((out / "plan.json").read_text())
     cells = found["study"]["cells"]
     assert cells["measured"] == len(list((tmp_path / "study" / "cells").iterdir()))

@@ -105,10 +105,11 @@ def test_every_cell_is_counted_once(tmp_path: Path) -> None:
 
 def test_more_workers_are_sooner_done_and_no_sooner_than_the_longest_test(tmp_path: Path) -> None:
     arguments = ["--axes", "width", "--study", str(tmp_path / "study")]
-    walls = [make_plan(arguments, PAPER, workers).wall_seconds for workers in (1, 2, 100)]
-    plan = make_plan(arguments, PAPER, 1)
-    assert plan.by_test is not None
-    assert walls[0] > walls[1] >= walls[2] == max(plan.by_test)
+    run = dry_run(arguments)
+    plans = [price(run, arguments, PAPER, workers) for workers in (1, 2, 100)]
+    walls = [plan.wall_seconds for plan in plans]
+    assert plans[0].by_test is not None
+    assert walls[0] > walls[1] >= walls[2] == max(plans[0].by_test)
     assert walls[1] >= walls[0] / 2
 
 
@@ -145,7 +146,7 @@ def test_a_budget_that_all_fits_in_trims_nothing(plan, capsys: pytest.CaptureFix
 
 def test_a_budget_trims_targets_and_seeds_until_it_fits(plan, capsys: pytest.CaptureFixture[str]) -> None:
     def asked(*arguments: str) -> dict:
-        code = plan("--tier=cpu", "--axes=depth", "--format=json", *arguments)
+        code = plan("--tier=cpu", "--axes=depth", "--corpus=markov", "--format=json", *arguments)
         return {"code": code, **json.loads(capsys.readouterr().out)}
 
     full = asked()
@@ -177,7 +178,7 @@ def test_what_can_no_longer_be_decided_is_said(plan, capsys: pytest.CaptureFixtu
 
 
 def test_controls_that_a_cut_ladder_loses_are_named(plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan("--tier=cpu", "--axes=width", "--corpus=markov", "--budget=1s") == 1
+    assert plan("--tier=cpu", "--axes=width", "--corpus=markov", "--seeds=4", "--budget=1s") == 1
     assert "controls left out: control-width-d128-markov-standard" in capsys.readouterr().out
 
 
@@ -193,7 +194,7 @@ def test_controls_that_a_cut_ladder_loses_are_named(plan, capsys: pytest.Capture
         (["--rule", "mump"], "unknown rule 'mump'"),
         (["--seeds", "3"], "--seeds 3: at least 4 are needed"),
         (["--rungs", "0"], "--rungs 0: must be a whole number"),
-        (["--tier", "gpu"], "is for cpu, and the tier needs cuda"),
+        (["--tier", "gpu", "--axes", "duration", "--corpus", "markov"], "is for cpu, and the tier needs cuda"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments: list[str], says: str, plan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +210,7 @@ def test_a_gpu_tier_without_a_gpu_is_planned_without_times(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    arguments = ["plan", "--tier=gpu", "--axes=duration", f"--study={tmp_path / 'study'}"]
+    arguments = ["plan", "--tier=gpu", "--axes=duration", "--corpus=markov", f"--study={tmp_path / 'study'}"]
     assert main(arguments) == 0
     assert "time         unknown" in capsys.readouterr().out
     assert main([*arguments, "--budget=1h"]) == 2

@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Run:
 
 
 def test_the_suites_run_from_any_folder_and_without_its_options(run: Run, project: Path) -> None:
-    result = run("mue_check", "suite", "test_width.py", "-n", "1", "-k", "test_scales and not width_of", "--study", "s")
+    result = run("mue_check", "suite", "test_width.py", "-k", "test_scales and not width_of", "--study", "s")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 passed" in result.stdout
     report = (project / "s" / "report.md").read_text()

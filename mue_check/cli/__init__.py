@@ -3,31 +3,21 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from mue_check import __version__
-from mue_check.cli import (
-    audit,
-    bench,
-    budget,
-    compare,
-    conformance,
-    encode,
-    examples,
-    explain,
-    families,
-    judge,
-    log,
-    model,
-    mutants,
-    plan,
-    report,
-    rules,
-    suite,
-)
 from mue_check.cli.command import EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Parser, error_line
 from mue_check.cli.completion import COMPLETION, print_completion
 from mue_check.errors import MueCheckError
 from mue_check.user_code import is_one_line
+
+SUITE = "suite"
+"""Its arguments are pytest's."""
+COMMANDS = (
+    *(SUITE, "examples", "encode", "audit", "conformance", "explain", "model", "judge", "rules", "report", "compare"),
+    *("mutants", "families", "budget", "log", "plan", "bench"),
+)
+"""The modules of the commands, in the order of the help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
-    ours, theirs = (given[:1], given[1:]) if given[:1] == [suite.NAME] else (given, [])
+    ours, theirs = (given[:1], given[1:]) if given[:1] == [SUITE] else (given, [])
     options = parser.parse_args(ours, argparse.Namespace(theirs=theirs))
     try:
         code: int = options.run(options)
@@ -71,24 +61,6 @@ def _parser() -> Parser:
     parser.add_argument(COMPLETION, metavar="SHELL", help="print completion for bash, zsh or tcsh, and how to use it")
     parser.add_argument("--version", action="version", version=f"mue_check {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (
-        suite,
-        examples,
-        encode,
-        audit,
-        conformance,
-        explain,
-        model,
-        judge,
-        rules,
-        report,
-        compare,
-        mutants,
-        families,
-        budget,
-        log,
-        plan,
-        bench,
-    ):
-        command.add(commands)
+    for command in COMMANDS:
+        import_module(f"{__name__}.{command}").add(commands)
     return parser

@@ -49,9 +49,7 @@ def add(commands: "Commands[Parser]") -> None:
     )
     model.add_argument("--roles", type=Path, metavar="FILE.toml", help="[roles]: name pattern = role, in order")
     model.add_argument("--tolerance", type=float, default=0.25, metavar="X", help="of an exponent (default: 0.25)")
-    model.add_argument(
-        "--seeds", default="4:8", metavar="LOW[:HIGH]", help="HIGH where LOW leaves it open (default: 4:8)"
-    )
+    model.add_argument("--seeds", default="2:8", metavar="LOW[:HIGH]", help="added until no row is open (default: 2:8)")
     model.add_argument(
         "--reference", metavar="SPEC", help=f"audit each size too, against this tuned model: {SPEC_HELP}"
     )
@@ -121,7 +119,7 @@ def run(options: Options) -> int:
         "roles": _roles(options.roles) if options.roles else None,
         "base": options.base,
         "tolerance": options.tolerance,
-        "seeds": tuple(sorted(set(_numbers("--seeds", options.seeds, ":")))),
+        "seeds": _looks(options.seeds),
         "reference": options.reference,
         "rule": options.rule,
         "values": base_values(options),
@@ -232,6 +230,13 @@ def _numbers(flag: str, text: str, separator: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(separator))
     except ValueError:
         raise SpecError(f"{flag} {text!r}: must be whole numbers, such as 64{separator}128") from None
+
+
+def _looks(text: str) -> tuple[int, ...]:
+    """All numbers of seeds from LOW to HIGH."""
+    given = _numbers("--seeds", text, ":")
+    require_between("--seeds", given[-1], 2, 1000)
+    return tuple(range(given[0], given[-1] + 1))
 
 
 def _roles(path: Path) -> dict[str, str]:

@@ -6,12 +6,12 @@ from typing import NoReturn
 
 from mue_check.cli.command import Commands, Options, Parser
 
-NAME = "suite"
-
 
 def add(commands: "Commands[Parser]") -> None:
     """Declare the command, for the list of commands. Its arguments are pytest's."""
-    command = commands.add_parser(NAME, help="run the suites: how an optimum drifts along every axis", add_help=False)
+    command = commands.add_parser(
+        "suite", help="run the suites: how an optimum drifts along every axis", add_help=False
+    )
     command.set_defaults(run=run)
 
 

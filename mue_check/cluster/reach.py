@@ -55,7 +55,8 @@ def _has_ray() -> bool:
 
 def reach(address: str, add_cleanup: Callable[[Callable[[], None]], object]) -> ClusterInfo:
     """Connect in a separate process, which also runs a local cluster and ends with this one. SpecError."""
-    environment = {"RAY_USAGE_STATS_ENABLED": "0"}
+    # Ray would replace print when it reports a process that died, which is no fault of user code
+    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TQDM_PATCH_PRINT": "0"}
     if address == "local":  # keep others on the network from running code here
         token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
-from mue_check.own_model.candidate import Candidate, ModelError
+import torch
+
+from mue_check.audit.setup import uncompiled
+from mue_check.own_model.candidate import Candidate, ModelError, reseed
 from mue_check.own_model.measure import Coordinates, measure
 
 _SAME = 1e-5
@@ -22,8 +25,11 @@ def at_base(candidate: Candidate, axis: str, base: float, lr: float, own: Coordi
             f"at the base {axis}={base:g} the learning rate of {name} is {off[name]:.4g} times the given one"
             f"{f', and {len(off) - 1} more' * (len(off) > 1)}: every factor must be 1 there"
         )
-    plain = measure(candidate, axis, base, 0, lr, own.updates, plain=True)
-    for step, (a, b) in enumerate(zip(own.losses[:2], plain.losses[:2], strict=True)):
+    if off or candidate.plain:
+        plain = measure(candidate, axis, base, 0, lr, own.updates, plain=True).losses[:2]
+    else:  # it is the plain model: all that can differ is what is drawn
+        plain = [_initial_loss(candidate, axis, base)]
+    for step, (a, b) in enumerate(zip(own.losses, plain, strict=False)):
         if abs(a - b) > _SAME * abs(b):
             if not step and not candidate.plain:
                 raise ModelError(
@@ -37,3 +43,12 @@ def at_base(candidate: Candidate, axis: str, base: float, lr: float, own: Coordi
                 "training must be identical there"
             )
             return
+
+
+@torch.no_grad()
+def _initial_loss(candidate: Candidate, axis: str, base: float) -> float:
+    """The first loss of seed 0, of a model that is built again."""
+    model, batch = candidate.build(axis, base, 0), candidate.batch(0)
+    reseed(1)
+    with uncompiled():
+        return candidate.loss_of(model, batch).item()

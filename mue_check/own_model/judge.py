@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mue_check.judge.interval import Interval, Looks, look_level, t_interval
+from mue_check.judge.interval import Interval, Looks, look_level, t_interval, two_part_interval
 from mue_check.judge.verdict import Verdict, join, judge_interval
 from mue_check.own_model.measure import Coordinates, Key, Kind
 from mue_check.own_model.roles import Expected, ModelRole, Range
@@ -104,11 +104,19 @@ class _Judging:
     tolerance: float
 
     def quantity(self, name: str, levels: Levels, expected: Range | None) -> Quantity:
-        """The exponent of levels, one fit for each seed."""
-        x = self.sizes - self.sizes.mean()
-        with np.errstate(invalid="ignore"):  # 0 and NaN have no exponent
-            slopes = (levels * x).sum(1) / (x * x).sum()
-        interval = t_interval(list(slopes), self.level) if np.isfinite(slopes).all() else t_interval([])
+        """The exponent of levels: one slope for all seeds, and an offset for each.
+
+        What is left over estimates the noise. Over sizes too it has more degrees of freedom than the slopes of the
+        seeds have, and it grows where the levels follow no power law.
+        """
+        interval = t_interval([])
+        if np.isfinite(levels).all():  # 0 and NaN have no exponent
+            x, seeds = self.sizes - self.sizes.mean(), len(levels)
+            slope = float((levels.mean(0) @ x) / (x @ x))
+            rest = levels - levels.mean(1, keepdims=True) - slope * x
+            df = levels.size - seeds - 1
+            se = math.sqrt(np.square(rest).sum() / df / (seeds * (x @ x)))
+            interval = two_part_interval(slope, se, df, seeds, self.level, shared=0.0)
         verdict = None
         if expected is not None and interval.n:
             middle, half = sum(expected) / 2, (expected[1] - expected[0]) / 2

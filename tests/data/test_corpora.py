@@ -88,7 +88,6 @@ def test_real_text_is_there_on_every_machine() -> None:
     assert len(corpus.heldout) > 20_000
     share = np.bincount(corpus.train, minlength=27) / len(corpus.train)
     assert share[ALPHABET.index("e")] > share[ALPHABET.index("q")] > 0
-    assert docstring_corpus().fingerprint == corpus.fingerprint
 
 
 @pytest.mark.parametrize("name", ["markov", "docstrings"])

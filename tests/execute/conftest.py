@@ -12,9 +12,9 @@ TOKEN = secrets.token_hex(32)
 """One for all clusters of this process: Ray reads it once."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def found() -> Iterator[ClusterInfo]:
-    """A cluster of this machine alone, as ``--cluster local`` makes it."""
+    """A cluster of this machine alone, as ``--cluster local`` makes it. It takes seconds to start, so all share it."""
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         found = reach("local", stack.callback)

@@ -10,9 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,26 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+ROUTER = """
+import os
+import torch
+from scores import softmax
+from pieces.last import normed
+
+class Router(torch.nn.Linear):
+    def __init__(self, d_model, n_experts, top_k):
+        super().__init__(d_model, n_experts)
+        self.top_k = top_k
+        if "RAY_RAYLET_PID" in os.environ and not os.path.exists(FLAG):
+            open(FLAG, "x").close()
+            os._exit(1)
+
+    def forward(self, x):
+        weights, indices = softmax(super().forward(x)).topk(self.top_k, dim=-1)
+        return normed(weights), indices
+
+FLAG = {flag!r}
+"""
 make_cells = runpy.run_path(str(HERE / "test_local.py"))["make_cells"]
 
 
@@ -48,24 +67,39 @@ def records(store: Store) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (store.root / "cells").glob("*.json")}
 
 
-@pytest.fixture
-def join(found: ClusterInfo) -> Iterator[Callable[[], "Cluster"]]:
-    """Make this process a driver until the test ends. Ray is imported here: it reads the token when it is imported."""
+@dataclass(frozen=True)
+class Sent:
+    """A driver of the cluster, and what it had when it joined: a router of several files, and tokens of a file."""
+
+    cluster: "Cluster"
+    router: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def sent(found: ClusterInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
+    """This process as a driver. Ray is imported here: it reads the token when it is imported."""
     from mue_check.execute.cluster import Cluster
 
-    with ExitStack() as stack:
-
-        def joined() -> Cluster:
-            cluster = Cluster(found.address)
-            stack.callback(cluster.close)
-            return cluster
-
-        yield joined
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "pieces").mkdir(parents=True)
+    (folder / "mine.py").write_text(ROUTER.format(flag=str(folder.with_name("died"))))
+    (folder / "scores.py").write_text("def softmax(x):\n    return x.softmax(-1)\n")
+    (folder / "pieces" / "__init__.py").write_text("SMALLEST = 1e-9\n")
+    (folder / "pieces" / "last.py").write_text(
+        "from pieces import SMALLEST\ndef normed(w):\n    return w / (w.sum(-1, keepdim=True) + SMALLEST)\n"
+    )
+    np.random.default_rng(0).integers(0, 30, 20_000).astype(np.uint16).tofile(folder / "tokens.bin")
+    router = load_router("mine.py:Router", folder)
+    cluster = Cluster(found.address)
+    yield Sent(cluster, router.name, folder)
+    cluster.close()
+    del USER_ROUTERS[router.name]  # its sources cannot be shipped again
 
 
 @pytest.fixture
-def cluster(join: Callable[[], "Cluster"]) -> "Cluster":
-    return join()
+def cluster(sent: Sent) -> "Cluster":
+    return sent.cluster
 
 
 @pytest.fixture
@@ -150,45 +184,13 @@ def test_what_fails(
     assert len(Path(batch[0].corpus + ".tries").read_text()) == tries
 
 
-ROUTER = """
-import os
-import torch
-from scores import softmax
-from pieces.last import normed
-
-class Router(torch.nn.Linear):
-    def __init__(self, d_model, n_experts, top_k):
-        super().__init__(d_model, n_experts)
-        self.top_k = top_k
-        if "RAY_RAYLET_PID" in os.environ and not os.path.exists(FLAG):
-            open(FLAG, "x").close()
-            os._exit(1)
-
-    def forward(self, x):
-        weights, indices = softmax(super().forward(x)).topk(self.top_k, dim=-1)
-        return normed(weights), indices
-
-FLAG = {flag!r}
-"""
-
-
-def test_what_a_task_needs_travels_with_it(join: Callable[[], "Cluster"], tmp_path: Path) -> None:
-    """A router of several files, tokens of a file: both are gone when the nodes begin, and the first task dies."""
-    folder, flag = tmp_path / "driver", tmp_path / "died"
-    (folder / "pieces").mkdir(parents=True)
-    (folder / "mine.py").write_text(ROUTER.format(flag=str(flag)))
-    (folder / "scores.py").write_text("def softmax(x):\n    return x.softmax(-1)\n")
-    (folder / "pieces" / "__init__.py").write_text("SMALLEST = 1e-9\n")
-    (folder / "pieces" / "last.py").write_text(
-        "from pieces import SMALLEST\ndef normed(w):\n    return w / (w.sum(-1, keepdim=True) + SMALLEST)\n"
-    )
-    tokens = folder / "tokens.bin"
-    np.random.default_rng(0).integers(0, 30, 20_000).astype(np.uint16).tofile(tokens)
-    router = load_router("mine.py:Router", folder)
+def test_what_a_task_needs_travels_with_it(sent: Sent, tmp_path: Path) -> None:
+    """The files of the router and the tokens are gone when the nodes begin, and the first task dies."""
+    tokens = sent.folder / "tokens.bin"
+    mixture = Experts(total=4, activated=2, hidden=16, router=sent.router)
+    model = ModelSpec(width=32, depth=1, feed_forward=mixture)
     cells = []
     for cell in make_cells(2):
-        mixture = Experts(total=4, activated=2, hidden=16, router=router.name)
-        model = ModelSpec(width=32, depth=1, feed_forward=mixture)
         scenario = Scenario.of(model, cell.train)
         prescription = get_rule("complete_mue").prescribe(scenario, scenario)
         fingerprint = load_corpus(str(tokens)).fingerprint
@@ -196,11 +198,9 @@ def test_what_a_task_needs_travels_with_it(join: Callable[[], "Cluster"], tmp_pa
         cells.append(replace(placed, model=model, prescription=prescription))
     quiet, there = new_store(tmp_path / "quiet"), new_store(tmp_path / "there")
     ensure(cells, quiet)
-    cluster = join()
-    shutil.rmtree(folder)
-    ensure(cells, there, cluster)
-    del USER_ROUTERS[router.name]  # its sources cannot be shipped again
-    assert flag.exists()
+    shutil.rmtree(sent.folder)
+    ensure(cells, there, sent.cluster)
+    assert sent.folder.with_name("died").exists()
     assert records(there) == records(quiet) != {}
     assert all(there.cost(cell.key) > 0 for cell in cells)
 
@@ -224,15 +224,13 @@ from mue_check.execute import ensure
 from mue_check.execute.cluster import Cluster
 from mue_check.records import Store
 cells = runpy.run_path(sys.argv[1])["make_cells"](int(sys.argv[3]), int(sys.argv[4]))
-cluster = Cluster(os.environ["RAY_ADDRESS"])
-ensure(cells, Store(pathlib.Path(sys.argv[2])), cluster)
-cluster.close()
+ensure(cells, Store(pathlib.Path(sys.argv[2])), Cluster(os.environ["RAY_ADDRESS"]))
 """
 
 
-def test_a_killed_driver_loses_nothing_that_was_stored(found: ClusterInfo, tmp_path: Path) -> None:
+def test_a_killed_driver_loses_nothing_that_was_stored(cluster: "Cluster", tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 40, 60  # five batches
+    cells, steps = 24, 60  # three batches
     command = [sys.executable, "-c", DRIVER, str(HERE / "test_local.py"), str(rough.root), str(cells), str(steps)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=env)
@@ -243,10 +241,18 @@ def test_a_killed_driver_loses_nothing_that_was_stored(found: ClusterInfo, tmp_p
     process.wait()
     stored = {name: (rough.root / "cells" / name).stat().st_mtime_ns for name in records(rough)}
     assert 0 < len(stored) < cells
-    subprocess.run(command, env=env, check=True, timeout=120)
+    ensure(make_cells(cells, steps), rough, cluster)
     ensure(make_cells(cells, steps), quiet)
     assert records(rough) == records(quiet)
     assert stored == {name: (rough.root / "cells" / name).stat().st_mtime_ns for name in stored}
+
+
+QUICKLY = {
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""How soon Ray takes a silent node for dead: it would wait for 20 s."""
 
 
 def may_unshare() -> bool:
@@ -258,12 +264,12 @@ def may_unshare() -> bool:
 @pytest.mark.skipif(not may_unshare(), reason="a network of its own is not permitted here (unshare -n)")
 def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 40, 150  # five batches
+    cells, steps = 40, 60  # five batches
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as short:
         result = subprocess.run(
             ["unshare", "-n", sys.executable, HERE / "two_nodes.py", rough.root, str(cells), str(steps)],
-            env={**env, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": short},
+            env={**env, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": short, **QUICKLY},
             capture_output=True,
             text=True,
             check=False,

@@ -8,10 +8,9 @@ import pytest
 from mue_check.cli import main
 from mue_check.cluster import ClusterInfo
 from mue_check.own_model import Plan, Study, check_model
-from mue_check.own_model.candidate import Candidate, ModelError, Recipe
+from mue_check.own_model.candidate import ModelError, Recipe
 from mue_check.own_model.library import find
 from mue_check.own_model.transfer import ask_transfer
-from mue_check.questions.question import Finding
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 VALLEY = Path(__file__).parents[1] / "own_model" / "valley.py"
@@ -39,31 +38,24 @@ def file(tmp_path: Path) -> Path:
     return folder / "own_valley.py"
 
 
-def ask(user: Candidate, root: Path, cluster: str = "") -> list[Finding]:
-    study = Study(root=root, plan=Plan(steps=1), lr=0.5, ask=("tune_once", "drift"), seeds=(4, 6), cluster=cluster)
-    return ask_transfer(user, "width", (32, 64), study)
-
-
 def records(study: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (study / "cells").glob("*.json")}
 
 
-def test_a_study_is_that_of_one_process(found: ClusterInfo, file: Path, tmp_path: Path) -> None:
+def test_a_study_is_that_of_one_process(
+    found: ClusterInfo, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     user = find(Recipe(name=f"{file}:drifts", axis="width", base=0, rule="", values=None))
     quiet, there = tmp_path / "quiet", tmp_path / "there"
-    here = ask(user, quiet)
-    on_nodes = ask(user, there, found.address)
+    ask_transfer(user, "width", (32, 64), Study(root=quiet, plan=Plan(steps=1), lr=0.5, ask=("drift",)))
+    command = ["model", f"{file}:drifts", "--sizes", "32,64", "--steps", "1", "--lr", "0.5", "--ask", "drift"]
+    command += ["--study", str(there), "--cluster"]
+    assert main([*command, found.address]) == 1
+    assert "optimal learning rate ~ width^+1.00" in capsys.readouterr().out
     assert "runtime_resources" in (tmp_path / "died").read_text()  # the neighbor that was sent
     assert records(there) == records(quiet) != {}
-    assert [f.measured for f in on_nodes] == [f.measured for f in here]
-
-
-def test_the_command_starts_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["model", f"{VALLEY}:drifts", "--sizes", "32,128", "--steps", "1", "--lr", "0.5", "--ask", "drift"]
-    assert main([*command, "--study", str(tmp_path), "--cluster", "local"]) == 1
-    assert "optimal learning rate ~ width^+1.00" in capsys.readouterr().out
-    assert not list((tmp_path / "runs").iterdir())
-    assert main([*command, "--study", str(tmp_path), "--cluster", "nowhere"]) == 2
+    assert not list((there / "runs").iterdir())
+    assert main([*command, "nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "write local, or HOST:PORT" in line
 

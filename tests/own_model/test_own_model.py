@@ -112,7 +112,7 @@ def sharded(rank: int, file: str, out: str) -> None:
         def factor(self, name: str, p: Tensor) -> float:
             return super().factor(name, p)
 
-    report = check_model(Sharded("transformer"), sizes=WIDTHS, base=0, seeds=(2,))
+    report = check_model(Sharded("transformer"), sizes=(32, 64), base=0, seeds=(2,))
     found = measure(Candidate.of(Sharded("transformer")), "width", 32, 0, 1e-3, 1)
     if rank == 0:
         numbers = {key.name: change for key, change in found.change.items() if key.kind == "parameter"}
@@ -359,9 +359,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["model", f"{file}:right", "--sizes", "32,64,128", "--figure", str(figure)]) == 0
     assert "PASS: of 7 outputs and parameters" in capsys.readouterr().out
     assert "<svg" in figure.read_text()
-    assert main(["model", f"{file}:left", "--sizes", "32,64"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "has no left" in line
 
 
 @pytest.mark.parametrize(

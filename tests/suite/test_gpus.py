@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mue_check.errors import SpecError
-from mue_check.suite.gpus import list_gpus, visible_ids
+from mue_check.suite.gpus import list_gpus, shares, visible_ids
 
 Gpus = Callable[..., None]
 CUT = """GPU 0: NVIDIA A100 (UUID: GPU-0aaaaaaa-bbbb)
@@ -37,33 +37,32 @@ def environments(pytester: pytest.Pytester, *arguments: str) -> list[str]:
     return [path.read_text() for path in sorted(pytester.path.glob("env-*"))]
 
 
-def test_every_worker_has_a_gpu(pytester: pytest.Pytester, gpus: Gpus) -> None:
-    gpus(4)
-    assert environments(pytester, "--gpus", "4") == [f"{at} PCI_BUS_ID 1" for at in range(4)]
-
-
-def test_workers_share_the_gpus_out(pytester: pytest.Pytester, gpus: Gpus) -> None:
-    gpus(5)
-    shown = environments(pytester, "--gpus", "4", "--gpus-per-worker", "2")
-    assert shown == [f"{pair} PCI_BUS_ID 1" for pair in ("0,1", "2,3")]
-
-
 def test_workers_share_a_gpu(pytester: pytest.Pytester, gpus: Gpus) -> None:
     gpus(1)
     assert environments(pytester, "--gpus", "1", "--workers-per-gpu", "2") == ["0 PCI_BUS_ID 1"] * 2
 
 
-def test_gpus_that_were_chosen_outside_are_kept_as_they_were_named(
-    pytester: pytest.Pytester, gpus: Gpus, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("count", "each", "outer", "shown"),
+    [
+        (4, 1, None, ["0", "1", "2", "3"]),
+        (4, 2, None, ["0,1", "2,3"]),
+        (2, 1, "5, GPU-3aaaaaaa,1", ["5", "GPU-3aaaaaaa"]),
+    ],
+)
+def test_the_gpus_are_shared_out(
+    gpus: Gpus, monkeypatch: pytest.MonkeyPatch, count: int, each: int, outer: str | None, shown: list[str]
 ) -> None:
+    """Those that were chosen outside stay as they were named, in the order that they were named by."""
     gpus(8)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-3aaaaaaa,1")
-    assert environments(pytester, "--gpus", "2") == ["5 - 1", "GPU-3aaaaaaa - 1"]
+    if outer is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outer)
+    order = {} if outer else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert shares(count, each) == [{"CUDA_VISIBLE_DEVICES": ids, **order, "OMP_NUM_THREADS": "1"} for ids in shown]
 
 
 def test_without_the_option_nobody_asks_for_gpus(pytester: pytest.Pytester, gpus: Gpus, tmp_path: Path) -> None:
     gpus(8)
-    assert environments(pytester) == []
     assert environments(pytester, "-n", "1") == ["- - -"]
     assert not (tmp_path / "asked").exists()
 
@@ -108,7 +107,6 @@ def test_ids_that_nobody_has(gpus: Gpus, outer: str, says: str) -> None:
 REFUSED = [
     (["--gpus", "3"], "--gpus 3: this machine has 2 GPUs (0, 1)"),
     (["--gpus", "0"], "--gpus 0: must be above 0"),
-    (["--gpus", "-1"], "--gpus -1: must be above 0"),
     (["--gpus-per-worker", "2"], "--gpus-per-worker 2: goes with --gpus N"),
     (["--workers-per-gpu", "2"], "--workers-per-gpu 2: goes with --gpus N"),
     (["--gpus", "2", "--workers-per-gpu", "0"], "--workers-per-gpu 0: must be above 0"),
@@ -119,8 +117,6 @@ REFUSED = [
     (["--gpus", "2", "--gpus-per-worker", "0"], "--gpus-per-worker 0: must be above 0 and divide --gpus 2"),
     (["--gpus", "3", "--gpus-per-worker", "2"], "--gpus-per-worker 2: must be above 0 and divide --gpus 3"),
     (["--gpus", "2", "-n", "2"], "--gpus 2: cannot be combined with -n"),
-    (["--gpus", "2", "-n", "0"], "--gpus 2: cannot be combined with -n"),
-    (["--gpus", "2", "--numprocesses", "auto"], "--gpus 2: cannot be combined with -n"),
     (["--gpus", "2", "--tx", "popen"], "--gpus 2: cannot be combined with --tx"),
     (["--gpus", "2", "-d"], "--gpus 2: cannot be combined with -d"),
     (["--gpus", "2", "--dist", "loadfile"], "--gpus 2: cannot be combined with --dist loadfile"),
