@@ -232,7 +232,7 @@ cluster.close()
 
 def test_a_killed_driver_loses_nothing_that_was_stored(found: ClusterInfo, tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 40, 60  # five batches
+    cells, steps = 24, 40  # three batches
     command = [sys.executable, "-c", DRIVER, str(HERE / "test_local.py"), str(rough.root), str(cells), str(steps)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=env)
@@ -258,7 +258,7 @@ def may_unshare() -> bool:
 @pytest.mark.skipif(not may_unshare(), reason="a network of its own is not permitted here (unshare -n)")
 def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 40, 150  # five batches
+    cells, steps = 32, 100  # four batches
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as short:
         result = subprocess.run(
