@@ -80,13 +80,16 @@ class CellGroup:
 
 
 def read_groups(archive: Path) -> list[CellGroup]:
-    """The recorded cells of RULE, grouped as a question measures them."""
+    """The recorded cells of RULE on the first corpus, which every version has, grouped as a question measures them."""
+    from mue_check.data import load_corpus
+
+    corpus = load_corpus("markov").fingerprint
     records: dict[str, dict] = {}
     costs: dict[str, float] = {}
     with unpacked(archive) as study:
         for path in sorted((study / "cells").glob("*.json")):
             record = json.loads(path.read_text())
-            if record["rule"] == RULE:
+            if record["rule"] == RULE and record["cell"]["corpus"] == corpus:
                 records[path.name] = record["cell"]
                 cost = study / "costs" / path.name
                 costs[path.name] = json.loads(cost.read_text())["core_seconds"] if cost.exists() else 0.0

@@ -28,13 +28,15 @@ def _take(table_RVD: Tensor, rows_RBT: Tensor) -> Tensor:
 class _FewRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table_RVD: Tensor, rows_RBT: Tensor) -> Tensor:
-        ctx.save_for_backward(rows_RBT)
+        row_RM1 = rows_RBT.flatten(1).unsqueeze(-1)
+        ctx.save_for_backward(row_RM1)
         ctx.rows = table_RVD.shape[1]
-        return _take(table_RVD, rows_RBT)
+        taken = table_RVD.gather(1, row_RM1.expand(-1, -1, table_RVD.shape[2]))
+        return taken.view(*rows_RBT.shape, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        row_R1M = ctx.saved_tensors[0].flatten(1).unsqueeze(1)
+        row_R1M = ctx.saved_tensors[0].transpose(1, 2)
         taken_RVM = gradient.new_zeros(len(row_R1M), ctx.rows, row_R1M.shape[2]).scatter_(1, row_R1M, 1.0)
         return torch.bmm(taken_RVM, gradient.flatten(1, 2)), None

@@ -6,13 +6,12 @@ own.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.experts import expert_product
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import scaled_product, swiglu
+from mue_check.models.pointwise import dense_swiglu
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.choice import Choice
@@ -81,20 +80,16 @@ class FeedForward:
 
     def dense(self, p: Parameters, prefix: str, y_RMD: Tensor) -> Tensor:
         """A dense layer."""
-        return _swiglu(y_RMD, *_weights(p, prefix + "ffn_"), self.multiplier)
+        return dense_swiglu(y_RMD, *_weights(p, prefix + "ffn_"), self.multiplier)
 
     def mixture(self, p: Parameters, prefix: str, y_RMD: Tensor, choice: Choice) -> Tensor:
         """The chosen experts and the shared ones."""
         # A R on the weights [R, M, K]: the routed sum is D / K times as large
         out = expert_product(y_RMD, *_weights(p, prefix + "expert_"), choice, self.multiplier)
         if self.shared_multiplier is not None:
-            out = out + _swiglu(y_RMD, *_weights(p, prefix + "shared_"), self.shared_multiplier)
+            out = out + dense_swiglu(y_RMD, *_weights(p, prefix + "shared_"), self.shared_multiplier)
         return out
 
 
 def _weights(p: Parameters, prefix: str) -> tuple[Tensor, Tensor, Tensor]:
     return p[prefix + "up"], p[prefix + "gate"], p[prefix + "down"]
-
-
-def _swiglu(x: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor, multiplier: float) -> Tensor:
-    return scaled_product(swiglu(torch.bmm(x, gate_RDF), torch.bmm(x, up_RDF)), down_RFD, multiplier)

@@ -22,23 +22,6 @@ def choose_by_sigmoid(logits_RME: Tensor, experts: Mixture, bias_RE: Tensor | No
     return TokenChoice(weights, indices)
 
 
-def _top_sigmoid(
-    logits: Tensor, bias: Tensor | None, active: int, groups: int, normal: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    from mue_check.models.kernels import select
-
-    bias = None if bias is None else bias.contiguous()
-    return select.top_sigmoid(logits.contiguous(), bias, active, groups, normal)
-
-
-def _top_sigmoid_backward(
-    gradient: Tensor, weights: Tensor, indices: Tensor, sums: Tensor, total: int, normal: bool
-) -> Tensor:
-    from mue_check.models.kernels import select
-
-    return select.top_sigmoid_backward(gradient.contiguous(), weights, indices, sums, total, normal)
-
-
 def _fake(logits: Tensor, bias: Tensor | None, active: int, groups: int, normal: bool) -> tuple[Tensor, Tensor, Tensor]:
     weights, sums = (logits.new_empty(*logits.shape[:2], size) for size in (active, groups))
     return weights, torch.empty_like(weights, dtype=torch.int64), sums
@@ -59,7 +42,15 @@ def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tupl
 
 
 top_sigmoid_backward = operation(
-    _top_sigmoid_backward,
+    "top_sigmoid_backward(Tensor gradient, Tensor weights, Tensor indices, Tensor sums, int total, bool normal)"
+    " -> Tensor",
+    module="select",
     fake=lambda gradient, weights, indices, sums, total, normal: weights.new_empty(*weights.shape[:2], total),
 )
-top_sigmoid = operation(_top_sigmoid, fake=_fake, keep=_keep, differentiate=_differentiate)
+top_sigmoid = operation(
+    "top_sigmoid(Tensor logits, Tensor? bias, int active, int groups, bool normal) -> (Tensor, Tensor, Tensor)",
+    module="select",
+    fake=_fake,
+    keep=_keep,
+    differentiate=_differentiate,
+)

@@ -5,14 +5,13 @@ Multipliers come from the prescription and nowhere else: those of ``Blocks``, an
 
 from collections.abc import Iterator
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.blocks import FINAL_NORM, Blocks, norm_name
 from mue_check.models.embedding import embedding
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import add_norm, rms_norm, scaled_product, wide
+from mue_check.models.pointwise import add_norm, cross_entropy, scaled_product
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.content_blind import place_keys
@@ -41,8 +40,8 @@ class LanguageModel:
     ) -> Tensor:
         """Next-token logits [R, B*T, V] of tokens [R, B, T]. How each layer routed is appended to ``layers``."""
         positions = inputs.shape[2]
-        x = embedding(p["token_embedding"], inputs) + p["position_embedding"][:, None, :positions]
-        x = x.flatten(1, 2)
+        x = embedding(p["token_embedding"], inputs).flatten(1, 2)
+        x, y = add_norm(x, p["position_embedding"][:, :positions], p[norm_name(0, "attention")])
         tap("embedding", x)
 
         def join(x: Tensor, branch: Tensor, before: str, after: str) -> tuple[Tensor, Tensor]:
@@ -51,7 +50,7 @@ class LanguageModel:
         y = self.blocks(
             p,
             x,
-            rms_norm(x, p[norm_name(0, "attention")]),
+            y,
             join,
             positions=positions,
             routers=routers,
@@ -72,10 +71,7 @@ class LanguageModel:
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
         """Mean cross-entropy per run, [R], in nats per token: tokens [R, B, T+1], each predicted from those before."""
-        logits = self.forward(p, inputs[..., :-1], routers=routers, layers=layers)
-        targets = inputs[..., 1:].flatten(1)
-        loss = F.cross_entropy(wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
-        return loss.view(targets.shape).mean(1)
+        return cross_entropy(self.forward(p, inputs[..., :-1], routers=routers, layers=layers), inputs)
 
     def _declare(self) -> Iterator[Parameter]:
         d = self.spec.width

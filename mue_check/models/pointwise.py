@@ -27,11 +27,14 @@ def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
 
 
 def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor) -> tuple[Tensor, Tensor]:
-    """The residual stream after a branch, and its norm."""
+    """The residual stream after a branch, and its norm. A branch of fewer tokens is repeated."""
     if uses_kernel("pointwise", x_RMD) and x_RMD.shape[-1] <= fused_pointwise.MOST_COLUMNS:
         total, out = fused_pointwise.add_norm(x_RMD, branch_RMD, gain_RD, EPS)
         return total, out
-    total = x_RMD + branch_RMD
+    if branch_RMD.shape[1] == x_RMD.shape[1]:
+        total = x_RMD + branch_RMD
+    else:
+        total = (x_RMD.unflatten(1, (-1, branch_RMD.shape[1])) + branch_RMD.unsqueeze(1)).flatten(1, 2)
     return total, rms_norm(total, gain_RD)
 
 
@@ -41,6 +44,15 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
         out: Tensor = fused_pointwise.swiglu(gate, up)
         return out
     return F.silu(gate) * up
+
+
+def cross_entropy(logits_RMV: Tensor, tokens_RBT: Tensor) -> Tensor:
+    """The mean of each run, [R], in nats: tokens [R, B, T+1], each predicted from those before. M = B*T."""
+    if uses_kernel("pointwise", logits_RMV) and logits_RMV.shape[-1] <= fused_pointwise.MOST_COLUMNS:
+        return fused_pointwise.cross_entropy(logits_RMV, tokens_RBT)[0]
+    targets = tokens_RBT[..., 1:].flatten(1)
+    loss = F.cross_entropy(wide(logits_RMV).flatten(0, 1), targets.flatten(), reduction="none")
+    return loss.view(targets.shape).mean(1)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -71,10 +83,60 @@ def scaled(x: Tensor, multiplier: float) -> Tensor:
 
 
 def scaled_product(x_RMD: Tensor, weight_RDF: Tensor, multiplier: float) -> Tensor:
-    """x @ weight * multiplier. A GPU is bound by memory: there, the smaller weight takes the multiplier."""
-    if x_RMD.is_cuda:
-        return torch.bmm(x_RMD, scaled(weight_RDF, multiplier))
+    """x @ weight * multiplier. A GPU multiplies inside the product, which needs no pass over memory."""
+    if x_RMD.is_cuda and multiplier != 1:
+        return apply(_ScaledProduct, x_RMD, weight_RDF, multiplier)
     return scaled(torch.bmm(x_RMD, weight_RDF), multiplier)
+
+
+def dense_swiglu(x_RMD: Tensor, up_RDF: Tensor, gate_RDF: Tensor, down_RFD: Tensor, multiplier: float) -> Tensor:
+    """multiplier * down(silu(gate x) * up x), [R, M, D]."""
+    if uses_kernel("pointwise", x_RMD):
+        return apply(_DenseSwiGLU, x_RMD, up_RDF, gate_RDF, down_RFD, multiplier)
+    h = swiglu(torch.bmm(x_RMD, gate_RDF), torch.bmm(x_RMD, up_RDF))
+    return scaled_product(h, down_RFD, multiplier)
+
+
+class _DenseSwiGLU(torch.autograd.Function):
+    """The products of a layer with its kernels in between. Both gradients of x are summed inside the second product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, gate: Tensor, down: Tensor, multiplier: float) -> Tensor:
+        by_gate, by_up = torch.bmm(x, gate), torch.bmm(x, up)
+        h = fused_pointwise.swiglu(by_gate, by_up)
+        ctx.save_for_backward(x, up, gate, down, by_gate, by_up, h)
+        ctx.multiplier = multiplier
+        return _product(h, down, multiplier)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        x, up, gate, down, by_gate, by_up, h = ctx.saved_tensors
+        of_h = _product(gradient, down.transpose(1, 2), ctx.multiplier)
+        of_down = _product(h.transpose(1, 2), gradient, ctx.multiplier)
+        of_gate, of_up = fused_pointwise.swiglu_backward(of_h, by_gate, by_up)
+        of_x = torch.bmm(of_gate, gate.transpose(1, 2)).baddbmm_(of_up, up.transpose(1, 2))
+        rows = x.transpose(1, 2)
+        return of_x, torch.bmm(rows, of_up), torch.bmm(rows, of_gate), of_down, None
+
+
+class _ScaledProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, multiplier: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.multiplier = multiplier
+        return _product(x, weight, multiplier)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        of_x = _product(gradient, weight.transpose(1, 2), ctx.multiplier)
+        return of_x, _product(x.transpose(1, 2), gradient, ctx.multiplier), None
+
+
+def _product(a: Tensor, b: Tensor, multiplier: float) -> Tensor:
+    return a.new_empty(*a.shape[:2], b.shape[2]).baddbmm_(a, b, beta=0, alpha=multiplier)
 
 
 def wide(x: Tensor) -> Tensor:

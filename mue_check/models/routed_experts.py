@@ -29,41 +29,6 @@ def routed_experts(
     return out
 
 
-def _routed_experts(
-    x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor, multiplier: float
-) -> Both:
-    """The product, and how the assignments were sorted, for the backward pass."""
-    from mue_check.models.kernels import experts
-    from mue_check.models.kernels.sort import sort_by_expert
-
-    tiling = experts.choose_tiling(x, up, indices.shape[2])
-    found = sort_by_expert(indices.contiguous(), up.shape[2], tiling.rows)
-    x, up, gate, down, weights = (t.contiguous() for t in (x, up, gate, down, weights))
-    out = experts.forward(x, up, gate, down, weights, found, tiling, multiplier)
-    return out, found.order_S, found.end_GC, found.tiles_3T
-
-
-def _routed_experts_backward(
-    gradient: Tensor,
-    x: Tensor,
-    up: Tensor,
-    gate: Tensor,
-    down: Tensor,
-    weights: Tensor,
-    order_S: Tensor,
-    end_GC: Tensor,
-    tiles_3T: Tensor,
-    multiplier: float,
-) -> Gradients:
-    from mue_check.models.kernels import experts
-    from mue_check.models.kernels.sort import Sorted
-
-    tiling = experts.choose_tiling(x, up, weights.shape[2])
-    gradient, x, up, gate, down, weights = (t.contiguous() for t in (gradient, x, up, gate, down, weights))
-    found = Sorted(order_S, end_GC, tiles_3T)
-    return experts.backward(gradient, x, up, gate, down, weights, found, tiling, multiplier)
-
-
 def _fake(
     x: Tensor, up: Tensor, gate: Tensor, down: Tensor, weights: Tensor, indices: Tensor, multiplier: float
 ) -> Both:
@@ -96,5 +61,18 @@ def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tupl
     return *backward(gradient, *ctx.saved_tensors, ctx.multiplier), None, None
 
 
-backward = operation(_routed_experts_backward, fake=_fake_backward)
-forward = operation(_routed_experts, fake=_fake, keep=_keep, differentiate=_differentiate)
+backward = operation(
+    "routed_experts_backward(Tensor gradient, Tensor x, Tensor up, Tensor gate, Tensor down, Tensor weights,"
+    " Tensor order_S, Tensor end_GC, Tensor tiles_3T, float multiplier) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    module="experts",
+    fake=_fake_backward,
+)
+forward = operation(
+    "routed_experts(Tensor x, Tensor up, Tensor gate, Tensor down, Tensor weights, Tensor indices, float multiplier)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    module="experts",
+    fake=_fake,
+    keep=_keep,
+    differentiate=_differentiate,
+)
+"""The product, and how the assignments were sorted (``kernels.sort.Sorted``), for the backward pass."""

@@ -19,7 +19,7 @@ class TokenExamples:
         self.tokens = torch.from_numpy(corpus.train.astype("int64")).to(device)
         self.heldout_BT = torch.from_numpy(corpus.heldout_windows(train.context)).to(device)
         self.starts = torch.empty(train.steps, runs, train.batch, dtype=torch.int64, device=device)
-        self.offsets = torch.arange(train.context + 1, device=device)
+        self.sequences = self.tokens.unfold(0, train.context + 1, 1)  # a view: one from every token
 
     def restart(self, seeds: Sequence[int]) -> None:
         """Order the sequences of each run by its seed, in place."""
@@ -27,13 +27,13 @@ class TokenExamples:
 
     def at(self, step: Tensor) -> Tensor:
         """[R, B, T+1] tokens of a step, looked up by a device counter."""
-        return self._sequences(self.starts.index_select(0, step)[0])
+        return self.sequences[self.starts.index_select(0, step)[0]]
 
     def drawn(self, runs: int, generator: torch.Generator) -> Tensor:
         """[runs, B, T+1] tokens of random sequences."""
         last = len(self.tokens) - self.train.context
         starts = torch.randint(0, last, (runs, self.train.batch), generator=generator)
-        return self._sequences(starts.to(self.tokens.device))
+        return self.sequences[starts.to(self.tokens.device)]
 
     def heldout(self) -> Iterator[tuple[Tensor, int]]:
         """The held-out sequences by batches of the training's size."""
@@ -43,6 +43,3 @@ class TokenExamples:
     def observed(self, count: int | None = None) -> Tensor:
         """[R, B, T] held-out tokens."""
         return self.heldout_BT[:count, :-1].expand(self.runs, -1, -1)
-
-    def _sequences(self, starts_RB: Tensor) -> Tensor:
-        return self.tokens[starts_RB.unsqueeze(-1) + self.offsets]

@@ -12,7 +12,7 @@ from torch import Tensor
 from mue_check.models.kernels import uses_kernel
 from mue_check.rules import HyperParameters, Prescription, Role
 from mue_check.spec import TrainSpec
-from mue_check.training.adamw_kernel import adamw, blocks_of
+from mue_check.training.adamw_kernel import BLOCK, adamw, blocks_of
 from mue_check.training.state import RunState
 
 
@@ -111,7 +111,7 @@ class AdamW:
         s = self.state
         if self.rates is not None:
             moments, tables = (s.first, s.second), (self.blocks, self.rates, self.table)
-            adamw(s.flat, s.gradient, *moments, *tables, counter, self.beta1, self.beta2, self.aligned)
+            adamw(s.flat, s.gradient, *moments, *tables, counter, self.beta1, self.beta2, self.aligned, BLOCK)
             return
         multiplier, bias1, bias2 = self.table.index_select(0, counter)[0].unbind()
         s.first.lerp_(s.gradient, 1 - self.beta1)

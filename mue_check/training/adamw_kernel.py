@@ -26,26 +26,11 @@ def blocks_of(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.stack([first, torch.minimum(first + BLOCK, end[segment]), segment]).to(device)
 
 
-def _adamw(
-    flat: Tensor,
-    gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
-    blocks: Tensor,
-    rates: Tensor,
-    table: Tensor,
-    counter: Tensor,
-    beta1: float,
-    beta2: float,
-    aligned: bool,
-) -> None:
-    """Update parameters and moments in place. ``rates`` [3, segments]: learning rate, the same times decay, and eps.
-
-    ``aligned``: every segment begins at a multiple of four numbers.
-    """
-    from mue_check.models.kernels.adamw import launch
-
-    launch(flat, gradient, first, second, blocks, rates, table, counter, beta1, beta2, aligned, BLOCK)
-
-
-adamw = operation(_adamw, fake=lambda *_: None, mutates=("flat", "first", "second"))
+adamw = operation(
+    "adamw(Tensor(a!) flat, Tensor gradient, Tensor(b!) first, Tensor(c!) second, Tensor blocks, Tensor rates,"
+    " Tensor table, Tensor counter, float beta1, float beta2, bool aligned, int block) -> ()",
+    module="adamw",
+    fake=lambda *_: None,
+)
+"""Update parameters and moments in place. ``rates`` [3, segments]: learning rate, the same times decay, and eps;
+``aligned``: every segment begins at a multiple of four numbers."""

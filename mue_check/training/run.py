@@ -197,7 +197,7 @@ def training_step(stack: Stack) -> None:
     layers: list[LayerRouting] | None = [] if routers is not None and routers.watched else None
     losses_R = stack.losses(stack.state.leaves, stack.batch(), routers=routers, layers=layers)
     objective_R = losses_R if routers is None or layers is None else routers.objective(losses_R, layers)
-    stack.state.differentiate(objective_R.sum())
+    stack.state.differentiate(objective_R)
     stack.update(stack.counter)
     if routers is not None and layers is not None:
         routers.after_step(layers)

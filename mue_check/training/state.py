@@ -31,6 +31,7 @@ class RunState:
         self.runs = runs
         self.sizes = [self.runs * math.prod(p.shape) for p in self.declared]
         self.flat = torch.empty(sum(self.sizes), device=device)
+        self._ones = torch.ones(runs, device=device)
         self.gradient, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
         self.parameters = self.named(self.flat)
         self._gradients = self._views(self.gradient)
@@ -63,10 +64,10 @@ class RunState:
         if self._rounded is not None:
             self._rounded.copy_(self.flat)
 
-    def differentiate(self, objective: Tensor) -> None:
-        """Overwrite the gradient buffer with the gradient of a number; 0 for parameters that it does not depend on."""
+    def differentiate(self, objective_R: Tensor) -> None:
+        """Overwrite the gradient buffer with the gradient of a sum; 0 for parameters that it does not depend on."""
         leaves = list(self.leaves.values())
-        gradients = torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(objective_R, leaves, self._ones, allow_unused=True, materialize_grads=True)
         torch._foreach_copy_(self._gradients, gradients)
 
     def spread(self, by_role: Mapping[Role, float | Tensor], per_run: Tensor | None = None) -> Tensor:

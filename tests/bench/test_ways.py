@@ -12,7 +12,7 @@ from mue_check.bench.torch_ways import PlainLoop
 from mue_check.bench.ways import COMPARED, Disagreement, Stacks, builders, require_agreement
 from mue_check.training.compiling import VARIABLE
 
-DENSE = BenchCase(model="d=32,H=48", batch=2, context=8, runs=3)
+DENSE = BenchCase(model="d=32,L=1,H=48", batch=2, context=8, runs=3)
 MIXTURE = replace(DENSE, model="d=32,8e2a,h=16")
 CPU = torch.device("cpu")
 

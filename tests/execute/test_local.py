@@ -116,7 +116,7 @@ def test_two_processes_share_the_work_and_killed_ones_leave_no_trace(tmp_path: P
     quiet, rough = Store(tmp_path / "quiet"), Store(tmp_path / "rough")
     for store in (quiet, rough):
         store.prepare()
-    cells, steps = 40, 30  # five batches
+    cells, steps = 32, 30  # four batches
     for _ in range(2):
         process = worker(rough.root, cells, steps)
         assert process.stdout is not None
@@ -177,11 +177,11 @@ def crowded(most: int, whole=MEASUREMENTS["loss_grid"]):
     return measure_loss_grid
 
 
-@pytest.mark.parametrize(("most", "stacks"), [(6, 1), (5, 2), (2, 3), (1, 6)])
+@pytest.mark.parametrize(("most", "stacks"), [(6, 1), (2, 3), (1, 6)])
 def test_a_stack_that_does_not_fit_is_split_and_says_so(
     store: Store, monkeypatch: pytest.MonkeyPatch, most: int, stacks: int
 ) -> None:
-    batch = tuple(make_cells(3))
+    batch = tuple(make_cells(3, steps=3))
     whole = measure(batch)
     monkeypatch.setitem(MEASUREMENTS, "loss_grid", instead(crowded(most)))
     split = measure(batch)

@@ -125,7 +125,7 @@ def test_zero_gates_open_one_after_the_other() -> None:
     s = stack("8e2a1s,h=16,gates=zero", lrs=[0.01], seeds=[0])
     moved: list[set[str]] = []
     for _ in range(3):
-        s.state.differentiate(s.model.losses(s.state.leaves, s.batch(), routers=s.routers).sum())
+        s.state.differentiate(s.model.losses(s.state.leaves, s.batch(), routers=s.routers))
         moved.append({p.name for p in s.state.declared if s.state.parameters[p.name].grad.abs().max() > 0})
         s.advance(1)
     assert moved[0] == {"final_layer", "final_layer_bias"}

@@ -36,9 +36,11 @@ def compare(found, expected, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("used", [1, 2], ids=["norm used", "both used"])
 @pytest.mark.parametrize("dtype", ERROR, ids=str)
-@pytest.mark.parametrize(("runs", "tokens", "width"), [(2, 150, 32), (3, 5, 20), (1, 1, 130)])
-def test_sum_and_norm(runs: int, tokens: int, width: int, dtype: torch.dtype, used: int) -> None:
-    tensors = leaves(dtype, (runs, tokens, width), (runs, tokens, width), (runs, width))
+@pytest.mark.parametrize(
+    ("runs", "tokens", "branch", "width"), [(2, 150, 150, 32), (3, 15, 5, 20), (1, 1, 1, 130)], ids=str
+)
+def test_sum_and_norm(runs: int, tokens: int, branch: int, width: int, dtype: torch.dtype, used: int) -> None:
+    tensors = leaves(dtype, (runs, tokens, width), (runs, branch, width), (runs, width))
     found = run(lambda x, branch, gain: fused_pointwise.add_norm(x, branch, gain, pointwise.EPS), tensors, used)
     compare(found, run(pointwise.add_norm, [t.double() for t in tensors], used), dtype)
 
@@ -48,6 +50,38 @@ def test_sum_and_norm(runs: int, tokens: int, width: int, dtype: torch.dtype, us
 def test_swiglu(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     tensors = leaves(dtype, shape, shape)
     compare(run(fused_pointwise.swiglu, tensors, 1), run(pointwise.swiglu, [t.double() for t in tensors], 1), dtype)
+
+
+@pytest.mark.parametrize("dtype", ERROR, ids=str)
+@pytest.mark.parametrize(("runs", "batch", "context", "classes"), [(2, 3, 50, 30), (1, 1, 1, 1), (3, 2, 5, 130)])
+def test_cross_entropy(runs: int, batch: int, context: int, classes: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(0, classes, (runs, batch, context + 1), generator=generator)
+    logits = 3 * torch.randn(runs, batch * context, classes, generator=generator)
+    logits[0, 0] *= 1e3
+
+    def of(function, x: torch.Tensor):
+        x = x.detach().requires_grad_()
+        losses = function(x, tokens)
+        return losses.detach(), torch.autograd.grad(losses, x, torch.arange(1.0, 1 + runs).to(losses.dtype))[0]
+
+    (losses, gradient) = of(lambda x, t: fused_pointwise.cross_entropy(x, t)[0], logits.to(dtype))
+    exact, exact_gradient = of(pointwise.cross_entropy, logits.to(dtype).double())
+    assert losses.dtype is torch.float32
+    assert gradient.dtype is dtype
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-6, atol=1e-6)
+    assert (gradient - exact_gradient).norm() <= ERROR[dtype] * exact_gradient.norm()
+
+
+@pytest.mark.parametrize("dtype", ERROR, ids=str)
+def test_a_dense_layer(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """And the product that takes its multiplier, as it is computed on a GPU."""
+    tensors = leaves(dtype, (2, 9, 16), (2, 16, 24), (2, 16, 24), (2, 24, 16))
+    expected = run(lambda *given: pointwise.dense_swiglu(*given, 0.3), [t.double() for t in tensors], 1)
+    monkeypatch.setattr(pointwise, "uses_kernel", lambda name, x: True)
+    compare(run(lambda *given: pointwise.dense_swiglu(*given, 0.3), tensors, 1), expected, dtype)
+    found = run(lambda x, w: pointwise.apply(pointwise._ScaledProduct, x, w, 0.3), tensors[:2], 1)
+    compare(found, run(lambda x, w: torch.bmm(x, w) * 0.3, [t.double() for t in tensors[:2]], 1), dtype)
 
 
 def test_a_nan_run_does_not_touch_its_neighbours() -> None:

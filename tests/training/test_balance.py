@@ -9,7 +9,7 @@ from mue_check.models import balancing, routers
 from mue_check.routing.variants import VARIANTS
 from mue_check.training import Stack
 
-TRAIN = TrainSpec(steps=6, batch=4, context=16, warmup=2)
+TRAIN = TrainSpec(steps=5, batch=4, context=16, warmup=2)
 BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
 REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
 LRS, SEEDS = [2.0**-7, 2.0**-5], [0, 1]

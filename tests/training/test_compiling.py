@@ -9,7 +9,7 @@ from mue_check.training import Stack
 from mue_check.training.compiling import VARIABLE
 
 TRAIN = TrainSpec(steps=6, batch=4, context=16)
-REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
+REFERENCE = parse_scenario(f"d=32,L=1,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 
 
 def stack(corpus: Corpus, text: str) -> Stack:
@@ -21,8 +21,8 @@ def stack(corpus: Corpus, text: str) -> Stack:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("text", ["d=32", "16e2a,balance=selection_bias"])
-def test_compiled_and_plain_steps_agree(corpus: Corpus, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_compiled_and_plain_steps_agree(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "16e2a,balance=selection_bias"
     monkeypatch.delenv(VARIABLE, raising=False)
     plain = stack(corpus, text)
     monkeypatch.setenv(VARIABLE, "aot_eager")

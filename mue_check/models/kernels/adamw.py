@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-def launch(
+def adamw(
     flat: Tensor,
     gradient: Tensor,
     first: Tensor,

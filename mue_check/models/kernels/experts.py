@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mue_check.models.cards import Card, card_of
-from mue_check.models.kernels.sort import Sorted
+from mue_check.models.kernels.sort import sort_by_expert
 from mue_check.models.kernels.tiles import multiplies_in_full, power, precision_of
 
 
@@ -104,20 +104,21 @@ class _Launch:
         return int(triton.cdiv(self.x.shape[2], min(self.tiling.width, power(self.x.shape[2]))))
 
 
-def forward(
+def routed_experts(
     x_RMD: Tensor,
     up_RDEF: Tensor,
     gate_RDEF: Tensor,
     down_REFD: Tensor,
     weights_RMK: Tensor,
-    found: Sorted,
-    tiling: Tiling,
+    indices_RMK: Tensor,
     multiplier: float,
-) -> Tensor:
-    """[R, M, D]: the weighted sum over each token's experts, times ``multiplier``."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The weighted sum over each token's experts times ``multiplier``, [R, M, D], and the fields of ``Sorted``."""
     runs, tokens, width = x_RMD.shape
     total, hidden = up_RDEF.shape[2:]
     active = weights_RMK.shape[2]
+    tiling = choose_tiling(x_RMD, up_RDEF, active)
+    found = sort_by_expert(indices_RMK, total, tiling.rows)
     rows, tiles = weights_RMK.numel(), found.tiles_3T.shape[1]
     launch = _Launch(tiling, x_RMD, up_RDEF)
     h_SF = x_RMD.new_empty(rows, hidden)
@@ -130,37 +131,39 @@ def forward(
         h_SF, h_SF, down_REFD, down_REFD, found.order_S, found.tiles_3T, out_SD,
         tiles // runs, tiles, width, total, hidden, TWO=False, **launch.sums_over_hidden(),
     )  # fmt: skip
-    return out_SD.view(runs, tokens, active, width).sum(2)
+    out_RMD = out_SD.view(runs, tokens, active, width).sum(2)
+    return out_RMD, found.order_S, found.end_GC, found.tiles_3T
 
 
-def backward(
+def routed_experts_backward(
     gradient_RMD: Tensor,
     x_RMD: Tensor,
     up_RDEF: Tensor,
     gate_RDEF: Tensor,
     down_REFD: Tensor,
     weights_RMK: Tensor,
-    found: Sorted,
-    tiling: Tiling,
+    order_S: Tensor,
+    end_GC: Tensor,
+    tiles_3T: Tensor,
     multiplier: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, up, gate, down and the routing weights."""
     runs, tokens, width = x_RMD.shape
     total, hidden = up_RDEF.shape[2:]
     active = weights_RMK.shape[2]
-    rows, tiles = weights_RMK.numel(), found.tiles_3T.shape[1]
-    launch = _Launch(tiling, x_RMD, up_RDEF)
+    rows, tiles = weights_RMK.numel(), tiles_3T.shape[1]
+    launch = _Launch(choose_tiling(x_RMD, up_RDEF, active), x_RMD, up_RDEF)
     parts = launch.parts
     h_SF, up_SF, gate_SF = (x_RMD.new_empty(rows, hidden) for _ in range(3))
     of_weights = torch.empty(parts, rows, dtype=torch.float32, device=x_RMD.device)
     _hidden_backward[(tiles, parts)](
-        x_RMD, up_RDEF, gate_RDEF, down_REFD, weights_RMK, gradient_RMD, found.order_S, found.tiles_3T,
+        x_RMD, up_RDEF, gate_RDEF, down_REFD, weights_RMK, gradient_RMD, order_S, tiles_3T,
         h_SF, up_SF, gate_SF, of_weights, multiplier,
         tiles // runs, tiles, rows, active, width, total, hidden, **launch.sums_over_width(),
     )  # fmt: skip
     of_x = x_RMD.new_empty(rows, width)
     _to_tokens[(tiles, launch.columns)](
-        gate_SF, up_SF, gate_RDEF, up_RDEF, found.order_S, found.tiles_3T, of_x,
+        gate_SF, up_SF, gate_RDEF, up_RDEF, order_S, tiles_3T, of_x,
         tiles // runs, tiles, width, total, hidden, TWO=True, **launch.sums_over_hidden(),
     )  # fmt: skip
     programs = runs * total * launch.columns * parts
@@ -168,8 +171,8 @@ def backward(
     kind = torch.float32 if slices > 1 else x_RMD.dtype
     of_matrices = [w.new_empty(slices, *w.shape, dtype=kind) for w in (up_RDEF, gate_RDEF, down_REFD)]
     _weight_gradients[(runs * total, launch.columns, parts * slices)](
-        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, found.order_S, found.end_GC, *of_matrices,
-        found.end_GC.shape[1], slices, parts, active, width, total, hidden, **launch.sums_over_rows(),
+        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, order_S, end_GC, *of_matrices,
+        end_GC.shape[1], slices, parts, active, width, total, hidden, **launch.sums_over_rows(),
     )  # fmt: skip
     of_up, of_gate, of_down = (m[0] if slices == 1 else m.sum(0).to(x_RMD.dtype) for m in of_matrices)
     of_weights = of_weights[0] if parts == 1 else of_weights.sum(0)

@@ -4,30 +4,38 @@
 seconds in every process.
 """
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _LIBRARY = torch.library.Library("mue_check", "DEF")
 
 
 def operation(
-    function: Callable[..., Any],
+    schema: str,
     *,
+    module: str,
     fake: Callable[..., Any],
-    mutates: Sequence[str] = (),
     keep: Callable[..., None] | None = None,
     differentiate: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """The operation ``mue_check::NAME`` that calls a function, whose annotations give its types.
+    """The operation ``mue_check::NAME`` of that schema, "NAME(Tensor x) -> Tensor".
 
-    ``fake`` gives outputs without values. ``keep`` and ``differentiate`` are the set-up and the backward pass of
-    autograd (torch.library.register_autograd).
+    It calls the function NAME of ``models.kernels.MODULE`` with contiguous tensors. The module, and Triton with it, is
+    imported then. ``fake`` gives outputs without values. ``keep`` and ``differentiate`` are the set-up and the backward
+    pass of autograd (torch.library.register_autograd).
     """
-    name = function.__name__.strip("_")
-    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=mutates))
-    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+    name = schema.partition("(")[0]
+
+    def launch(*arguments: Any) -> Any:
+        kernels = importlib.import_module(f"mue_check.models.kernels.{module}")
+        return getattr(kernels, name)(*(x.contiguous() if isinstance(x, Tensor) else x for x in arguments))
+
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, launch, "CompositeExplicitAutograd")
     full = f"mue_check::{name}"
     torch.library.register_fake(full, fake, lib=_LIBRARY)
     if differentiate is not None:

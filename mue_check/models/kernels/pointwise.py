@@ -1,4 +1,4 @@
-"""Sum and norm of the residual stream, and SwiGLU, each as one pass over memory forward and one backward."""
+"""Sum and norm of the residual stream, SwiGLU and cross-entropy, each one pass over memory forward and one backward."""
 
 import torch
 import triton
@@ -7,18 +7,18 @@ from torch import Tensor
 
 ROWS = 128
 """Tokens of one program of the norm, which it takes a few at a time."""
-BLOCK_OF_NORM = 2048
-"""Numbers that it takes at a time."""
+AT_A_TIME = 2048
+"""Numbers that it, or a program of the cross-entropy, takes at a time."""
 BLOCK = 1024
 """Numbers of one program of SwiGLU."""
 
 
 def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x + branch, and its norm with a gain."""
+    """x + branch, and its norm with a gain. A branch [R, T, D] of fewer tokens is repeated."""
     total, out = torch.empty_like(x_RMD), torch.empty_like(x_RMD)
     runs, tokens, width = x_RMD.shape
     _add_norm[(runs, triton.cdiv(tokens, ROWS))](
-        x_RMD, branch_RMD, gain_RD, total, out, tokens, width, eps, ROWS=ROWS, **_sizes(width)
+        x_RMD, branch_RMD, gain_RD, total, out, tokens, branch_RMD.shape[1], width, eps, ROWS=ROWS, **_sizes(width)
     )
     return total, out
 
@@ -26,7 +26,7 @@ def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor, eps: float) -> 
 def add_norm_backward(
     of_total: Tensor | None, of_out: Tensor, total_RMD: Tensor, gain_RD: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x (and of the branch, which has the same), and of the gain."""
+    """Gradients of the sum, and of the gain."""
     runs, tokens, width = total_RMD.shape
     programs = triton.cdiv(tokens, ROWS)
     of_x = torch.empty_like(total_RMD)
@@ -40,7 +40,7 @@ def add_norm_backward(
 
 def _sizes(width: int) -> dict[str, int]:
     columns = 1 << (width - 1).bit_length()
-    return {"STEP": max(1, min(ROWS, BLOCK_OF_NORM // columns)), "COLUMNS": columns}
+    return {"STEP": max(1, min(ROWS, AT_A_TIME // columns)), "COLUMNS": columns}
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -58,9 +58,34 @@ def swiglu_backward(of_out: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, T
     return of_gate, of_up
 
 
-@triton.jit(do_not_specialize=["tokens"])
+def cross_entropy(logits_RMV: Tensor, tokens_RBT: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean over the tokens of a run, [R], and the logarithm of each token's sum of exponentials, [R, M].
+
+    ``tokens_RBT``: B sequences of T+1, each token predicted from those before it: M = B*T.
+    """
+    runs, count, classes = logits_RMV.shape
+    loss_RM, normalizer_RM = torch.empty(2, runs, count, dtype=torch.float32, device=logits_RMV.device)
+    sizes = _sizes(classes)
+    _cross_entropy[(runs, triton.cdiv(count, sizes["STEP"]))](
+        logits_RMV, tokens_RBT, loss_RM, normalizer_RM, count, tokens_RBT.shape[2] - 1, classes, **sizes
+    )
+    return loss_RM.mean(1), normalizer_RM
+
+
+def cross_entropy_backward(of_mean_R: Tensor, logits_RMV: Tensor, tokens_RBT: Tensor, normalizer_RM: Tensor) -> Tensor:
+    """The gradient of the logits."""
+    runs, count, classes = logits_RMV.shape
+    of_logits = torch.empty_like(logits_RMV)
+    sizes = _sizes(classes)
+    _cross_entropy_backward[(runs, triton.cdiv(count, sizes["STEP"]))](
+        of_mean_R, logits_RMV, tokens_RBT, normalizer_RM, of_logits, count, tokens_RBT.shape[2] - 1, classes, **sizes
+    )
+    return of_logits
+
+
+@triton.jit(do_not_specialize=["tokens", "period"])
 def _add_norm(
-    x, branch, gain, total, out, tokens, width, eps,
+    x, branch, gain, total, out, tokens, period, width, eps,
     ROWS: tl.constexpr, STEP: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     run = tl.program_id(0)
@@ -71,7 +96,8 @@ def _add_norm(
         live = (row < tokens)[:, None] & (d < width)[None, :]
         place = (run * tokens + row).to(tl.int64)[:, None] * width + d[None, :]
         stream = tl.load(x + place, mask=live, other=0.0).to(tl.float32)
-        stream += tl.load(branch + place, mask=live, other=0.0).to(tl.float32)
+        of_branch = (run * period + row % period).to(tl.int64)[:, None] * width + d[None, :]
+        stream += tl.load(branch + of_branch, mask=live, other=0.0).to(tl.float32)
         stream = stream.to(total.dtype.element_ty)
         tl.store(total + place, stream, mask=live)
         stream = stream.to(tl.float32)
@@ -130,3 +156,40 @@ def _swiglu_backward(of_out, gate, up, of_gate, of_up, numbers, BLOCK: tl.conste
     tl.store(of_up + at, (gradient * silu).to(of_up.dtype.element_ty), mask=live)
     of_g = gradient * u * (half + silu * (1 - half))
     tl.store(of_gate + at, of_g.to(of_gate.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def _scores(logits, tokens, count, context, classes, STEP: tl.constexpr, COLUMNS: tl.constexpr):
+    """The tokens of this program, where their logits are, which of these exist, the logits, and which is the target."""
+    row = tl.program_id(1) * STEP + tl.arange(0, STEP)
+    at = (tl.program_id(0) * count + row).to(tl.int64)
+    column = tl.arange(0, COLUMNS)
+    place = at[:, None] * classes + column[None, :]
+    live = (row < count)[:, None] & (column < classes)[None, :]
+    # every sequence has one token more than logits, its first
+    target = tl.load(tokens + at + at // context + 1, mask=row < count, other=0)
+    scores = tl.load(logits + place, mask=live, other=-1e30).to(tl.float32)
+    return at, row < count, place, live, scores, column[None, :] == target[:, None]
+
+
+@triton.jit(do_not_specialize=["count", "context"])
+def _cross_entropy(
+    logits, tokens, losses, normalizers, count, context, classes, STEP: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    at, mine, _, _, scores, is_target = _scores(logits, tokens, count, context, classes, STEP, COLUMNS)
+    most = tl.max(scores, 1)
+    normalizer = most + tl.log(tl.sum(tl.exp(scores - most[:, None]), 1))
+    tl.store(normalizers + at, normalizer, mask=mine)
+    tl.store(losses + at, normalizer - tl.sum(tl.where(is_target, scores, 0.0), 1), mask=mine)
+
+
+@triton.jit(do_not_specialize=["count", "context"])
+def _cross_entropy_backward(
+    of_mean, logits, tokens, normalizers, of_logits, count, context, classes,
+    STEP: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    at, mine, place, live, scores, is_target = _scores(logits, tokens, count, context, classes, STEP, COLUMNS)
+    normalizer = tl.load(normalizers + at, mask=mine, other=0.0)
+    share = tl.exp(scores - normalizer[:, None])
+    gradient = (share - is_target.to(tl.float32)) * (tl.load(of_mean + tl.program_id(0)) / count)
+    tl.store(of_logits + place, gradient.to(of_logits.dtype.element_ty), mask=live)

@@ -49,16 +49,12 @@ def _sizes(width: int, active: int) -> dict[str, int]:
     return {"ROWS": max(1, min(128, BLOCK // columns)), "COLUMNS": columns, "CHOSEN": chosen}
 
 
-LOWEST = tl.constexpr(-(2**63))
-"""The key of what cannot be chosen."""
-
-
 @triton.jit(do_not_specialize=["rows", "rows_of_run", "groups", "active"])
 def _select(
     logits, bias, weights, indices, sums, rows, rows_of_run, groups, width, active,
     BIASED: tl.constexpr, NORMAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHOSEN: tl.constexpr,
 ):  # fmt: skip
-    """Each score and its column as one integer key, so that one maximum finds both."""
+    """The largest score of each row, its first column, and again without it: two reductions of 32 bits per expert."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     live = row < rows
@@ -69,19 +65,15 @@ def _select(
     if BIASED:
         place = (row // rows_of_run * groups)[:, None] * width + first[:, None] + column[None, :]
         score += tl.load(bias + place, mask=known, other=0.0)
-    # NaN is below every number: K different experts even in a run of NaN
-    bits = tl.where(score == score, score, -3e38).to(tl.int32, bitcast=True)
-    bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # now in the order of the numbers
-    # the first of equal scores has the largest key
-    key = (bits.to(tl.int64) << 32) | (COLUMNS - 1 - column).to(tl.int64)[None, :]
-    key = tl.where(known, key, LOWEST)
+    # NaN is as low as any number but above what is taken: K different experts even in a run of NaN
+    score = tl.where(known, tl.maximum(score, -3e38), float("-inf"))
     k = tl.arange(0, CHOSEN)
     at = tl.zeros([ROWS, CHOSEN], tl.int32)
     for i in range(active):
-        best = tl.max(key, 1)
-        found = COLUMNS - 1 - (best & 0xFFFFFFFF).to(tl.int32)
+        best = tl.max(score, 1)
+        found = tl.min(tl.where(score == best[:, None], column[None, :], COLUMNS), 1)
         at = tl.where((k == i)[None, :], found[:, None], at)
-        key = tl.where(key == best[:, None], LOWEST, key)
+        score = tl.where(column[None, :] == found[:, None], float("-inf"), score)
     chosen = live[:, None] & (k < active)[None, :]
     weight = tl.sigmoid(tl.load(begin[:, None] + at, mask=chosen, other=float("-inf")))
     if NORMAL:

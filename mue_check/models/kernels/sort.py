@@ -42,7 +42,7 @@ def sort_by_expert(indices_RMK: Tensor, total: int, tile: int) -> Sorted:
     _count[programs](indices_RMK, count_GC, *sizes, CHUNK=CHUNK, BINS=max(32, triton.next_power_of_2(total + 1)))
     end_GC = count_GC.flatten().cumsum(0, dtype=torch.int32).view_as(count_GC)
     order_S = torch.empty(runs * per_run, dtype=torch.int32, device=device)
-    _place[programs](indices_RMK, count_GC, end_GC, order_S, *sizes, CHUNK=CHUNK, num_warps=8)
+    _place[programs](indices_RMK, end_GC, order_S, *sizes, CHUNK=CHUNK, num_warps=8)
     tiles_3T = torch.empty(3, runs * tiles, dtype=torch.int32, device=device)
     grid = (runs, triton.cdiv(tiles, LOOKED_UP))
     _tiles[grid](end_GC, tiles_3T, total, chunks, tiles, runs * tiles, TILE=tile, BLOCK=LOOKED_UP)
@@ -76,14 +76,14 @@ def _count(indices, count_GC, per_run, total, chunks, CHUNK: tl.constexpr, BINS:
 
 
 @triton.jit(do_not_specialize=SHARED)
-def _place(indices, count_GC, end_GC, order_S, per_run, total, chunks, CHUNK: tl.constexpr):
+def _place(indices, end_GC, order_S, per_run, total, chunks, CHUNK: tl.constexpr):
     """Write each assignment into its row, behind those of its chunk that go to the same expert before it."""
     run, chunk, at, live, expert = _chunk(indices, per_run, total, chunks, CHUNK)
     i = tl.arange(0, CHUNK)
     before = (expert[:, None] == expert[None, :]) & (i[None, :] < i[:, None])
     rank = tl.sum(before.to(tl.int32), 1)
     place = (run * total + expert) * chunks + chunk
-    first = tl.load(end_GC + place, mask=live, other=0) - tl.load(count_GC + place, mask=live, other=0)
+    first = tl.load(end_GC + place - 1, mask=live & (place > 0), other=0)
     tl.store(order_S + first + rank, run * per_run + at, mask=live)
 
 
