@@ -28,6 +28,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
+QUICK = ("-p", "no:unraisableexception")
+"""It collects the garbage of the whole process five times at the end of every run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PytestResult:
     """The exit code and the output of a run of pytest."""
@@ -49,7 +53,7 @@ def run_pytest_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PytestResu
         monkeypatch.chdir(cwd)
         out, errors = io.StringIO(), io.StringIO()
         # asserts are not rewritten: pytest would warn about modules that are imported already
-        plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")
+        plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", *QUICK, "--assert=plain")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
             code = pytest.main([*map(str, arguments), *plain])
         return PytestResult(code=int(code), out=out.getvalue(), errors=errors.getvalue())
