@@ -110,7 +110,7 @@ def sharded(rank: int, file: str, out: str) -> None:
                 fully_shard(block, mesh=mesh)
             return fully_shard(model, mesh=mesh)
 
-    report = check_model(Sharded("transformer"), sizes=(32, 64), base=0, seeds=(2,))
+    report = check_model(Sharded("transformer"), sizes=WIDTHS, base=0, seeds=(2,))
     found = measure(Candidate.of(Sharded("transformer")), "width", 32, 0, 1e-3, 1)
     if rank == 0:
         numbers = {key.name: change for key, change in found.change.items() if key.kind == "parameter"}
