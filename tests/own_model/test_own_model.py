@@ -28,7 +28,7 @@ from mue_check.own_model.figure import plot_report
 from mue_check.own_model.measure import Key, measure
 from mue_check.rules import Prescription, get_rule
 from tests.own_model.example import EXPERTS, LAYERS, WIDTHS, my_model, suspects, with_groups
-from tests.own_model.mup_like import KINDS, WithBaseShapes
+from tests.own_model.mup_like import KINDS, Accumulated, WithBaseShapes
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,6 @@ def test_a_readout_that_starts_at_zero() -> None:
 
 
 def test_accumulated_gradients_and_a_schedule_change_no_verdict() -> None:
-    class Accumulated(WithBaseShapes):
-        def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
-            optimizer.zero_grad()
-            for part in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
-                (self.loss(model, part) / 2).backward()
-            optimizer.step()
-
     class Scheduled(WithBaseShapes):
         def scheduler(self, optimizer: torch.optim.Optimizer) -> object:
             return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 10)
