@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 from mue_check.data import Corpus
+from mue_check.routing.variants import USER_ROUTERS
 
 if not torch.cuda.is_available():
     # Triton decides when it is imported how its kernels run, and torch imports it now and then
@@ -54,7 +56,8 @@ def run_pytest_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PytestResu
         out, errors = io.StringIO(), io.StringIO()
         # asserts are not rewritten: pytest would warn about modules that are imported already
         plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", *QUICK, "--assert=plain")
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        # a user's router is forgotten afterwards
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), patch.dict(USER_ROUTERS):
             code = pytest.main([*map(str, arguments), *plain])
         return PytestResult(code=int(code), out=out.getvalue(), errors=errors.getvalue())
 
