@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 from mue_check.data import Corpus
+from mue_check.routing.variants import USER_ROUTERS
 
 if not torch.cuda.is_available():
     # Triton decides when it is imported how its kernels run, and torch imports it now and then
@@ -28,6 +30,10 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+QUICK = ("-p", "no:unraisableexception")
+"""It collects the garbage of the whole process five times at the end of every run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +57,9 @@ def run_pytest_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PytestResu
         monkeypatch.chdir(cwd)
         out, errors = io.StringIO(), io.StringIO()
         # asserts are not rewritten: pytest would warn about modules that are imported already
-        plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", *QUICK, "--assert=plain")
+        # a user's router is forgotten afterwards
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), patch.dict(USER_ROUTERS):
             code = pytest.main([*map(str, arguments), *plain])
         return PytestResult(code=int(code), out=out.getvalue(), errors=errors.getvalue())
 

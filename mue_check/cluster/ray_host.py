@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mue_check.cluster.listener import require_listener
+from mue_check.cluster.reach import require_listener
 from mue_check.user_code import first_line
 
 OBJECT_STORE_BYTES = 512 * 2**20

@@ -6,16 +6,18 @@ import os
 import re
 import secrets
 import selectors
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mue_check.errors import SpecError
+from mue_check.errors import ClusterError, SpecError
 
 START_SECONDS, REACH_SECONDS = 180.0, 60.0
 """Time limits for starting a local cluster, and for an answer from a Ray head."""
+_LISTENING_SECONDS = 5.0
 _ADDRESS = re.compile(r"local|([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}")
 
 
@@ -44,6 +46,15 @@ def require_cluster(address: str, gpu_share: float) -> None:
         raise SpecError(f"--gpu-share {gpu_share:g}: must be above 0 and at most 1")
     if not _has_ray():
         raise SpecError("--cluster needs Ray: pip install 'mue_check[cluster]'")
+
+
+def require_listener(address: str) -> None:
+    """ClusterError if no server listens at HOST:PORT. Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"nothing answers there ({error.strerror or error})") from None
 
 
 def _has_ray() -> bool:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from mue_check.cluster.listener import require_listener
+from mue_check.cluster import require_listener
 from mue_check.data import Data, give_data, load_data
 from mue_check.errors import ClusterError
 from mue_check.execute.batches import Batch, Measured, measure

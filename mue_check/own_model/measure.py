@@ -182,8 +182,9 @@ class _Run:
             key = Key("parameter", name)
             values[key] = rms(start[name]), rms(start[name].sub_(p))
             found.shapes[key] = tuple(p.shape)
-        found.rms = dict(zip(values, _numbers([r for r, _ in values.values()]), strict=True))
-        found.change = dict(zip(values, _numbers([c for _, c in values.values()]), strict=True))
+        numbers = iter(_numbers([number for pair in values.values() for number in pair]))
+        for key, rms_of, change in zip(values, numbers, numbers, strict=True):
+            found.rms[key], found.change[key] = rms_of, change
         found.inputs = outputs.inputs
         for name, module in outputs.modules.items():
             found.kinds[name] = getattr(module, "original_name", type(module).__name__)  # that of a traced module
@@ -196,6 +197,9 @@ class _Outputs:
         self.modules = {plain_name(name) or WHOLE: module for name, module in model.named_modules()}
         # what a parametrization such as weight norm returns is no activation
         self.seen = {name: module for name, module in self.modules.items() if "parametrizations" not in name.split(".")}
+        self.hooks = [self._hook(name, module) for name, module in self.seen.items()]
+        self.called: set[str] = set()
+        """The modules that the pass has reached."""
         self.kept: dict[Key, Tensor] = {}
         self.rms: dict[Key, Tensor] = {}
         self.change: dict[Key, Tensor] = {}
@@ -206,9 +210,10 @@ class _Outputs:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record one pass."""
+        self.called.clear()
         handles = [
-            module.register_forward_hook(self._hook(name, module), with_kwargs=True)
-            for name, module in self.seen.items()
+            module.register_forward_hook(hook, with_kwargs=True)
+            for module, hook in zip(self.seen.values(), self.hooks, strict=True)
         ]
         try:
             yield
@@ -221,15 +226,13 @@ class _Outputs:
         path = name.split(".")
         # the outermost numbered modules: not the experts within
         is_block = path[-1].isdigit() and sum(map(str.isdigit, path)) == 1 and any(True for _ in module.children())
-        called = False
 
         @torch.no_grad()
         def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-            nonlocal called
             y = _first_tensor(output)
-            if y is None or y.numel() < 2 or called:
+            if y is None or y.numel() < 2 or name in self.called:
                 return
-            called = True
+            self.called.add(name)
             x = _first_tensor((*args, *kwargs.values()))
             if x is not None and x.ndim:
                 self.inputs.setdefault(name, x.shape[-1])

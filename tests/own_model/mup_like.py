@@ -129,5 +129,16 @@ class WithBaseShapes:
             yield pictures[labels] + self.noise * torch.randn(32, 8, 8, generator=generator), labels
 
 
+class Accumulated(WithBaseShapes):
+    """Its own step adds up the gradients of two halves of the batch."""
+
+    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
+        """One update."""
+        optimizer.zero_grad()
+        for part in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
+            (self.loss(model, part) / 2).backward()
+        optimizer.step()
+
+
 noisy_mlp = WithBaseShapes("mlp", noise=4.0)
 """Its loss does not end at zero, so its learning rate has an optimum."""

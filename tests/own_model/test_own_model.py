@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from torch import Tensor, nn
 
 from mue_check import check_model
@@ -27,7 +28,7 @@ from mue_check.own_model.figure import plot_report
 from mue_check.own_model.measure import Key, measure
 from mue_check.rules import Prescription, get_rule
 from tests.own_model.example import EXPERTS, LAYERS, WIDTHS, my_model, suspects, with_groups
-from tests.own_model.mup_like import KINDS, WithBaseShapes
+from tests.own_model.mup_like import KINDS, Accumulated, WithBaseShapes
 
 
 @pytest.mark.parametrize(
@@ -69,13 +70,6 @@ def test_a_readout_that_starts_at_zero() -> None:
 
 
 def test_accumulated_gradients_and_a_schedule_change_no_verdict() -> None:
-    class Accumulated(WithBaseShapes):
-        def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
-            optimizer.zero_grad()
-            for part in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
-                (self.loss(model, part) / 2).backward()
-            optimizer.step()
-
     class Scheduled(WithBaseShapes):
         def scheduler(self, optimizer: torch.optim.Optimizer) -> object:
             return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 10)
@@ -109,10 +103,7 @@ def sharded(rank: int, file: str, out: str) -> None:
                 fully_shard(block, mesh=mesh)
             return fully_shard(model, mesh=mesh)
 
-        def factor(self, name: str, p: Tensor) -> float:
-            return super().factor(name, p)
-
-    report = check_model(Sharded("transformer"), sizes=(32, 64), base=0, seeds=(2,))
+    report = check_model(Sharded("transformer"), sizes=WIDTHS, base=0, seeds=(2,))
     found = measure(Candidate.of(Sharded("transformer")), "width", 32, 0, 1e-3, 1)
     if rank == 0:
         numbers = {key.name: change for key, change in found.change.items() if key.kind == "parameter"}
@@ -120,9 +111,20 @@ def sharded(rank: int, file: str, out: str) -> None:
     destroy_process_group()
 
 
+TWO = """
+import sys
+import torch.distributed.fsdp
+from torch.multiprocessing import start_processes
+from tests.own_model.test_own_model import sharded
+start_processes(sharded, sys.argv[1:], nprocs=2, start_method="fork")
+"""
+"""One process imports torch for both."""
+
+
 def test_sharded_parameters_give_the_numbers_of_whole_ones(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    torch.multiprocessing.spawn(sharded, (str(tmp_path / "init"), str(out)), nprocs=2)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", TWO, str(tmp_path / "init"), str(out)], env=env, check=True, timeout=300)
     verdict, numbers = json.loads(out.read_text())
     whole = measure(Candidate.of(WithBaseShapes("transformer")), "width", 32, 0, 1e-3, 1)
     assert verdict in ("PASS", "INCONCLUSIVE")  # two seeds

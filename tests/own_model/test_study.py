@@ -1,5 +1,6 @@
 """``mue_check model --study``: drift, early curve and tune once of a user's own model, judged as the suites do."""
 
+import itertools
 import os
 import random
 import signal
@@ -25,7 +26,7 @@ from mue_check.own_model.training import train
 from mue_check.own_model.transfer import ask_transfer
 from mue_check.questions.own_optima import optima_of
 from mue_check.questions.question import Finding
-from tests.own_model.mup_like import WithBaseShapes
+from tests.own_model.mup_like import Accumulated, WithBaseShapes
 from tests.own_model.valley import BEST, Valley
 
 FILE = Path(__file__).with_name("valley.py")
@@ -137,31 +138,30 @@ def test_several_processes_share_the_runs(tmp_path: Path, capsys: pytest.Capture
     assert main(["report", str(tmp_path), "--quiet"]) == 0
 
 
-class Real(WithBaseShapes):
-    """The perceptron with a schedule that ends at zero."""
+class Scheduled:
+    """A schedule that ends at zero."""
 
-    def __init__(self) -> None:
-        super().__init__("mlp")
-        self.told: list[int] = []
+    told: list[int]
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> object:
-        self.told.append(steps)
+        self.told = [steps]
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
 
 
-def test_a_schedule_and_accumulated_gradients_count() -> None:
-    class Accumulated(Real):
-        def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
-            optimizer.zero_grad()
-            for part in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
-                (self.loss(model, part) / 2).backward()
-            optimizer.step()
+class Real(Scheduled, WithBaseShapes):
+    """The perceptron."""
 
+
+class AccumulatedReal(Scheduled, Accumulated):
+    """The same from gradients that are added up."""
+
+
+def test_a_schedule_and_accumulated_gradients_count() -> None:
     plan = Plan(steps=6)
-    real, constant = Real(), WithBaseShapes("mlp")
+    real, constant = Real("mlp"), WithBaseShapes("mlp")
     whole = train(Candidate.of(real), "width", 32, 0, 0.01, plan)
     assert real.told == [6]
-    parts = train(Candidate.of(Accumulated()), "width", 32, 0, 0.01, plan)
+    parts = train(Candidate.of(AccumulatedReal("mlp")), "width", 32, 0, 0.01, plan)
     without = train(Candidate.of(constant), "width", 32, 0, 0.01, plan)
     assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
     assert parts.held_out == pytest.approx(whole.held_out, rel=1e-3)
@@ -170,7 +170,7 @@ def test_a_schedule_and_accumulated_gradients_count() -> None:
 
 
 def test_the_early_curve_of_a_real_training(tmp_path: Path) -> None:
-    found = ask(Real(), tmp_path, (32, 64), plan=Plan(steps=20), lr=0.01, ask=("early",))
+    found = ask(Real("mlp"), tmp_path, (32, 64), plan=Plan(steps=20), lr=0.01, ask=("early",))
     assert [f.verdict for f in found] == [Verdict.PASS], found[0].measured
     assert summarize(tmp_path).verdict is Verdict.PASS
 
@@ -207,16 +207,19 @@ def raising_later(model: Any, batch: Tensor) -> Tensor:
 
 
 def drawn_anew(seed: int) -> Iterator[Tensor]:
-    generator = np.random.default_rng()
     while True:
-        yield torch.tensor(generator.normal())
+        yield torch.tensor(float(next(NUMBERS)))
 
 
 def model_anew(width: int) -> nn.Module:
     model = Valley().model(width)
     with torch.no_grad():
-        model.weight.copy_(torch.from_numpy(np.random.default_rng().normal(size=width)).abs())
+        model.weight.fill_(next(NUMBERS))
     return model
+
+
+NUMBERS = itertools.count(1)
+"""Another one for whoever asks again."""
 
 
 class Stuck:

@@ -8,6 +8,7 @@ import pytest
 
 from mue_check.errors import SpecError
 from mue_check.suite.gpus import list_gpus, shares, visible_ids
+from tests.conftest import QUICK
 
 Gpus = Callable[..., None]
 CUT = """GPU 0: NVIDIA A100 (UUID: GPU-0aaaaaaa-bbbb)
@@ -128,7 +129,7 @@ REFUSED = [
 def refused(pytester: pytest.Pytester, *arguments: str) -> str:
     """The one line of a usage error, before the toy is looked at."""
     pytester.makepyfile("import pathlib\npathlib.Path('collected').touch()\ndef test_nothing(): pass")
-    plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", "--assert=plain")
+    plain = ("-p", "mue_check.pytest_plugin", "-p", "no:cacheprovider", *QUICK, "--assert=plain")
     result = pytester.runpytest_inprocess(*plain, *arguments)
     assert result.ret == 4, result.outlines + result.errlines
     (line,) = [line for line in result.errlines if line.strip()]
