@@ -224,7 +224,10 @@ def work_of(case: BenchCase, numbers: int, vocab: int) -> dict[str, tuple[float,
         "_cross_entropy": logits + 16.0 * tokens,
         "_cross_entropy_backward": 2 * logits + 12.0 * tokens,
     }
-    return {**{name: (b, 0.0) for name, b in once.items()}, **{name: (depth * b, depth * f) for name, (b, f) in layer.items()}}
+    return {
+        **{name: (b, 0.0) for name, b in once.items()},
+        **{name: (depth * b, depth * f) for name, (b, f) in layer.items()},
+    }
 
 
 def compiled(results: Results, case: BenchCase) -> None:
