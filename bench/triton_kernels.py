@@ -173,7 +173,7 @@ def page(results: Results, case: BenchCase, stack: Stack) -> None:
     total, launches = sum(map(sum, found.values())), sum(map(len, found.values()))
     results.add("page", f"  {total:.1f} ms in {launches} launches", case=case.name, ms=total, launches=launches)
     bandwidth, flops = ceilings(case)
-    amounts = work_of(case, stack.state.flat.numel())
+    amounts = work_of(case, stack.state.flat.numel(), stack.state.parameters["unembedding"].shape[2])
     for name in sorted(amounts.keys() & found.keys(), key=lambda name: -sum(found[name])):
         ms, (size, flop) = sum(found[name]), amounts[name]
         shares = size / ms / 1e-3 / bandwidth, flop / ms / 1e-3 / flops
@@ -194,7 +194,7 @@ def ceilings(case: BenchCase) -> tuple[float, float]:
     return 2 * 2**30 / copying, 2 * 8192**3 / product
 
 
-def work_of(case: BenchCase, numbers: int) -> dict[str, tuple[float, float]]:
+def work_of(case: BenchCase, numbers: int, vocab: int) -> dict[str, tuple[float, float]]:
     """Bytes that each kernel has to move in a step, if each program's reads come from memory once, and its flop."""
     ffn, width, depth = case.spec.feed_forward, case.spec.width, case.spec.depth
     assert not isinstance(ffn, Dense)
@@ -215,10 +215,19 @@ def work_of(case: BenchCase, numbers: int) -> dict[str, tuple[float, float]]:
         "_select_backward": (16.0 * assigned + 4 * scores, 0.0),
         "_attention": (4.0 * tokens * width * size, 0.0),
         "_attention_backward": (7.0 * tokens * width * size, 0.0),
-        "_add_norm": (2 * 4.0 * tokens * width * size, 0.0),
-        "_add_norm_backward": (2 * 4.0 * tokens * width * size, 0.0),
     }
-    return {"_adamw": (7 * 4.0 * numbers, 0.0), **{name: (depth * b, depth * f) for name, (b, f) in layer.items()}}
+    logits, norms = tokens * vocab * size, (2 * depth + 1) * 4.0 * tokens * width * size
+    once = {
+        "_adamw": 7 * 4.0 * numbers,
+        "_add_norm": norms,
+        "_add_norm_backward": norms,
+        "_cross_entropy": logits + 16.0 * tokens,
+        "_cross_entropy_backward": 2 * logits + 12.0 * tokens,
+    }
+    return {
+        **{name: (b, 0.0) for name, b in once.items()},
+        **{name: (depth * b, depth * f) for name, (b, f) in layer.items()},
+    }
 
 
 def compiled(results: Results, case: BenchCase) -> None:

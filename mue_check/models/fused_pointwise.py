@@ -23,8 +23,10 @@ def _of_norm(ctx: Any, of_total: Tensor | None, of_out: Tensor | None) -> tuple[
         of_x, of_gain = of_total, torch.zeros_like(gain)
     else:
         of_x, of_gain = add_norm_backward(of_total, of_out, total, gain, ctx.eps)
-    repeated = of_x is not None and ctx.period != of_x.shape[1]
-    return of_x, of_x.unflatten(1, (-1, ctx.period)).sum(1) if repeated else of_x, of_gain, None
+    of_branch = of_x
+    if of_x is not None and ctx.period != of_x.shape[1]:
+        of_branch = of_x.view(len(of_x), -1, ctx.period, of_x.shape[2]).sum(1)
+    return of_x, of_branch, of_gain, None
 
 
 def _keep_scores(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:

@@ -34,7 +34,8 @@ def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor) -> tuple[Tensor
     if branch_RMD.shape[1] == x_RMD.shape[1]:
         total = x_RMD + branch_RMD
     else:
-        total = (x_RMD.unflatten(1, (-1, branch_RMD.shape[1])) + branch_RMD.unsqueeze(1)).flatten(1, 2)
+        runs, period, width = branch_RMD.shape
+        total = (x_RMD.view(runs, -1, period, width) + branch_RMD.unsqueeze(1)).view_as(x_RMD)
     return total, rms_norm(total, gain_RD)
 
 
@@ -49,7 +50,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def cross_entropy(logits_RMV: Tensor, tokens_RBT: Tensor) -> Tensor:
     """The mean of each run, [R], in nats: tokens [R, B, T+1], each predicted from those before. M = B*T."""
     if uses_kernel("pointwise", logits_RMV) and logits_RMV.shape[-1] <= fused_pointwise.MOST_COLUMNS:
-        return fused_pointwise.cross_entropy(logits_RMV, tokens_RBT)[0]
+        means: Tensor = fused_pointwise.cross_entropy(logits_RMV, tokens_RBT)[0]
+        return means
     targets = tokens_RBT[..., 1:].flatten(1)
     loss = F.cross_entropy(wide(logits_RMV).flatten(0, 1), targets.flatten(), reduction="none")
     return loss.view(targets.shape).mean(1)

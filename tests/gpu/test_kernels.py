@@ -132,6 +132,34 @@ def test_norm_and_swiglu_are_those_of_float64(width: int, dtype: torch.dtype) ->
         assert (first.double() - expected).norm() < (1e-5 if dtype is torch.float32 else 2e-2) * expected.norm()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("batch", "context", "width", "classes"), [(8, 64, 128, 32), (3, 5, 20, 130)])
+def test_a_dense_layer_and_the_loss_are_those_of_float64(
+    batch: int, context: int, width: int, classes: int, precision: Precision
+) -> None:
+    """With a branch that is repeated, as positions are, and products that take a multiplier."""
+    set_products(precision, CUDA)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, classes, (2, batch, context + 1), generator=generator).to(CUDA)
+    shapes = ((batch * context, width), (context, width), (width,), *((width, 2 * width),) * 2, (2 * width, width))
+    tensors = [torch.randn(2, *shape, generator=generator).to(CUDA, dtype) for shape in (*shapes, (width, classes))]
+
+    def losses(x, positions, gain, up, gate, down, unembedding):
+        total, y = pointwise.add_norm(x, positions, gain)
+        total = total + pointwise.dense_swiglu(y, up, gate, down, 0.1)
+        return pointwise.cross_entropy(pointwise.scaled_product(total, unembedding, 0.3), tokens)
+
+    found = []
+    for inputs in (tensors, tensors, [t.double() for t in tensors]):
+        leaves = [t.detach().requires_grad_() for t in inputs]
+        out = losses(*leaves)
+        found.append([out.detach(), *torch.autograd.grad(out, leaves, torch.tensor([1.0, 2.0]).to(out))])
+    for first, again, expected in zip(*found, strict=True):
+        assert torch.equal(first, again)
+        assert (first.double() - expected).norm() < 3 * ERROR[precision] * expected.norm()
+
+
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("shape", [(64, 64, 8, 16), (5, 2, 4, 16), (3, 37, 3, 12), (2, 64, 2, 32)], ids=str)
