@@ -13,7 +13,6 @@ from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError, unknown
 from mue_check.modalities import LANGUAGE, get_modality
 from mue_check.questions import summary as studies
-from mue_check.questions.across import AcrossKind
 from mue_check.questions.axes_report import AxesKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
@@ -40,7 +39,6 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     AxesKind(),
     SensitivityKind(),
     DriftKind(),
-    AcrossKind(),
     OptimaKind(),
     TrendKind(),
     ExponentKind(),

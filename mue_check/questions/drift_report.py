@@ -10,13 +10,14 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, with_looks_note
-from mue_check.questions.display import in_unit_of, knob_name, question_columns, together
+from mue_check.questions.display import in_unit_of, knob_name, ladder_name, question_columns, together
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
 from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table, text_table
+from mue_check.spec import is_diffusion
 
 DRIFT = "drift [95 %] (octaves)"
 PARABOLAS = "by parabolas"
@@ -54,10 +55,20 @@ class DriftKind(JudgedKind[DriftFinding]):
         return judge_stored_drift(store, comparison)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
-        """The main table."""
+        """The main table; of diffusion models, also the optima themselves."""
         if main_drifts(summary):
             yield Section(
                 part=Part.ANSWERS, anchor="drift", title="Drift of the optimum", tables=(drift_table(summary),)
+            )
+        right = [d for d in summary.of(DriftFinding) if d.is_usual and d.comparison.is_right]
+        fitted = [d for d in right if d.drift.is_fitted and not d.drift.registration]
+        if any(is_diffusion(d.side.model) for d in fitted):
+            yield Section(
+                part=Part.ANSWERS,
+                anchor="across",
+                title="Same rule, own numbers",
+                text="Each corpus has its own reference and its own optimum, which the rule carries to all targets.",
+                tables=(across_table(fitted),),
             )
 
     def headlines(self, summary: Summary) -> list[str]:
@@ -120,6 +131,26 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         del columns[PARABOLAS]
     numeric = ("predicted", DETECTABLE, "seeds", "tolerance", "core-s")
     return make_table(caption, found, columns, numeric=numeric, note=drift_note)
+
+
+def across_table(found: Sequence[DriftFinding]) -> Table:
+    """log2 of the optimal learning rate of each reference and target, in base values, corpus by corpus."""
+    order = list(dict.fromkeys(d.comparison.corpus for d in found))
+    columns: Cells[DriftFinding] = {
+        "corpus": lambda d: d.comparison.corpus,
+        "axis": lambda d: ladder_name(d.comparison),
+        "reference": lambda d: d.comparison.sides[0].label,
+        "its log2 LR* [95 %]": lambda d: interval_text(d.drift.reference.interval),
+        "target": lambda d: d.side.label,
+        "its log2 LR* [95 %], base value": lambda d: interval_text(d.drift.target.interval),
+        "drift [95 %]": lambda d: interval_text(d.drift.interval),
+        "verdict": lambda d: d.verdict.value,
+    }
+    return make_table(
+        "Optimal learning rates across modalities",
+        sorted(found, key=lambda d: order.index(d.comparison.corpus)),
+        columns,
+    )
 
 
 def drift_note(found: DriftFinding) -> str:

@@ -32,16 +32,16 @@ def interval_text(interval: Interval, digits: int = 2) -> str:
     return interval.text(digits)
 
 
-def bounded_text(interval: Interval, digits: int = 2) -> str:
+def bounded_text(interval: Interval) -> str:
     """An interval of a fit, or a dash where the points do not bound it."""
-    return interval.text(digits) if interval.n and math.isfinite(interval.half_width) else NONE
+    return interval.text() if interval.n and math.isfinite(interval.half_width) else NONE
 
 
-def unsigned_text(interval: Interval, digits: int = 2) -> str:
+def unsigned_text(interval: Interval) -> str:
     """An interval of a quantity that is never negative: a load, a sum of weights."""
     if interval.n < 2:
-        return interval_text(interval, digits).replace("+", "")
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+        return interval_text(interval).replace("+", "")
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def times_text(log2: Interval) -> str:

@@ -21,13 +21,14 @@ def lines(judged: Judged, read: list[str]) -> list[str]:
     """For a terminal: how the table was read, what it hides, the arms, the exponents, the verdict."""
     table = text_table(arm_table(judged))
     powers = ["", *text_table(exponent_table(exponents(judged)))] if judged.exponent.n else []
+    causes = [f"  {at}. {cause}" for at, cause in enumerate(what_next(judged), 1)]
     return [
         f"columns  {printable(judged.sweep.columns.text)}",
         *notes(judged, read),
         "",
         *table,
         *powers,
-        *numbered(what_next(judged)),
+        *(["", "what next, in order of likelihood:", *causes] if causes else []),
         "",
         summary(judged),
     ]
@@ -39,15 +40,6 @@ def notes(judged: Judged, read: list[str]) -> list[str]:
         *(f"read     {printable(text)}" for text in (*read, *judged.sweep.said)),
         *(f"trap     {printable(text)}" for text in traps(judged.sweep)),
     ]
-
-
-def numbered(causes: list[str]) -> list[str]:
-    """Likely causes for a terminal."""
-    return (
-        ["", "what next, in order of likelihood:", *(f"  {at}. {c}" for at, c in enumerate(causes, 1))]
-        if causes
-        else []
-    )
 
 
 def summary(judged: Judged) -> str:
@@ -68,7 +60,7 @@ def arm_table(judged: Judged) -> Table:
     seeds = "seeds" if judged.sweep.is_seeded else "replicates"
     columns = {
         str(judged.sweep.columns.arm or "arm"): lambda found: found.arm.label,
-        "optimum (log2)": lambda found: _optimum(found),
+        "optimum (log2)": _optimum,
         "rate": lambda found: f"{2**found.optimum.mean:.3g}" if math.isfinite(found.optimum.mean) else NONE,
         seeds: lambda found: f"{found.resolved} of {found.replicates}",
         "drift [95 %] (octaves)": lambda found: _drift(judged, found),
@@ -76,11 +68,9 @@ def arm_table(judged: Judged) -> Table:
         "detectable": lambda found: number_text(found.detectable),
         "verdict": lambda found: "reference" if found.verdict is None else found.verdict.value,
     }
-    return make_table("Optimum of every arm", judged.arms, columns, numeric=("rate", "detectable"), note=_note)
-
-
-def _note(found: ArmFound) -> str:
-    return found.note
+    return make_table(
+        "Optimum of every arm", judged.arms, columns, numeric=("rate", "detectable"), note=lambda a: a.note
+    )
 
 
 def _optimum(found: ArmFound) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mue_check.catalog import summarize, write_report
@@ -19,12 +20,21 @@ from mue_check.questions.drift_report import drift_table
 from mue_check.questions.question import Summary
 from mue_check.questions.summary import count_lines, report_of, rung_cost_table, verdict_lines
 from mue_check.report.palette import REFERENCE
+from mue_check.report.section import Fold, Part, Picture, Section, Strip
 from tests.report.conftest import Made, Shown
 
 
 def column(summary: Summary, name: str) -> list[str]:
     table = drift_table(summary)
     return [row.cells[table.header.index(name)] for row in table.rows]
+
+
+def test_the_pictures_of_a_section_are_those_of_all_its_parts() -> None:
+    one, two, three, four = ((Picture(name=name, alt="", draw=Figure, shows=""),) for name in "1234")
+    strip = Strip(title="", anchor="", verdict=Verdict.PASS, pictures=two, others=Fold(title="", pictures=three))
+    folds = (Fold(title="", pictures=four),)
+    section = Section(title="", part=Part.ANSWERS, anchor="", pictures=one, strips=(strip,), folds=folds)
+    assert section.all_pictures == one + two + three + four
 
 
 def test_a_residual_is_shown_and_counts_as_expected(made: Made) -> None:

@@ -4,12 +4,25 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+
+from mue_check.cli import main
 
 RATES = tuple(2.0**-x for x in range(13, 4, -1))
 WIDTHS = (64, 128, 256)
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def judge(capsys: Capture, *arguments: object) -> tuple[int, dict[str, Any]]:
+    """Exit code and numbers of ``mue_check judge``."""
+    code = main(["judge", *map(str, arguments), "--json", "-"])
+    return code, json.loads(capsys.readouterr().out)
 
 
 def loss_of(rate: float, width: float, drift: float, noise: float = 0.0) -> float:

@@ -1,24 +1,15 @@
 """A made-up sweep in every format gives its known drift."""
 
-import json
 import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from mue_check.cli import main
-from tests.sweeps.made_up import FORMATS, WIDTHS, runs, tidy_csv, wandb_names
-
-Capture = pytest.CaptureFixture[str]
-
-
-def judge(capsys: Capture, *arguments: object) -> tuple[int, dict[str, Any]]:
-    code = main(["judge", *map(str, arguments), "--json", "-"])
-    return code, json.loads(capsys.readouterr().out)
+from tests.sweeps.made_up import FORMATS, WIDTHS, Capture, judge, runs, tidy_csv, wandb_names
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,15 +13,9 @@ from mue_check.judge.optimum import Curve
 from mue_check.sweeps.columns import Choice
 from mue_check.sweeps.judged import judge_sweep
 from mue_check.sweeps.sweep import make_sweep
-from tests.sweeps.made_up import RATES, WIDTHS, runs, tidy_csv
+from tests.sweeps.made_up import RATES, WIDTHS, Capture, judge, runs, tidy_csv
 
-Capture = pytest.CaptureFixture[str]
 SEEDS = range(6)
-
-
-def judge(capsys: Capture, *arguments: object) -> tuple[int, dict[str, Any]]:
-    code = main(["judge", *map(str, arguments), "--json", "-"])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def in_cells(drift: float, *, spread: float = 0.0, tokens: int = 6) -> pd.DataFrame:

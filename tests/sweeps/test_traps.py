@@ -1,6 +1,5 @@
 """What a table hides is found and said."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mue_check.cli import main
-from tests.sweeps.made_up import RATES, runs, tidy_csv
+from tests.sweeps.made_up import RATES, Capture, judge, runs, tidy_csv
 
 
 def four_cells(**columns: object) -> pd.DataFrame:
@@ -94,34 +92,32 @@ TRAPS: dict[str, tuple[Make, tuple[str, ...]]] = {
 }
 
 
-def said(table: pd.DataFrame, folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def said(table: pd.DataFrame, folder: Path, capsys: Capture, *arguments: str) -> str:
     """All lines about how the table was read, and what it hides."""
-    main(["judge", str(tidy_csv(table, folder)), "--json", "-", *arguments])
-    found = json.loads(capsys.readouterr().out)
+    _, found = judge(capsys, tidy_csv(table, folder), *arguments)
     return "\n".join([*found["read"], *found["traps"]])
 
 
-def test_a_clean_table_has_no_trap_but_its_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clean_table_has_no_trap_but_its_one_seed(tmp_path: Path, capsys: Capture) -> None:
     one_seed = "one seed a point: the 4 matched cells are the replicates, not seeds"
     assert said(four_cells(), tmp_path, capsys) == one_seed
     assert said(SEEDS, tmp_path, capsys) == ""
 
 
 @pytest.mark.parametrize("name", TRAPS)
-def test_a_trap_is_said(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trap_is_said(name: str, tmp_path: Path, capsys: Capture) -> None:
     make, lines = TRAPS[name]
     found = said(make(), tmp_path, capsys)
     assert all(line in found for line in lines), found
 
 
-def test_a_column_that_should_be_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_that_should_be_paired(tmp_path: Path, capsys: Capture) -> None:
     found = said(OPTIMIZERS, tmp_path, capsys, "--arm", "width", "--pair", "tokens")
     assert "'optimizer' differs within an arm and is not paired" in found
     assert "the mean of their losses counts" in found
 
 
-def test_an_optimum_at_the_edge_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["judge", str(tidy_csv(runs(2.5), tmp_path)), "--json", "-"])
-    arm = json.loads(capsys.readouterr().out)["arms"][2]
+def test_an_optimum_at_the_edge_is_open(tmp_path: Path, capsys: Capture) -> None:
+    arm = judge(capsys, tidy_csv(runs(2.5), tmp_path))[1]["arms"][2]
     assert arm["verdict"] == "INCONCLUSIVE"
     assert arm["note"].startswith("the loss is lowest at the highest value tried")
