@@ -75,7 +75,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         made = make(*arguments)
         yield SimpleNamespace(call=lambda method, *a, **_: getattr(made, method)(*a), printed=str)
 
-    for module in ("isolation", "conformance.isolate"):
+    for module in ("conformance.isolate", "isolation"):  # the first imports from the second
         monkeypatch.setattr(f"mue_check.{module}.isolated", here)
 
 

@@ -46,26 +46,24 @@ class TorchtitanRouter(nn.Module):
 
 def torchtitan_block(make: Factory) -> Factory:
     """A factory of torchtitan's MoE, called as any block's, with the claim that its attributes make."""
-    return _carrying(make, lambda moe: moe, _torchtitan_claim(_sample(make, "torchtitan's MoE", "router.score_func")))
+    return _carrying(make, lambda moe: moe, _torchtitan_claim(make))
 
 
 def torchtitan_router(make: Factory) -> Factory:
     """The router alone of the MoE that ``make(d_model, d_expert, n_experts, top_k)`` returns."""
-    claim = _torchtitan_claim(_sample(make, "torchtitan's MoE", "router.score_func"))
-    return _router_of(make, TorchtitanRouter, claim)
+    return _router_of(make, TorchtitanRouter, _torchtitan_claim(make))
 
 
 def megatron_block(make: Factory) -> Factory:
     """A factory of Megatron-core's MoELayer, called as any block's, with the claim that its config makes."""
-    claim = _megatron_claim(_sample(make, "Megatron's MoELayer", "config.moe_router_topk"))
+    claim = _megatron_claim(make)
     bias = claim.selection_bias and f"layer.router.{claim.selection_bias}"
     return _carrying(make, MegatronBlock, replace(claim, router="layer.router", selection_bias=bias))
 
 
 def megatron_router(make: Factory) -> Factory:
     """The TopKRouter alone of the MoELayer that ``make(d_model, d_expert, n_experts, top_k)`` returns."""
-    claim = _megatron_claim(_sample(make, "Megatron's MoELayer", "config.moe_router_topk"))
-    return _router_of(make, lambda layer: layer.get_submodule("router"), claim)
+    return _router_of(make, lambda layer: layer.get_submodule("router"), _megatron_claim(make))
 
 
 ADAPTERS = {
@@ -76,8 +74,9 @@ ADAPTERS = {
 }
 
 
-def _torchtitan_claim(moe: Any) -> RoutingSpec:
+def _torchtitan_claim(make: Factory) -> RoutingSpec:
     """By ``score_func``, ``route_norm`` and ``route_scale`` of the router, ``score_before_experts`` of the MoE."""
+    moe = _sample(make, "torchtitan's MoE", "router.score_func")
     router = moe.router
     groups = getattr(router, "num_expert_groups", None) or 1
     return RoutingSpec(
@@ -93,9 +92,9 @@ def _torchtitan_claim(moe: Any) -> RoutingSpec:
     )
 
 
-def _megatron_claim(layer: Any) -> RoutingSpec:
+def _megatron_claim(make: Factory) -> RoutingSpec:
     """By the config's ``moe_router_...`` fields."""
-    config = layer.config
+    config = _sample(make, "Megatron's MoELayer", "config.moe_router_topk").config
     sigmoid = config.moe_router_score_function == "sigmoid"
     first = sigmoid or bool(getattr(config, "moe_router_pre_softmax", False))
     groups = getattr(config, "moe_router_num_groups", None) or 1
@@ -115,7 +114,7 @@ def _megatron_claim(layer: Any) -> RoutingSpec:
     )
 
 
-def _sample(make: Factory, what: str, attribute: str) -> nn.Module:
+def _sample(make: Factory, what: str, attribute: str) -> Any:
     """One module of the factory; ClaimError if it lacks the attribute by which the library's are known."""
     made: Any = make(24, 16, 16, 2)
     found = made
@@ -123,7 +122,7 @@ def _sample(make: Factory, what: str, attribute: str) -> nn.Module:
         found = getattr(found, part, None)
     if found is None:
         raise ClaimError(f"{type(made).__name__} is not {what}: it has no {attribute}")
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _carrying(make: Factory, wrap: Callable[[nn.Module], nn.Module], claim: RoutingSpec) -> Factory:

@@ -145,39 +145,22 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("raising", "raised ValueError: no checkpoint"),
-        ("nothing", "returned a NoneType: must be (model, optimizer)"),
-        ("model_alone", "returned a ExampleMixture: must be (model, optimizer)"),
-        ("five", "returned 5 values"),
-        ("no_model", "the model is a str, not a torch.nn.Module"),
-        ("no_optimizer", "there is no optimizer"),
-        ("odd_optimizer", "the optimizer is a str without"),
-        ("odd_scheduler", "the scheduler is a str without step"),
-        ("odd_loss", "the loss is a float, not a callable"),
-        ("empty", "the model (Identity) has no parameters"),
-        ("meta", "meta device"),
-        ("frozen", "every parameter of the model is frozen"),
-        ("answer", "answer is a int, not a function"),
-        ("missing", "has no missing"),
-    ],
-)
-def test_odd_factories_are_one_line_and_exit_2(
-    capsys: pytest.CaptureFixture[str], factories: str, name: str, says: str
-) -> None:
-    assert audit(f"{factories}:{name}", *SPECS) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
-    assert captured.err.startswith("mue_check audit: ")
-    assert says in captured.err
-
-
-@pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["{factories}:raising"], "raised ValueError: no checkpoint"),
+        (["{factories}:nothing"], "returned a NoneType: must be (model, optimizer)"),
+        (["{factories}:model_alone"], "returned a ExampleMixture: must be (model, optimizer)"),
+        (["{factories}:five"], "returned 5 values"),
+        (["{factories}:no_model"], "the model is a str, not a torch.nn.Module"),
+        (["{factories}:no_optimizer"], "there is no optimizer"),
+        (["{factories}:odd_optimizer"], "the optimizer is a str without"),
+        (["{factories}:odd_scheduler"], "the scheduler is a str without step"),
+        (["{factories}:odd_loss"], "the loss is a float, not a callable"),
+        (["{factories}:empty"], "the model (Identity) has no parameters"),
+        (["{factories}:meta"], "meta device"),
+        (["{factories}:frozen"], "every parameter of the model is frozen"),
+        (["{factories}:answer"], "answer is a int, not a function"),
+        (["{factories}:missing"], "has no missing"),
         (["nothing"], "write module:function"),
         (["no_such_module:f"], "cannot be imported: ModuleNotFoundError"),
         (["no/such/file.py:f"], "no such file"),
@@ -188,13 +171,15 @@ def test_odd_factories_are_one_line_and_exit_2(
         ([f"{MUTANTS}:right", "--roles", "no.toml"], "--roles no.toml cannot be read"),
     ],
 )
-def test_bad_arguments_are_one_line_and_exit_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+def test_odd_factories_and_bad_arguments_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], factories: str, arguments: list[str], says: str
 ) -> None:
-    assert audit(*arguments, "--reference", REFERENCE) == 2
+    given = [argument.replace("{factories}", factories) for argument in arguments]
+    assert audit(*given, "--reference", REFERENCE) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("mue_check audit: ")
     assert says in captured.err
 
 

@@ -3,20 +3,10 @@
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class _Experts(nn.Module):
-    def __init__(self, d: int, f: int, n: int) -> None:
-        super().__init__()
-        self.w1 = nn.Parameter(torch.randn(n, f, d) * d**-0.5)
-        self.w2 = nn.Parameter(torch.randn(n, d, f) * f**-0.5)
-        self.w3 = nn.Parameter(torch.randn(n, f, d) * d**-0.5)
-
-    def forward(self, x_ETD: Tensor) -> Tensor:
-        hidden = F.silu(x_ETD @ self.w1.mT) * (x_ETD @ self.w3.mT)
-        return hidden @ self.w2.mT
+from mue_check.mutants.routing.capacity import MegatronRouter
+from mue_check.mutants.routing.experts import SeparateExperts
 
 
 class _TorchtitanRouter(nn.Module):
@@ -39,7 +29,7 @@ class Torchtitan(nn.Module):
 
     def __init__(self, d: int, f: int, n: int, k: int) -> None:
         super().__init__()
-        self.router, self.experts = _TorchtitanRouter(d, n, k, norm=True, scale=2.0), _Experts(d, f, n)
+        self.router, self.experts = _TorchtitanRouter(d, n, k, norm=True, scale=2.0), SeparateExperts(d, f, n)
         self.shared_experts, self.score_before_experts = None, self.before
         self.register_buffer("expert_bias", torch.zeros(n))
 
@@ -49,12 +39,8 @@ class Torchtitan(nn.Module):
         top = top / self.router.route_scale if self.forgets_scale else top
         weights = flat.new_zeros(len(flat), self.experts.w1.shape[0]).scatter(1, chosen, top.to(flat.dtype))
         each = weights.T.unsqueeze(-1)
-        y = (
-            self.experts(each * flat)
-            if self.score_before_experts
-            else each * self.experts(flat.expand(len(each), -1, -1))
-        )
-        return y.sum(0).view_as(x)
+        before, after = (each, 1) if self.score_before_experts else (1, each)
+        return (after * self.experts(before * flat.expand(len(each), -1, -1))).sum(0).view_as(x)
 
 
 class TorchtitanAfter(Torchtitan):
@@ -65,29 +51,17 @@ class TorchtitanForgetsScale(TorchtitanAfter):
     forgets_scale = True
 
 
-class _MegatronRouter(nn.Module):
-    def __init__(self, d: int, n: int, k: int) -> None:
-        super().__init__()
-        self.weight, self.k = nn.Parameter(torch.randn(n, d) * d**-0.5), k
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = F.linear(x.reshape(-1, x.shape[-1]), self.weight)
-        best = logits.topk(self.k, dim=1)
-        probs = torch.zeros_like(logits).scatter(1, best.indices, best.values.softmax(1))
-        return probs, torch.zeros_like(logits, dtype=torch.bool).scatter(1, best.indices, True)
-
-
 class Megatron(nn.Module):
     weighted = True
 
     def __init__(self, d: int, f: int, n: int, k: int) -> None:
         super().__init__()
         self.config = SimpleNamespace(moe_router_topk=k, moe_router_score_function="softmax")
-        self.router, self.experts = _MegatronRouter(d, n, k), _Experts(d, f, n)
+        self.router, self.experts = MegatronRouter(d, n, k), SeparateExperts(d, f, n)
 
     def forward(self, x_TBD: Tensor) -> tuple[Tensor, None]:
-        probs, chosen = self.router(x_TBD)
         flat = x_TBD.reshape(-1, x_TBD.shape[-1])
+        probs, chosen = self.router(flat)
         y = self.experts(flat.expand(len(self.experts.w1), -1, -1))
         return torch.einsum("te,etd->td", (probs if self.weighted else chosen).to(y.dtype), y).view_as(x_TBD), None
 

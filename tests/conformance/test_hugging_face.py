@@ -21,7 +21,7 @@ from mue_check.rules import HyperParameters
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="needs transformers: pip install 'mue_check[hf]'"
 )
-SHORT = SHAPES[:2]
+SHORT = SHAPES[1:2]
 WIDE = tuple(replace(shape, d=40, f=16) for shape in SHORT)
 """Every width a multiple of 8: the grouped product takes no other."""
 TOP1, GATE = "router-gradient-top1", "fit-gate"
@@ -76,7 +76,8 @@ BLOCKS = {
 
 @pytest.mark.parametrize("name", ROUTERS)
 def test_routers(name: str) -> None:
-    judge("router", name, ROUTERS[name], ())
+    every = name in ("MixtralConfig", "DeepseekV3Config", "LongcatFlashConfig")
+    judge("router", name, ROUTERS[name], () if every else SHORT)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -122,14 +123,11 @@ def test_defects_of_the_library_are_named() -> None:
 
 
 def test_a_wrong_claim_of_a_right_router_is_seen() -> None:
-    for wrong, check in (({"gate": "sigmoid"}, "gate"), ({"gate": "softmax", "weight_sum": 2.5}, "weight-sum")):
-        results = check_router("hf:MixtralConfig", claim=wrong, only=[check], seeds=1)
-        assert [r.outcome for r in results] == ["failed"]
     for block, claim, measured in (
         ("Llama4TextConfig", {"weight_sum": "free"}, "input"),
         ("DeepseekV3Config", {"shared": True, "weight_sum": 2.5, "route_scale": 2.5}, "the scale 2.5 is not applied"),
     ):
-        (found,) = check_block(f"hf:{block}", claim=claim, only=["recomposition"], seeds=1)
+        (found,) = check_block(f"hf:{block}", claim=claim, only=["recomposition"], seeds=1, shapes=SHORT)
         assert found.outcome == "failed"
         assert measured in found.measured
 
@@ -179,13 +177,13 @@ def test_weights_are_the_librarys_init() -> None:
         assert float(parameter.std()) == pytest.approx(expected, rel=0.3), name
 
 
-@pytest.mark.parametrize("name", ["Qwen3MoeConfig", "HunYuanMoEV1Config"])
-def test_an_audit_by_name_passes(name: str) -> None:
-    setup, judging = prescribed_set_up(f"hf:{name}", reference="d=32,L=2,H=32", base=BASE)
+def test_an_audit_by_name_passes() -> None:
+    setup, judging = prescribed_set_up("hf:Qwen3MoeConfig", reference="d=32,L=2,H=32", base=BASE)
     report = audit_model(setup.model, setup.optimizers, **judging)
     assert report.verdict == Verdict.PASS, str(report)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_command_completes_the_target_of_an_audit_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     """HunYuan's configuration does not say that there is a shared expert."""
     assert main(["audit", "hf:HunYuanMoEV1Config", "--reference", "d=32,L=2,H=32", "--quiet"]) == 0

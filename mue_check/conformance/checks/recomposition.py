@@ -127,8 +127,8 @@ def _constant_factor(block: ProbedBlock, ratio: float, off: str, worst: str) -> 
         ):
             if abs(ratio - value) <= 1e-2 * value:
                 return failed(f"{measured}: the scale {scale:g} {what}", worst=worst, causes=(10,))
-    scale = f"route_scale = {ratio * claim.route_scale:.4g}"
-    what = 'activated_scale = "block"' if is_activated(ratio, block.built.case) else scale
+    by_a = is_activated(ratio, block.built.case)
+    what = 'activated_scale = "block"' if by_a else f"route_scale = {ratio * claim.route_scale:.4g}"
     return failed(f"{measured}; if that is intended, claim {what}", worst=worst, causes=(10, 7))
 
 
