@@ -135,6 +135,20 @@ def file_for_each_run(table: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
+def folders_of_runs(table: pd.DataFrame, folder: Path) -> Path:
+    """Histories of one name, in folders that say all else."""
+    for row in table.itertuples():
+        (path := folder / "sweep" / f"width_{row.width}" / f"lr_{row.lr:g}").mkdir(parents=True)
+        pd.DataFrame({"step": [1, 2], "loss": [row.loss + 1, row.loss]}).to_csv(path / "metrics.csv", index=False)
+    return folder / "sweep"
+
+
+def quoted_rates(table: pd.DataFrame, folder: Path) -> Path:
+    """Rates as text: in quotes of Python, or with their name."""
+    texts = [f"'{rate:g}'" if at % 2 else f"lr={rate:g}" for at, rate in enumerate(table.lr)]
+    return tidy_csv(table.assign(lr=texts), folder)
+
+
 def markdown_pivot(table: pd.DataFrame, folder: Path) -> Path:
     """Rates down and widths across, the best in bold, with spreads."""
     lines = ["# Results", "", "| lr \\ width | 64 | **128** | 256 |", "|---|---:|---:|---:|"]
@@ -169,6 +183,13 @@ def markdown_under_headings(table: pd.DataFrame, folder: Path) -> Path:
         lines += [f"**{width} wide:**", "", "| Learning rate | Loss (mean) |", "|---|---|"]
         lines += [f"| {row.lr:.3e} | {row.loss:.6f} |" for row in own.itertuples()] + [""]
     (path := folder / "table.md").write_text("\n".join(lines))
+    return path
+
+
+def pivot_of_named_rates(table: pd.DataFrame, folder: Path) -> Path:
+    """``lr=`` before each rate, in a file whose name ends in a number that means nothing."""
+    rows = table.pivot(index="width", columns="lr", values="loss").rename(columns=lambda rate: f"lr={rate:g}")
+    rows.rename_axis("model").to_csv(path := folder / "grid2.csv")
     return path
 
 
@@ -354,6 +375,9 @@ FORMATS: tuple[Callable[[pd.DataFrame, Path], Path], ...] = (
     markdown_for_each_width,
     markdown_under_headings,
     pivot_csv,
+    pivot_of_named_rates,
+    folders_of_runs,
+    quoted_rates,
     json_by_run,
     json_of_pandas,
     tensorboard,
