@@ -170,6 +170,8 @@ def _module(where: str) -> object:
 
 def _import(where: str) -> object:
     if not where.endswith(".py"):
+        if Path(where).is_file():
+            raise ClaimError(f"{where}: a file of code must end in .py")
         if "" not in sys.path:
             sys.path.insert(0, "")  # the console script does not look in the current folder by itself
         return importlib.import_module(where)

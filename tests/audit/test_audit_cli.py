@@ -195,10 +195,10 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
     ("name", "says"),
     [
         ("raising", "raised ValueError: no checkpoint"),
-        ("nothing", "returned a NoneType: must be (model, optimizer)"),
-        ("model_alone", "returned a ExampleMixture: must be (model, optimizer)"),
+        ("nothing", "returned an object of type NoneType: must be (model, optimizer)"),
+        ("model_alone", "returned an object of type ExampleMixture: must be (model, optimizer)"),
         ("five", "returned 5 values"),
-        ("no_model", "the model is a str, not a torch.nn.Module"),
+        ("no_model", "the model is of type str, not a torch.nn.Module"),
         ("no_optimizer", "there is no optimizer"),
         ("odd_optimizer", "the optimizer is a str without"),
         ("odd_scheduler", "the scheduler is a str without step"),
