@@ -184,7 +184,9 @@ def call_factory(factory: Callable[[], object], name: str) -> SetUp:
     except Exception as error:
         raise AuditError(f"factory {name!r} raised {describe_error(error)}") from error
     if not isinstance(parts, tuple | list) or not 2 <= len(parts) <= 4:
-        what = f"{len(parts)} values" if isinstance(parts, tuple | list) else f"an object of type {type(parts).__name__}"
+        what = (
+            f"{len(parts)} values" if isinstance(parts, tuple | list) else f"an object of type {type(parts).__name__}"
+        )
         raise AuditError(f"factory {name!r} returned {what}: must be {_RETURNS}")
     return SetUp.of(*parts)
 
