@@ -47,6 +47,8 @@ def no_exit() -> Iterator[None]:
 def import_user_module(where: str) -> object:
     """Import a module by its name, or a file by its path; neighbors of the file can be imported from then on."""
     if not where.endswith(".py"):
+        if Path(where).is_file():
+            raise ImportError(f"a file of code must end in .py: {where}")
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, "")  # the console script does not look in the current folder by itself
         return importlib.import_module(where)

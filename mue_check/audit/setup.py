@@ -36,7 +36,7 @@ class SetUp:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
-            raise AuditError(f"the model is a {type(self.model).__name__}, not a torch.nn.Module")
+            raise AuditError(f"the model is of type {type(self.model).__name__}, not a torch.nn.Module")
         if not self.optimizers:
             raise AuditError("there is no optimizer")
         for optimizer in self.optimizers:
@@ -158,7 +158,9 @@ def call_factory(factory: Callable[[], object], name: str) -> SetUp:
     except Exception as error:
         raise AuditError(f"factory {name!r} raised {describe_error(error)}") from error
     if not isinstance(parts, tuple | list) or not 2 <= len(parts) <= 4:
-        what = f"{len(parts)} values" if isinstance(parts, tuple | list) else f"a {type(parts).__name__}"
+        what = (
+            f"{len(parts)} values" if isinstance(parts, tuple | list) else f"an object of type {type(parts).__name__}"
+        )
         raise AuditError(f"factory {name!r} returned {what}: must be {_RETURNS}")
     return SetUp.of(*parts)
 

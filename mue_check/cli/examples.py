@@ -1,4 +1,4 @@
-"""``mue_check examples``: copy the example router and model, to try commands on and to start from."""
+"""``mue_check examples``: copy the examples of the documentation, to try commands on and to start from."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ def add(commands: "Commands[Parser]") -> None:
     """Declare the command."""
     command = commands.add_parser(
         "examples",
-        help="copy an example router and an example model into a folder",
-        description="Copy the examples of the documentation, an example router and an example model, into a folder.",
+        help="copy an example router, model, sweep and notebook into a folder",
+        description="Copy the examples of the documentation into a folder: a router, a model, a sweep and a notebook.",
         epilog="example: mue_check examples && mue_check router my_router.py:Router",
     )
     command.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="default: this folder")
@@ -23,7 +23,7 @@ def run(options: Options) -> int:
     from mue_check.suite.folder import shipped
 
     place = shipped("examples", in_checkout="docs/examples")
-    copies = {path: options.folder / path.name for path in sorted(place.glob("*.py"))}
+    copies = {path: options.folder / path.name for path in sorted(place.iterdir()) if path.is_file()}
     for copy in copies.values():
         if copy.exists():
             raise SpecError(f"{str(copy)!r} exists: name another folder")

@@ -51,14 +51,18 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(options: Options) -> int:
     """Check each family, print it as it is done, and write the table."""
-    from mue_check.errors import ClaimError
+    from mue_check.errors import ClaimError, unknown
     from mue_check.input_files import read_toml
     from mue_check.routing.hugging_face import family_names
 
     require_between("--seeds", options.seeds, 1, 1000)
     require_between("--workers", options.workers, 1, MOST_WORKERS)
     notes = read_toml(options.notes, f"--notes {options.notes}", ClaimError) if options.notes else {}
-    names = options.names or list(family_names())
+    known = list(family_names())
+    names = options.names or known
+    for name in names:
+        if name.partition(",")[0] not in known:
+            raise ClaimError(unknown("family", name, known))
     rows, unexplained = [], []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=spawn) as pool:
@@ -67,7 +71,7 @@ def run(options: Options) -> int:
             note = f"\n  because: {notes[row.name]}" if row.name in notes else ""
             print(row.name, *(f"\n  {w:7} {cell}" for w, cell in zip(_KINDS, row.cells, strict=True)), note, sep="")
             unexplained += [row.name] if row.fails and row.name not in notes else []
-    print(f"{len(rows)} families, {sum(row.fails for row in rows)} with a failure", end="")
+    print(f"families: {len(rows)}, {sum(row.fails for row in rows)} with a failure", end="")
     print(f", unexplained: {', '.join(unexplained)}" if unexplained else "")
     if options.out:
         flags = f" --notes {options.notes}" if options.notes else ""

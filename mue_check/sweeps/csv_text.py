@@ -26,6 +26,15 @@ _SHAPED = re.compile(r"[-+]?[1-9]\d{0,2}[.,]\d{3}")
 """May be a thousand or a fraction."""
 
 
+_NO_TABLE = re.compile(
+    r"\s*(?:(?P<html><(?:!doctype|html|head|body|table|\?xml))|(?P<lfs>version https://git-lfs))", re.IGNORECASE
+)
+_WHAT_ELSE = {
+    "html": "it is a web page; was it downloaded without a login?",
+    "lfs": "it is a pointer of Git LFS: run git lfs pull",
+}
+
+
 class Signs(NamedTuple):
     """The decimal sign, and the thousands separator if there is one."""
 
@@ -57,6 +66,8 @@ def decode(path: Path) -> str:
 
 def read_csv(text: str, path: Path) -> pd.DataFrame:
     """The table in a text of CSV. JudgeError if it is none, or if its numbers can be read in two ways."""
+    if found := _NO_TABLE.match(text):
+        raise JudgeError(f"{path}: is no table of CSV: {_WHAT_ELSE[found.lastgroup or '']}")
     lines = text.lstrip("\n").splitlines(keepends=True)
     while lines and lines[0].startswith("#") and len(lines) > 1 and not _has(lines[0], lines[1]):
         lines.pop(0)  # a remark of the program that wrote it

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,26 @@ def _read(path: Path) -> Iterator[Raw]:
 
 
 def _folder(path: Path) -> Iterator[Raw]:
-    """One table of all trials of Ray Tune, or the tables directly in the folder."""
+    """One table of all trials of Ray Tune, or the tables in the folder, or else in folders within it."""
     trials = sorted({file.parent for name in ("result.json", "progress.csv") for file in path.rglob(name)})
     if trials:
         yield Raw(frame=pd.concat([_trial(trial) for trial in trials], ignore_index=True), name=path.name)
         return
-    files = sorted(file for file in path.iterdir() if file.name.lower().removesuffix(".gz").endswith(_KINDS))
+    files = _tables(path.iterdir())
+    if not files and (files := _tables(path.rglob("*"))):
+        for file in files:
+            for raw in _read(file):
+                parents = file.parent.relative_to(path).parts
+                yield replace(raw, name=" ".join((*parents, raw.name)))
+        return
     if not files:
         raise JudgeError(f"{path}: the folder has no table ({', '.join(_KINDS)}) and no result.json of Ray Tune")
     for file in files:
         yield from _read(file)
+
+
+def _tables(files: Iterable[Path]) -> list[Path]:
+    return sorted(file for file in files if file.name.lower().removesuffix(".gz").endswith(_KINDS) and file.is_file())
 
 
 def _trial(folder: Path) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def judge_sweep(sweep: Sweep, tolerance: float, *, law: float = 0.0, reference: 
     expected = {arm.label: law * math.log2(arm.size / base.size) if law else 0.0 for arm in targets}
     if sweep.is_seeded:
         drifts = [(arm, _seeded_drift(sweep, base, arm, tolerance, expected[arm.label])) for arm in targets]
-        judged = [_of_drift(arm, drift, expected[arm.label], len(sweep.seeds)) for arm, drift in drifts]
+        judged = [_of_drift(arm, drift, expected[arm.label], len(fits[0].by_arm[arm.label])) for arm, drift in drifts]
         known = [(arm.size, drift) for arm, drift in drifts if drift.reason is None and arm.size > 0]
         slopes = slopes_by_seed(base.size, known) if known and base.size > 0 else []
         exponent = t_interval([slope + law for slope in slopes])

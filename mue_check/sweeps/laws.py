@@ -11,6 +11,7 @@ from mue_check.report.exponents import PUBLISHED, Exponent, stated
 from mue_check.report.format import in_words
 from mue_check.rules import RULES, Role
 from mue_check.spec_text import parse_scenario
+from mue_check.sweeps.columns import RATES
 from mue_check.sweeps.judged import Judged
 from mue_check.sweeps.names import meaning_of
 from mue_check.sweeps.sweep import Sweep
@@ -44,7 +45,7 @@ def exponents(judged: Judged) -> list[Exponent]:
     name = ladder or str(columns.arm)
     source = f"measured, {judged.exponent.n} {'seeds' if judged.sweep.is_seeded else 'replicates'}"
     rows = [Exponent(name, f"optimum of {columns.x!r}", judged.exponent, source)]
-    if ladder:
+    if ladder and meaning_of(columns.x) in RATES:
         rows += [*_of_rules(ladder), *(each for each in PUBLISHED if each.ladder == ladder)]
     return rows
 
@@ -61,7 +62,10 @@ def _of_rules(ladder: str) -> Iterator[Exponent]:
         factors = rule.prescribe(reference, target)
         agree.setdefault(round(math.log2(factors[Role.FFN_UP].lr), 6), []).append(name)
     for exponent, names in agree.items():
-        yield stated(ladder, f"learning rate of hidden matrices under {', '.join(names)}", exponent, exponent, "rules")
+        others = [name for name in RULES if name not in names]
+        most = f"every rule{' but ' if others else ''}{', '.join(others)}"
+        rules = most if len(names) > len(others) else ", ".join(names)
+        yield stated(ladder, f"learning rate of hidden matrices under {rules}", exponent, exponent, "rules")
 
 
 _AXES = {

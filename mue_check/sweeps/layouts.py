@@ -99,7 +99,8 @@ def _named(frame: pd.DataFrame, file: str, choice: Choice, said: list[str], *, a
         frame = _add(frame, found.dropna(axis=1, how="all"), "the names of runs", said)
     if not alone or not rate_columns(names_of(frame), choice):
         value = number_of(file)
-        values = values_in(file) or ({"lr": value} if value and not rate_columns(names_of(frame), choice) else {})
+        said_by_it = {key: value for key, value in values_in(file).items() if not alone or meaning_of(key)}
+        values = said_by_it or ({"lr": value} if value and not rate_columns(names_of(frame), choice) else {})
         frame = _add(frame, pd.DataFrame(values, index=frame.index), "the names of files", said)
     return frame if alone else frame.assign(file=file)
 

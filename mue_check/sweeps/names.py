@@ -83,7 +83,9 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 def number_of(cell: object) -> float | None:
     """The number in a cell: NaN if it is empty, infinity if it says that the run diverged, None if it is text."""
-    text = re.sub(r"^[*`_$]+|[*`_$]+$", "", str(cell).translate(_PLAIN).strip()).strip()
+    text = re.sub(r"^[*`_$'\"]+|[*`_$'\"]+$", "", str(cell).translate(_PLAIN).strip()).strip()
+    key, sign, value = text.partition("=")
+    text = value.strip() if sign and meaning_of(key) else text  # "lr=1e-3" as a cell
     if text.lower() in _EMPTY:
         return math.nan
     if text.lower() in _DIVERGED:

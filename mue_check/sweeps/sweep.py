@@ -80,21 +80,22 @@ class Sweep:
         """One curve for each replicate of an arm, by its name."""
         own = self.frame[self.frame.arm == arm.label]
         by = own.cell if self.cells_are_replicates or len(self.seeds) == 1 else own.cell + " seed " + own.seed
-        return {str(name): _curve(rows.assign(seed=""), loss) for name, rows in own.groupby(by, sort=False)}
+        return {str(name): _curve(rows.assign(seed=""), loss, [""]) for name, rows in own.groupby(by, sort=False)}
 
     def seeded_curve(self, arm: Arm, loss: str) -> Curve:
-        """One curve with all seeds of an arm."""
-        return _curve(self.frame[self.frame.arm == arm.label], loss)
+        """One curve with all seeds of an arm. Seeds of one name pair with each other across arms."""
+        return _curve(self.frame[self.frame.arm == arm.label], loss, self.seeds)
 
 
-def _curve(rows: pd.DataFrame, loss: str) -> Curve:
-    """The losses [S, L]; a value at which some run of a seed diverged is infinite."""
+def _curve(rows: pd.DataFrame, loss: str, seeds: Sequence[str]) -> Curve:
+    """The losses [S, L], each seed under its place in ``seeds``; where some run of a seed diverged it is infinite."""
     losses = rows[loss].where(~rows.diverged, math.inf)
     grid = losses.groupby([rows.seed, rows.x]).mean().unstack()
     values = grid.to_numpy(dtype=np.float64)
     # what diverged is infinite already: the initial loss, which sweeps do not have, decides nothing
     initial = np.full(len(grid), np.finfo(np.float64).max)
-    return Curve(values=np.exp2(grid.columns.to_numpy()), seeds=tuple(range(len(grid))), losses=values, initial=initial)
+    own = tuple(seeds.index(seed) for seed in grid.index)
+    return Curve(values=np.exp2(grid.columns.to_numpy()), seeds=own, losses=values, initial=initial)
 
 
 def make_sweep(table: pd.DataFrame, choice: Choice) -> Sweep:

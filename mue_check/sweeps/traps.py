@@ -122,6 +122,9 @@ def _one_seed(sweep: Sweep) -> Iterator[str]:
         counts = sweep.frame.groupby([sweep.frame.arm, sweep.frame.cell]).seed.nunique()
         if counts.min() < counts.max():
             yield f"arms have {counts.min()} to {counts.max()} seeds"
+        names = [set(seeds) for _, seeds in sweep.frame.groupby("arm").seed]
+        if sweep.is_seeded and len(names) > 1 and not set.intersection(*names):
+            yield "no seed is in every arm: seeds pair by their names, and an exponent needs pairs"
         cells = len(sweep.cells)
         if sweep.cells_are_replicates:
             yield f"the {cells} matched cells are the replicates: seeds within a cell are averaged, not counted"

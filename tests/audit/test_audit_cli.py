@@ -148,10 +148,10 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
     ("arguments", "says"),
     [
         (["{factories}:raising"], "raised ValueError: no checkpoint"),
-        (["{factories}:nothing"], "returned a NoneType: must be (model, optimizer)"),
-        (["{factories}:model_alone"], "returned a ExampleMixture: must be (model, optimizer)"),
+        (["{factories}:nothing"], "returned an object of type NoneType: must be (model, optimizer)"),
+        (["{factories}:model_alone"], "returned an object of type ExampleMixture: must be (model, optimizer)"),
         (["{factories}:five"], "returned 5 values"),
-        (["{factories}:no_model"], "the model is a str, not a torch.nn.Module"),
+        (["{factories}:no_model"], "the model is of type str, not a torch.nn.Module"),
         (["{factories}:no_optimizer"], "there is no optimizer"),
         (["{factories}:odd_optimizer"], "the optimizer is a str without"),
         (["{factories}:odd_scheduler"], "the scheduler is a str without step"),

@@ -203,6 +203,8 @@ def test_the_table_of_families(monkeypatch, tmp_path, capsys) -> None:  # type: 
     assert main([*command, "--notes", str(notes)]) == 0
     assert "| OlmoeConfig | FAIL (router) | FAIL (block) | PASS" in out.read_text()
     assert "| because |" in out.read_text()
+    assert main(["families", "OlmoConfig"]) == 2
+    assert "unknown family 'OlmoConfig'" in capsys.readouterr().err
 
 
 class InProcess:

@@ -144,6 +144,20 @@ def file_for_each_rate(table: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
+def folders_of_runs(table: pd.DataFrame, folder: Path) -> Path:
+    """Histories of one name, in folders that say all else."""
+    for row in table.itertuples():
+        (path := folder / "sweep" / f"width_{row.width}" / f"lr_{row.lr:g}").mkdir(parents=True)
+        pd.DataFrame({"step": [1, 2], "loss": [row.loss + 1, row.loss]}).to_csv(path / "metrics.csv", index=False)
+    return folder / "sweep"
+
+
+def pivot_of_named_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """``lr=`` before each rate."""
+    rows = table.pivot(index="width", columns="lr", values="loss").rename(columns=lambda rate: f"lr={rate:g}")
+    return rows.rename_axis("model").reset_index()
+
+
 def markdown_pivot(table: pd.DataFrame) -> list[str]:
     """Rates down and widths across, the best in bold, with spreads."""
     lines = ["# Results", "", "| lr \\ width | 64 | **128** | 256 |", "|---|---:|---:|---:|"]
@@ -287,6 +301,8 @@ FORMATS: dict[str, Write] = {
     "Markdown for each width": text("table.md", lambda t: markdown(t, "## width {}", "lr", "loss")),
     "Markdown under headings": text("table.md", lambda t: markdown(t, "**{} wide:**", "Learning rate", "Loss (mean)")),
     "pivot CSV": csv(lambda t: wide(t, "loss_w{}")),
+    "pivot of named rates": csv(pivot_of_named_rates, "grid2.csv"),  # a number that means nothing
+    "folders of runs": folders_of_runs,
     "Optuna": csv(optuna_trials, index=True, index_label="number"),
     "Ray": ray_results,
     "commas between tabs": text("runs.csv", lambda t: with_commas(t, "\t")),
@@ -300,6 +316,7 @@ FORMATS: dict[str, Write] = {
     "times ten": rates(lambda lr: lr * 1e4, "lr (x1e-4)"),
     "typeset": rates(lambda lr: [f"{rate:.6e}".replace("e-0", " × 10⁻") for rate in lr]),  # noqa: RUF001
     "fractions": rates(lambda lr: [f"1/{1 / rate:.0f}" for rate in lr]),
+    "quoted": rates(lambda lr: [f"'{rate:g}'" if at % 2 else f"lr={rate:g}" for at, rate in enumerate(lr)]),
     "natural logarithms": rates(np.log, "ln(lr)"),
     "minus logarithms": rates(lambda lr: -np.log2(lr), "-log2(lr)"),
     "logged rates": csv(logged_rates),

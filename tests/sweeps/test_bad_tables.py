@@ -62,6 +62,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "a short row": (text("a.md", "| lr | loss |\n|--|--|\n| 1 |\n"), [], "has 1 cells, and its header 2"),
     "no Parquet": (text("a.parquet", "x"), [], "arquet"),
     "empty folder": (folder_of("notes.doc"), [], "the folder has no table"),
+    "a web page": (text("a.csv", "<!DOCTYPE html>\n<html><title>Sign in</title></html>\n"), [], "it is a web page"),
+    "a pointer": (text("a.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), [], "Git LFS"),
     "no rate": (changed(lambda t: t.rename(columns={"lr": "q"})), [], "no column is the learning rate by its name"),
     "no loss": (changed(lambda t: t.rename(columns={"loss": "q"})), [], "no column is the loss by its name"),
     "two rates": (changed(lambda t: t.assign(**{"config.lr": t.lr})), [], "may be 'lr', 'config.lr': choose with --x"),

@@ -13,7 +13,7 @@ from mue_check.judge.optimum import Curve
 from mue_check.sweeps.columns import Choice
 from mue_check.sweeps.judged import judge_sweep
 from mue_check.sweeps.sweep import make_sweep
-from tests.sweeps.made_up import RATES, WIDTHS, Capture, judge, runs, tidy_csv
+from tests.sweeps.made_up import RATES, WIDTHS, Capture, judge, loss_of, runs, tidy_csv
 
 SEEDS = range(6)
 
@@ -47,6 +47,21 @@ def test_a_table_with_seeds_is_judged_as_the_suites_judge(tmp_path: Path, capsys
     assert code == 0
     assert found["exponent"]["mean"] == pytest.approx(0.05, abs=0.05)
     assert found["exponent"]["n"] == len(SEEDS)
+
+
+def test_seeds_pair_by_their_names(tmp_path: Path, capsys: Capture) -> None:
+    """Seeds of different names have nothing in common, which makes the interval wider than that of pairs."""
+    table = runs(0.05, seeds=SEEDS, widths=(64, 128))
+    offset = table.seed.map(lambda seed: (seed - 2.5) * 0.1)  # of the optimum, the same in both widths
+    table["loss"] = [
+        loss_of(lr * 2**-off, width, 0.05) for lr, width, off in zip(table.lr, table.width, offset, strict=True)
+    ]
+    pairs = judge(capsys, tidy_csv(table, tmp_path))[1]
+    apart = judge(capsys, tidy_csv(table.assign(seed=table.seed + 10 * table.width), tmp_path))[1]
+    width = [found["arms"][1]["drift"]["high"] - found["arms"][1]["drift"]["low"] for found in (pairs, apart)]
+    assert width[1] > 1.1 * width[0]
+    assert not any("no seed is in every arm" in trap for trap in pairs["traps"])
+    assert any("no seed is in every arm" in trap for trap in apart["traps"])
 
 
 @pytest.mark.parametrize(("drift", "code"), [(0.0, 0), (0.5, 3), (1.0, 1)])
@@ -196,6 +211,12 @@ def test_the_exponents_of_the_rules_stand_beside_it(
     assert {row["mean"] for row in others if row["source"] == "rules"} == exponents
 
 
+def test_rules_say_nothing_of_another_value_than_the_rate(tmp_path: Path, capsys: Capture) -> None:
+    table = in_cells(0.3).rename(columns={"lr": "weight_decay"})
+    found = judge(capsys, tidy_csv(table, tmp_path), "--x", "weight_decay", "--arm", "width")[1]
+    assert [row["what"] for row in found["exponents"]] == ["optimum of 'weight_decay'"]
+
+
 def test_files_are_written(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     code = main(["judge", str(tidy_csv(in_cells(1.0), tmp_path)), "--out", str(out)])
@@ -204,7 +225,7 @@ def test_files_are_written(tmp_path: Path, capsys: Capture) -> None:
     assert "columns  x 'lr', loss 'loss', arm 'width', pair 'tokens', seed none" in printed
     assert f"report: {out / 'report.html'}" in printed
     page, text = ((out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
-    for part in ("Exponent of the optimal learning rate", "How the table was read", "complete_mue"):
+    for part in ("Exponent of the optimal learning rate", "How the table was read", "every rule but standard"):
         assert part in page
         assert part in text or part == "complete_mue"
     assert json.loads((out / "judge.json").read_text(encoding="utf-8"))["verdict"] == "FAIL"
