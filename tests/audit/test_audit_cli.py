@@ -163,6 +163,7 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
         (["{factories}:missing"], "has no missing"),
         (["nothing"], "write module:function"),
         (["no_such_module:f"], "cannot be imported: ModuleNotFoundError"),
+        (["docs/examples/sweep.csv:f"], "a file of code must end in .py"),
         (["no/such/file.py:f"], "no such file"),
         ([f"{MUTANTS}:right", "--target", "d=128"], "the target says d=128"),
         ([f"{MUTANTS}:right", "--rule", "mump"], "unknown rule 'mump'"),
