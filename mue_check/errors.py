@@ -31,6 +31,12 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{hint}: allowed are {', '.join(names)}"
 
 
+def with_article(kind: type) -> str:
+    """The name of a type after the article that it sounds like: ``an AdamW``, ``a str``."""
+    name = kind.__name__
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
 class MueCheckError(Exception):
     """A request cannot be fulfilled. The message names what is wrong, the value, and what is allowed."""
 

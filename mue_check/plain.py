@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mue_check.errors import UnreadableError
+from mue_check.errors import UnreadableError, with_article
 
 _TORCHS = ("torch.nn.parameter", "torch._subclasses")
 """Where torch defines parameters, lazy ones, and the fake tensors of its own tracing."""
@@ -17,7 +17,7 @@ def plain(tensor: Tensor) -> Tensor:
     if kind in (Tensor, nn.Parameter) or kind.__module__.startswith(_TORCHS):
         return tensor
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        raise UnreadableError(f"a {kind.__name__} computes in its own way: only tensors of torch.Tensor can be read")
+        raise UnreadableError(f"{with_article(kind)} computes in its own way: only tensors of torch.Tensor can be read")
     with torch._C.DisableTorchFunctionSubclass():
         return Tensor.as_subclass(tensor, Tensor)
 
@@ -32,5 +32,5 @@ def require_plain(module: nn.Module) -> None:
             changed = [n for n in vars(base) if hasattr(Tensor, n) and n not in _HARMLESS]
             if changed:
                 raise UnreadableError(
-                    f"{name} is a {kind.__name__} with its own {changed[0]}: only what torch.Tensor does can be read"
+                    f"{name} is {with_article(kind)} with its own {changed[0]}: only what torch.Tensor does can be read"
                 )

@@ -11,6 +11,7 @@ from mue_check.audit.probe import ProbeResult
 from mue_check.audit.roles import Assignment
 from mue_check.audit.scenario import config_of, router_is_normalized
 from mue_check.audit.setup import AuditError, model_attribute
+from mue_check.errors import with_article
 from mue_check.judge.audit import RELATIVE_TOLERANCE
 from mue_check.rules import Role, parse_role
 from mue_check.rules.roles import DOWN, EMBEDDINGS
@@ -43,7 +44,7 @@ def declared_multipliers(model: nn.Module, given: Mapping[str, float] | None) ->
     """Role -> number, validated; the model's own ``mue_check_multipliers`` if none are given. AuditError."""
     mapping = given if given is not None else model_attribute(model, "mue_check_multipliers") or {}
     if not isinstance(mapping, Mapping):
-        raise AuditError(f"multipliers: must map roles to numbers, not be a {type(mapping).__name__}")
+        raise AuditError(f"multipliers: must map roles to numbers, not be {with_article(type(mapping))}")
     out = {}
     for name, value in mapping.items():
         role = parse_role(name)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mue_check.audit.setup import WRAPPERS, AuditError, model_attribute
+from mue_check.errors import with_article
 from mue_check.rules import Role, parse_role
 from mue_check.rules.roles import DOWN, EMBEDDINGS, ROUTED, SHARED, VECTORS
 
@@ -202,7 +203,7 @@ def _declared_roles(
     carried = model_attribute(model, ATTRIBUTE) or {}
     for where, mapping in (("roles", given or {}), (f"the model's {ATTRIBUTE}", carried)):
         if not isinstance(mapping, Mapping):
-            raise AuditError(f"{where}: must map name patterns to roles, not be a {type(mapping).__name__}")
+            raise AuditError(f"{where}: must map name patterns to roles, not be {with_article(type(mapping))}")
         for pattern, role in mapping.items():
             matches = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(plain_name(n), pattern)]
             if not matches:
@@ -276,7 +277,7 @@ class _RoleMatcher:
         if len(shape) not in pattern.axes:
             return f"with {len(shape)} axes"
         if not self._is_kind(name, pattern.kind):
-            return f"in a {type(self.model.get_submodule(name.rpartition('.')[0])).__name__}"
+            return f"in {with_article(type(self.model.get_submodule(name.rpartition('.')[0])))}"
         head = pattern.role is Role.UNEMBEDDING and not plain_name(name).endswith("lm_head.weight")
         return "not of the vocabulary's size" if head and self.vocabulary not in shape else None
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from mue_check.audit.setup import AuditError, model_attribute
-from mue_check.errors import SpecError
+from mue_check.errors import SpecError, with_article
 from mue_check.routing.hugging_face import ACTIVATED, DEPTH, EXPERT_HIDDEN, HIDDEN, SHARED, SHARED_HIDDEN, TOTAL, WIDTH
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Dense, Experts, ModelSpec, Scenario
 from mue_check.spec_text import parse_scenario, says
@@ -26,7 +26,7 @@ def scenario_of(model_or_config: object, *, batch: int = 1, steps: int = 1) -> S
     config = config_of(model_or_config)
     if config is None:
         raise SpecError(
-            f"a {type(model_or_config).__name__} has no configuration to read the target from: pass the target"
+            f"{with_article(type(model_or_config))} has no configuration to read the target from: pass the target"
         )
     width, depth = _need(config, "width", WIDTH), _need(config, "depth", DEPTH)
     total = _number(config, TOTAL)
@@ -154,5 +154,5 @@ def _number(config: object, names: tuple[str, ...]) -> int | None:
 def _need(config: object, what: str, names: tuple[str, ...]) -> int:
     value = _number(config, names)
     if value is None:
-        raise SpecError(f"a {type(config).__name__} does not state its {what}: it has none of {', '.join(names)}")
+        raise SpecError(f"{with_article(type(config))} does not state its {what}: it has none of {', '.join(names)}")
     return value

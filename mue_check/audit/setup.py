@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mue_check.errors import MueCheckError
+from mue_check.errors import MueCheckError, with_article
 from mue_check.global_state import guarded_import
 from mue_check.user_code import describe_error, import_user_module, no_exit
 
@@ -42,14 +42,14 @@ class SetUp:
         for optimizer in self.optimizers:
             if not all(hasattr(optimizer, part) for part in ("param_groups", "state", "step")):
                 raise AuditError(
-                    f"the optimizer is a {type(optimizer).__name__} without param_groups, state and step: pass the "
+                    f"the optimizer is {with_article(type(optimizer))} without param_groups, state and step: pass the "
                     "optimizers inside it as a list"
                 )
         for scheduler in self.schedulers:
             if not hasattr(scheduler, "step"):
-                raise AuditError(f"the scheduler is a {type(scheduler).__name__} without step")
+                raise AuditError(f"the scheduler is {with_article(type(scheduler))} without step")
         if self.loss is not None and not callable(self.loss):
-            raise AuditError(f"the loss is a {type(self.loss).__name__}, not a callable that returns a loss")
+            raise AuditError(f"the loss is {with_article(type(self.loss))}, not a callable that returns a loss")
         parameters = list(self.model.parameters())
         if not parameters:
             raise AuditError(f"the model ({type(self.model).__name__}) has no parameters")
@@ -145,7 +145,7 @@ def load_factory(name: str) -> Callable[[], object]:
     if value is None:
         raise AuditError(f"factory {name!r}: {module} has no {attribute}")
     if not callable(value):
-        raise AuditError(f"factory {name!r}: {attribute} is a {type(value).__name__}, not a function")
+        raise AuditError(f"factory {name!r}: {attribute} is {with_article(type(value))}, not a function")
     factory: Callable[[], object] = value
     return factory
 

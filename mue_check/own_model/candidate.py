@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mue_check.errors import MueCheckError
+from mue_check.errors import MueCheckError, with_article
 from mue_check.global_state import guarded_import
 from mue_check.questions.comparison import NO_UNIT
 from mue_check.rules import HyperParameters
@@ -106,10 +106,10 @@ class Candidate:
             raise ModelError(f"it has no {', no '.join(missing)}")
         for name, part in parts.items():
             if name in FUNCTIONS and not callable(part):
-                raise ModelError(f"{name} is a {type(part).__name__}, not a function")
+                raise ModelError(f"{name} is {with_article(type(part))}, not a function")
         for name, (kind, what) in _KINDS.items():
             if name in parts and not isinstance(parts[name], kind):
-                raise ModelError(f"{name} is a {type(parts[name]).__name__}, not {what}")
+                raise ModelError(f"{name} is {with_article(type(parts[name]))}, not {what}")
         return cls(**parts)
 
     def build(self, axis: str, size: float, seed: int, *, plain: bool = False) -> nn.Module:
@@ -119,7 +119,7 @@ class Candidate:
         with calling(f"{name}({axis}={size:g})"):
             model = make(**{axis: int(size) if size == int(size) else size})
         if not isinstance(model, nn.Module):
-            raise ModelError(f"{name}({axis}={size:g}) returns a {type(model).__name__}, not a torch.nn.Module")
+            raise ModelError(f"{name}({axis}={size:g}) returns {with_article(type(model))}, not a torch.nn.Module")
         parameters = list(model.parameters())
         if not any(p.requires_grad for p in parameters):
             raise ModelError(f"{name}({axis}={size:g}) has no parameter that is trained")
@@ -133,9 +133,9 @@ class Candidate:
             given = self.optimizer(model, lr=lr)
         for optimizer in optimizers_of(given):
             if not hasattr(optimizer, "step") or not hasattr(optimizer, "param_groups"):
-                raise ModelError(f"optimizer returns a {type(optimizer).__name__} without step and param_groups")
+                raise ModelError(f"optimizer returns {with_article(type(optimizer))} without step and param_groups")
             if not all("lr" in group for group in optimizer.param_groups):
-                raise ModelError(f"optimizer returns a {type(optimizer).__name__} with a group without lr")
+                raise ModelError(f"optimizer returns {with_article(type(optimizer))} with a group without lr")
             owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
             if not owned & {id(p) for p in model.parameters()}:
                 raise ModelError("optimizer returns one that holds no parameter of the model")
@@ -149,7 +149,7 @@ class Candidate:
             takes_steps = "steps" in signature(self.scheduler).parameters
             scheduler = self.scheduler(optimizer, **{"steps": steps} if takes_steps else {})
         if not hasattr(scheduler, "step"):
-            raise ModelError(f"scheduler returns a {type(scheduler).__name__} without step")
+            raise ModelError(f"scheduler returns {with_article(type(scheduler))} without step")
         return scheduler
 
     def stream(self, seed: int, *, held_out: bool = False) -> Iterator[object]:
@@ -158,7 +158,7 @@ class Candidate:
         with calling(f"{name}({seed})"):
             found = make(seed)
             if not hasattr(found, "__iter__") or isinstance(found, Tensor | Mapping):
-                raise ModelError(f"{name} returns a {type(found).__name__}: must be an iterable of batches")
+                raise ModelError(f"{name} returns {with_article(type(found))}: must be an iterable of batches")
             return iter(found)
 
     def batch(self, seed: int) -> object:

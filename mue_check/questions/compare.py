@@ -85,7 +85,7 @@ def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary])
         names = [str(root) for root in unique]
     for name, summary in zip(names, summaries, strict=True):
         if not main_drifts(summary):
-            raise StoreError(f"study {name!r} holds no drift to compare")
+            raise StoreError(f"study {name!r} has no drift to compare")
     return side_by_side(names, summaries)
 
 

@@ -85,7 +85,7 @@ def _require_kinds(files: Mapping[Path, Comparison], kinds: Sequence[QuestionKin
 def verdict_lines(summary: Summary) -> list[str]:
     """What a terminal shows: the headlines of every kind of question."""
     lines = [line for kind, _ in summary.answers for line in kind.headlines(summary)]
-    return lines or [f"study {printable(summary.name)} holds no drift"]
+    return lines or [f"study {printable(summary.name)} has no drift"]
 
 
 def write_report(root: Path, summary: Summary) -> Path:

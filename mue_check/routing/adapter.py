@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from mue_check.errors import ClaimError, UnreadableError
+from mue_check.errors import ClaimError, UnreadableError, with_article
 from mue_check.plain import plain
 from mue_check.routing.canonical import Routing, from_expert_choice, from_token_choice
 from mue_check.routing.claim import Field, RoutingSpec
@@ -298,4 +298,4 @@ def _dotted(path: Path) -> str:
 
 
 def _what(returned: object) -> str:
-    return "None" if returned is None else f"a {type(returned).__name__}"
+    return "None" if returned is None else with_article(type(returned))

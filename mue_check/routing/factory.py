@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mue_check.errors import ClaimError
+from mue_check.errors import ClaimError, with_article
 from mue_check.global_state import guarded_import
 from mue_check.plain import require_plain
 from mue_check.routing import hugging_face
@@ -127,7 +127,7 @@ def load_candidate(kind: CandidateKind, name: str, claim: RoutingSpec | None = N
         except AttributeError:
             raise ClaimError(f"{name}: {where} has no {attribute!r}") from None
     if not callable(found):
-        raise ClaimError(f"{name}: {attribute} is a {type(found).__name__}, nothing to call")
+        raise ClaimError(f"{name}: {attribute} is {with_article(type(found))}, nothing to call")
     return candidate_of(kind, found, name=name, claim=claim)
 
 

@@ -146,9 +146,9 @@ def _finished(table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.Data
     state = table[states[0]].astype(str)
     unfinished, failed = state.str.contains(_UNFINISHED), state.str.contains(_FAILED)
     if unfinished.any():
-        said.append(f"{unfinished.sum()} runs are left out: their state is {state[unfinished].iloc[0]}")
+        said.append(f"left out: {unfinished.sum()} of {len(table)} runs, in state {state[unfinished].iloc[0]!r}")
     if failed.any():
-        said.append(f"{failed.sum()} runs count as diverged: their state is {state[failed].iloc[0]}")
+        said.append(f"counted as diverged: {failed.sum()} of {len(table)} runs, in state {state[failed].iloc[0]!r}")
     lost = {loss: table[loss].where(~failed, math.inf) for loss in columns.losses}
     return table.assign(**lost).loc[~unfinished]
 
@@ -156,7 +156,7 @@ def _finished(table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.Data
 def _octaves(rates: "pd.Series", name: str, said: list[str]) -> "pd.Series":
     """log2 of the rates, NaN where there is none."""
     if rates.isna().any():
-        said.append(f"{rates.isna().sum()} rows are left out: they have no {name!r}")
+        said.append(f"left out: {rates.isna().sum()} of {len(rates)} rows, without {name!r}")
     if meaning_of(name) == "log rate":
         raise JudgeError(f"column {name!r} does not say the base of its logarithm: call it log2_lr, log10_lr or ln_lr")
     scale = {"log2 rate": 1.0, "log10 rate": math.log2(10), "ln rate": math.log2(math.e)}.get(meaning_of(name))
@@ -190,7 +190,7 @@ def _without_twins(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, s
     """Without rows that stand in the table twice, and without rows that have no loss."""
     empty = frame[columns.losses[0]].isna()
     if empty.any():
-        said.append(f"{empty.sum()} rows are left out: they have no {columns.losses[0]!r}")
+        said.append(f"left out: {empty.sum()} of {len(empty)} rows, without {columns.losses[0]!r}")
     twins = table.astype(str).duplicated() & ~empty
     if twins.any():
         said.append(f"{twins.sum()} rows stand there twice: counted once")
@@ -219,7 +219,10 @@ def _uninterrupted(frame: pd.DataFrame, said: list[str]) -> pd.DataFrame:
     longest = frame.groupby([frame.arm, frame.cell])[ENDED].transform("max")
     stopped = (frame[ENDED] < _STOPPED * longest) & (frame[frame.columns[0]] < math.inf)
     if stopped.any():
-        said.append(f"{stopped.sum()} runs are left out: stopped before {_STOPPED:.0%} of the longest of their curve")
+        said.append(
+            f"left out: {stopped.sum()} of {len(stopped)} runs, "
+            f"stopped before {_STOPPED:.0%} of the longest of their curve"
+        )
     kept: pd.DataFrame = frame.loc[~stopped]
     return kept
 

@@ -105,14 +105,15 @@ def _uncontrolled(sweep: Sweep) -> Iterator[str]:
 def _at_an_end(sweep: Sweep) -> Iterator[str]:
     """Curves whose lowest loss is at an end of their grid: what is left out there is not a random choice."""
     for end, sign in (("lowest", -1), ("highest", 1)):
-        arms = {}
+        arms, total = {}, 0
         for arm in sweep.arms:
             curves = sweep.curves(arm, sweep.columns.losses[0]).values()
+            total += len(curves)
             arms[arm.label] = sum(mean_minimum(curve) == (0 if sign < 0 else len(curve.values) - 1) for curve in curves)
         if count := sum(arms.values()):
             most = max(arms, key=lambda label: arms[label])
             yield (
-                f"the optimum is at an edge: {count} curves are lowest at their {end} rate, most of them of {most}; "
+                f"the optimum is at an edge: at the {end} rate in {count} of {total} curves, most of them of {most}; "
                 f"without them a mean optimum is too {'high' if sign < 0 else 'low'}"
             )
 

@@ -159,7 +159,7 @@ def test_roles_and_multipliers_from_a_file(capsys: pytest.CaptureFixture[str], t
         (["{factories}:empty"], "the model (Identity) has no parameters"),
         (["{factories}:meta"], "meta device"),
         (["{factories}:frozen"], "every parameter of the model is frozen"),
-        (["{factories}:answer"], "answer is a int, not a function"),
+        (["{factories}:answer"], "answer is an int, not a function"),
         (["{factories}:missing"], "has no missing"),
         (["nothing"], "write module:function"),
         (["no_such_module:f"], "cannot be imported: ModuleNotFoundError"),

@@ -314,7 +314,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no such axis": ({}, {"axis": "depth"}, "model cannot be called as model(depth=...)"),
     "model raises": ({"model": raising}, {}, "model(width=32) raises ValueError: no checkpoint (test_own_model.py"),
     "model exits": ({"model": stopping}, {}, "model(width=32) raises SystemExit: 3"),
-    "no module": ({"model": lambda width: width}, {}, "returns a int, not a torch.nn.Module"),
+    "no module": ({"model": lambda width: width}, {}, "returns an int, not a torch.nn.Module"),
     "no parameters": ({"model": lambda width: nn.ReLU()}, {}, "has no parameter that is trained"),
     "meta": ({"model": lambda width: nn.Linear(2, width, device="meta")}, {}, "parameters without values"),
     "optimizer without lr": ({"optimizer": lambda model: None}, {}, "optimizer(model, lr=...) raises TypeError"),
@@ -340,7 +340,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no use of the axis": ({"model": lambda width: RIGHT.model(32)}, {}, "train alike: the model does not use width"),
     "optimizer without a rate": ({"optimizer": lambda model, lr: WithoutRate(model)}, {}, "with a group without lr"),
     "batches at random": ({"batches": at_random}, {"base": 32}, "must draw from the seed alone"),
-    "unit is a number": ({"unit": 2}, {}, "unit is a int, not a text"),
+    "unit is a number": ({"unit": 2}, {}, "unit is an int, not a text"),
 }
 
 

@@ -233,7 +233,7 @@ BROKEN = [
     broken("loss returns a float", loss=lambda model, batch: 1.0),
     broken("batches(0) ends after 3 batches, and a run needs 9", batches=lambda seed: iter([torch.zeros(())] * 3)),
     broken("held_out(0) ends after 1 batches, and a run needs 8", held_out=lambda seed: [torch.zeros(())]),
-    broken("held_out returns a int", held_out=lambda seed: 3),
+    broken("held_out returns an int", held_out=lambda seed: 3),
     broken("batches(0) gives other data when it is called again", batches=drawn_anew, model=model_anew),
     broken("two runs of seed 0 differ", model=model_anew),
     broken("does not use lr", optimizer=lambda model, lr: torch.optim.SGD(model.parameters(), 0.1)),

@@ -113,5 +113,5 @@ def test_a_bad_folder_is_one_line_and_exit_2(
     made = Made(tmp_path / "laws")
     made.ask(*(made.coordinates(width) for width in (32, 64)), kind="coordinates", axis="heldout")
     assert main(["compare", str(made.root)]) == 2
-    assert capsys.readouterr().err == "mue_check compare: study 'laws' holds no drift to compare\n"
+    assert capsys.readouterr().err == "mue_check compare: study 'laws' has no drift to compare\n"
     assert not list(tmp_path.rglob("compare.*"))

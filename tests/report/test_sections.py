@@ -194,7 +194,7 @@ def test_laws_alone_make_a_page(made: Made) -> None:
     anchors = Shown(made.root).anchors
     assert "drift" not in anchors
     assert "coordinates" in anchors
-    assert verdict_lines(summarize(made.root)) == ["study study holds no drift"]
+    assert verdict_lines(summarize(made.root)) == ["study study has no drift"]
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (0, 1, 2), (3, 3, 4)])

@@ -70,23 +70,23 @@ TRAPS: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "failed and unfinished runs": (
         lambda: with_cells({(8, "state"): "crashed", (4, "state"): "running"}, state="finished"),
-        ("1 runs count as diverged: their state is crashed", "1 runs are left out: their state is running"),
+        ("counted as diverged: 1 of 108 runs, in state 'crashed'", "left out: 1 of 108 runs, in state 'running'"),
     ),
     "an optimum at the edge": (
         lambda: runs(2.5),
-        ("the optimum is at an edge: 1 curves are lowest at their highest rate, most of them of 256",),
+        ("the optimum is at an edge: at the highest rate in 1 of 3 curves, most of them of 256",),
     ),
     "two things differ": (
         lambda: four_cells().assign(heads=lambda t: t.width // 64),
         ("with 'width' also change 'heads'",),
     ),
     "another hyperparameter": (lambda: four_cells(weight_decay=DECAYS), ("'weight_decay' varies along the curves",)),
-    "stopped early": (stopped_early, ("12 runs are left out: stopped before 90% of the longest of their curve",)),
+    "stopped early": (stopped_early, ("left out: 12 of 108 runs, stopped before 90% of the longest of their curve",)),
     "rows twice": (lambda: pd.concat([four_cells()] * 2), ("108 rows stand there twice",)),
     "repeated runs": (lambda: SEEDS.drop(columns="seed"), ("every point has 6 runs: they are taken as seeds",)),
     "holes in columns": (
         lambda: with_cells({(0, "lr"): np.nan, (1, "loss"): np.nan}),
-        ("1 rows are left out: they have no 'lr'", "1 rows are left out: they have no 'loss'"),
+        ("left out: 1 of 108 rows, without 'lr'", "left out: 1 of 107 rows, without 'loss'"),
     ),
     "uneven seeds": (lambda: SEEDS.query("width > 64 or seed < 4"), ("arms have 4 to 6 seeds",)),
 }
