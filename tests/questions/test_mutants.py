@@ -73,7 +73,7 @@ def test_scales_are_blind_to_what_the_audit_is_there_for(root: Path, mutant: Mut
 
 
 def test_a_right_implementation_is_no_mutant(root: Path) -> None:
-    right = mutant_rule(lambda p: p, name="complete_mue", summary="right", ladder="activated_experts")
+    right = mutant_rule(lambda p: p, name="complete_mue", summary="right", ladder="width")
     outcomes = examined(root, right)
     assert [(check, o.verdict) for check, o in outcomes.items()] == [("scales", Verdict.PASS), ("audit", Verdict.PASS)]
 
