@@ -5,9 +5,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,3 +70,14 @@ def test_the_examples_are_copied_and_the_mistake_in_one_is_found(run: Run, proje
     assert again.stderr.endswith("exists: name another folder\n")
     checked = run("mue_check", "router", "mine/my_router.py:Router", "--only", "claim")
     assert (checked.returncode, "FAIL (bias-selection)" in checked.stdout) == (1, True), checked.stderr
+
+
+def test_every_pinned_version_installs_on_the_lowest_python_that_is_promised() -> None:
+    """Debian 12 has Python 3.11.2: a pin that asks for 3.11.5 makes the first command fail there."""
+    needs = {dist.name.lower().replace("_", "-"): dist.metadata["Requires-Python"] for dist in distributions()}
+    assert needs["mue-check"] == ">=3.11"
+    lines = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").splitlines()
+    pins = [line.partition("==")[0] for line in lines]
+    asked = {pin: needs[pin] for pin in pins if needs.get(pin)}
+    assert len(asked) > 30
+    assert {pin: need for pin, need in asked.items() if "3.11.0" not in SpecifierSet(need)} == {}
