@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -144,6 +145,20 @@ class _Plain(pickle.Unpickler):
         return found
 
 
+class _Pickler(pickle.Pickler):
+    """Writes answers that ``_Plain`` can read."""
+
+    def reducer_override(self, value: object) -> Any:
+        """Members of an enumeration by their value: Python 3.11.0 to 3.11.3 write a call of ``getattr``."""
+        return (type(value), (value.value,)) if isinstance(value, Enum) else NotImplemented
+
+
+def _dumps(value: object) -> bytes:
+    written = io.BytesIO()
+    _Pickler(written).dump(value)
+    return written.getvalue()
+
+
 class _Tail:
     """Reads what a child prints, without end if need be, and keeps the last part."""
 
@@ -194,11 +209,11 @@ def _serve(pipe: "Connection[Any, Any]", output: "Connection[Any, Any]", parent:
             else:
                 make, *args = args
                 target, answer = make(*args), None
-            reply = pickle.dumps((True, answer))
+            reply = _dumps((True, answer))
         except MueCheckError as error:
-            reply = pickle.dumps((False, error if _is_ours(error) else describe_error(error)))
+            reply = _dumps((False, error if _is_ours(error) else describe_error(error)))
         except BaseException as error:
-            reply = pickle.dumps((False, describe_error(error)))
+            reply = _dumps((False, describe_error(error)))
         if os.getpid() != own:  # user code forked, and this copy of it came back
             os._exit(0)
         pipe.send_bytes(reply)

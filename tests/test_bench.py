@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.null_controls import POOLS, TOGETHER, Pool, judge, pairs_of_seeds, render
+from bench.packed import unpack
 from bench.sources import sharpness
 from bench.triton_kernels import tables
 from mue_check.axes import Regime
@@ -108,8 +108,7 @@ def test_the_plan_is_held_to_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """On the packed records as if they were the study, at prices of no device."""
     machine = {"kind": "cpu", "device": "a paper machine", "torch": "0"}
     paper = Calibration(machine=machine, prices=dict.fromkeys(PRICED, 0.0) | {"calls": 1e-3}, error=1.0, stacks=0)
-    with tarfile.open(ROOT / "reports/example/records.tar.xz") as packed:
-        packed.extractall(tmp_path / "study", filter="data")
+    unpack(ROOT / "reports/example/records.tar.xz", tmp_path / "study")
     monkeypatch.setattr("bench.plan_check.calibrate", lambda device: paper)
     out = tmp_path / "out"
     out.mkdir()

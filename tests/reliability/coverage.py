@@ -5,7 +5,6 @@ python -m tests.reliability.coverage --cases 2000
 
 import argparse
 import math
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.packed import unpack
 from mue_check.catalog import get_tier
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.interval import Looks, looks_text
@@ -93,9 +93,7 @@ def tally(generator: Generator, drift: float, cases: int) -> Tally:
 def measured_drifts() -> Iterator[tuple[float, float, float]]:
     """Mean, standard deviation over seeds and residual of every resolved drift of reports/example, in octaves."""
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(EXAMPLE) as packed:
-            packed.extractall(folder, filter="data")
-        store = Store(Path(folder))
+        store = Store(unpack(EXAMPLE, Path(folder)))
         for comparison in load_comparisons(store.root):
             if comparison.kind == "drift" and not comparison.is_control and not is_judged_whole(comparison.knob):
                 drift = judge_stored_drift(store, comparison).drift

@@ -12,13 +12,13 @@ import json
 import random
 import shutil
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.packed import unpack
 from mue_check.catalog import summarize
 from mue_check.cli import main as command
 from mue_check.errors import MueCheckError
@@ -81,8 +81,7 @@ def cut_studies(folder: Path, kinds: Sequence[str] = ()) -> list[Path]:
     """A study for each kind of question (or for these): its first comparison, with the cells."""
     studies = []
     for pack in PACKS[:1] if kinds else PACKS:
-        with tarfile.open(REPORTS / pack / "records.tar.xz") as packed:
-            packed.extractall(folder / pack, filter="data")
+        unpack(REPORTS / pack / "records.tar.xz", folder / pack)
         firsts = {c.kind: c for c in reversed(load_comparisons(folder / pack)) if c.expected or c.kind != "drift"}
         for kind, comparison in firsts.items():
             if kinds and kind not in kinds:

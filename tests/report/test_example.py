@@ -1,12 +1,12 @@
 """The committed example is what the README says of it, judged again by today's code."""
 
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.packed import unpack
 from mue_check.catalog import summarize
 from mue_check.judge.agreement import fit_agreement
 from mue_check.judge.verdict import Verdict
@@ -28,8 +28,7 @@ TOLD = (
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     folder = tmp_path_factory.mktemp("example") / "example"
-    with tarfile.open(ROOT / "reports" / "example" / "records.tar.xz") as packed:
-        packed.extractall(folder, filter="data")
+    unpack(ROOT / "reports" / "example" / "records.tar.xz", folder)
     return summarize(folder)
 
 

@@ -1,10 +1,10 @@
 """The committed laboratory, judged again: what docs, README and `mue_check budget` take from it."""
 
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from bench.packed import unpack
 from mue_check.catalog import summarize
 from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
@@ -21,8 +21,7 @@ LAB = ROOT / "reports" / "sigma0"
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     folder = tmp_path_factory.mktemp("lab") / "sigma0"
-    with tarfile.open(LAB / "records.tar.xz") as packed:
-        packed.extractall(folder, filter="data")
+    unpack(LAB / "records.tar.xz", folder)
     return summarize(folder)
 
 
