@@ -199,7 +199,7 @@ def _functions() -> dict[str, dict[str, object]]:
 def _replaced(owner: str, old: dict[str, object]) -> list[str]:
     """The functions of an owner that are others now. A new name counts where it hides a function of a base class."""
     now, bases = vars(_owners()[owner]), getattr(_owners()[owner], "__mro__", ())[1:]
-    if [*map(id, now.values())] == [*map(id, old.values())]:  # it is nearly always so, and fast to see
+    if [*now] == [*old] and [*map(id, now.values())] == [*map(id, old.values())]:  # nearly always, and fast to see
         return []
     other = [
         name

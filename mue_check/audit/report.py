@@ -45,9 +45,20 @@ class AuditFindings:
     unjudged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, check: str, parameter: str, role: str = "", says: str = "", **numbers: float) -> None:
-        """Report a mismatch; ``numbers`` are ``measured`` and ``prescribed``."""
-        self.mismatches.append(Mismatch(check=check, parameter=parameter, role=role, says=says, **numbers))
+    def add(
+        self,
+        check: str,
+        parameter: str,
+        role: str = "",
+        says: str = "",
+        *,
+        measured: float | None = None,
+        prescribed: float | None = None,
+    ) -> None:
+        """Report a mismatch."""
+        self.mismatches.append(
+            Mismatch(check=check, parameter=parameter, role=role, measured=measured, prescribed=prescribed, says=says)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,7 +174,7 @@ def open_gates(built: BuiltCandidate) -> tuple[str, ...]:
     """Set to 1 each entry of a zero vector that multiplies the block's branch; the names of the vectors changed.
 
     Behind a closed gate no other parameter has a gradient, and the gate's own shows which entries it has: those of a
-    shift or scale beside it have none. Whatever does not let a gradient through when it is 1 is no gate, and stays 0.
+    shift or scale beside it have none. A vector that still blocks the gradient at 1 is not a gate: it stays 0.
     """
     trained = {name: p for name, p in built.module.named_parameters() if p.requires_grad}
     vectors = {name: p for name, p in trained.items() if p.dim() <= 1 and not p.any()}

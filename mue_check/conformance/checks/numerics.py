@@ -176,7 +176,7 @@ def _as_unshifted(case: ConformanceCase, routing: Routing, logits: Tensor, *, sa
 
 
 def _as_in_float64(precise: BuiltCandidate, routing: Routing, logits: Tensor) -> CheckOutcome:
-    """Scores must not round to 0 where float64 still tells them apart."""
+    """No score may round to 0 where float64 still distinguishes the scores."""
     lost = routing.mask.any(-1) & (routing.combine.detach() == 0).all(-1)
     if bool(lost.any()):
         return failed(f"{int(lost.sum())} tokens lose all their weights", worst=first_token(lost))
