@@ -70,7 +70,7 @@ def _exponents(store: Store, drifts: Iterable[DriftFinding]) -> Iterator[Exponen
         prescribed = sum(a * b for a, b in zip(x, rates, strict=True)) / sum(a * a for a in x)
         raw = t_interval([slope + prescribed for slope in slopes], level)
         measured = f"{interval_text(raw)} per doubling, prescribed {signed_text(prescribed)}"
-        yield ExponentFinding(comparison=first, measured=measured, prescribed=prescribed, raw=raw)
+        yield ExponentFinding(comparison=first, verdict=None, measured=measured, prescribed=prescribed, raw=raw)
 
 
 def _rate(store: Store, found: DriftFinding) -> float:

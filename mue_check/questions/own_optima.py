@@ -55,7 +55,7 @@ def optima_of(found: Iterable[Finding]) -> Iterator[OptimaFinding]:
         c = drifts[0].comparison
         axis, exponent = in_words(c.ladder.removeprefix("own_")), interval_text(exponent_of(drifts))
         measured = f"optimal learning rate ~ {axis}^{exponent}, where a right rule has 0"
-        yield OptimaFinding(comparison=c, measured=measured, drifts=tuple(drifts))
+        yield OptimaFinding(comparison=c, verdict=None, measured=measured, drifts=tuple(drifts))
 
 
 def exponent_of(drifts: Sequence[DriftFinding]) -> Interval:

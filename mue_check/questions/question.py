@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was found of one question: the ``measured`` numbers as text, and a verdict unless nothing is judged.
+    """What was found of one question: the ``measured`` numbers as text, and a verdict, None if nothing is judged.
 
     Subclasses add the judge's own result and what their figures need.
     """
 
     comparison: Comparison
-    verdict: Verdict | None = None
+    verdict: Verdict | None
     measured: str = ""
 
     @property

@@ -57,7 +57,7 @@ class SamplesKind(JudgedKind[SamplesFinding]):
         """Read the images."""
         images = tuple(_images(side_table(store, side)) for side in comparison.sides)
         measured = f"{len(images[0])} samples of each model"
-        return SamplesFinding(comparison=comparison, measured=measured, images=images)
+        return SamplesFinding(comparison=comparison, verdict=None, measured=measured, images=images)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """A picture of each strip."""

@@ -81,7 +81,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
         """Compare both learning curves."""
         reference, target = (side_table(store, side) for side in comparison.sides)
         speedup = compare_learning(reference, target)
-        return SpeedupFinding(comparison=comparison, measured=str(speedup), speedup=speedup)
+        return SpeedupFinding(comparison=comparison, verdict=None, measured=str(speedup), speedup=speedup)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""

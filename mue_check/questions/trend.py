@@ -77,7 +77,7 @@ def _trends(drifts: Iterable[DriftFinding]) -> Iterator[TrendFinding]:
         if trend is not None:
             slope, at_size = interval_text(trend.slope, 3), interval_text(trend.at_size)
             measured = f"{slope} octave per doubling, {at_size} at {trend.size:g}, extrapolated"
-            yield TrendFinding(comparison=first, measured=measured, drifts=tuple(found), trend=trend)
+            yield TrendFinding(comparison=first, verdict=None, measured=measured, drifts=tuple(found), trend=trend)
 
 
 def trend_table(found: Sequence[TrendFinding]) -> Table:
