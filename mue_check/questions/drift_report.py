@@ -12,7 +12,7 @@ from mue_check.questions.compare import main_drifts
 from mue_check.questions.comparison import Comparison, with_looks_note
 from mue_check.questions.display import in_unit_of, knob_name, ladder_name, question_columns, together
 from mue_check.questions.drift import DriftFinding, judge_stored_drift
-from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
+from mue_check.questions.question import JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Section
@@ -50,7 +50,7 @@ class DriftKind(JudgedKind[DriftFinding]):
         "100 repetitions. A PASS says nothing about smaller drifts.",
     }
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> DriftFinding:
+    def judge(self, store: Store, comparison: Comparison) -> DriftFinding:
         """Fit both optima."""
         return judge_stored_drift(store, comparison)
 

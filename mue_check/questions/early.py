@@ -16,7 +16,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, side_table, with_looks_note
 from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import interval_text
@@ -61,7 +61,7 @@ class EarlyKind(JudgedKind[EarlyFinding]):
     label = "early curve"
     cases: ClassVar = {"early_case": early_cases}
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> EarlyFinding:
+    def judge(self, store: Store, comparison: Comparison) -> EarlyFinding:
         """Compare both curves."""
         reference, target = (side_table(store, side) for side in comparison.sides)
         steps, ratio = log2_ratio(reference, target)

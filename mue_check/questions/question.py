@@ -66,9 +66,6 @@ class Findings:
         return tuple(finding for finding in self.found if isinstance(finding, kind))
 
 
-NO_FINDINGS = Findings()
-
-
 class QuestionKind:
     """A kind of question, as a report and the suites see it. By default it finds and reports nothing."""
 
@@ -107,11 +104,8 @@ class JudgedKind(QuestionKind, ABC, Generic[F_co]):
     """What the cells of its comparisons measure."""
 
     @abstractmethod
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> F_co:  # frozen
-        """Judge one comparison from the records alone: no training, no torch.
-
-        A suite judges a single question, so ``known`` is empty there.
-        """
+    def judge(self, store: Store, comparison: Comparison) -> F_co:
+        """Judge one comparison from the records alone: no training, no torch."""
 
     def answer(
         self,
@@ -138,12 +132,12 @@ class JudgedKind(QuestionKind, ABC, Generic[F_co]):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[F_co, ...]:
         """Judge its comparisons. StoreError, one line, names the one whose cells are missing or do not fit."""
-        return tuple(self._judge(store, c, known) for c in comparisons if c.kind == self.kind)
+        return tuple(self._judge(store, c) for c in comparisons if c.kind == self.kind)
 
-    def _judge(self, store: Store, comparison: Comparison, known: Findings) -> F_co:
+    def _judge(self, store: Store, comparison: Comparison) -> F_co:
         try:
             require_evidence(store, comparison, self.measurement)
-            return self.judge(store, comparison, known)
+            return self.judge(store, comparison)
         except (MueCheckError, KeyError, ValueError, IndexError) as error:
             what = str(error) if isinstance(error, MueCheckError) else f"its cells do not fit the question ({error!r})"
             line = " ".join(what.split())

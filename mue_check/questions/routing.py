@@ -1,6 +1,6 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mue_check.axes import Ladder, Rung
@@ -14,7 +14,7 @@ from mue_check.questions.display import Palette, figure_title, grouped, setting_
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.drift_report import DRIFT
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
 from mue_check.questions.study import Study
 from mue_check.records import Store
@@ -26,14 +26,12 @@ from mue_check.spec import Experts
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingFinding(Finding):
-    """How one rung's router spreads its tokens; with the rung's ``drift`` and its ladder's ``laws`` where known.
+    """How one rung's router spreads its tokens.
 
     The verdict is whether the weights sum to what the router claims; None where it claims nothing.
     """
 
     load: RoutingLoad
-    drift: DriftFinding | None
-    laws: LawsFinding | None
 
 
 def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
@@ -64,25 +62,11 @@ class RoutingKind(JudgedKind[RoutingFinding]):
     measurement = "routing"
     label = "routing"
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> RoutingFinding:
-        """Judge the load, and look up the drift of the same rung and the laws of its ladder."""
+    def judge(self, store: Store, comparison: Comparison) -> RoutingFinding:
+        """Judge the load."""
         (side,) = comparison.sides
-        setting = setting_of(comparison)
-        drifts = (
-            d
-            for d in known.of(DriftFinding)
-            if d.is_usual and setting_of(d.comparison) == setting and d.side.label == side.label
-        )
-        laws = (found for found in known.of(LawsFinding) if setting_of(found.comparison) == setting)
         load = judge_load(side_table(store, side), comparison.weight_sum)
-        return RoutingFinding(
-            comparison=comparison,
-            verdict=load.verdict,
-            measured=str(load),
-            load=load,
-            drift=next(drifts, None),
-            laws=next(laws, None),
-        )
+        return RoutingFinding(comparison=comparison, verdict=load.verdict, measured=str(load), load=load)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure of the drifts under each router for each ladder."""
@@ -94,7 +78,7 @@ class RoutingKind(JudgedKind[RoutingFinding]):
                 text="Whether the optimum stays under each router, and how the router spreads its tokens: the busiest "
                 "expert's load over the mean load (1 is even), the second moment of a token's active weights over that "
                 "of equal ones (the theory assumes 1), and the sum of its active weights.",
-                tables=(routing_table(found),),
+                tables=(routing_table(summary),),
                 pictures=tuple(_pictures(summary, {r.comparison.ladder for r in found})),
             )
 
@@ -102,8 +86,20 @@ class RoutingKind(JudgedKind[RoutingFinding]):
 ROUTING = RoutingKind()
 
 
-def routing_table(found: Sequence[RoutingFinding]) -> Table:
+def routing_table(summary: Summary) -> Table:
     """Each routing variant: whether the optimum stays under it, and how it spreads its tokens."""
+    found = summary.of(RoutingFinding)
+    drifts = {(setting_of(d.comparison), d.side.label): d for d in reversed(summary.of(DriftFinding)) if d.is_usual}
+    laws = {setting_of(each.comparison): each for each in reversed(summary.of(LawsFinding))}
+
+    def of_drift(row: RoutingFinding, text: Callable[[DriftFinding], str]) -> str:
+        drift = drifts.get((setting_of(row.comparison), row.side.label))
+        return text(drift) if drift else NONE
+
+    def failing_laws(row: RoutingFinding) -> str:
+        ladder = laws.get(setting_of(row.comparison))
+        return failed_laws(ladder.results) if ladder else NONE
+
     # the variants of one rung below each other, where a ladder's own order would group by router
     ladders = list(dict.fromkeys(r.comparison.ladder for r in found))
     rows = sorted(found, key=lambda r: (ladders.index(r.comparison.ladder), r.side.size))
@@ -113,9 +109,9 @@ def routing_table(found: Sequence[RoutingFinding]) -> Table:
         "target": lambda r: r.side.label,
         "corpus": lambda r: r.comparison.corpus,
         "rule": lambda r: r.comparison.rule,
-        DRIFT: lambda r: interval_text(r.drift.drift.interval) if r.drift else NONE,
-        "verdict": lambda r: r.drift.verdict.value if r.drift else NONE,
-        "laws of scale that fail": lambda r: failed_laws(r.laws.results) if r.laws else NONE,
+        DRIFT: lambda r: of_drift(r, lambda d: interval_text(d.drift.interval)),
+        "verdict": lambda r: of_drift(r, lambda d: d.verdict.value),
+        "laws of scale that fail": failing_laws,
         "busiest expert / mean": lambda r: unsigned_text(r.load.imbalance),
         "variance factor": lambda r: unsigned_text(r.load.variance_factor),
         "sum of weights": lambda r: unsigned_text(r.load.weight_sum),

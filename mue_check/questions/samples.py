@@ -13,7 +13,7 @@ from mue_check.axes import Ladder, Rung
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.comparison import Comparison, Side, side_table
 from mue_check.questions.display import figure_title, heading, ladder_key
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.palette import WIDTH, house_style, shorten
@@ -53,7 +53,7 @@ class SamplesKind(JudgedKind[SamplesFinding]):
     label = "samples"
     cases: ClassVar = {"sample_case": sample_cases}
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> SamplesFinding:
+    def judge(self, store: Store, comparison: Comparison) -> SamplesFinding:
         """Read the images."""
         images = tuple(_images(side_table(store, side)) for side in comparison.sides)
         measured = f"{len(images[0])} samples of each model"

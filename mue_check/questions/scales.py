@@ -19,7 +19,7 @@ from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
 from mue_check.questions.display import count_text, grouped, ladder_name, question_columns, together
 from mue_check.questions.drift import Mutation
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
@@ -120,7 +120,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
     label = "coordinates"
     cases: ClassVar = {"ladder_case": ladder_cases, "rule_ladder_case": rule_ladder_cases}
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> LawsFinding:
+    def judge(self, store: Store, comparison: Comparison) -> LawsFinding:
         """Judge every law of the ladder."""
 
         def rung(side: Side) -> Rung:

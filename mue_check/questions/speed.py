@@ -15,7 +15,7 @@ from mue_check.judge.speedup import Speedup, compare_learning
 from mue_check.questions.arm import measure
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.report.format import times_text
@@ -77,7 +77,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
     measurement = "learning_curve"
     label = "speed-up"
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> SpeedupFinding:
+    def judge(self, store: Store, comparison: Comparison) -> SpeedupFinding:
         """Compare both learning curves."""
         reference, target = (side_table(store, side) for side in comparison.sides)
         speedup = compare_learning(reference, target)

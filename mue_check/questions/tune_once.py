@@ -8,7 +8,7 @@ from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison, side_table, with_looks_note
 from mue_check.questions.display import in_unit_of, ladder_name, question_columns, together
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.scales import is_prescribed
 from mue_check.questions.study import Study
 from mue_check.records import Store
@@ -55,7 +55,7 @@ class TuneOnceKind(JudgedKind[TuneOnceFinding]):
     measurement = "loss_grid"
     label = "tune once"
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> TuneOnceFinding:
+    def judge(self, store: Store, comparison: Comparison) -> TuneOnceFinding:
         """Compare the losses of all sides."""
         order = judge_order([side_table(store, side) for side in comparison.sides], comparison.looks)
         labels = " -> ".join(side.label for side in comparison.sides)

@@ -11,7 +11,7 @@ from mue_check.questions.case import any_target_cases
 from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import question_columns, together
 from mue_check.questions.drift import Mutation
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.section import Fold, Part, Section
@@ -57,7 +57,7 @@ class ValuesKind(JudgedKind[ValuesFinding]):
     label = "values"
     cases: ClassVar = {"any_case": any_target_cases}
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> ValuesFinding:
+    def judge(self, store: Store, comparison: Comparison) -> ValuesFinding:
         """Compare what was measured with what was prescribed."""
         (side,) = comparison.sides
         audit = judge_audit(side_table(store, side), comparison.prescribed)

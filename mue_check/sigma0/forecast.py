@@ -19,7 +19,7 @@ from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import question_columns
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.questions.drift_report import DRIFT
-from mue_check.questions.question import NO_FINDINGS, Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, Findings, JudgedKind, Summary
 from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
@@ -48,11 +48,10 @@ class ForecastFinding(Finding):
     verdict: Verdict
 
 
-def judge_stored_forecast(
-    store: Store, comparison: Comparison, calibration: DriftCalibration | None
+def compare_with_forecast(
+    drift: Drift, comparison: Comparison, calibration: DriftCalibration | None
 ) -> ForecastFinding:
-    """Compare a stored drift with what the calibration predicts for its load."""
-    drift = judge_stored_drift(store, comparison).drift
+    """Compare a measured drift with what the calibration predicts for its load."""
     experts = experts_of(parse_scenario(comparison.sides[-1].model).model)
     load = np.array(experts.target_load)
     predicted = forecast_drift(load, experts, calibration, drift.interval) if calibration else None
@@ -78,8 +77,9 @@ def ask_forecast(study: Study, ladder: Ladder, target: Rung, calibration: DriftC
     question = study.question("forecast", name, ladder, study.tolerance, Verdict.PASS)
     with study.asking(question):
         sides = ask_sigma0_drift(study, ladder, target).comparison.sides
-        found = judge_stored_forecast(study.store, replace(question, sides=sides), calibration)
-        study.keep(found.comparison)
+        answer = replace(question, sides=sides)
+        found = compare_with_forecast(judge_stored_drift(study.store, answer).drift, answer, calibration)
+        study.keep(answer)
     return found
 
 
@@ -91,9 +91,16 @@ class ForecastKind(JudgedKind[ForecastFinding]):
     label = "forecast"
     cases: ClassVar = {"heldout_load_case": partial(load_cases, use="heldout")}
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> ForecastFinding:
-        """Predict with the calibration of the known findings, or with the packaged one."""
-        return judge_stored_forecast(store, comparison, calibration_for(known))
+    def judge(self, store: Store, comparison: Comparison) -> ForecastFinding:
+        """Predict with the packaged calibration."""
+        drift = judge_stored_drift(store, comparison).drift
+        return compare_with_forecast(drift, comparison, calibration_for(Findings()))
+
+    def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[ForecastFinding, ...]:
+        """Predict with the calibration of this study, or with the packaged one if it has none."""
+        found = super().find(store, comparisons, known)
+        calibration = calibration_for(known) if found else None
+        return tuple(compare_with_forecast(f.drift, f.comparison, calibration) for f in found)
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and figure of forecasts, and where the calibration is."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mue_check.questions.case import Case, Options, Scope
 from mue_check.questions.comparison import Comparison
-from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
+from mue_check.questions.question import JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, number_text
 from mue_check.report.section import Fold, Part, Picture, Section
@@ -69,7 +69,7 @@ class GammaKind(JudgedKind[GammaFinding]):
     label = "gamma"
     cases: ClassVar = {"noise_case": _noise_ladders, "switched_case": _switched_ladders}
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> GammaFinding:
+    def judge(self, store: Store, comparison: Comparison) -> GammaFinding:
         """Fit the exponents."""
         return judge_stored_gamma(store, comparison)
 

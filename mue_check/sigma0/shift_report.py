@@ -12,7 +12,7 @@ from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, grouped, question_columns
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import DETECTABLE, DRIFT, drift_note, seeds_text
-from mue_check.questions.question import NO_FINDINGS, Findings, JudgedKind, Summary
+from mue_check.questions.question import Findings, JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, routing_words
 from mue_check.report.section import Fold, Part, Picture, Section
@@ -71,7 +71,7 @@ class ShiftKind(JudgedKind[ShiftFinding]):
         "scaled_load_case": partial(load_cases, use="probe"),
     }
 
-    def judge(self, store: Store, comparison: Comparison, known: Findings = NO_FINDINGS) -> ShiftFinding:
+    def judge(self, store: Store, comparison: Comparison) -> ShiftFinding:
         """Compare the noise of both sides."""
         return judge_stored_shift(store, comparison)
 

@@ -11,7 +11,7 @@ import pytest
 from mue_check.catalog import summarize, write_report
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.question import Summary
-from mue_check.questions.routing import RoutingFinding, routing_table
+from mue_check.questions.routing import routing_table
 from mue_check.questions.speed import SpeedupFinding, speedup_table
 from mue_check.questions.summary import verdict_lines
 from mue_check.questions.trend import TrendFinding, trend_table
@@ -96,7 +96,7 @@ def routed(root: Path) -> Summary:
 
 def test_routing_variants_are_tabled_with_their_own_drift(tmp_path: Path) -> None:
     summary = routed(tmp_path / "study")
-    table = routing_table(summary.of(RoutingFinding))
+    table = routing_table(summary)
     rows = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
     assert [rows[name]["verdict"] for name in ("sigmoid_norm", "switch", "moge")] == ["PASS", "FAIL", "-"]
     assert rows["switch"]["drift [95 %] (octaves)"].startswith("+1.50 [")
