@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic
 
@@ -13,9 +14,12 @@ import pandas as pd
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.comparison import Comparison, place
+from mue_check.questions.display import knob_name
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import F, Summary
 from mue_check.questions.scales import LawsFinding
+from mue_check.report.format import NONE, in_words, interval_text, number_text
+from mue_check.report.table import Cells, Table, make_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,48 +36,38 @@ class Compared(Generic[F]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
-    """The verdicts of one column. The means are over the ``shared`` rows that every column resolves."""
-
-    column: str
-    verdicts: dict[Verdict, int]
-    mean_drift: float
-    mean_regret: float
-    shared: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class SideBySide:
-    """The drifts of the studies, without controls. ``studies`` has the name and the summary of each column's study.
+    """The drifts and laws of the studies, without controls.
 
-    ``columns`` are rules, or ``study/rule`` where two studies share a rule.
+    ``columns`` are rules, or ``study/rule`` where two studies share a rule. ``studies`` has the name and the summary of
+    each column's study.
     """
 
-    columns: tuple[str, ...]
     drifts: tuple[Compared[DriftFinding], ...]
     laws: tuple[Compared[LawsFinding], ...]
     studies: dict[str, tuple[str, Summary]]
 
-    def counts(self) -> list[Count]:
-        """One for each column."""
-        resolved = [{column for column, d in row.found.items() if d.drift.reason is None} for row in self.drifts]
-        shared = [row for row, columns in zip(self.drifts, resolved, strict=True) if columns == set(self.columns)]
-        return [
-            Count(
-                column=column,
-                verdicts=dict(Counter(row.found[column].verdict for row in self.drifts if column in row.found)),
-                mean_drift=_mean([abs(row.found[column].drift.interval.mean) for row in shared]),
-                mean_regret=_mean([row.found[column].drift.regret for row in shared]),
-                shared=len(shared),
-            )
-            for column in self.columns
-        ]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of all columns, in their order."""
+        return tuple(self.studies)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The drifts, the laws where there are any, and how often each verdict occurs."""
+        return (_drift_table(self), *_law_tables(self), _count_table(self))
 
     def numbers(self) -> pd.DataFrame:
         """Raw numbers, one line for each question and column."""
         return pd.DataFrame(
-            [_numbers(row, column, *self.studies[column]) for row in self.drifts for column in row.found]
+            [_numbers(d, name, *self.studies[name]) for row in self.drifts for name, d in row.found.items()]
         )
+
+
+def main_drifts(summary: Summary) -> list[DriftFinding]:
+    """The drifts of the main table: no controls, and none of an axis with a separate section."""
+    found = summary.of(DriftFinding)
+    return [d for d in found if not d.comparison.is_control and d.comparison.axis not in summary.own_axes]
 
 
 def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary]) -> SideBySide:
@@ -83,57 +77,101 @@ def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary])
     names = [summary.name for summary in summaries]
     if len(set(names)) < len(names):
         names = [str(root) for root in unique]
-    for name, summary in zip(names, summaries, strict=True):
-        if not main_drifts(summary):
-            raise StoreError(f"study {name!r} has no drift to compare")
-    return side_by_side(names, summaries)
-
-
-def main_drifts(summary: Summary) -> list[DriftFinding]:
-    """The drifts of the main table: no controls, and none of an axis with a separate section."""
-    found = summary.of(DriftFinding)
-    return [d for d in found if not d.comparison.is_control and d.comparison.axis not in summary.own_axes]
-
-
-def side_by_side(names: Sequence[str], summaries: Sequence[Summary]) -> SideBySide:
-    """The drifts of studies that are judged already, under these names."""
-    rules = Counter(rule for s in summaries for rule in {d.comparison.rule for d in main_drifts(s)})
+    rules = Counter(rule for summary in summaries for rule in {d.comparison.rule for d in main_drifts(summary)})
     studies: dict[str, tuple[str, Summary]] = {}
     drifts: dict[tuple[str, ...], Compared[DriftFinding]] = {}
     laws: dict[tuple[str, ...], Compared[LawsFinding]] = {}
     for name, summary in zip(names, summaries, strict=True):
-
-        def column_of(c: Comparison, name: str = name) -> str:
-            return c.rule if rules[c.rule] == 1 else f"{name}/{c.rule}"
-
-        for d in main_drifts(summary):
+        found = main_drifts(summary)
+        if not found:
+            raise StoreError(f"study {name!r} has no drift to compare")
+        columns = {rule: rule if count == 1 else f"{name}/{rule}" for rule, count in rules.items()}
+        for d in found:
             c = d.comparison
-            studies.setdefault(column_of(c), (name, summary))
+            studies.setdefault(columns[c.rule], (name, summary))
             key = (c.ladder, d.side.label, c.corpus, c.knob, c.router)
-            drifts.setdefault(key, Compared(comparison=c, found={})).found[column_of(c)] = d
-        for found in summary.of(LawsFinding):
-            c = found.comparison
-            if column_of(c) in studies and not c.is_control:
-                where = (c.ladder, c.corpus, c.router)
-                laws.setdefault(where, Compared(comparison=c, found={})).found[column_of(c)] = found
+            drifts.setdefault(key, Compared(comparison=c, found={})).found[columns[c.rule]] = d
+        for each in summary.of(LawsFinding):
+            c = each.comparison
+            if columns.get(c.rule) in studies and not c.is_control:
+                row = laws.setdefault((c.ladder, c.corpus, c.router), Compared(comparison=c, found={}))
+                row.found[columns[c.rule]] = each
 
     def order(row: Compared[DriftFinding] | Compared[LawsFinding]) -> tuple[object, ...]:
         return place(row.comparison, summaries[0].axes)[:-2]  # without rule and name
 
     return SideBySide(
-        columns=tuple(studies),
-        drifts=tuple(sorted(drifts.values(), key=order)),
-        laws=tuple(sorted(laws.values(), key=order)),
-        studies=studies,
+        drifts=tuple(sorted(drifts.values(), key=order)), laws=tuple(sorted(laws.values(), key=order)), studies=studies
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+def _drift_table(sides: SideBySide) -> Table:
+    rows = sides.drifts
+    cells: dict[str, Callable[[Compared[DriftFinding]], str]] = {
+        "axis": lambda row: in_words(row.comparison.ladder),
+        "target": lambda row: row.comparison.sides[-1].label,
+        "corpus": lambda row: row.comparison.corpus,
+    }
+    if any(row.comparison.knob != "lr" for row in rows):
+        cells["value"] = lambda row: knob_name(row.comparison.knob)
+    if len({row.comparison.router for row in rows}) > 1:
+        cells["router"] = lambda row: row.comparison.router
+    cells |= {name: partial(_drift_text, name) for name in sides.columns}
+    return make_table("Drift of the optimum, regret, verdict", rows, cells)
 
 
-def _numbers(row: Compared[DriftFinding], column: str, study: str, summary: Summary) -> dict[str, str | float | int]:
-    d = row.found[column]
+def _drift_text(column: str, row: Compared[DriftFinding]) -> str:
+    if column not in row.found:
+        return NONE
+    if (first := row.first_with_the_cells_of(column)) != column:
+        return f"= {first}"
+    drift = row.found[column].drift
+    regret = [] if drift.reason is not None else [f"{drift.regret:.4f}"]
+    return ", ".join([interval_text(drift.interval), *regret, drift.verdict.value])
+
+
+def _law_tables(sides: SideBySide) -> list[Table]:
+    """How many laws of scale each rule breaks on each ladder, and the first of them; empty without such questions."""
+
+    def broken(column: str, row: Compared[LawsFinding]) -> str:
+        if column not in row.found:
+            return NONE
+        failed = [result for result in row.found[column].results if result.verdict is Verdict.FAIL]
+        return f"{len(failed)}: {failed[0].law.name}" if failed else "0"
+
+    cells: Cells[Compared[LawsFinding]] = {
+        "axis": lambda row: in_words(row.comparison.ladder),
+        "corpus": lambda row: row.comparison.corpus,
+        "laws": lambda row: str(len(next(iter(row.found.values())).results)),
+        **{name: partial(broken, name) for name in sides.columns},
+    }
+    caption = "Laws of scale that fail, and the first of them"
+    return [make_table(caption, sides.laws, cells, numeric=("laws",))] if sides.laws else []
+
+
+def _count_table(sides: SideBySide) -> Table:
+    """The verdicts of each column, and means over the rows that every column resolves."""
+    known = [{name for name, d in row.found.items() if d.drift.reason is None} for row in sides.drifts]
+    shared = [row for row, names in zip(sides.drifts, known, strict=True) if names == set(sides.columns)]
+
+    def times(verdict: Verdict, column: str) -> str:
+        return str(sum(row.found[column].verdict is verdict for row in sides.drifts if column in row.found))
+
+    def mean(of: Callable[[DriftFinding], float], digits: int, column: str) -> str:
+        return number_text(float(np.mean([of(row.found[column]) for row in shared])) if shared else math.nan, digits)
+
+    cells: Cells[str] = {
+        "rule": lambda column: column,
+        **{verdict.value: partial(times, verdict) for verdict in Verdict},
+        "mean absolute drift": partial(mean, lambda d: abs(d.drift.interval.mean), 2),
+        "mean regret": partial(mean, lambda d: d.drift.regret, 4),
+        "over rows": lambda _: str(len(shared)),
+    }
+    caption = "In all: means over the rows that every rule resolves"
+    return make_table(caption, sides.columns, cells, numeric=tuple(cells)[1:])
+
+
+def _numbers(d: DriftFinding, column: str, study: str, summary: Summary) -> dict[str, str | float | int]:
     c, drift = d.comparison, d.drift
     return {
         "column": column,
@@ -147,9 +185,7 @@ def _numbers(row: Compared[DriftFinding], column: str, study: str, summary: Summ
         "drift": drift.interval.mean,
         "low": drift.interval.low,
         "high": drift.interval.high,
-        "regret": drift.regret,
-        "gain": drift.gain,
-        "detectable": drift.detectable,
+        **{name: getattr(drift, name) for name in ("regret", "gain", "detectable")},
         "tolerance": c.tolerance,
         "residual": c.residual,
         "predicted": math.nan if c.predicted is None else c.predicted,

@@ -72,11 +72,6 @@ class Comparison:
     command: str
 
     @property
-    def residual_edge(self) -> float:
-        """The edge of the tolerance from which the residual of an approximate law extends."""
-        return self.tolerance if self.residual > 0 else -self.tolerance
-
-    @property
     def is_right(self) -> bool:
         """Whether it is about a rule that is taken to be right."""
         return self.expected in (Verdict.PASS, Verdict.RESIDUAL)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mue_check.judge.optimum import Curve, Optimum
 from mue_check.judge.verdict import Verdict
+from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, in_unit_of, knob_name
 from mue_check.questions.drift import DriftFinding
 from mue_check.report.palette import (
@@ -45,11 +46,8 @@ def plot_drifts(found: Sequence[DriftFinding], palette: Palette) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         for row, d in enumerate(rows):
-            c = d.comparison
-            if c.residual:
-                corner = (c.residual_edge, row - 0.5)
-                axes.add_patch(Rectangle(corner, c.residual, 1, color=BAND, alpha=RESIDUAL_ALPHA, linewidth=0))
-            mark_drift(axes, d, row, palette.of(c, d.side.label))
+            draw_residual(axes, d.comparison, row)
+            mark_drift(axes, d, row, palette.of(d.comparison, d.side.label))
             _write(axes, 0.0, row, shorten(row_name(d, found), _NAME))
             _write(axes, 1.0, row, d.verdict.value, color=_COLORS.get(d.verdict, QUIET))
         axes.set_xlabel("drift (octaves); band: tolerance")
@@ -99,6 +97,14 @@ def draw_rows(axes: Axes, labels: Sequence[str], found: Sequence[DriftFinding]) 
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.6, len(labels) - 0.4)
     axes.grid(visible=False, axis="y")
+
+
+def draw_residual(axes: Axes, comparison: Comparison, row: int) -> None:
+    """A band for the drift that an approximate law leaves, beyond the tolerance."""
+    if comparison.residual:
+        edge = math.copysign(comparison.tolerance, comparison.residual)
+        band = Rectangle((edge, row - 0.5), comparison.residual, 1, color=BAND, alpha=RESIDUAL_ALPHA, linewidth=0)
+        axes.add_patch(band)
 
 
 def reach_of(found: Sequence[DriftFinding]) -> float:
