@@ -9,7 +9,7 @@ looks then contain the mean with 95 %, whatever rule decides when to stop.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -99,6 +99,10 @@ class Interval:
             return math.inf
         df = self.n - 1 if self.df is None else self.df
         return math.hypot(t_quantile(df) * self.own_error, Z * self.shared)
+
+    def moved(self, by: float) -> "Interval":
+        """The interval of the values plus a constant."""
+        return replace(self, mean=self.mean + by, low=self.low + by, high=self.high + by)
 
     def as_json(self) -> dict[str, float | None]:
         """Mean, low, high and n; None stands for an unbounded end, and for the mean of nothing."""

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mue_check.judge.drift import Drift
-from mue_check.judge.interval import Interval, look_level, t_interval
+from mue_check.judge.interval import PLAIN, Interval, look_level, t_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,21 @@ def judge_trend(reference_size: float, drifts: Sequence[tuple[float, Drift]], si
     None if fewer than two drifts are resolved or they have fewer than two seeds in common.
     """
     resolved = [(s, d) for s, d in drifts if d.reason is None]
-    slopes = slopes_by_seed(reference_size, resolved)
-    if len(resolved) < 2 or len(slopes) < 2:
+    slope = drift_slope(reference_size, resolved)
+    if len(resolved) < 2 or slope.n < 2:
         return None
     reach = math.log2(size / reference_size)
-    # seeds were added until the drifts were settled: the strictest of their levels
-    level = min(look_level(drift.looks) for _, drift in drifts)
-    at_size = t_interval([reach * slope for slope in slopes], level)
-    return Trend(slope=t_interval(slopes, level), size=size, at_size=at_size)
+    at_size = replace(slope, mean=reach * slope.mean, low=reach * slope.low, high=reach * slope.high)
+    return Trend(slope=slope, size=size, at_size=at_size)
+
+
+def drift_slope(reference_size: float, resolved: Sequence[tuple[float, Drift]]) -> Interval:
+    """Octaves of drift per doubling of the size, over seeds, from every (size, drift); no values without a drift.
+
+    Seeds were added until each drift was settled, so the level is the strictest of theirs.
+    """
+    slopes = slopes_by_seed(reference_size, resolved)
+    return t_interval(slopes, min((look_level(drift.looks) for _, drift in resolved), default=PLAIN))
 
 
 def slopes_by_seed(reference_size: float, drifts: Sequence[tuple[float, Drift]]) -> list[float]:

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mue_check.judge.interval import Interval, look_level, t_interval
-from mue_check.judge.trend import slopes_by_seed
+from mue_check.judge.interval import Interval
+from mue_check.judge.trend import drift_slope
 from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import grouped, setting_of, together
 from mue_check.questions.drift import DriftFinding
@@ -63,12 +63,10 @@ def _exponents(store: Store, drifts: Iterable[DriftFinding]) -> Iterator[Exponen
     for _, found in grouped(growing, lambda d: setting_of(d.comparison)):
         first = found[0].comparison
         start = first.sides[0].size
-        slopes = slopes_by_seed(start, [(d.side.size, d.drift) for d in found])
-        level = min(look_level(d.drift.looks) for d in found)
         x = [math.log2(d.side.size / start) for d in found]
         rates = [math.log2(_rate(store, d)) for d in found]
         prescribed = sum(a * b for a, b in zip(x, rates, strict=True)) / sum(a * a for a in x)
-        raw = t_interval([slope + prescribed for slope in slopes], level)
+        raw = drift_slope(start, [(d.side.size, d.drift) for d in found]).moved(prescribed)
         measured = f"{interval_text(raw)} per doubling, prescribed {signed_text(prescribed)}"
         yield ExponentFinding(comparison=first, verdict=None, measured=measured, prescribed=prescribed, raw=raw)
 

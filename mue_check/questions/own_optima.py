@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mue_check.judge.interval import Interval, look_level, t_interval
+from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Optimum
-from mue_check.judge.trend import slopes_by_seed
+from mue_check.judge.trend import drift_slope
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.display import grouped, in_unit_of, setting_of
 from mue_check.questions.drift import DriftFinding
@@ -60,11 +60,8 @@ def optima_of(found: Iterable[Finding]) -> Iterator[OptimaFinding]:
 
 def exponent_of(drifts: Sequence[DriftFinding]) -> Interval:
     """a, where the optimal learning rate goes with the size to the power of a; without values if unresolved."""
-    resolved = [d for d in drifts if d.drift.reason is None]
-    if not resolved:
-        return t_interval([])
-    slopes = slopes_by_seed(drifts[0].comparison.sides[0].size, [(d.side.size, d.drift) for d in resolved])
-    return t_interval(slopes, min(look_level(d.drift.looks) for d in resolved))
+    resolved = [(d.side.size, d.drift) for d in drifts if d.drift.reason is None]
+    return drift_slope(drifts[0].comparison.sides[0].size, resolved)
 
 
 class OptimaKind(QuestionKind):

@@ -59,8 +59,7 @@ class Sigma0Shift:
     @property
     def residual(self) -> Interval:
         """Measured minus theory, with the interval of the measured shift: the loads are known."""
-        s = self.shift
-        return Interval(s.mean - self.theory, s.low - self.theory, s.high - self.theory, s.n)
+        return self.shift.moved(-self.theory)
 
     def judge(self, tolerance: float) -> Verdict:
         """Whether it lies between 0 and the theory's shift, within ``tolerance`` octaves."""

@@ -103,7 +103,7 @@ def _of_drift(arm: Arm, drift: Drift, expected: float, seeds: int) -> ArmFound:
     own = drift.target.interval
     return ArmFound(
         arm=arm,
-        optimum=replace(own, mean=own.mean + expected, low=own.low + expected, high=own.high + expected),
+        optimum=own.moved(expected),
         resolved=own.n,
         replicates=seeds,
         drift=drift.interval,
