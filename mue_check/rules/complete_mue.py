@@ -11,7 +11,7 @@ from typing import Literal
 
 from mue_check.rules.prescription import Factors, Prescription
 from mue_check.rules.ratios import Ratios
-from mue_check.rules.roles import DOWN, HIDDEN, VECTORS, Role, roles_of
+from mue_check.rules.roles import DOWN, HIDDEN, VECTORS, Role
 from mue_check.spec import Experts, ModelSpec, Scenario
 
 WeightDecayRule = Literal["keep_lr_times_wd", "unscaled"]
@@ -37,15 +37,11 @@ class CompleteMuE:
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
         """Factors of every role of ``target`` relative to the tuned ``reference``."""
         ratios = Ratios.of(reference, target)
-        return Prescription(
-            rule=self.name,
-            reference=reference,
-            target=target,
-            factors={
-                role: ratios.with_batch_and_duration(self._factors(role, target.model, ratios))
-                for role in roles_of(target.model)
-            },
-        )
+
+        def factors(role: Role) -> Factors:
+            return ratios.with_batch_and_duration(self._factors(role, target.model, ratios))
+
+        return Prescription.of(self.name, reference, target, factors)
 
     def _factors(self, role: Role, model: ModelSpec, ratios: Ratios) -> Factors:
         rho_d, m_depth = ratios.width, ratios.depth

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mue_check.rules.prescription import Factors, Prescription
 from mue_check.rules.ratios import Ratios
-from mue_check.rules.roles import DOWN, HIDDEN, INPUTS, VECTORS, Role, roles_of
+from mue_check.rules.roles import DOWN, HIDDEN, INPUTS, VECTORS, Role
 from mue_check.spec import ModelSpec, Scenario
 
 Experts = Literal["own", "backbone", "dmft"]
@@ -53,12 +53,7 @@ class FanInRule:
             f = self._factors(role, rho, ratios)
             return ratios.with_batch_and_duration(f) if self.batch_and_duration else f
 
-        return Prescription(
-            rule=self.name,
-            reference=reference,
-            target=target,
-            factors={role: factors(role) for role in roles_of(target.model)},
-        )
+        return Prescription.of(self.name, reference, target, factors)
 
     def _factors(self, role: Role, rho: float, ratios: Ratios) -> Factors:
         rho_d, m_depth = ratios.width, ratios.depth if self.depth else 1.0

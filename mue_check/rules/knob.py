@@ -12,15 +12,6 @@ from mue_check.errors import RuleError, unknown
 from mue_check.rules.prescription import Factors, HyperParameters
 from mue_check.rules.roles import CONDITIONING, DENSE_FFN, EMBEDDINGS, ROUTED, SHARED, Role
 
-Group = Literal[
-    "embedding",
-    "attention",
-    "feed_forward",
-    "router",
-    "unembedding",
-    "patch_embedding",
-    "conditioning",
-]
 Knob = Literal[
     "lr",
     "weight_decay",

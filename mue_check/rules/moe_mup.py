@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mue_check.rules.prescription import Factors, Prescription
 from mue_check.rules.ratios import Ratios
-from mue_check.rules.roles import DOWN, HIDDEN, Role, roles_of
+from mue_check.rules.roles import DOWN, HIDDEN, Role
 from mue_check.spec import Scenario
 
 
@@ -30,8 +30,7 @@ class MoeMuP:
     def prescribe(self, reference: Scenario, target: Scenario) -> Prescription:
         """Factors of every role of ``target`` relative to ``reference``."""
         ratios = Ratios.of(reference, target)
-        factors = {role: self._factors(role, ratios) for role in roles_of(target.model)}
-        return Prescription(rule=self.name, reference=reference, target=target, factors=factors)
+        return Prescription.of(self.name, reference, target, lambda role: self._factors(role, ratios))
 
     def _factors(self, role: Role, ratios: Ratios) -> Factors:
         m = 1 / ratios.width

@@ -1,12 +1,12 @@
 """Prescription: for each role, the factors from a tuned reference to a target, and the resulting values."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from mue_check.errors import RuleError
-from mue_check.rules.roles import Role, parse_role, starts_constant
+from mue_check.rules.roles import Role, parse_role, roles_of, starts_constant
 from mue_check.spec import Scenario
 
 
@@ -78,6 +78,14 @@ class Prescription:
     reference: Scenario
     target: Scenario
     factors: Mapping[Role, Factors] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, rule: str, reference: Scenario, target: Scenario, factors_of: Callable[[Role], Factors]
+    ) -> "Prescription":
+        """The prescription with ``factors_of`` every role that the target can have."""
+        factors = {role: factors_of(role) for role in roles_of(target.model)}
+        return cls(rule=rule, reference=reference, target=target, factors=factors)
 
     def __getitem__(self, role: Role | str) -> Factors:
         known = parse_role(role)

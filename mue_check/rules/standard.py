@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mue_check.rules.fan_in import fan_in
 from mue_check.rules.prescription import Factors, Prescription
-from mue_check.rules.roles import HIDDEN, Role, roles_of
+from mue_check.rules.roles import HIDDEN, Role
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Scenario
 
 
@@ -29,12 +29,7 @@ class Standard:
                 multiplier = (target.model.head_width / REFERENCE_HEAD_WIDTH) ** 0.5
             return Factors(init_std=std, forward_multiplier=multiplier)
 
-        return Prescription(
-            rule=self.name,
-            reference=reference,
-            target=target,
-            factors={role: factors(role) for role in roles_of(target.model)},
-        )
+        return Prescription.of(self.name, reference, target, factors)
 
 
 STANDARD = Standard()

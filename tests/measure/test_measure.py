@@ -12,9 +12,7 @@ from mue_check.judge.audit import judge_audit
 from mue_check.judge.load import judge_load
 from mue_check.judge.verdict import Verdict
 from mue_check.measure.coordinates import measure_coordinates
-from mue_check.measure.early_curve import measure_early_curve
-from mue_check.measure.learning_curve import measure_learning_curve
-from mue_check.measure.loss_grid import measure_loss_grid
+from mue_check.measure.losses import measure_early_curve, measure_learning_curve, measure_loss_grid
 from mue_check.measure.optimizer import measure_optimizer
 from mue_check.measure.routing import measure_routing
 from mue_check.measure.stacks import stack_of
