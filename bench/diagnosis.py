@@ -11,11 +11,11 @@ from pathlib import Path
 from mue_check.catalog import get_tier, summarize
 from mue_check.mutants.rules import Change, examine_rule, mutant_rule
 from mue_check.questions.question import Findings
-from mue_check.questions.study import Study
 from mue_check.questions.values import ValuesFinding
 from mue_check.questions.what_next import what_next
 from mue_check.rules import Prescription, Role, get_rule
 from mue_check.rules.roles import EMBEDDINGS, HIDDEN
+from mue_check.study.folder import Study
 
 EXPERTS = (Role.EXPERT_UP, Role.EXPERT_GATE, Role.EXPERT_DOWN)
 LAST = (Role.ATTENTION_OUT, Role.FFN_DOWN, Role.EXPERT_DOWN)

@@ -15,11 +15,11 @@ from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
 from mue_check.judge.early import EarlyComparison, compare_early
 from mue_check.mutants.rules import A_missing, R_missing
-from mue_check.questions.arm import Arm, measure
 from mue_check.questions.early import EARLY_STEPS
-from mue_check.questions.study import Study
 from mue_check.rules import get_rule
 from mue_check.spec import Experts, ModelSpec
+from mue_check.study.arm import Arm, measure
+from mue_check.study.folder import Study
 
 SOURCES: dict[str, Regime] = {"markov": "sharp", "pairs": "pairs", "memory": "memory", "docstrings": "sharp"}
 TARGETS = ("16e8a-h32", "16e16a-h32", "16e16a-h2")

@@ -15,9 +15,9 @@ from packed import REPORTS, unpacked
 from mue_check.judge.drift import MIN_SEEDS, Drift, judge_drift
 from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Curve
-from mue_check.questions.comparison import Comparison, load_comparisons
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.records import Store
+from mue_check.study.comparison import Comparison, load_comparisons
 
 STUDIES = ("example", "sigma0")
 HALF_WIDTH = 0.3

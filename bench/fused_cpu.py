@@ -24,8 +24,8 @@ from mue_check.execute.machine import device_name
 from mue_check.execute.memory import runs_of_a_stack
 from mue_check.execute.process import prepare_process
 from mue_check.measure.stacks import new_stack
-from mue_check.questions.study import Study
 from mue_check.rules import get_rule
+from mue_check.study.folder import Study
 from mue_check.tiers import CPU
 from mue_check.training import Stack, training_step
 

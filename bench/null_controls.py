@@ -24,12 +24,12 @@ from mue_check.judge.drift import judge_drift
 from mue_check.judge.interval import looks_text
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import Arm, measure
-from mue_check.questions.search import GROUP, Grid, LossSearch, curves_by_look, grid_of, read_curve
-from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.rules import Knob, get_rule
 from mue_check.rules.knob import is_judged_whole
+from mue_check.study.arm import Arm, measure
+from mue_check.study.folder import Study
+from mue_check.study.search import GROUP, Grid, LossSearch, curves_by_look, grid_of, read_curve
 
 TIER = get_tier("cpu")
 POOLS: tuple[tuple[str, Regime, Knob], ...] = (

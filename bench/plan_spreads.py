@@ -15,11 +15,11 @@ from packed import REPORTS, unpacked
 
 from mue_check.judge.drift import Drift
 from mue_check.judge.optimum import vertex_sd
-from mue_check.questions.comparison import Comparison, load_comparisons
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.records import Store
 from mue_check.records.files import read_json
 from mue_check.rules.knob import group_of
+from mue_check.study.comparison import Comparison, load_comparisons
 
 STUDIES = ("example", "sigma0")
 TEXT_SD = 0.16

@@ -18,11 +18,11 @@ from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
 from mue_check.judge.optimum import Curve
-from mue_check.questions.arm import Arm, measure
-from mue_check.questions.search import read_curve
 from mue_check.records import Store
 from mue_check.rules import Knob, base_value, get_rule
 from mue_check.spec import Scenario
+from mue_check.study.arm import Arm, measure
+from mue_check.study.search import read_curve
 from mue_check.tiers import Task
 
 FIRST_SEED = 70_000

@@ -12,10 +12,10 @@ from pathlib import Path
 from mue_check.catalog import get_tier
 from mue_check.execute.process import prepare_process
 from mue_check.questions.speed import SpeedupFinding, ask_speed, speedup_table
-from mue_check.questions.study import Study
 from mue_check.questions.tune_once import TuneOnceFinding, ask_tune_once, ask_tune_once_control, tune_once_table
 from mue_check.report.markdown import markdown_table
 from mue_check.rules import get_rule
+from mue_check.study.folder import Study
 
 
 def main() -> None:

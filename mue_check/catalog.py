@@ -12,7 +12,7 @@ from pathlib import Path
 from mue_check.axes import AXES as CORE_AXES
 from mue_check.errors import SpecError, unknown
 from mue_check.modalities import LANGUAGE, get_modality
-from mue_check.questions import summary as studies
+from mue_check.overview import report
 from mue_check.questions.axes_report import AxesKind
 from mue_check.questions.controls import ControlKind
 from mue_check.questions.drift_report import DriftKind
@@ -92,9 +92,9 @@ def parse_axes(text: str | None) -> tuple[str, ...]:
 
 def summarize(root: Path) -> Summary:
     """Judge a study from its records. Raises StoreError if there are none or a cell is missing."""
-    return studies.summarize(root, QUESTIONS, AXES)
+    return report.summarize(root, QUESTIONS, AXES)
 
 
 def write_report(root: Path, summary: Summary | None = None) -> Path:
     """Write the report of a study and return the path of its page. Judges the study unless ``summary`` is given."""
-    return studies.write_report(root, summary or summarize(root))
+    return report.write_report(root, summary or summarize(root))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from mue_check.questions.question import Finding
-    from mue_check.questions.study import Study
+    from mue_check.study.folder import Study
 
 __all__ = ["Case", "Expect", "TargetCase", "activate"]
 

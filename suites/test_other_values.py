@@ -4,8 +4,8 @@ import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.questions.drift import ask_drift, sweep_ladder
-from mue_check.questions.study import Study
 from mue_check.rules import Knob
+from mue_check.study.folder import Study
 
 
 def check_drift(study: Study, case: TargetCase, knob: Knob, expect: Expect) -> None:

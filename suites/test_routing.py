@@ -4,8 +4,8 @@ import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.questions.routing import ask_load
-from mue_check.questions.study import Study
 from mue_check.spec import Experts
+from mue_check.study.folder import Study
 
 
 @pytest.mark.axis("activated_experts", corpora=1)

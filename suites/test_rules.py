@@ -6,7 +6,7 @@ The results are findings: no verdict is expected.
 from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.scales import ask_coordinates
-from mue_check.questions.study import Study
+from mue_check.study.folder import Study
 
 
 def test_transfer(study: Study, rule_case: TargetCase, expect: Expect) -> None:

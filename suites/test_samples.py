@@ -4,7 +4,7 @@ import pytest
 
 from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.questions.samples import ask_samples
-from mue_check.questions.study import Study
+from mue_check.study.folder import Study
 
 
 @pytest.mark.axis("activated_experts", targets=1)

@@ -8,11 +8,11 @@ import pytest
 
 from mue_check.pytest_plugin import Expect
 from mue_check.questions.case import Case, TargetCase
-from mue_check.questions.study import Study
 from mue_check.sigma0.calibration import read_calibration
 from mue_check.sigma0.forecast import ask_forecast
 from mue_check.sigma0.gamma import ask_gamma
 from mue_check.sigma0.shift import ask_shift, ask_sigma0_drift
+from mue_check.study.folder import Study
 
 pytestmark = pytest.mark.axis("sigma0")
 

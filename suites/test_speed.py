@@ -4,9 +4,9 @@ import pytest
 
 from mue_check.pytest_plugin import Case, Expect, TargetCase
 from mue_check.questions.speed import ask_speed
-from mue_check.questions.study import Study
 from mue_check.questions.tune_once import ask_tune_once, ask_tune_once_control
 from mue_check.rules import get_rule
+from mue_check.study.folder import Study
 
 
 @pytest.mark.axis("speed", question="speed", corpora=1)

@@ -4,8 +4,8 @@ This covers weight decay, eps and betas, which activations cannot show. Takes se
 """
 
 from mue_check.pytest_plugin import Expect, TargetCase
-from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
+from mue_check.study.folder import Study
 
 
 def test_values(study: Study, any_case: TargetCase, expect: Expect) -> None:

@@ -8,9 +8,9 @@ from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, ge
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
-from mue_check.questions.comparison import Comparison, Side
-from mue_check.questions.study import Study
 from mue_check.records import Cell
+from mue_check.study.comparison import Comparison, Side
+from mue_check.study.folder import Study
 
 RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
 LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))

@@ -18,9 +18,9 @@ from mue_check.models.image_examples import Noised
 from mue_check.mutants.rules import MUTANTS, is_possible
 from mue_check.questions.display import in_unit_of
 from mue_check.questions.samples import ask_samples
-from mue_check.questions.study import Study
 from mue_check.rules import RULES, get_rule
 from mue_check.spec import DiffusionSpec, Scenario, TrainSpec
+from mue_check.study.folder import Study
 from tests.images import made_up_images
 
 IMAGES = [name for name in MODALITIES if name != LANGUAGE]

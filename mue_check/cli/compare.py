@@ -24,9 +24,9 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Judge the studies, write the files, and print the table."""
     from mue_check.catalog import summarize
-    from mue_check.questions.compare import compare_studies
-    from mue_check.questions.compare_files import compare_lines, write_comparison
-    from mue_check.questions.conclusion import outcome_lines
+    from mue_check.overview.compare import compare_studies
+    from mue_check.overview.compare_files import compare_lines, write_comparison
+    from mue_check.overview.conclusion import outcome_lines
     from mue_check.report.format import printable
 
     sides = compare_studies(options.study, summarize)

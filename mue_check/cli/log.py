@@ -27,7 +27,7 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Judge the study and write it."""
     from mue_check.catalog import summarize
-    from mue_check.questions.trackers import write_to
+    from mue_check.overview.trackers import write_to
 
     number = write_to(options.to, summarize(options.study))
     print(f"{number} questions written to {options.to}")

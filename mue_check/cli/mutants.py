@@ -65,9 +65,9 @@ def _rules(options: Options) -> int:
     from mue_check.mutants.report import render_rules, rule_lines
     from mue_check.mutants.rules import CHECKS, MUTANTS, examine_rule, is_possible
     from mue_check.mutants.run import get_mutant, run
-    from mue_check.questions.asked import new_run
-    from mue_check.questions.study import Study
     from mue_check.rules import get_rule
+    from mue_check.study.asked import new_run
+    from mue_check.study.folder import Study
     from mue_check.tiers import require_device
 
     tier = get_tier(options.tier, options.modality)

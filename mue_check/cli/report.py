@@ -27,8 +27,8 @@ def add(commands: "Commands[Parser]") -> None:
 def run(options: Options) -> int:
     """Write and print the report of the whole study."""
     from mue_check.catalog import summarize, write_report
-    from mue_check.questions.conclusion import outcome_lines
-    from mue_check.questions.summary import verdict_lines
+    from mue_check.overview.conclusion import outcome_lines
+    from mue_check.overview.report import verdict_lines
 
     summary = summarize(options.study)
     page = write_report(options.study, summary)

@@ -13,8 +13,8 @@ from mue_check.cost.simulated import NewCells, NotSimulated, SimulatedStore, Sim
 from mue_check.errors import MueCheckError, SpecError, StoreError
 from mue_check.pytest_plugin import settings_of
 from mue_check.questions.case import Case
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.question import Finding
+from mue_check.study.comparison import Comparison
 from mue_check.suite.folder import pytest_arguments
 from mue_check.suite.settings import Settings
 

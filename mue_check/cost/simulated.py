@@ -16,12 +16,12 @@ import pandas as pd
 
 from mue_check.execute.batches import Batch, make_batches
 from mue_check.models.parameters import stable_seed
-from mue_check.questions.comparison import Comparison
-from mue_check.questions.study import Study
 from mue_check.records import AnyCell, Cell, Store
 from mue_check.records.files import read_json
 from mue_check.records.typed import from_json
 from mue_check.rules import base_value
+from mue_check.study.comparison import Comparison
+from mue_check.study.folder import Study
 
 MARKOV, TEXT = "markov", "text"
 OWN, OTHER = "complete_mue", "other"
@@ -185,5 +185,5 @@ class SimulatedStudy(Study):
     def open(self, question: Comparison) -> None:
         """List nothing, since nothing is measured."""
 
-    def keep(self, answer: Comparison) -> None:
+    def save(self, answer: Comparison) -> None:
         """Keep nothing, since nothing was measured."""

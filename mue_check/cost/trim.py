@@ -12,7 +12,7 @@ from mue_check.errors import SpecError
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.interval import look_level, t_quantile
 from mue_check.judge.power import detectable_of
-from mue_check.questions.comparison import Comparison
+from mue_check.study.comparison import Comparison
 
 Make = Callable[[list[str]], Plan]
 """Makes the plan with these options of pytest added."""

@@ -11,11 +11,11 @@ from mue_check.judge.verdict import Verdict, join
 from mue_check.mutants.mutant import CheckOutcome, Mutant, summary_of
 from mue_check.questions.drift import ask_drift, drift_arms, predicted_for
 from mue_check.questions.scales import ask_coordinates
-from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.roles import CONDITIONING, HIDDEN
 from mue_check.spec import REFERENCE_HEAD_WIDTH, Experts, Scenario
+from mue_check.study.folder import Study
 
 CHECKS = ("scales", "audit", "drift")
 """``scales``: the laws of activations and weights. ``audit``: the values that arrive at the optimizer. ``drift``: the

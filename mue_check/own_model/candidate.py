@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from mue_check.errors import MueCheckError, with_article
 from mue_check.global_state import guarded_import
-from mue_check.questions.comparison import NO_UNIT
 from mue_check.rules import HyperParameters
+from mue_check.study.comparison import NO_UNIT
 from mue_check.user_code import describe_error, import_user_module, no_exit
 
 NEEDED = {

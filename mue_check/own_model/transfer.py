@@ -22,14 +22,14 @@ from mue_check.own_model.arm import Here, OwnArm, OwnExecutor, OwnModel
 from mue_check.own_model.candidate import Candidate, ModelError
 from mue_check.own_model.identity import identify
 from mue_check.own_model.training import Plan, first_look
-from mue_check.questions.asked import begin_run, finish_run, new_run
-from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison
 from mue_check.questions.drift import answer_drift
 from mue_check.questions.early import EARLY, EARLY_STEPS
 from mue_check.questions.own_optima import AXIS
 from mue_check.questions.question import Finding
-from mue_check.questions.study import Folder
 from mue_check.questions.tune_once import TUNE_ONCE
+from mue_check.study.asked import begin_run, finish_run, new_run
+from mue_check.study.comparison import DEFAULT_ROUTER, Comparison
+from mue_check.study.folder import Folder
 
 QUESTIONS = ("early", "tune_once", "drift")
 _DATA = "own_batches"
@@ -88,7 +88,7 @@ class _Shared(Folder):
     def open(self, question: Comparison) -> None:
         """Nothing."""
 
-    def keep(self, answer: Comparison) -> None:
+    def save(self, answer: Comparison) -> None:
         """Nothing."""
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mue_check.axes.ladder import BY_GROUP
 from mue_check.judge.verdict import Verdict, join, meets
-from mue_check.questions.compare import main_drifts
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import (
     Palette,
     along_ladders,
@@ -14,15 +12,16 @@ from mue_check.questions.display import (
     grouped,
     knob_name,
     ladder_key,
-    together,
+    merge_coinciding,
 )
-from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_curves, plot_drifts, row_name
 from mue_check.questions.question import Finding, QuestionKind, Summary
 from mue_check.questions.scales import LawsFinding, plot_laws
 from mue_check.report.format import in_words, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section, Strip, file_name
 from mue_check.report.table import Cells, Table, make_table
+from mue_check.study.comparison import Comparison
 
 
 class AxesKind(QuestionKind):
@@ -51,8 +50,8 @@ def _axis(c: Comparison) -> str:
 def _strips(summary: Summary) -> Iterator[tuple[bool, Strip]]:
     """Each with whether all of it is as expected."""
     palette = Palette.of_study(summary.comparisons)
-    laws = [f for f in together(summary.of(LawsFinding)) if not f.comparison.is_control]
-    for (axis,), found in grouped([*together(main_drifts(summary)), *laws], lambda f: (_axis(f.comparison),)):
+    laws = [f for f in merge_coinciding(summary.of(LawsFinding)) if not f.comparison.is_control]
+    for (axis,), found in grouped([*merge_coinciding(main_drifts(summary)), *laws], lambda f: (_axis(f.comparison),)):
         main = [f for f in found if f.comparison.expected] or found
         others = [f for f in found if f not in main]
         verdicts = [verdict for f in main for verdict in f.verdicts]

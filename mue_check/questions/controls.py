@@ -11,10 +11,10 @@ from mue_check.questions.drift import DriftFinding, drift_arms, knob_in_name, me
 from mue_check.questions.drift_plots import plot_curves, plot_drifts
 from mue_check.questions.drift_report import table_of_drifts
 from mue_check.questions.question import QuestionKind, Summary
-from mue_check.questions.study import Study
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Table
 from mue_check.rules import Knob
+from mue_check.study.folder import Study
 
 NULL_SEED = 1000
 """First seed of the null control: far from every other replicate's."""

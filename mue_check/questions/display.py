@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import DEFAULT_ROUTER, NO_UNIT, Comparison
 from mue_check.questions.question import F
 from mue_check.report.format import in_words
 from mue_check.report.palette import REFERENCE, TARGETS, shorten
 from mue_check.spec import is_diffusion
+from mue_check.study.comparison import DEFAULT_ROUTER, NO_UNIT, Comparison
 
 
 class HasComparison(Protocol):
@@ -87,7 +87,7 @@ def count_text(verdicts: Iterable[Verdict]) -> str:
     return ", ".join(f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found)
 
 
-def together(found: Iterable[F]) -> list[F]:
+def merge_coinciding(found: Iterable[F]) -> list[F]:
     """Findings, where those of rules that coincide are one that names them all.
 
     Rules coincide where they prescribe the same for every side of a question: it is then answered by the same cells.
@@ -145,7 +145,7 @@ class Palette:
         return self.colors[comparison.ladder, comparison.router, label]
 
 
-def unusual(c: Comparison) -> Key:
+def non_defaults(c: Comparison) -> Key:
     """The swept value and the router where they are not the defaults: such questions get separate pictures."""
     knob = (c.knob.replace(":", "-"),) if c.knob != "lr" else ()
     return (*knob, *((c.router,) if c.router != DEFAULT_ROUTER else ()))
@@ -153,7 +153,7 @@ def unusual(c: Comparison) -> Key:
 
 def ladder_key(c: Comparison) -> Key:
     """What the questions in one picture share, for its file name."""
-    return c.ladder, c.corpus, c.rule, *unusual(c)
+    return c.ladder, c.corpus, c.rule, *non_defaults(c)
 
 
 def figure_title(what: str, key: Key) -> str:

@@ -8,17 +8,17 @@ from mue_check.axes import Ladder, Regime, Rung
 from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import AnyArm, Arm
-from mue_check.questions.comparison import Comparison, with_looks_note
 from mue_check.questions.display import in_unit_of, knob_name
-from mue_check.questions.question import Finding
-from mue_check.questions.search import Grid, LossSearch, curves_by_look, grid_of, read_curve
-from mue_check.questions.study import Folder, Place, Study, side_of
+from mue_check.questions.question import Finding, Summary
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.knob import is_judged_whole
 from mue_check.rules.predicted import predicted_drift
 from mue_check.rules.roles import INPUTS
+from mue_check.study.arm import AnyArm, Arm
+from mue_check.study.comparison import Comparison, with_looks_note
+from mue_check.study.folder import AxisPoint, Folder, Study, side_of
+from mue_check.study.search import Grid, LossSearch, curves_by_look, grid_of, read_curve
 from mue_check.tiers import Task
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
@@ -40,9 +40,15 @@ class DriftFinding(Finding):
     verdict: Verdict
 
     @property
-    def is_usual(self) -> bool:
+    def is_lr_drift(self) -> bool:
         """Whether it is about the learning rate, and not a control."""
         return self.comparison.knob == "lr" and not self.comparison.is_control
+
+
+def main_drifts(summary: Summary) -> list[DriftFinding]:
+    """The drifts of the main table: no controls, and none of an axis with a separate section."""
+    found = summary.of(DriftFinding)
+    return [d for d in found if not d.comparison.is_control and d.comparison.axis not in summary.own_axes]
 
 
 def judge_stored_drift(store: Store, comparison: Comparison) -> DriftFinding:
@@ -169,7 +175,7 @@ def measure_drift(
 def answer_drift(
     study: Folder,
     question: Comparison,
-    rungs: Sequence[Place],
+    rungs: Sequence[AxisPoint],
     arms: Sequence[AnyArm],
     log2_start: float,
     half_width: float,
@@ -185,5 +191,5 @@ def answer_drift(
             found = judge_stored_drift(study.store, replace(question, sides=sides))
             if found.drift.settled(half_width):
                 break
-        study.keep(found.comparison)
+        study.save(found.comparison)
     return found

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mue_check.judge.optimum import Curve, Optimum
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, in_unit_of, knob_name
 from mue_check.questions.drift import DriftFinding
 from mue_check.report.palette import (
@@ -27,6 +26,7 @@ from mue_check.report.palette import (
     house_style,
     shorten,
 )
+from mue_check.study.comparison import Comparison
 
 _COLORS = {Verdict.FAIL: "#D55E00", Verdict.INCONCLUSIVE: "#E69F00"}
 _ROW = 0.34

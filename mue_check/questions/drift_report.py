@@ -8,16 +8,15 @@ from mue_check.judge.interval import looks_text
 from mue_check.judge.optimum import MISFIT
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
-from mue_check.questions.compare import main_drifts
-from mue_check.questions.comparison import Comparison, with_looks_note
-from mue_check.questions.display import in_unit_of, knob_name, ladder_name, question_columns, together
-from mue_check.questions.drift import DriftFinding, judge_stored_drift
+from mue_check.questions.display import in_unit_of, knob_name, ladder_name, merge_coinciding, question_columns
+from mue_check.questions.drift import DriftFinding, judge_stored_drift, main_drifts
 from mue_check.questions.question import JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table, text_table
 from mue_check.spec import is_diffusion
+from mue_check.study.comparison import Comparison, with_looks_note
 
 DRIFT = "drift [95 %] (octaves)"
 PARABOLAS = "by parabolas"
@@ -60,7 +59,7 @@ class DriftKind(JudgedKind[DriftFinding]):
             yield Section(
                 part=Part.ANSWERS, anchor="drift", title="Drift of the optimum", tables=(drift_table(summary),)
             )
-        right = [d for d in summary.of(DriftFinding) if d.is_usual and d.comparison.is_right]
+        right = [d for d in summary.of(DriftFinding) if d.is_lr_drift and d.comparison.is_right]
         fitted = [d for d in right if d.drift.is_fitted and not d.drift.registration]
         if any(is_diffusion(d.side.model) for d in fitted):
             yield Section(
@@ -73,7 +72,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
     def headlines(self, summary: Summary) -> list[str]:
         """All drifts in as few columns as the study needs."""
-        found = together(d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes)
+        found = merge_coinciding(d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes)
         if not found:
             return []
         columns: dict[str, Callable[[DriftFinding], str]] = {
@@ -87,12 +86,12 @@ class DriftKind(JudgedKind[DriftFinding]):
             "regret": lambda d: number_text(d.drift.regret, 4),
             "detectable": lambda d: number_text(d.drift.detectable),
             "verdict": lambda d: d.drift.verdict.value,
-            "expected": lambda d: "" if is_expected_anyway(d.comparison) else d.comparison.expected,
+            "expected": lambda d: "" if is_expected_by_default(d.comparison) else d.comparison.expected,
             "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
         }
         if len({d.comparison.router for d in found}) == 1:
             del columns["router"]
-        if all(is_expected_anyway(d.comparison) for d in found):
+        if all(is_expected_by_default(d.comparison) for d in found):
             del columns["expected"]
         if all(d.comparison.predicted is None for d in found):
             del columns["predicted"]
@@ -101,7 +100,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
 def drift_table(summary: Summary) -> Table:
     """All drifts but the controls."""
-    found = together(main_drifts(summary))
+    found = merge_coinciding(main_drifts(summary))
     knobs = {d.comparison.knob for d in found}
     what = f"optimal {knob_name(*knobs)}" if len(knobs) == 1 else "optimum"
     tiers = ", ".join(dict.fromkeys(d.comparison.tier for d in found))
@@ -123,7 +122,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         "expected": lambda d: d.comparison.expected,
         "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
     }
-    if all(is_expected_anyway(d.comparison) for d in found):
+    if all(is_expected_by_default(d.comparison) for d in found):
         del columns["expected"]
     if all(d.comparison.predicted is None for d in found):
         del columns["predicted"]
@@ -185,7 +184,7 @@ def seeds_text(found: DriftFinding) -> str:
     return f"{found.drift.interval.n} ({looks_text(looks)})" if len(looks) > 1 else str(found.drift.interval.n)
 
 
-def is_expected_anyway(comparison: Comparison) -> bool:
+def is_expected_by_default(comparison: Comparison) -> bool:
     """Whether nothing is expected, or exactly what every correct implementation gives; then no column says so."""
     usual = Verdict.RESIDUAL if comparison.residual else Verdict.PASS
     return not comparison.is_control and comparison.expected in ("", usual)

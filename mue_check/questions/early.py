@@ -14,15 +14,22 @@ from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_earl
 from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
-from mue_check.questions.comparison import Comparison, side_table, with_looks_note
-from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
+from mue_check.questions.display import (
+    Palette,
+    along_ladders,
+    figure_title,
+    ladder_key,
+    merge_coinciding,
+    question_columns,
+)
 from mue_check.questions.question import Finding, JudgedKind, Summary
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import interval_text
 from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
+from mue_check.study.comparison import Comparison, side_table, with_looks_note
+from mue_check.study.folder import Study
 
 EARLY_STEPS = 100
 
@@ -73,7 +80,7 @@ class EarlyKind(JudgedKind[EarlyFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        if found := together(summary.of(EarlyFinding)):
+        if found := merge_coinciding(summary.of(EarlyFinding)):
             yield Section(
                 part=Part.DETAILS,
                 anchor="early",

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from mue_check.judge.interval import Interval
 from mue_check.judge.trend import drift_slope
-from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import grouped, setting_of, together
+from mue_check.questions.display import grouped, merge_coinciding, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
 from mue_check.report.exponents import PUBLISHED, Exponent, exponent_table, plot_exponents
 from mue_check.report.format import in_words, interval_text, signed_text
 from mue_check.report.section import Part, Picture, Section
+from mue_check.study.comparison import Comparison
 
 _TITLE = "Exponents of batch and duration"
 _LADDERS = tuple(dict.fromkeys(each.ladder for each in PUBLISHED))
@@ -39,7 +39,7 @@ class ExponentKind(QuestionKind):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[ExponentFinding, ...]:
         """One for each ladder, corpus, rule and router."""
-        return tuple(_exponents(store, together(known.of(DriftFinding))))
+        return tuple(_exponents(store, merge_coinciding(known.of(DriftFinding))))
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and its figure."""
@@ -58,7 +58,7 @@ class ExponentKind(QuestionKind):
 
 
 def _exponents(store: Store, drifts: Iterable[DriftFinding]) -> Iterator[ExponentFinding]:
-    usual = [d for d in drifts if d.comparison.ladder in _LADDERS and d.is_usual and d.drift.reason is None]
+    usual = [d for d in drifts if d.comparison.ladder in _LADDERS and d.is_lr_drift and d.drift.reason is None]
     growing = [d for d in usual if d.side.size > d.comparison.sides[0].size > 0]
     for _, found in grouped(growing, lambda d: setting_of(d.comparison)):
         first = found[0].comparison

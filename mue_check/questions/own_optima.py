@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from mue_check.judge.interval import Interval
 from mue_check.judge.optimum import Optimum
 from mue_check.judge.trend import drift_slope
-from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.display import grouped, in_unit_of, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_note, seeds_text
@@ -15,6 +14,7 @@ from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Row, Table
+from mue_check.study.comparison import Comparison, Side
 
 AXIS = "own_model"
 """``Comparison.axis`` of questions about a user's own model; the ladder names the user's axis."""

@@ -10,20 +10,19 @@ A kind of question is one file of this package (or of a package above it), liste
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.judge.verdict import Verdict, meets
-from mue_check.questions.arm import AnyArm
-from mue_check.questions.asked import Asked, Unanswered, unanswered
 from mue_check.questions.case import Case, Options, Scope
-from mue_check.questions.comparison import Comparison, Side, require_evidence
-from mue_check.questions.costs import Costs
 from mue_check.records import Environment, Store
 from mue_check.report.section import Section
-
-if TYPE_CHECKING:
-    from mue_check.questions.study import Folder, Place
+from mue_check.study.arm import AnyArm
+from mue_check.study.asked import Asked, Unanswered, unanswered
+from mue_check.study.comparison import Comparison, Side
+from mue_check.study.costs import Costs
+from mue_check.study.evidence import require_evidence
+from mue_check.study.folder import AxisPoint, Folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +108,9 @@ class JudgedKind(QuestionKind, ABC, Generic[F_co]):
 
     def answer(
         self,
-        study: "Folder",
+        study: Folder,
         question: Comparison,
-        rungs: "Sequence[Place]",
+        rungs: Sequence[AxisPoint],
         arms: Sequence[AnyArm],
         steps: tuple[int, ...] = (),
         *,
@@ -127,7 +126,7 @@ class JudgedKind(QuestionKind, ABC, Generic[F_co]):
                 found = self.judge(study.store, replace(question, sides=sides))
                 if found.verdict is not Verdict.INCONCLUSIVE:
                     break
-            study.keep(found.comparison)
+            study.save(found.comparison)
         return found
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[F_co, ...]:

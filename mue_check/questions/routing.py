@@ -8,20 +8,19 @@ from mue_check.errors import SpecError
 from mue_check.judge.load import CLAIM_TOLERANCE, RoutingLoad, judge_load
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.axes_report import drift_summary
-from mue_check.questions.compare import main_drifts
-from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.display import Palette, figure_title, grouped, setting_of
-from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.drift_report import DRIFT
 from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.spec import Experts
+from mue_check.study.comparison import Comparison, side_table
+from mue_check.study.folder import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ ROUTING = RoutingKind()
 def routing_table(summary: Summary) -> Table:
     """Each routing variant: whether the optimum stays under it, and how it spreads its tokens."""
     found = summary.of(RoutingFinding)
-    drifts = {(setting_of(d.comparison), d.side.label): d for d in reversed(summary.of(DriftFinding)) if d.is_usual}
+    drifts = {(setting_of(d.comparison), d.side.label): d for d in reversed(summary.of(DriftFinding)) if d.is_lr_drift}
     laws = {setting_of(each.comparison): each for each in reversed(summary.of(LawsFinding))}
 
     def of_drift(row: RoutingFinding, text: Callable[[DriftFinding], str]) -> str:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mue_check.axes import Ladder, Rung
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
-from mue_check.questions.comparison import Comparison, Side, side_table
 from mue_check.questions.display import figure_title, heading, ladder_key
 from mue_check.questions.question import Finding, JudgedKind, Summary
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.palette import WIDTH, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.spec import DiffusionSpec
+from mue_check.study.comparison import Comparison, Side, side_table
+from mue_check.study.folder import Study
 
 Pixels = NDArray[np.uint8]
 _GAP = 1

@@ -16,11 +16,9 @@ from mue_check.judge.laws import COORDINATE_STEPS, DIFFUSION_LAWS, LAWS, ZERO_GA
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.modalities import EPS
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
-from mue_check.questions.comparison import Comparison, Side, looks_note, side_table
-from mue_check.questions.display import count_text, grouped, ladder_name, question_columns, together
+from mue_check.questions.display import count_text, grouped, ladder_name, merge_coinciding, question_columns
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import Finding, JudgedKind, Summary
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
 from mue_check.report.palette import BAND, BAND_ALPHA, FONT, MARKERS, PANEL, QUIET, TARGETS, house_style, plain, shorten
@@ -28,6 +26,8 @@ from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.routing.variants import get_variant
 from mue_check.spec import DiffusionSpec, Experts, ModelSpec
+from mue_check.study.comparison import Comparison, Side, looks_note, side_table
+from mue_check.study.folder import Study
 
 COORDINATE_SEEDS = (12, 24, 48, 96)
 """Replicates; the larger numbers where the smaller leave the answer open."""
@@ -141,7 +141,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The laws that are not PASS; then a fold for each ladder with its table."""
-        if found := together(summary.of(LawsFinding)):
+        if found := merge_coinciding(summary.of(LawsFinding)):
             left = open_law_table(found)
             groups = grouped(found, lambda f: (ladder_name(f.comparison),))
             yield Section(

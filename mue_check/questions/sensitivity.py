@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 from mue_check.axes.ladder import BY_GROUP
 from mue_check.judge.agreement import Agreement, Point, fit_agreement, mean_measured
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.display import grouped, knob_name, together
+from mue_check.questions.display import grouped, knob_name, merge_coinciding
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import blind_text
 from mue_check.questions.question import Finding, QuestionKind, Summary
 from mue_check.questions.scales import LawsFinding, failed_laws
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, signed_text
-from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, arms_of, house_style
+from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, error_bar, house_style
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Row, Table, make_table
 from mue_check.spec import is_diffusion
@@ -179,7 +179,7 @@ def predicted_drifts(summary: Summary) -> list[DriftFinding]:
     approximate = {(d.comparison.ladder, d.side.label) for d in found if d.comparison.residual}
     return [
         d
-        for d in together(found)
+        for d in merge_coinciding(found)
         if d.comparison.predicted is not None
         and math.isfinite(d.drift.interval.half_width)
         and (d.comparison.ladder, d.side.label) not in approximate
@@ -274,7 +274,7 @@ def plot_predicted(
             color, marker = _look(knobs.index(d.comparison.knob))
             axes.errorbar(
                 *(x, d.drift.interval.mean),
-                yerr=arms_of(d.drift.interval),
+                yerr=error_bar(d.drift.interval),
                 color=color,
                 marker=marker,
                 markersize=5.5,

@@ -12,16 +12,23 @@ from matplotlib.ticker import StrMethodFormatter
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import MueCheckError
 from mue_check.judge.speedup import Speedup, compare_learning
-from mue_check.questions.arm import measure
-from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, question_columns, together
+from mue_check.questions.display import (
+    Palette,
+    along_ladders,
+    figure_title,
+    ladder_key,
+    merge_coinciding,
+    question_columns,
+)
 from mue_check.questions.question import Finding, JudgedKind, Summary
-from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.report.format import times_text
 from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
+from mue_check.study.arm import measure
+from mue_check.study.comparison import Comparison, side_table
+from mue_check.study.folder import Study, side_of
 
 LONGER = 3
 """Times the task's own steps: a speed-up grows with the horizon."""
@@ -66,7 +73,7 @@ def ask_speed(study: Study, ladder: Ladder, target: Rung) -> SpeedupFinding:
         found = SPEED.judge(study.store, replace(question, sides=tuple(sides)))
         if not found.exists:
             raise MueCheckError(f"{ladder.name}: {rungs[0].label} and {target.label} reach no common loss")
-        study.keep(found.comparison)
+        study.save(found.comparison)
     return found
 
 
@@ -85,7 +92,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        if found := together(summary.of(SpeedupFinding)):
+        if found := merge_coinciding(summary.of(SpeedupFinding)):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="speedup",

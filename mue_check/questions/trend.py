@@ -9,8 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mue_check.judge.trend import Trend, judge_trend, slopes_by_seed
-from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import Palette, figure_title, grouped, heading, question_columns, setting_of, together
+from mue_check.questions.display import (
+    Palette,
+    figure_title,
+    grouped,
+    heading,
+    merge_coinciding,
+    question_columns,
+    setting_of,
+)
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
 from mue_check.records import Store
@@ -18,6 +25,7 @@ from mue_check.report.format import in_words, interval_text
 from mue_check.report.palette import BAND, BAND_ALPHA, QUIET, WIDTH, house_style
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Cells, Table, make_table
+from mue_check.study.comparison import Comparison
 
 TREND_LADDER, TREND_SIZE = "capacity", 1024.0
 """Experts are added last and by the hundred, more than a small machine can hold: there a trend is needed."""
@@ -39,7 +47,7 @@ class TrendKind(QuestionKind):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[TrendFinding, ...]:
         """One trend for each corpus, rule and router with two resolved drifts."""
-        return tuple(_trends(together(known.of(DriftFinding))))
+        return tuple(_trends(merge_coinciding(known.of(DriftFinding))))
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and one figure."""
@@ -66,7 +74,7 @@ class TrendKind(QuestionKind):
 
 
 def _trends(drifts: Iterable[DriftFinding]) -> Iterator[TrendFinding]:
-    usual = [d for d in drifts if d.comparison.ladder == TREND_LADDER and d.is_usual]
+    usual = [d for d in drifts if d.comparison.ladder == TREND_LADDER and d.is_lr_drift]
     # the line runs through the reference, in log2 of the size
     apart = [d for d in usual if min(d.side.size, d.comparison.sides[0].size) > 0]
     apart = [d for d in apart if d.side.size != d.comparison.sides[0].size]

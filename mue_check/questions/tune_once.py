@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Comparison, side_table, with_looks_note
-from mue_check.questions.display import in_unit_of, ladder_name, question_columns, together
+from mue_check.questions.display import in_unit_of, ladder_name, merge_coinciding, question_columns
 from mue_check.questions.question import Finding, JudgedKind, Summary
 from mue_check.questions.scales import is_prescribed
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table
+from mue_check.study.comparison import Comparison, side_table, with_looks_note
+from mue_check.study.folder import Study
 
 AGAINST_GRANULARITY = "granularity_to_capacity"
 """The ladder from finer experts to as many of full width."""
@@ -64,7 +64,7 @@ class TuneOnceKind(JudgedKind[TuneOnceFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """One table."""
-        if found := together(summary.of(TuneOnceFinding)):
+        if found := merge_coinciding(summary.of(TuneOnceFinding)):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="tune-once",

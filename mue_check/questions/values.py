@@ -8,14 +8,14 @@ from mue_check.axes import Ladder, Rung
 from mue_check.judge.audit import Audit, judge_audit
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import any_target_cases
-from mue_check.questions.comparison import Comparison, side_table
-from mue_check.questions.display import question_columns, together
+from mue_check.questions.display import merge_coinciding, question_columns
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import Finding, JudgedKind, Summary
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, make_table
+from mue_check.study.comparison import Comparison, side_table
+from mue_check.study.folder import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class ValuesKind(JudgedKind[ValuesFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The rungs whose values are not as prescribed; a fold of all."""
-        found = together(summary.of(ValuesFinding))
+        found = merge_coinciding(summary.of(ValuesFinding))
         if not found:
             return
         columns: Cells[ValuesFinding] = {

@@ -87,7 +87,7 @@ def shorten(text: str, width: int) -> str:
     return shown if len(shown) <= width else shown[: width - 2] + ".."
 
 
-def arms_of(interval: Interval) -> list[list[float]]:
+def error_bar(interval: Interval) -> list[list[float]]:
     """The lengths of an error bar below and above the mean, in the form that matplotlib needs."""
     return [[interval.mean - interval.low], [interval.high - interval.mean]]
 
@@ -95,5 +95,5 @@ def arms_of(interval: Interval) -> list[list[float]]:
 def draw_interval(axes: Axes, interval: Interval, row: float, color: str, *, marker: str = "*") -> None:
     """A marker at the mean, with the interval along x."""
     if math.isfinite(interval.half_width):
-        axes.errorbar(interval.mean, row, xerr=arms_of(interval), color=color, capsize=4, linewidth=2)
+        axes.errorbar(interval.mean, row, xerr=error_bar(interval), color=color, capsize=4, linewidth=2)
     axes.plot(interval.mean, row, marker=marker, markersize=11 if marker == "*" else 7, color=color, zorder=5)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mue_check.errors import CalibrationError, JudgeError
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Findings
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, Range, read_calibration
@@ -18,6 +17,7 @@ from mue_check.sigma0.ladders import BLIND_LOADS, LOADS, SIGMA0, experts_of, loa
 from mue_check.sigma0.shift import ShiftFinding
 from mue_check.spec import Scenario
 from mue_check.spec_text import parse_scenario
+from mue_check.study.comparison import Comparison
 
 OF_LOAD = (LOADS, BLIND_LOADS)
 """Ladders along which only the load changes. A larger batch lowers the noise of every part of the model, a load that of

@@ -15,12 +15,10 @@ from mue_check.axes import Ladder, Rung
 from mue_check.judge.drift import Drift
 from mue_check.judge.interval import Interval
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import question_columns
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.questions.drift_report import DRIFT
 from mue_check.questions.question import Finding, Findings, JudgedKind, Summary
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
 from mue_check.report.palette import QUIET, TARGETS, WIDTH, house_style, shorten
@@ -34,6 +32,8 @@ from mue_check.sigma0.ladders import SIGMA0, experts_of
 from mue_check.sigma0.shift import ask_sigma0_drift
 from mue_check.sigma0.shift_report import load_cases
 from mue_check.spec_text import parse_scenario
+from mue_check.study.comparison import Comparison
+from mue_check.study.folder import Study
 
 _COLOR = TARGETS[0]
 """That of learned routing, which all forecasts are about."""
@@ -79,7 +79,7 @@ def ask_forecast(study: Study, ladder: Ladder, target: Rung, calibration: DriftC
         sides = ask_sigma0_drift(study, ladder, target).comparison.sides
         answer = replace(question, sides=sides)
         found = compare_with_forecast(judge_stored_drift(study.store, answer).drift, answer, calibration)
-        study.keep(answer)
+        study.save(answer)
     return found
 
 

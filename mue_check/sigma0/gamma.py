@@ -13,15 +13,15 @@ import pandas as pd
 
 from mue_check.axes import Ladder, Rung
 from mue_check.judge.verdict import Verdict, judge_interval
-from mue_check.questions.arm import measure
-from mue_check.questions.comparison import Comparison, Side, side_table
 from mue_check.questions.question import Finding
-from mue_check.questions.study import Study, side_of
 from mue_check.records import Store
 from mue_check.sigma0.ladders import LABORATORIES, NATURAL, experts_of
 from mue_check.sigma0.power_law import Form, GammaFit, fit_gamma, mean_over_steps, select_form
 from mue_check.spec import Experts, ModelSpec
 from mue_check.spec_text import parse_scenario
+from mue_check.study.arm import measure
+from mue_check.study.comparison import Comparison, Side, side_table
+from mue_check.study.folder import Study, side_of
 
 THEORY = 0.5
 """arXiv 2605.23893: the noise of a mean of n independent tokens."""
@@ -115,7 +115,7 @@ def ask_gamma(study: Study, ladder: Ladder, *, switched: bool = False) -> GammaF
             found = judge_stored_gamma(study.store, replace(question, sides=sides))
             is_settled = switched or ladder.steered_router is None or found.is_known
             if is_settled or seeds + lab.noise_seeds > lab.max_noise_seeds:
-                study.keep(found.comparison)
+                study.save(found.comparison)
                 return found
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from typing import ClassVar
 
 from mue_check.questions.case import Case, Options, Scope
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.question import JudgedKind, Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, number_text
@@ -26,6 +25,7 @@ from mue_check.sigma0.gamma_plots import (
     routing_name,
 )
 from mue_check.sigma0.power_law import GammaFit
+from mue_check.study.comparison import Comparison
 
 _PARTS = {
     "attention": ("attention_",),

@@ -17,10 +17,8 @@ from mue_check.axes import Ladder, Rung
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, jackknife_interval, t_interval
 from mue_check.judge.verdict import Verdict, judge_interval
-from mue_check.questions.comparison import Comparison, side_table
 from mue_check.questions.drift import DriftFinding, ask_drift
 from mue_check.questions.question import Finding
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.sigma0.calibration import routing_of
 from mue_check.sigma0.gamma import EXPERTS, noise_side
@@ -37,6 +35,8 @@ from mue_check.sigma0.power_law import (
 )
 from mue_check.spec import Experts
 from mue_check.spec_text import parse_scenario
+from mue_check.study.comparison import Comparison, side_table
+from mue_check.study.folder import Study
 
 MATRIX = ["layer", "kind"]
 MAX_UNRESOLVED = 0.2
@@ -107,7 +107,7 @@ def ask_shift(study: Study, ladder: Ladder, target: Rung) -> ShiftFinding:
     with study.asking(question):
         sides = tuple(noise_side(study, ladder, rung) for rung in (ladder.reference, target))
         found = judge_stored_shift(study.store, replace(question, sides=sides))
-        study.keep(found.comparison)
+        study.save(found.comparison)
     return found
 
 

@@ -8,7 +8,6 @@ from typing import ClassVar, NamedTuple
 from mue_check.judge.interval import Interval, t_interval
 from mue_check.questions.axes_report import curve_pictures
 from mue_check.questions.case import Options, Scope, TargetCase
-from mue_check.questions.comparison import Comparison
 from mue_check.questions.display import Palette, grouped, question_columns
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import DETECTABLE, DRIFT, drift_note, seeds_text
@@ -32,6 +31,7 @@ from mue_check.sigma0.ladders import (
 from mue_check.sigma0.residual import ResidualFit, ResidualGroup, best_measure, residual_groups
 from mue_check.sigma0.shift import ShiftFinding, judge_stored_shift
 from mue_check.sigma0.shift_plots import plot_kappa, plot_residuals
+from mue_check.study.comparison import Comparison
 
 _STRENGTHS = (0.0, 0.5, 1.0)
 _SHIFT = "shift of log2 sigma_0 [95 %]"

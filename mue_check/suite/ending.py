@@ -42,7 +42,7 @@ class Ending:
         if report.when == "call" or report.skipped:
             self.reports.append(report)
         if not self.begun and report.when == "call":
-            from mue_check.questions.asked import FOLDER, begin_run
+            from mue_check.study.asked import FOLDER, begin_run
 
             if (self.settings.root / FOLDER).exists():
                 self.begun = True
@@ -51,7 +51,7 @@ class Ending:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge what this run asked, and fail a run that passed for want of an answer."""
-        from mue_check.questions.asked import finish_run
+        from mue_check.study.asked import finish_run
 
         if self.config.option.collectonly:
             return
@@ -72,8 +72,8 @@ class Ending:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table and the verdict of this run, and the verdict of the study where it has other questions."""
         from mue_check.catalog import write_report
-        from mue_check.questions.conclusion import outcome_lines
-        from mue_check.questions.summary import verdict_lines
+        from mue_check.overview.conclusion import outcome_lines
+        from mue_check.overview.report import verdict_lines
 
         # pytest cuts its own summary to the width of the terminal
         failed = [f"FAILED {report.nodeid}: {_said(report)}" for report in self.reports if report.failed]
@@ -100,7 +100,7 @@ class Ending:
     def _judge(self) -> Summary | None:
         """The part of the study that this run asked; None if it asked nothing."""
         from mue_check.catalog import summarize
-        from mue_check.questions.asked import load_asked
+        from mue_check.study.asked import load_asked
 
         if not any(asked.run == self.settings.run for asked in load_asked(self.settings.root)):
             return None

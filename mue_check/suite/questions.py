@@ -8,7 +8,7 @@ from mue_check.questions.drift import ask_drift
 from mue_check.questions.early import ask_early_curve
 from mue_check.questions.question import Expect
 from mue_check.questions.scales import ask_coordinates
-from mue_check.questions.study import Study
+from mue_check.study.folder import Study
 
 
 def test_transfer(study: Study, target_case: TargetCase, expect: Expect) -> None:

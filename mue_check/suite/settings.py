@@ -27,9 +27,9 @@ from mue_check.suite.trimming import cut, parse_rungs, with_seeds
 
 if TYPE_CHECKING:
     from mue_check.axes import Ladder, LadderUse
-    from mue_check.questions.study import Study
     from mue_check.routing.claim import RoutingSpec
     from mue_check.rules import Knob, Rule
+    from mue_check.study.folder import Study
     from mue_check.tiers import Tier
 
 
@@ -56,7 +56,7 @@ class Settings:
     program: tuple[str, ...]
     """What runs the suites: pytest, or mue_check where they are part of the installed package."""
     run: str
-    """The run's name in the study (``questions.asked.new_run``), the same in all its workers."""
+    """The run's name in the study (``study.asked.new_run``), the same in all its workers."""
     candidate: str = "builtin:sigmoid_norm"
     """The router whose conformance is checked, named relative to ``folder``."""
     folder: Path = Path()
@@ -81,7 +81,7 @@ class Settings:
 
     def study(self, corpus: str, rule: Rule | None, test: str) -> Study:
         """The study for the test with that node id, under ``rule`` or else the rule of ``--rule``."""
-        from mue_check.questions.study import Study
+        from mue_check.study.folder import Study
 
         return Study(
             root=self.root,
@@ -193,8 +193,8 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     from mue_check.catalog import parse_axes
     from mue_check.conformance.result import read_expected
     from mue_check.judge.verdict import require_tolerance
-    from mue_check.questions.asked import new_run
     from mue_check.rules import get_rule, parse_knob
+    from mue_check.study.asked import new_run
 
     option = config.getoption
     rule, tier, claim = get_rule(option("rule")), _tier(config), read_claim_option(config, folder)

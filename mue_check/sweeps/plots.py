@@ -14,7 +14,7 @@ from mue_check.report.palette import (
     REFERENCE,
     TARGETS,
     WIDTH,
-    arms_of,
+    error_bar,
     house_style,
     plain,
     shorten,
@@ -66,7 +66,7 @@ def _draw_drifts(axes: Axes, judged: Judged) -> None:
         if found.arm is judged.reference:
             axes.plot(x, 0, marker=marker, color=color)
         elif math.isfinite(found.drift.mean):
-            bars = arms_of(found.drift) if math.isfinite(found.drift.half_width) else None
+            bars = error_bar(found.drift) if math.isfinite(found.drift.half_width) else None
             axes.errorbar(x, found.drift.mean, yerr=bars, marker=marker, color=color, capsize=3)
     if sized and math.isfinite(judged.exponent.mean):
         base = math.log2(judged.reference.size)

@@ -15,8 +15,8 @@ from mue_check.execute.batches import Batch, Measured
 from mue_check.execute.machine import environment
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.routing import ask_load
-from mue_check.questions.study import Study
 from mue_check.rules import get_rule
+from mue_check.study.folder import Study
 
 SMOKE = get_tier("smoke")
 

@@ -9,11 +9,11 @@ import pytest
 
 from mue_check.catalog import summarize
 from mue_check.cli import main
-from mue_check.questions.comparison import load_comparisons, save_comparison
-from mue_check.questions.summary import report_of
+from mue_check.overview.report import report_of
 from mue_check.records import Environment
 from mue_check.records.files import read_record, sealed
 from mue_check.report.markdown import render_markdown
+from mue_check.study.comparison import load_comparisons, save_comparison
 from tests.report.conftest import Made
 
 

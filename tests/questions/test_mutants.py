@@ -14,9 +14,9 @@ from mue_check.mutants.mutant import CheckOutcome, Mutant
 from mue_check.mutants.rules import MUTANTS, examine_rule, is_possible, mutant_rule
 from mue_check.mutants.run import get_mutant, run
 from mue_check.questions.scales import ask_coordinates
-from mue_check.questions.study import Study
 from mue_check.questions.values import ask_values
 from mue_check.rules import RULES, get_rule
+from mue_check.study.folder import Study
 from tests.images import made_up_images
 from tests.studies import study_at
 

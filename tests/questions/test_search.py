@@ -9,13 +9,13 @@ from mue_check.judge.optimum import Curve, fit_optimum
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.mutants.run import get_mutant
-from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.controls import ask_null_control, ask_positive_control
 from mue_check.questions.drift import ask_drift, judge_stored_drift
-from mue_check.questions.search import LossSearch, curve_of, grid_of
-from mue_check.questions.study import Study
 from mue_check.records import Store
 from mue_check.rules import get_rule
+from mue_check.study.comparison import load_comparisons
+from mue_check.study.folder import Study
+from mue_check.study.search import LossSearch, curve_of, grid_of
 from tests.studies import LADDER, study_at
 
 TARGET = LADDER.targets[0]

@@ -9,9 +9,9 @@ import torch
 from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
 from mue_check.data import load_corpus
-from mue_check.questions.study import Study
 from mue_check.rules import Role, get_rule
 from mue_check.spec import Scenario
+from mue_check.study.folder import Study
 from mue_check.training import Stack
 from tests.data.bigrams import bigram_entropy
 

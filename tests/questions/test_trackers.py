@@ -10,10 +10,10 @@ from mue_check.cli import main
 from mue_check.errors import MueCheckError
 from mue_check.judge.drift import judge_drift
 from mue_check.judge.optimum import Curve
-from mue_check.questions.comparison import Side
+from mue_check.overview.trackers import tracked, write_to
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Findings, Summary
-from mue_check.questions.trackers import tracked, write_to
+from mue_check.study.comparison import Side
 from tests.studies import comparison_of
 
 GRID = np.array([-9.75, -9.0, -8.25, -7.5, -6.75, -6.0, -5.25])

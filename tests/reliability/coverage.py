@@ -19,11 +19,11 @@ from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.interval import Looks, looks_text
 from mue_check.judge.optimum import fit_optimum
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.drift import judge_stored_drift
-from mue_check.questions.search import GROUP, curves_by_look
 from mue_check.records import Store
 from mue_check.rules.knob import is_judged_whole
+from mue_check.study.comparison import load_comparisons
+from mue_check.study.search import GROUP, curves_by_look
 from tests.reliability.page import write_section
 from tests.reliability.simulated_arms import CURVATURE, FAR_TARGET, GENERATORS, START, Generator
 

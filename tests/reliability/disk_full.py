@@ -20,8 +20,8 @@ from mue_check.catalog import write_report
 from mue_check.errors import MueCheckError, StoreError
 from mue_check.execute import ensure
 from mue_check.execute.process import prepare_process
-from mue_check.questions.comparison import Side, save_comparison
 from mue_check.records import Store
+from mue_check.study.comparison import Side, save_comparison
 from tests.reliability.page import campaign
 from tests.reliability.tiny import MODEL, TRAIN, bytes_of, leftovers, tiny_cells
 from tests.studies import comparison_of

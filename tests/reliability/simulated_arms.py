@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mue_check.judge.optimum import Curve
-from mue_check.questions.search import GROUP, Grid, LossSearch, grid_of
+from mue_check.study.search import GROUP, Grid, LossSearch, grid_of
 
 START = -6.5
 """log2 of the learning rate at which the search of the reference begins."""

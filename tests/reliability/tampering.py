@@ -22,8 +22,8 @@ from bench.packed import unpack
 from mue_check.catalog import summarize
 from mue_check.cli import main as command
 from mue_check.errors import MueCheckError
-from mue_check.questions.comparison import load_comparisons
 from mue_check.records.files import read_record, sealed
+from mue_check.study.comparison import load_comparisons
 from tests.reliability.page import campaign
 
 REPORTS = Path(__file__).parents[2] / "reports"

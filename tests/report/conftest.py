@@ -11,13 +11,13 @@ import pytest
 
 from mue_check.catalog import summarize
 from mue_check.judge.laws import COORDINATE_STEPS
-from mue_check.questions.asked import record_question
-from mue_check.questions.comparison import Side, save_comparison
-from mue_check.questions.summary import report_of
+from mue_check.overview.report import report_of
 from mue_check.records import Cell, Columns, Environment, Store
 from mue_check.report.markdown import render_markdown
 from mue_check.rules import HyperParameters, Knob, get_rule
 from mue_check.spec import Dense, ModelSpec, Scenario, TrainSpec
+from mue_check.study.asked import record_question
+from mue_check.study.comparison import Side, save_comparison
 from tests.studies import comparison_of
 
 TRAIN = TrainSpec(steps=100, batch=16)

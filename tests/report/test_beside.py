@@ -7,8 +7,9 @@ import pytest
 
 from mue_check.catalog import summarize, write_report
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.compare import compare_studies, main_drifts
-from mue_check.questions.compare_files import compare_lines
+from mue_check.overview.compare import compare_studies
+from mue_check.overview.compare_files import compare_lines
+from mue_check.questions.drift import main_drifts
 from mue_check.questions.drift_report import drift_table
 from mue_check.questions.scales import LawsFinding, law_fold, open_law_table
 from tests.report.conftest import Made, Shown

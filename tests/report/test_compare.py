@@ -9,8 +9,8 @@ import pytest
 from mue_check.catalog import summarize
 from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.compare import compare_studies
-from mue_check.questions.compare_files import compare_lines
+from mue_check.overview.compare import compare_studies
+from mue_check.overview.compare_files import compare_lines
 from tests.report.conftest import Made
 
 DRIFTS = {

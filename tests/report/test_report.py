@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from mue_check.catalog import summarize, write_report
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
+from mue_check.overview.report import verdict_lines
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import regret_text
-from mue_check.questions.summary import verdict_lines
 from mue_check.report.section import svg_of
 from tests.report.conftest import Made, Shown, make_full
 

@@ -13,15 +13,15 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.mutants.run import get_mutant
-from mue_check.questions.asked import load_asked
-from mue_check.questions.comparison import load_comparisons
-from mue_check.questions.conclusion import outcome_lines, which_run
+from mue_check.overview.conclusion import count_lines, outcome_lines
+from mue_check.overview.sections import question_table
 from mue_check.questions.drift import ask_drift
-from mue_check.questions.study import Study
-from mue_check.questions.summary import count_lines
 from mue_check.questions.values import ValuesFinding, ask_values
 from mue_check.records.files import read_record, write_record
 from mue_check.rules import get_rule
+from mue_check.study.asked import load_asked
+from mue_check.study.comparison import load_comparisons
+from mue_check.study.folder import Study
 from tests.report.conftest import Made
 from tests.studies import LADDER, study_at
 
@@ -133,7 +133,7 @@ def test_a_report_says_what_the_last_run_asked(study: Path) -> None:
     assert count_lines(summary)[0] == f"whole study: 3 questions; the last run ({LATER}) asked 1 of them"
     assert outcome_lines(summary.of_run(LATER), "this run") == ["this run: FAIL, 1 question"]
     assert outcome_lines(summary.of_run(Made(study).run), "this run") == ["this run: PASS, 2 questions"]
-    table = which_run(summary).folds[0].tables[0]
+    table = question_table(summary)
     (row,) = (row.cells for row in table.rows if "-standard-" in row.cells[0])
     assert row[-2:] == (LATER, "yes")
     again = Made(study, run=LATER)  # a question that is asked again is the later run's

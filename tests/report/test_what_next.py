@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mue_check.catalog import summarize
-from mue_check.questions.summary import verdict_lines
+from mue_check.overview.report import verdict_lines
 from tests.report.conftest import Made, Shown
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from mue_check.catalog import summarize
 from mue_check.questions.question import Summary
-from mue_check.questions.study import Study
 from mue_check.sigma0.calibration import read_calibration
 from mue_check.sigma0.forecast import ask_forecast
 from mue_check.sigma0.gamma import ask_gamma
 from mue_check.sigma0.ladders import load_use
 from mue_check.sigma0.shift import ask_shift, ask_sigma0_drift
+from mue_check.study.folder import Study
 from tests.sigma0 import world
 
 

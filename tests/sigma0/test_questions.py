@@ -10,10 +10,8 @@ from mue_check.catalog import QUESTIONS, summarize
 from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure import gradient_noise as noise_module
-from mue_check.questions.comparison import load_comparisons
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, JudgedKind, Summary
-from mue_check.questions.study import Study
 from mue_check.records import Cell, Store
 from mue_check.sigma0.calibrate import _expected_gamma, calibrate, kappa_points
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, read_calibration
@@ -22,6 +20,8 @@ from mue_check.sigma0.gamma import GammaFinding, ask_gamma
 from mue_check.sigma0.ladders import HELDOUT_LOADS, LABORATORIES, PROBED_LOADS
 from mue_check.sigma0.shift import ShiftFinding, ask_shift, ask_sigma0_drift
 from mue_check.spec import TrainSpec
+from mue_check.study.comparison import load_comparisons
+from mue_check.study.folder import Study
 from tests.sigma0 import world
 
 

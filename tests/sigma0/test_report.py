@@ -14,13 +14,10 @@ from mue_check.catalog import summarize, write_report
 from mue_check.cli import main
 from mue_check.errors import CalibrationError
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.asked import record_question
-from mue_check.questions.comparison import load_comparisons, save_comparison
+from mue_check.overview.report import verdict_lines
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_table as main_drift_table
 from mue_check.questions.question import Summary
-from mue_check.questions.study import Study
-from mue_check.questions.summary import verdict_lines
 from mue_check.report.table import Table
 from mue_check.sigma0 import calibrate
 from mue_check.sigma0.forecast import ForecastFinding, forecast_table, forecast_text
@@ -30,6 +27,9 @@ from mue_check.sigma0.ladders import SIGMA0, probed_load
 from mue_check.sigma0.residual import best_measure, residual_groups
 from mue_check.sigma0.shift import ShiftFinding
 from mue_check.sigma0.shift_report import drift_table, kappa_table, probe_table, residual_fit_table
+from mue_check.study.asked import record_question
+from mue_check.study.comparison import load_comparisons, save_comparison
+from mue_check.study.folder import Study
 from tests.report.conftest import Made
 from tests.sigma0 import world
 

@@ -13,10 +13,10 @@ from mue_check.axes import Ladder
 from mue_check.data import Corpus
 from mue_check.loads import parse_load
 from mue_check.measure import MEASUREMENTS
-from mue_check.questions.study import Study
 from mue_check.records import Cell, Columns
 from mue_check.sigma0.ladders import LAB, LABORATORIES, SIGMA0, Laboratory, sigma0_ladders
 from mue_check.spec import Experts
+from mue_check.study.folder import Study
 from mue_check.tiers import Tier
 from tests import studies
 

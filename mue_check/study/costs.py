@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mue_check.questions.comparison import Comparison, Side
 from mue_check.records import Store
+from mue_check.study.comparison import Comparison, Side
 
 
 def keys_of(comparisons: Iterable[Comparison]) -> frozenset[str]:

@@ -10,17 +10,17 @@ from mue_check.axes import Ladder, Rung
 from mue_check.errors import MueCheckError
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.arm import AnyArm, Arm
-from mue_check.questions.asked import asked_before, record_question
-from mue_check.questions.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Row, Rule, knob_factors
 from mue_check.spec import Scenario
+from mue_check.study.arm import AnyArm, Arm
+from mue_check.study.asked import last_asked, record_question
+from mue_check.study.comparison import DEFAULT_ROUTER, Comparison, Side, save_comparison
 from mue_check.tiers import Task, Tier
 from mue_check.user_code import UserCodeExit, no_exit
 
 
-class Place(Protocol):
+class AxisPoint(Protocol):
     """A place on an axis: a rung, or a size of a user's own model."""
 
     @property
@@ -36,7 +36,7 @@ class Place(Protocol):
 class Folder:
     """The folder of a study, into which a run writes its questions and their answers.
 
-    ``command`` repeats the question. ``run`` is the run that asks (``questions.asked.new_run``). Replicates have seeds
+    ``command`` repeats the question. ``run`` is the run that asks (``study.asked.new_run``). Replicates have seeds
     from ``first_seed`` on.
     """
 
@@ -52,7 +52,7 @@ class Folder:
 
     def earlier_looks(self, name: str, looks: Looks) -> tuple[Looks, ...]:
         """The looks of earlier runs of the question of that name, where they differ from these."""
-        before = asked_before(self.root, name)
+        before = last_asked(self.root, name)
         earlier = {*before.earlier_looks, before.looks} - {(), looks} if before and looks else set()
         return tuple(sorted(earlier))
 
@@ -74,14 +74,14 @@ class Folder:
         """List the question in the study, and withdraw an earlier answer."""
         record_question(self.root, question, self.run)
 
-    def keep(self, answer: Comparison) -> None:
+    def save(self, answer: Comparison) -> None:
         """Write the answer to a question into the study."""
         save_comparison(self.root, answer)
 
     def rounds(
         self,
         measurement: str,
-        rungs: Sequence[Place],
+        rungs: Sequence[AxisPoint],
         arms: Sequence[AnyArm],
         looks: Looks,
         steps: tuple[int, ...] = (),
@@ -213,6 +213,6 @@ class Study(Folder):
         )
 
 
-def side_of(rung: Place, arm: AnyArm, cells: Sequence[str]) -> Side:
+def side_of(rung: AxisPoint, arm: AnyArm, cells: Sequence[str]) -> Side:
     """What a report needs to know of one arm."""
     return Side(label=rung.label, size=rung.size, model=arm.described, cells=tuple(cells), first_seed=arm.first_seed)

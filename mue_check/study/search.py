@@ -13,10 +13,10 @@ import pandas as pd
 
 from mue_check.judge.interval import Looks
 from mue_check.judge.optimum import WINDOW, Curve, lacking, mean_minimum
-from mue_check.questions.arm import AnyArm
 from mue_check.records import AnyCell, Store
 from mue_check.rules import Knob
 from mue_check.rules.knob import group_of, quantity_of
+from mue_check.study.arm import AnyArm
 
 FAR = 3
 """Coarse steps on each side of a minimum, two grid points each, in which one replicate looks for a deeper one."""

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mue_check.errors import StoreError
-from mue_check.questions.comparison import Comparison, files_of, path_of, question_trouble, read_versioned
 from mue_check.records.files import remove_file, write_record
 from mue_check.records.typed import from_json
+from mue_check.study.comparison import Comparison, files_of, path_of, question_problem, read_versioned
 
 SCHEMA = 1
 FOLDER, RUNS = "asked", "runs"
@@ -74,7 +74,7 @@ def record_question(root: Path, question: Comparison, run: str) -> None:
     write_record(path_of(root, question.name, FOLDER), {"schema": SCHEMA, **asdict(asked)}, root=root)
 
 
-def asked_before(root: Path, name: str) -> Comparison | None:
+def last_asked(root: Path, name: str) -> Comparison | None:
     """The question of that name as it was asked last, answered or not; None if it never was."""
     path = path_of(root, name, FOLDER)
     return _read(path).question if path.exists() else None
@@ -112,6 +112,6 @@ def _short(value: object) -> str:
 def _read(path: Path) -> Asked:
     where = f"question {str(path)!r}"
     asked = from_json(Asked, read_versioned(path, SCHEMA), where)
-    if trouble := question_trouble(asked.question, path.stem):
-        raise StoreError(f"{where} {trouble}")
+    if problem := question_problem(asked.question, path.stem):
+        raise StoreError(f"{where} {problem}")
     return asked

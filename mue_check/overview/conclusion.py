@@ -1,5 +1,4 @@
-"""What a study says, in one sentence; what was measured where and when; which answers are not as expected, which
-questions have none, and which its last run asked."""
+"""What a study says: in one sentence, as facts by name, as counts of verdicts, and as the outcome of a run."""
 
 import math
 import re
@@ -8,24 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mue_check.judge.verdict import Verdict, join, meets
-from mue_check.questions.asked import Unanswered
-from mue_check.questions.axes_report import anchor_of
-from mue_check.questions.compare import main_drifts
-from mue_check.questions.comparison import Comparison
-from mue_check.questions.display import grouped, knob_name, together
-from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Summary
-from mue_check.questions.scales import LawsFinding
-from mue_check.report.format import NONE, in_words, printable, signed_text
-from mue_check.report.section import Fold, Part, Section
-from mue_check.report.table import Cells, make_table
+from mue_check.questions.display import count_text, grouped, knob_name, merge_coinciding
+from mue_check.questions.drift import DriftFinding, main_drifts
+from mue_check.questions.question import Summary
+from mue_check.report.format import in_words, printable, signed_text
+from mue_check.study.comparison import Comparison
 
 _ENDINGS = {Verdict.FAIL: "it fails on", Verdict.INCONCLUSIVE: "it is open on"}
 
 
 def conclusion(summary: Summary) -> str:
     """On how many axes the learning rate transfers, and where it does so least; else how much is as expected."""
-    judged = [d for d in together(main_drifts(summary)) if d.comparison.expected]
+    judged = [d for d in merge_coinciding(main_drifts(summary)) if d.comparison.expected]
     if not judged:
         pairs = [pair for pairs in summary.verdicts.values() for pair in pairs]
         met = sum(meets(verdict, expected) for verdict, expected in pairs)
@@ -97,41 +90,30 @@ def _whole_run(command: str) -> str:
     return shlex.join("suites/" if word.startswith("suites/") else word for word in words)
 
 
-def not_as_expected(summary: Summary, anchors: Mapping[str, str]) -> Iterator[Section]:
-    """The answers against their expected verdict, each with a link to its place; then those that are open.
-
-    ``anchors`` are those of the sections by the label of their kind.
-    """
-    wrong = [
-        (kind.label, f)
-        for kind, found in summary.answers
-        for f in found
-        if f.comparison.expected and f.verdict and not meets(f.verdict, f.comparison.expected)
-    ]
-    wrong.sort(key=lambda item: item[1].verdict is Verdict.INCONCLUSIVE)
-    if not wrong:
-        return
-
-    def link(item: tuple[str, Finding]) -> str:
-        label, found = item
-        if found.comparison.is_control:
-            return "controls"
-        in_strip = isinstance(found, DriftFinding | LawsFinding) and found.comparison.axis not in summary.own_axes
-        return anchor_of(found.comparison) if in_strip else anchors.get(label, "questions")
-
-    columns: Cells[tuple[str, Finding]] = {
-        "question": lambda item: item[1].comparison.name,
-        "verdict": lambda item: str(item[1].verdict),
-        "expected": lambda item: item[1].comparison.expected,
-        "measured": lambda item: item[1].measured.splitlines()[0].removeprefix(f"{item[1].verdict}: "),
+def count_lines(summary: Summary) -> list[str]:
+    """What the report is of; then ``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
+    lines = [f"whole study: {number_of(len(summary.questions), 'question')}{of_last_run(summary)}"]
+    unexpected = {
+        kind.label: sum(len(found.verdicts) for found in merge_coinciding(all_found) if not found.comparison.expected)
+        for kind, all_found in summary.answers
     }
-    title = "Not as expected"
-    yield Section(
-        part=Part.FAILURES,
-        anchor="failures",
-        title=title,
-        tables=(make_table(number_of(len(wrong), "answer"), wrong, columns, link=link),),
-    )
+    for label, pairs in summary.verdicts.items():
+        correct = sum(meets(verdict, expected) for verdict, expected in pairs)
+        counts = f"{correct} of {len(pairs)} as expected" if label == "control" else count_text(v for v, _ in pairs)
+        others = unexpected.get(label)
+        lines.append(f"{label}: {counts}" + (f"; {others} without an expected verdict" if others else ""))
+    if not summary.verdicts:
+        lines.append("nothing is judged: no question with an answer expects a verdict")
+    if summary.unanswered:
+        lines.append(f"no answer: {number_of(len(summary.unanswered), 'question')}")
+    lines += _doubts(summary)
+    without = sum(c.kind in ("drift", "early_curve", "coordinates") and not c.looks for c in summary.comparisons)
+    if without:
+        lines.append(
+            f"{without} answers are of a version that did not store at which numbers of seeds it looked: their 95 % "
+            "holds only where that number was fixed in advance"
+        )
+    return lines
 
 
 _LISTED = 10
@@ -149,11 +131,7 @@ def outcome_lines(summary: Summary, what: str) -> list[str]:
     lines += [f"  no answer: {printable(u.comparison.name)}: {printable(u.reason)}" for u in missing[:_LISTED]]
     if len(missing) > _LISTED:
         lines.append(f"  and {len(missing) - _LISTED} more")
-    if summary.unfinished:
-        lines.append(f"  {unfinished_text(summary)}")
-    if summary.unlisted:
-        lines.append(f"  {unlisted_text(summary)}")
-    return lines
+    return [*lines, *(f"  {line}" for line in _doubts(summary))]
 
 
 def number_of(count: int, what: str) -> str:
@@ -161,20 +139,18 @@ def number_of(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def unfinished_text(summary: Summary) -> str:
-    """Why a study with a run that was stopped is no PASS."""
-    return (
-        f"the run that began at {printable(summary.unfinished[0]).rpartition('-')[0]} did not finish, so questions may "
-        "be missing: run its command again, which trains nothing twice"
-    )
-
-
-def unlisted_text(summary: Summary) -> str:
-    """Why answers without a recorded question are no PASS."""
-    return (
-        f"{len(summary.unlisted)} of {number_of(len(summary.comparisons), 'answer')} are not in the study's list of "
-        "questions (asked/), so others may be missing: run the suites again, which trains nothing twice"
-    )
+def _doubts(summary: Summary) -> Iterator[str]:
+    """Why a study with a run that was stopped, or with answers to questions that are not listed, is no PASS."""
+    if summary.unfinished:
+        yield (
+            f"the run that began at {printable(summary.unfinished[0]).rpartition('-')[0]} did not finish, so questions "
+            "may be missing: run its command again, which trains nothing twice"
+        )
+    if summary.unlisted:
+        yield (
+            f"{len(summary.unlisted)} of {number_of(len(summary.comparisons), 'answer')} are not in the study's list "
+            "of questions (asked/), so others may be missing: run the suites again, which trains nothing twice"
+        )
 
 
 def of_last_run(summary: Summary) -> str:
@@ -184,51 +160,3 @@ def of_last_run(summary: Summary) -> str:
     asked = len(summary.of_run(summary.last_run).asked)
     which = "all of them" if asked == len(summary.questions) else f"{asked} of them"
     return f"; the last run ({printable(summary.last_run)}) asked {which}"
-
-
-def without_answer(summary: Summary) -> Section:
-    """The questions that raised, were interrupted, or whose answers are gone."""
-    columns: Cells[Unanswered] = {
-        "question": lambda u: u.comparison.name,
-        "kind": lambda u: in_words(u.comparison.kind),
-        "expected": lambda u: u.comparison.expected or NONE,
-        "why": lambda u: u.reason,
-    }
-    title = "Questions without an answer"
-    return Section(
-        part=Part.FAILURES,
-        anchor="unanswered",
-        title=title,
-        text="They raised an error, were interrupted, or their answers are gone. The study does not pass until they "
-        "are asked again (Run again, below).",
-        tables=(make_table(title, summary.unanswered, columns),),
-    )
-
-
-def which_run(summary: Summary) -> Section:
-    """Every question, and the run that asked it last."""
-    runs = {each.question.name: each.run for each in summary.asked}
-    missing = {u.comparison.name for u in summary.unanswered}
-    verdicts = {f.comparison.name: f.verdict for _, found in summary.answers for f in found if f.verdict}
-
-    def verdict_text(c: Comparison) -> str:
-        verdict = verdicts.get(c.name)
-        return "no answer" if c.name in missing else verdict.value if verdict else NONE
-
-    columns: Cells[Comparison] = {
-        "question": lambda c: c.name,
-        "verdict": verdict_text,
-        "expected": lambda c: c.expected or NONE,
-        "asked last by run": lambda c: runs.get(c.name) or NONE,
-        "last run": lambda c: "yes" if summary.last_run and runs.get(c.name) == summary.last_run else "",
-    }
-    title = f"{number_of(len(summary.questions), 'question')}{of_last_run(summary)}"
-    return Section(
-        part=Part.APPENDIX,
-        anchor="questions",
-        title="Which run asked what",
-        text="A study collects the questions of all its runs, and this report is of all of them. The exit code of "
-        "`pytest suites/` and its lines on the terminal are of one run only. A question that is asked again has the "
-        "answer of its last run.",
-        folds=(Fold(title=title, tables=(make_table(title, summary.questions, columns),), brief=True),),
-    )

@@ -13,13 +13,13 @@ import pandas as pd
 
 from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.comparison import Comparison, place
 from mue_check.questions.display import knob_name
-from mue_check.questions.drift import DriftFinding
+from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.question import F, Summary
 from mue_check.questions.scales import LawsFinding
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.table import Cells, Table, make_table
+from mue_check.study.comparison import Comparison, report_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,6 @@ class SideBySide:
         )
 
 
-def main_drifts(summary: Summary) -> list[DriftFinding]:
-    """The drifts of the main table: no controls, and none of an axis with a separate section."""
-    found = summary.of(DriftFinding)
-    return [d for d in found if not d.comparison.is_control and d.comparison.axis not in summary.own_axes]
-
-
 def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary]) -> SideBySide:
     """Judge the studies and set their drifts side by side. StoreError, one line, for a folder without drifts."""
     unique = {root.resolve(): root for root in roots}.values()
@@ -98,7 +92,7 @@ def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary])
                 row.found[columns[c.rule]] = each
 
     def order(row: Compared[DriftFinding] | Compared[LawsFinding]) -> tuple[object, ...]:
-        return place(row.comparison, summaries[0].axes)[:-2]  # without rule and name
+        return report_order(row.comparison, summaries[0].axes)[:-2]  # without rule and name
 
     return SideBySide(
         drifts=tuple(sorted(drifts.values(), key=order)), laws=tuple(sorted(laws.values(), key=order)), studies=studies

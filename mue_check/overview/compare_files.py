@@ -6,8 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mue_check.questions.compare import Compared, SideBySide
-from mue_check.questions.comparison import DEFAULT_ROUTER
+from mue_check.overview.compare import Compared, SideBySide
 from mue_check.questions.display import knob_name
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import draw_residual, draw_rows, mark_drift
@@ -17,6 +16,7 @@ from mue_check.report.markdown import escape, markdown_table
 from mue_check.report.palette import MARKERS, QUIET, REFERENCE, TARGETS, WIDTH, house_style, shorten
 from mue_check.report.section import svg_of
 from mue_check.report.table import text_table
+from mue_check.study.comparison import DEFAULT_ROUTER
 
 _COLORS = (*TARGETS, REFERENCE, QUIET)
 _ROW = 0.34

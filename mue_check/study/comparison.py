@@ -1,7 +1,7 @@
 """A comparison: one question put to the records, stored with them so that a report judges it without training."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,7 @@ from mue_check.judge.interval import Looks, looks_text
 from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
 from mue_check.records.files import UNUSABLE, read_record, reason_of, write_record
-from mue_check.records.record import StoredCell, require_key
+from mue_check.records.record import require_key
 from mue_check.records.typed import from_json
 from mue_check.rules import Knob, Row
 from mue_check.rules.knob import KNOBS
@@ -38,7 +38,7 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One question. ``kind`` is the kind of question that judges it, and how many sides it has; the first is the
-    reference. A question that is only asked has no sides yet (``questions.asked``).
+    reference. A question that is only asked has no sides yet (``study.asked``).
 
     ``expected`` is the verdict of a correct implementation, or empty where nothing is expected: a speed-up, a router
     without a claim, a rule other than the one under test. ``axis`` is "control" for a control. ``residual`` is the
@@ -125,7 +125,7 @@ def side_table(store: Store, side: Side) -> pd.DataFrame:
     return pd.concat([store.rows(key) for key in side.cells], ignore_index=True)
 
 
-def place(
+def report_order(
     comparison: Comparison, axes: Sequence[str]
 ) -> tuple[bool, int, str, int, bool, str, str, int, str, str, str]:
     """Sort key of a report: controls last, axes in their own order, sizes ascending, then rule by rule.
@@ -153,12 +153,12 @@ def read_versioned(path: Path, schema: int) -> dict[str, object]:
 def _read(path: Path) -> Comparison:
     where = f"comparison {str(path)!r}"
     found = from_json(Comparison, read_versioned(path, SCHEMA), where)
-    if trouble := question_trouble(found, path.stem) or _sides_trouble(found):
-        raise StoreError(f"{where} {trouble}")
+    if problem := question_problem(found, path.stem) or _sides_problem(found):
+        raise StoreError(f"{where} {problem}")
     return found
 
 
-def question_trouble(question: Comparison, name: str) -> str:
+def question_problem(question: Comparison, name: str) -> str:
     """What is wrong with a question in itself; "" if nothing is."""
     if question.name != name:
         return f"has the name {question.name!r}: a copy of another one"
@@ -169,7 +169,7 @@ def question_trouble(question: Comparison, name: str) -> str:
     return ""
 
 
-def _sides_trouble(comparison: Comparison) -> str:
+def _sides_problem(comparison: Comparison) -> str:
     if not comparison.sides or not all(side.cells for side in comparison.sides):
         return "has no sides, or a side without cells"
     try:
@@ -177,49 +177,4 @@ def _sides_trouble(comparison: Comparison) -> str:
             require_key(key)
     except StoreError as error:
         return f"has a wrong cell: {error}"
-    return ""
-
-
-_SHARED = ("corpus", "device", "precision", "measuring")
-"""What all cells of a comparison have in common."""
-
-
-def require_evidence(store: Store, comparison: Comparison, measurement: str) -> None:
-    """StoreError, which names the file, unless the cells of each side are ``measurement`` of its model and knob.
-
-    All cells of a comparison have one corpus, device, precision and measuring version, and those of a side differ in
-    values and seeds only.
-    """
-    first = store.read(comparison.sides[0].cells[0]).cell
-    for side in comparison.sides:
-        arm = _arm(store.read(side.cells[0]).cell)
-        for key in side.cells:
-            cell = store.read(key).cell
-            if trouble := _trouble(cell, side, comparison, measurement) or _difference(cell, first):
-                raise StoreError(f"record {str(store.path(key))!r} {trouble}")
-            if _arm(cell) != arm:
-                raise StoreError(f"record {str(store.path(key))!r} is of another arm than the first cell of its side")
-
-
-def _arm(cell: StoredCell) -> StoredCell:
-    return replace(cell, values=(), seeds=())
-
-
-def _trouble(cell: StoredCell, side: Side, comparison: Comparison, measurement: str) -> str:
-    if cell.measurement != measurement:
-        return f"has the measurement {cell.measurement}, and the question needs {measurement}"
-    if cell.knob != comparison.knob:
-        return f"sweeps {cell.knob}, and the question is about {comparison.knob}"
-    if cell.described != side.model:
-        return f"is of the model {cell.described}, and the side {side.label!r} is {side.model}"
-    if min(cell.seeds, default=0) < side.first_seed:
-        return f"has seeds below {side.first_seed}, the first of its side"
-    return ""
-
-
-def _difference(cell: StoredCell, first: StoredCell) -> str:
-    for name in _SHARED:
-        mine, others = getattr(cell, name), getattr(first, name)
-        if mine != others:
-            return f"has the {name} {mine}, and the comparison's first cell {others}"
     return ""
