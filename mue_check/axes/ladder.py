@@ -19,7 +19,7 @@ USUAL: frozenset[LadderUse] = frozenset({"drift", "scales"})
 Regime = Literal["sharp", "noise", "pairs", "memory"]
 """Which of a tier's tasks to train. "sharp" has a sharp optimum at little cost. "noise" has small batches and is
 dominated by gradient noise, so that batch and duration matter. On "pairs" the feed-forward's own optimum is sharp. On
-"memory" experts pay."""
+"memory" experts lower the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Ladder:
 
     @classmethod
     def by_group(cls, rungs: Sequence[Rung], *, axis: str, name: str = "", knob: Knob = "lr:feed_forward") -> "Ladder":
-        """A ladder along which the optimum of one role group is measured: that of the experts, if not told otherwise.
+        """A ladder along which the optimum of one role group is measured: by default that of the experts.
 
         The global learning rate hardly depends on the experts' multipliers. That of the experts alone does, by a third
         of the error in octaves (``rules.predicted``), so these ladders reach sizes at which the error is a factor of 8

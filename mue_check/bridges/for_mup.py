@@ -2,8 +2,8 @@
 
 mup scales by width alone. ``MuAdamW`` divides the learning rate of a parameter with two width axes by its width
 multiplier and multiplies its weight decay by it; ``MuReadout`` multiplies the logits by 1 over it (mup/optim.py and
-mup/layer.py of mup 1.0.0). The groups take the optimizer's part back, so that the rule's values are applied whatever
-the base shapes are, and count on MuReadout.
+mup/layer.py of mup 1.0.0). The groups take the optimizer's part back, so that the rule's values are applied with
+any base shapes. They rely on MuReadout for the logits.
 """
 
 import re

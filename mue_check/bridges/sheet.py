@@ -82,7 +82,7 @@ class Sheet:
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Both, which every rule gives to all roles alike."""
+        """Both betas, which every rule gives to all roles."""
         row = self.lines[0].row
         return row.beta1, row.beta2
 

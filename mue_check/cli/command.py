@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that reports usage errors in one line, with what was probably meant, and exits with 2."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse, and report an unknown option here, where the options are known that it may stand for."""
+        """Parse, and report an unknown option here, where the options that may be meant are known."""
         options, left = super().parse_known_args(args, namespace)
         for name in (argument.partition("=")[0] for argument in left):
             if name.startswith("--"):

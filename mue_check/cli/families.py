@@ -127,7 +127,7 @@ def _audited(name: str) -> tuple[str, bool]:
         report = audit_model(setup.model, setup.optimizers, **judging)
     except MueCheckError as error:
         return f"refused: {_short(str(error))}", False
-    except Exception as error:  # the library's own code, at sizes that nobody trains
+    except Exception as error:  # code of the library, at untypically small sizes
         return f"not built: {_short(f'{type(error).__name__}: {error}')}", False
     what = next((line for line in (*report.unjudged, *map(str, report.offences))), "")
     return _short(str(report).rpartition("\n")[2] + (f" ({what})" if what else "")), report.verdict != Verdict.PASS

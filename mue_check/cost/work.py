@@ -65,7 +65,7 @@ PRICED = ("calls", "flop", "numbers")
 def product_of(model: ModelSpec, tokens: int, device: str) -> Product:
     """The expert product that ``models.experts`` chooses for a model on a device, with ``tokens`` in each run.
 
-    For CUDA without a card at hand, that of a card with Triton kernels.
+    For CUDA on a machine without a GPU, that of a card with Triton kernels.
     """
     ffn = model.feed_forward
     if isinstance(ffn, Dense):

@@ -1,4 +1,4 @@
-"""A source to memorize, on which experts pay: every pair of symbols has a distribution of its own for the next one."""
+"""A source to memorize, on which experts help: every pair of symbols has its own distribution of the next one."""
 
 import numpy as np
 from numpy.typing import NDArray

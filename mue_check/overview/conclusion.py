@@ -117,7 +117,7 @@ def count_lines(summary: Summary) -> list[str]:
 
 
 _LISTED = 10
-"""So many questions without an answer are named on a terminal."""
+"""At most this many questions without an answer are named on a terminal."""
 
 
 def outcome_lines(summary: Summary, what: str) -> list[str]:

@@ -59,7 +59,7 @@ def write_to(where: str, summary: Summary) -> int:
         _TRACKERS[name](place, summary.name, questions)
     except ModuleNotFoundError as error:
         raise MueCheckError(f"--to {where!r}: needs {error.name}, which is not installed") from None
-    except Exception as error:  # each tracker has errors of its own
+    except Exception as error:  # each tracker raises its own errors
         raise MueCheckError(f"--to {where!r}: {error}") from error
     return len(questions)
 
@@ -92,7 +92,7 @@ def _tensorboard(folder: str, study: str, questions: tuple[Tracked, ...]) -> Non
 
 
 def _mlflow(address: str, study: str, questions: tuple[Tracked, ...]) -> None:
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # whoever names a folder wants one
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # the user chose to write files
     mlflow: Any = import_module("mlflow")
     mlflow.set_tracking_uri(address)
     mlflow.set_experiment(study)

@@ -43,7 +43,7 @@ def anchor_of(c: Comparison) -> str:
 
 
 def _axis(c: Comparison) -> str:
-    """Its ladder; drifts of a group of roles have one of their own beside it."""
+    """Its ladder, without the suffix of the ladders of role groups, which appear in the same strip."""
     return c.ladder.removesuffix(BY_GROUP)
 
 

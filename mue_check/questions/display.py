@@ -28,7 +28,7 @@ _SHORT = {"weight_decay": "wd"}
 
 
 def knob_name(knob: str, *, short: bool = False) -> str:
-    """The swept value as people call it: ``lr:feed_forward`` is "feed-forward learning rate"."""
+    """The swept value in words: ``lr:feed_forward`` is "feed-forward learning rate"."""
     quantity, _, group = knob.partition(":")
     name = (_SHORT if short else _LONG).get(quantity, in_words(quantity))
     return f"{in_words(group.replace('feed_forward', 'feed-forward'))} {name}".strip()
@@ -67,12 +67,12 @@ def question_columns(found: Sequence[_Q], *, target: bool = True) -> dict[str, C
 
 
 def in_unit_of(comparisons: Iterable[Comparison], text: str) -> str:
-    """A text about losses in nats, with the unit that the losses of these models have."""
+    """The text, with "nats" replaced by the unit in which these models' losses are measured."""
     units = list(dict.fromkeys(map(_unit, comparisons)))
     if units == ["nats"]:
         return text
     text = text.replace(" per token", "")
-    if units == [NO_UNIT]:  # a number needs no word then
+    if units == [NO_UNIT]:  # the user named no unit
         return text.replace(", nats", f", {NO_UNIT}").replace(" (nats)", "").replace(" nats", "")
     return text.replace("nats", " or ".join(units))
 
@@ -88,9 +88,9 @@ def count_text(verdicts: Iterable[Verdict]) -> str:
 
 
 def merge_coinciding(found: Iterable[F]) -> list[F]:
-    """Findings, where those of rules that coincide are one that names them all.
+    """Merge the findings of rules that coincide into one finding that names them all.
 
-    Rules coincide where they prescribe the same for every side of a question: it is then answered by the same cells.
+    Rules coincide where they prescribe the same for every side of a question: the same cells then answer it.
     """
     groups: dict[object, list[F]] = {}
     for each in found:

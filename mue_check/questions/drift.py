@@ -22,7 +22,7 @@ from mue_check.study.search import Grid, LossSearch, curves_by_look, grid_of, re
 from mue_check.tiers import Task
 
 _REGIMES: Mapping[Knob, Regime] = {"weight_decay": "noise"}
-"""The regime in which a knob other than the learning rate has a sharp optimum: weight decay pays off where there is
+"""The regime in which a knob other than the learning rate has a sharp optimum: weight decay helps where there is
 noise to average (docs/choices.md)."""
 
 RIGHT = get_rule("complete_mue")

@@ -153,8 +153,8 @@ def across_table(found: Sequence[DriftFinding]) -> Table:
 
 
 def drift_note(found: DriftFinding) -> str:
-    """Why there is no drift, where there is none; else what it cannot show and what the curves lack; and what is wrong
-    with its 95 %."""
+    """What a reader must know about a drift: why it is unresolved or what it cannot show, what its curves lack, and
+    whether its interval covers less than 95 %."""
     drift = found.drift
     if drift.reason:
         return with_looks_note(in_unit_of([found.comparison], f"unresolved: {drift.reason}"), found.comparison)
@@ -171,7 +171,7 @@ def drift_note(found: DriftFinding) -> str:
 
 
 def blind_text(found: DriftFinding) -> str:
-    """That the drift which theory predicts for a wrong rule is too small to be detected; else empty."""
+    """Says that the drift which theory predicts for a wrong rule is too small to be detected; else empty."""
     c, detectable = found.comparison, found.drift.detectable
     if c.predicted is None or c.is_right or not abs(c.predicted) < detectable < math.inf:
         return ""
@@ -179,13 +179,13 @@ def blind_text(found: DriftFinding) -> str:
 
 
 def seeds_text(found: DriftFinding) -> str:
-    """The number of seeds, and in brackets the looks of which it is one."""
+    """The number of seeds, followed by all planned looks in brackets."""
     looks = found.drift.looks
     return f"{found.drift.interval.n} ({looks_text(looks)})" if len(looks) > 1 else str(found.drift.interval.n)
 
 
 def is_expected_by_default(comparison: Comparison) -> bool:
-    """Whether nothing is expected, or exactly what every correct implementation gives; then no column says so."""
+    """Whether nothing is expected, or what every correct implementation gives; tables then need no such column."""
     usual = Verdict.RESIDUAL if comparison.residual else Verdict.PASS
     return not comparison.is_control and comparison.expected in ("", usual)
 

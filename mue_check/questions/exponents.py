@@ -1,7 +1,7 @@
-"""Exponents of batch and duration: how the optimal learning rate itself scales, beside the law and what others found.
+"""Exponents of batch and duration: how the optimal learning rate itself scales, next to the law and published values.
 
-A drift is what a law leaves over. Added to what the law prescribes it is the exponent of the optimum, which can be held
-against any law.
+A drift is the change of the optimum that a law does not explain. The drift plus what the law prescribes is the exponent
+of the optimum itself, which can be compared with any law.
 """
 
 import math

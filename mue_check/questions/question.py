@@ -27,7 +27,7 @@ from mue_check.study.folder import AxisPoint, Folder
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was found of one question: the ``measured`` numbers as text, and a verdict, None if nothing is judged.
+    """The result of one question: the ``measured`` numbers as text, and a verdict, None if nothing is judged.
 
     Subclasses add the judge's own result and what their figures need.
     """
@@ -73,7 +73,7 @@ class QuestionKind:
     cases: ClassVar[Mapping[str, CaseMaker]] = {}
     """By the name of a pytest fixture, the cases of the suites' tests, for fixtures that this kind adds."""
     terms: ClassVar[Mapping[str, str]] = {}
-    """Words of its tables that a reader may not know, and what they mean."""
+    """Terms of its tables, with their definitions."""
     axes: tuple[str, ...] = ()
     """Axes with a separate section in its report. Their drifts are not in the main table of drifts."""
 
@@ -118,7 +118,7 @@ class JudgedKind(QuestionKind, ABC, Generic[F_co]):
     ) -> F_co:
         """Measure the arms at the looks of the question until one is not INCONCLUSIVE, and save the answer.
 
-        A question that is judged once has no looks, and so many ``replicates``.
+        A question that is judged once has no looks; ``replicates`` then says how many replicates to measure.
         """
         looks = (replicates,) if replicates else question.looks
         with study.asking(question):
@@ -172,7 +172,7 @@ class Summary:
 
     @property
     def verdicts(self) -> Mapping[str, tuple[tuple[Verdict, str], ...]]:
-        """(verdict, expected) of every question of which something is expected, by label; controls under "control"."""
+        """(verdict, expected) of every question with an expected verdict, by label; controls under "control"."""
         counted: dict[str, list[tuple[Verdict, str]]] = {kind.label: [] for kind, _ in self.answers}
         controls: list[tuple[Verdict, str]] = []
         for kind, found in self.answers:

@@ -128,9 +128,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
 
         rungs = [rung(side) for side in comparison.sides]
         results = judge_coordinates(comparison.ladder, rungs, comparison.looks)
-        lines = map(
-            str, sorted(results, key=lambda result: result.verdict is Verdict.PASS)
-        )  # those that hold come last
+        lines = map(str, sorted(results, key=lambda result: result.verdict is Verdict.PASS))  # PASS last
         return LawsFinding(
             comparison=comparison,
             verdict=join(result.verdict for result in results),
@@ -181,7 +179,7 @@ def law_fold(name: str, found: Sequence[LawsFinding]) -> Fold:
 
 
 def open_law_table(found: Iterable[LawsFinding]) -> Table:
-    """The laws of all ladders that are not PASS and of which something is expected."""
+    """The laws that have an expected verdict and are not PASS, of all ladders."""
     laws = [law for law in _laws(found) if law.result.verdict is not Verdict.PASS and law.comparison.expected]
     return _law_table("Laws that are not PASS", laws, question_columns(laws, target=False))
 

@@ -1,6 +1,6 @@
 """Sensitivity: what tells each rule or mutant from the right rule, ladder by ladder; predicted and measured drifts.
 
-The right rule is the one of which a PASS is expected; others stand beside it.
+The right rule is the one that is expected to PASS. The others are compared with it.
 """
 
 import math
@@ -43,17 +43,17 @@ class Sensitivity:
 
     @property
     def drifts(self) -> list[DriftFinding]:
-        """Those that there are."""
+        """The drifts that were measured."""
         return [drift for drift in (self.overall, self.group) if drift]
 
     @property
     def fails_by_a_drift(self) -> bool:
-        """Whether one FAILs."""
+        """Whether any of them FAILs."""
         return any(drift.verdict is Verdict.FAIL for drift in self.drifts)
 
     @property
     def answer(self) -> str:
-        """What FAILs; where nothing does, whether theory says that nothing could."""
+        """What FAILs. If nothing does: "blind" if theory says that no measured drift could, else "nothing"."""
         found = {"drift": self.overall, "group drift": self.group, "laws": self.laws}
         fails = ", ".join(name for name, each in found.items() if each and each.verdict is Verdict.FAIL)
         if fails or self.is_right:
@@ -68,7 +68,7 @@ class SensitivityKind(QuestionKind):
     label = "sensitivity"
 
     def sections(self, summary: Summary) -> Iterator[Section]:
-        """The figure and both tables, where there is a rule or mutant beside the right one."""
+        """The figure and both tables, if the study has a rule or mutant other than the right rule."""
         rows = sensitivities(summary)
         if all(row.is_right for row in rows):
             return
@@ -96,8 +96,8 @@ def sensitivities(summary: Summary) -> list[Sensitivity]:
             ladder=ladder,
             rule=rule,
             is_right=found[0].comparison.is_right,
-            overall=max((d for d in found if d.comparison.knob == "lr"), key=_tells, default=None),
-            group=max((d for d in found if d.comparison.knob != "lr"), key=_tells, default=None),
+            overall=max((d for d in found if d.comparison.knob == "lr"), key=_relevance, default=None),
+            group=max((d for d in found if d.comparison.knob != "lr"), key=_relevance, default=None),
             laws=laws.get((ladder, rule)),
         )
         answers = [*found, *([row.laws] if row.laws else [])]
@@ -119,30 +119,30 @@ def _drifts(summary: Summary) -> list[DriftFinding]:
 
 
 def _ladder(found: Finding) -> str:
-    """Its ladder; drifts of a group have one of their own beside it. That of diffusion models names its corpus."""
+    """Its ladder without the suffix of role groups; ladders of diffusion models name their corpus."""
     c = found.comparison
     where = f" on {c.corpus}" if is_diffusion(c.sides[-1].model) else ""
     return c.ladder.removesuffix(BY_GROUP) + where
 
 
-def _tells(found: DriftFinding) -> tuple[bool, float, int]:
+def _relevance(found: DriftFinding) -> tuple[bool, float, int]:
     return found.verdict is Verdict.FAIL, abs(found.comparison.predicted or 0.0), found.side.size
 
 
 def ladder_lines(rows: Sequence[Sensitivity]) -> Iterator[str]:
     """The ladders on which a drift tells a wrong rule from the right one, and the others."""
-    told, others = [], []
+    telling, others = [], []
     for (ladder,), found in grouped(rows, lambda row: (row.ladder,)):
         wrong = [row for row in found if not row.is_right]
         caught = [row.rule for row in wrong if row.fails_by_a_drift]
         if caught and not any(row.fails_by_a_drift for row in found if row.is_right):
-            told.append(f"{in_words(ladder)} ({', '.join(caught)})")
+            telling.append(f"{in_words(ladder)} ({', '.join(caught)})")
         elif wrong:
             shifts = [d.comparison.predicted for row in wrong for d in row.drifts if d.comparison.predicted is not None]
             largest = signed_text(max(shifts, key=abs)) if shifts else "none"
             others.append(f"{in_words(ladder)} (largest predicted drift: {largest})")
-    number = f"{len(told)} of {len(told) + len(others)} ladders"
-    yield f"a drift tells a wrong rule from the right one on {number}: {'; '.join(told) or 'none'}"
+    number = f"{len(telling)} of {len(telling) + len(others)} ladders"
+    yield f"a drift tells a wrong rule from the right one on {number}: {'; '.join(telling) or 'none'}"
     if others:
         yield f"it does not on: {'; '.join(others)}"
 
@@ -259,7 +259,7 @@ def plot_predicted(
 ) -> Figure:
     """One point for each drift: color and marker show the knob, and points of the right rule are open."""
     knobs = list(dict.fromkeys(d.comparison.knob for d in found))
-    at = _apart([d.comparison.predicted or 0.0 for d in found])
+    at = _separated([d.comparison.predicted or 0.0 for d in found])
     means = [d.drift.interval.mean for d in found]
     low, high = min(*at, *means, -1.0) - 0.3, max(*at, *means, 1.0) + 0.3
     with house_style():
@@ -306,8 +306,8 @@ def _handle(label: str, color: str, marker: str, fill: str) -> Line2D:
     return Line2D([], [], color=color, marker=marker, markerfacecolor=face, linestyle="", label=label)
 
 
-def _apart(predicted: Sequence[float]) -> list[float]:
-    """The predictions, with those that are equal set side by side."""
+def _separated(predicted: Sequence[float]) -> list[float]:
+    """The predictions, with equal ones moved apart so that all points are visible."""
     keys = np.round(predicted, 1)
     total, seen = Counter(keys.tolist()), Counter[float]()
     places = []

@@ -74,11 +74,14 @@ class TrendKind(QuestionKind):
 
 
 def _trends(drifts: Iterable[DriftFinding]) -> Iterator[TrendFinding]:
-    usual = [d for d in drifts if d.comparison.ladder == TREND_LADDER and d.is_lr_drift]
     # the line runs through the reference, in log2 of the size
-    apart = [d for d in usual if min(d.side.size, d.comparison.sides[0].size) > 0]
-    apart = [d for d in apart if d.side.size != d.comparison.sides[0].size]
-    for _, found in grouped(apart, lambda d: setting_of(d.comparison)):
+    usable = [
+        d
+        for d in drifts
+        if d.comparison.ladder == TREND_LADDER and d.is_lr_drift
+        if min(d.side.size, d.comparison.sides[0].size) > 0 and d.side.size != d.comparison.sides[0].size
+    ]
+    for _, found in grouped(usable, lambda d: setting_of(d.comparison)):
         first = found[0].comparison
         points = [(float(d.side.size), d.drift) for d in found]
         trend = judge_trend(float(first.sides[0].size), points, TREND_SIZE)

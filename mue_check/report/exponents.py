@@ -1,4 +1,4 @@
-"""Exponents of the optimal learning rate, beside those that laws and other people state: a table and a figure."""
+"""Exponents of the optimal learning rate, measured, prescribed and published: a table and a figure."""
 
 import textwrap
 from collections.abc import Sequence

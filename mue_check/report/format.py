@@ -14,7 +14,7 @@ def printable(text: str) -> str:
 
 
 def in_words(name: str) -> str:
-    """A name as people write it: ``batch_at_fixed_tokens`` is "batch at fixed tokens"."""
+    """A name in words: ``batch_at_fixed_tokens`` is "batch at fixed tokens"."""
     return printable(name.replace("_", " "))
 
 

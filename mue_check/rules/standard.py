@@ -10,7 +10,7 @@ from mue_check.spec import REFERENCE_HEAD_WIDTH, Scenario
 
 @dataclass(frozen=True, kw_only=True)
 class Standard:
-    """SP as people use it: hidden std fan-in^-1/2, one LR, one weight decay (arXiv 2203.03466, Table 3).
+    """SP as it is commonly used: hidden std fan-in^-1/2, one LR, one weight decay (arXiv 2203.03466, Table 3).
 
     Its only multiplier makes attention logits scale with 1/sqrt(d_head), because the models here use 1/d_head.
     """

@@ -142,7 +142,7 @@ def _lines(summary: Summary) -> tuple[str, ...]:
 
 
 def forecast_text(found: Sequence[ForecastFinding]) -> str:
-    """``forecasts: 9 of 10 inside, median width 0.31 octave``, and how many drifts cannot be told from 0."""
+    """``forecasts: 9 of 10 inside, median width 0.31 octave``, and how many drifts are compatible with 0."""
     judged = [(f, f.predicted) for f in found if f.predicted and f.verdict is not Verdict.INCONCLUSIVE]
     left = len(found) - len(judged)
     more = f"; {left} not resolved" if left else ""

@@ -87,7 +87,7 @@ def router_name(found: GammaFinding) -> str:
 
 
 def loads_text(found: GammaFinding) -> str:
-    """Natural, switched at frozen weights, or so many trained."""
+    """How the loads were made: natural, switched at frozen weights, or the number that were trained."""
     if found.is_natural:
         return "natural"
     return "switched" if found.is_switched else f"{len(found.comparison.sides)} trained"

@@ -1,7 +1,7 @@
 """kappa: drift of the optimal learning rate per octave of shift of sigma_0, as a line through measured points.
 
 A point weighs by se_drift^2 + kappa^2 se_shift^2 + tau^2, where tau is the scatter between points that no error of
-measurement explains (``PointErrors``). Points of one ladder share their reference, and so half of their variance.
+measurement explains (``NoisyPoints``). Points of one ladder share their reference, and so half of their variance.
 
 Simulated with 12 points on 3 ladders, 4 or 5 seeds, errors as measured (0.15 octave a seed) and tau 0, 0.1 and 0.3, 400
 times each, the intervals contain kappa in 0.95 to 0.97, a true drift in 0.94 to 0.98, and a newly measured one in 0.93
@@ -14,133 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, t_interval, t_quantile
+from mue_check.sigma0.line import SHARED, NoisyPoints, damped
 
-EXACT = 1e-12
-"""Stands for no scatter: the covariance of points without errors could not be inverted."""
-_Array = NDArray[np.float64]
-
-
-def damped(errors: _Array) -> _Array:
-    """Standard errors with their variances moved halfway to the mean: four seeds that agree by luck must not decide."""
-    return np.asarray(np.sqrt((errors**2 + (errors**2).mean()) / 2))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """(intercept, slope), their covariance, tau^2, and chi^2."""
-
-    mean: _Array
-    covariance: _Array
-    scatter: float
-    chi2: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointErrors:
-    """Points x, y [n] with the covariances [n, n] of their errors. ``origin``: the line goes through 0.
-
-    Least squares in y alone flatten the line where x has errors. So chi^2 weighs by var y + slope^2 var x + scatter,
-    and the scatter is the one at which chi^2 has its expected value (Tremaine et al. 2002, ApJ 574, 740). scipy.odr
-    knows neither errors that points share nor a scatter.
-    """
-
-    x: _Array
-    y: _Array
-    x_errors: _Array
-    y_errors: _Array
-    origin: bool
-
-    @property
-    def df(self) -> int:
-        """Degrees of freedom: points minus parameters."""
-        return len(self.x) - (1 if self.origin else 2)
-
-    def solve(self, probability: float = 0.5) -> Line:
-        """The line, with a tau^2 that is an upper confidence limit of level ``probability``; by default the median.
-
-        That is where chi^2, which falls with tau^2, equals the quantile of its distribution (Viechtbauer 2007, Statist.
-        Med. 26, 37), and 0 where chi^2 is below that quantile without scatter.
-        """
-        level = float(stats.chi2.ppf(1 - probability, self.df))
-        x, y = self._centred
-        rest = y - x * (x @ y) / (x @ x)
-        # chi^2 of ordinary least squares; further errors can only lower it
-        top = float(rest @ rest) / level * (1 + 1e-6) + EXACT
-        if self._least(EXACT)[1] <= level:
-            return self._line(EXACT)
-        return self._line(float(optimize.brentq(lambda t: self._least(t)[1] - level, EXACT, top, rtol=1e-2)))
-
-    def same_slope(self, line: Line, groups: NDArray[np.str_]) -> float:
-        """p-value of the F test that all ``groups`` [n] of points have one slope; 1 where there is nothing to compare.
-
-        Both models use the errors and the scatter of ``line``.
-        """
-        names = [name for name in np.unique(groups) if np.ptp(self.x[groups == name]) > 0]
-        left = self.df - len(names) + 1
-        if len(names) < 2 or left < 1:
-            return 1.0
-        scatter, slope = line.scatter, float(line.mean[1])
-        errors = self.y_errors + slope**2 * self.x_errors + scatter * np.eye(len(self.x))
-        # the sum of squares of whitened residuals is chi^2
-        whiten = np.linalg.inv(np.linalg.cholesky(errors))
-        common = np.stack([np.ones_like(self.x), self.x], axis=1)[:, self.origin :]
-        own = np.stack([np.where(groups == name, self.x, 0.0) for name in names[1:]], axis=1)
-        squares = []
-        for design in (common, np.concatenate([common, own], axis=1)):
-            fit = np.linalg.lstsq(whiten @ design, whiten @ self.y)[0]
-            squares.append(float(((whiten @ (self.y - design @ fit)) ** 2).sum()))
-        if squares[0] <= EXACT:
-            return 1.0
-        ratio = (squares[0] - squares[1]) / (len(names) - 1) / (max(squares[1], EXACT) / left)
-        return float(stats.f.sf(ratio, len(names) - 1, left))
-
-    @property
-    def _centred(self) -> tuple[_Array, _Array]:
-        return (self.x, self.y) if self.origin else (self.x - self.x.mean(), self.y - self.y.mean())
-
-    def _least(self, scatter: float) -> tuple[float, float]:
-        """The slope of least chi^2, and that chi^2."""
-        x, y = self._centred
-        start = float(x @ y / (x @ x))
-        reach = 3 * abs(start) + 3 * math.sqrt(float(y @ y / (x @ x))) + 1.0
-        best = optimize.minimize_scalar(
-            lambda slope: self._at(slope, scatter)[1],
-            bounds=(start - reach, start + reach),
-            method="bounded",
-            options={"xatol": 1e-6},
-        )
-        return float(best.x), float(best.fun)
-
-    def _at(self, slope: float, scatter: float) -> tuple[float, float, _Array]:
-        """Best intercept at this slope, chi^2, and the residuals divided by their covariance [n]."""
-        covariance = self.y_errors + slope**2 * self.x_errors
-        covariance.flat[:: len(self.x) + 1] += scatter
-        rest = self.y - slope * self.x
-        ones = np.ones_like(rest)
-        over, weights = np.linalg.solve(covariance, np.stack([rest, ones], axis=1)).T
-        intercept = 0.0 if self.origin else float(over.sum() / weights.sum())
-        over = over - intercept * weights
-        return intercept, float((rest - intercept) @ over), over
-
-    def _line(self, scatter: float) -> Line:
-        slope, chi2 = self._least(scatter)
-        intercept, _, over = self._at(slope, scatter)
-        # the most likely true x: the spread of the measured x includes their errors
-        x = self.x + slope * self.x_errors @ over
-        design = np.stack([np.ones_like(x), x], axis=1)[:, self.origin :]
-        errors = self.y_errors + slope**2 * self.x_errors + scatter * np.eye(len(x))
-        covariance = np.zeros((2, 2))
-        covariance[self.origin :, self.origin :] = np.linalg.inv(design.T @ np.linalg.solve(errors, design))
-        return Line(mean=np.array([intercept, slope]), covariance=covariance, scatter=scatter, chi2=chi2)
-
-
-SHARED = 0.5
-"""Correlation of the errors of two points with one reference, when target and reference are equally noisy."""
 DIFFER = 0.05
 """p-value below which ladders count as having different slopes."""
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -257,11 +136,11 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
 
     JudgeError says why the points allow no line.
     """
-    errors = _errors(points, origin=origin)
-    lines = {p: errors.solve(p) for p in QUANTILES}
+    noisy = _noisy_points(points, origin=origin)
+    lines = {p: noisy.solve(p) for p in QUANTILES}
     line = lines[0.5]
-    intercept, kappa = _intervals(errors, line)
-    x, y = errors.x, errors.y
+    intercept, kappa = noisy.intervals(line)
+    x, y = noisy.x, noisy.y
     if origin:
         ordinary = (0.0, float(x @ y / (x @ x)))
         robust = (0.0, float(np.median(y[x != 0] / x[x != 0])))
@@ -278,11 +157,11 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
         tau=math.sqrt(line.scatter),
         tau_predicted=math.sqrt(np.mean([each.scatter for each in lines.values()])),
         covariance=((a, b), (b, d)),
-        df=errors.df,
+        df=noisy.df,
         ordinary=ordinary,
         robust=robust,
         ladders=ladders,
-        same_slope=errors.same_slope(line, np.array([p.ladder for p in points])),
+        same_slope=noisy.same_slope(line, np.array([p.ladder for p in points])),
         shifts=(float(x.min()), float(x.max())),
         points=tuple(points),
         origin=origin,
@@ -291,19 +170,13 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
 
 def _slope(points: Sequence[KappaPoint], origin: bool) -> Interval:
     try:
-        errors = _errors(points, origin=origin)
+        noisy = _noisy_points(points, origin=origin)
     except JudgeError:
         return t_interval([])
-    return _intervals(errors, errors.solve())[1]
+    return noisy.intervals(noisy.solve())[1]
 
 
-def _intervals(errors: PointErrors, line: Line) -> list[Interval]:
-    """Of the intercept and of the slope."""
-    width, n = t_quantile(errors.df) * np.sqrt(np.diag(line.covariance)), len(errors.x)
-    return [Interval(float(m), float(m - w), float(m + w), n) for m, w in zip(line.mean, width, strict=True)]
-
-
-def _errors(points: Sequence[KappaPoint], *, origin: bool) -> PointErrors:
+def _noisy_points(points: Sequence[KappaPoint], *, origin: bool) -> NoisyPoints:
     least, shifts = 2 if origin else 3, [p.shift for p in points]
     if len(points) < least:
         raise JudgeError(f"{len(points)} point(s): at least {least} are needed")
@@ -313,7 +186,7 @@ def _errors(points: Sequence[KappaPoint], *, origin: bool) -> PointErrors:
     correlation = np.where(ladder[:, None] == ladder, SHARED, 0.0)
     np.fill_diagonal(correlation, 1.0)
     x_se, y_se = (damped(np.array(se)) for se in ([p.shift_se for p in points], [p.drift_se for p in points]))
-    return PointErrors(
+    return NoisyPoints(
         x=np.array(shifts),
         y=np.array([p.drift for p in points]),
         x_errors=correlation * np.outer(x_se, x_se),

@@ -41,7 +41,7 @@ class Laboratory:
     noise_mixtures: tuple[str, ...] = ("16e2a,h=16", "16e2a,h=16,router=content_blind")
     """SPECs of the mixtures whose gamma is measured; what they leave out is the dense reference's."""
     noise_seeds: int = 4
-    """Seeds of gradient noise; so many are added at a time, up to ``max_noise_seeds``, while gamma is too uncertain."""
+    """Seeds of gradient noise, added this many at a time, up to ``max_noise_seeds``, while gamma is too uncertain."""
     max_noise_seeds: int = 4
     drift_seeds: int = 6
     """Seeds of each drift: a drift budget is only as good as the drifts that it is fitted to."""

@@ -32,7 +32,7 @@ from scipy import stats
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import CONFIDENCE, Interval, t_interval, t_quantile
 from mue_check.sigma0.imbalance import EVEN, MEASURES, SHORTFALL, Imbalance
-from mue_check.sigma0.kappa import SHARED, PointErrors, damped
+from mue_check.sigma0.line import SHARED, NoisyPoints, damped
 from mue_check.sigma0.shift import ShiftFinding, Sigma0Shift
 
 MIN_POINTS = 3
@@ -91,19 +91,17 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
     half = t_quantile(n - 2) * float(least.stderr)
     median = stats.theilslopes(y, x, CONFIDENCE)
     damped_se = damped(se)
-    errors = PointErrors(
+    points = NoisyPoints(
         x=x,
         y=y,
         x_errors=np.zeros((n, n)),
         y_errors=np.outer(damped_se, damped_se) * (SHARED + (1 - SHARED) * np.eye(n)),
         origin=True,
     )
-    line = errors.solve()
-    slope = float(line.mean[1])
-    width = t_quantile(errors.df) * math.sqrt(line.covariance[1, 1])
+    line = points.solve()
     return ResidualFit(
         measure=measure,
-        slope=Interval(slope, slope - width, slope + width, n),
+        slope=points.intervals(line)[1],
         scatter=math.sqrt(line.scatter),
         ordinary=Interval(float(least.slope), float(least.slope) - half, float(least.slope) + half, n),
         intercept=float(least.intercept),

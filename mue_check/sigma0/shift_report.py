@@ -51,7 +51,7 @@ def load_cases(options: Options, scope: Scope, use: LoadUse) -> list[TargetCase]
 
 
 def _shift_cases(options: Options, scope: Scope) -> list[TargetCase]:
-    """Every target that a fit uses; on another corpus the loads whose noise is measured there for gamma anyway."""
+    """Every target that a fit uses; on other corpora the loads whose noise is measured there for gamma."""
     cases = load_cases(options, scope, "fit")
     loads = LABORATORIES[options.tier.name].noise_loads
     known = [c for c in cases if c.ladder.name == LOADS and c.target.load in loads]

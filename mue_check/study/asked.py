@@ -42,12 +42,12 @@ class Unanswered:
 
 
 def new_run(*selection: str) -> str:
-    """A name for a run that begins now: the time (UTC), then a hash of what it was told to ask.
+    """A name for a run that begins now: the time (UTC), then a hash of its ``selection``.
 
     Later runs sort behind earlier ones.
     """
-    told = hashlib.sha256("\n".join(selection).encode(errors="replace")).hexdigest()[:8]
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}-{told}"
+    digest = hashlib.sha256("\n".join(selection).encode(errors="replace")).hexdigest()[:8]
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}-{digest}"
 
 
 def begin_run(root: Path, run: str) -> None:
@@ -56,7 +56,7 @@ def begin_run(root: Path, run: str) -> None:
 
 
 def finish_run(root: Path, run: str) -> None:
-    """Remove the mark of a run, and those of earlier runs that were told to ask the same."""
+    """Remove the mark of a run, and those of earlier runs with the same selection."""
     for earlier in unfinished_runs(root):
         if earlier <= run and earlier.rpartition("-")[2] == run.rpartition("-")[2]:
             remove_file(path_of(root, earlier, RUNS), root=root)

@@ -21,7 +21,7 @@ DEFAULT_ROUTER = "sigmoid_norm"
 """The rule's own router, which the names of questions and the headings of reports leave out."""
 
 NO_UNIT = "loss"
-"""The unit of losses of which the user has not said what they are in."""
+"""Stands for the unit of losses when the user has not named it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def path_of(root: Path, name: str, folder: str = "comparisons") -> Path:
 
 
 def looks_note(comparison: Comparison) -> str:
-    """What is wrong with its 95 %: it was asked before with looks at other numbers of seeds."""
+    """A note that its interval covers less than 95 %, if it was asked before with looks at other numbers of seeds."""
     if not comparison.earlier_looks:
         return ""
     before = " and ".join(map(looks_text, comparison.earlier_looks))
@@ -97,7 +97,7 @@ def looks_note(comparison: Comparison) -> str:
 
 
 def with_looks_note(text: str, comparison: Comparison) -> str:
-    """A text, and after it what is wrong with the question's 95 %."""
+    """The text, followed by the note on looks if there is one."""
     return "; ".join(filter(None, (text, looks_note(comparison))))
 
 
@@ -159,7 +159,7 @@ def _read(path: Path) -> Comparison:
 
 
 def question_problem(question: Comparison, name: str) -> str:
-    """What is wrong with a question in itself; "" if nothing is."""
+    """Why a stored question is invalid; "" if it is valid."""
     if question.name != name:
         return f"has the name {question.name!r}: a copy of another one"
     if question.tolerance < 0:

@@ -50,7 +50,7 @@ class Ending:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge what this run asked, and fail a run that passed for want of an answer."""
+        """Judge what this run asked, and fail a run that passed because an answer is missing."""
         from mue_check.study.asked import finish_run
 
         if self.config.option.collectonly:
@@ -76,7 +76,7 @@ class Ending:
         from mue_check.overview.report import verdict_lines
 
         # pytest cuts its own summary to the width of the terminal
-        failed = [f"FAILED {report.nodeid}: {_said(report)}" for report in self.reports if report.failed]
+        failed = [f"FAILED {report.nodeid}: {_failure_text(report)}" for report in self.reports if report.failed]
         if self.summary is None and not self.lines and not failed:
             return
         terminalreporter.section("mue_check")
@@ -108,7 +108,7 @@ class Ending:
         return self.summary.of_run(self.settings.run)
 
     def _nothing_judged(self, part: Summary | None) -> str:
-        """Why an exit code of 0 would stand for nothing; empty if a test that passed judged something."""
+        """Why an exit code of 0 would be meaningless; empty if a test that passed judged something."""
         expected = {a.question.name: bool(a.question.expected) for a in part.asked} if part else {}
         counts: Counter[str] = Counter()
         for report in self.reports:
@@ -133,7 +133,7 @@ class Ending:
             session.exitstatus = code
 
 
-def _said(report: pytest.TestReport) -> str:
+def _failure_text(report: pytest.TestReport) -> str:
     """The first two lines of why a test failed: the verdict with its question, and what was measured."""
     message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
     return "; ".join(line.strip() for line in message.removeprefix("Failed: ").splitlines()[:2])

@@ -1,4 +1,4 @@
-"""Where the suites are: inside of an installed package, or beside it in a checkout; and how pytest runs them."""
+"""Where the suites are: inside an installed package, or next to it in a checkout; and how pytest runs them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def shipped(name: str, *, in_checkout: str) -> Path:
     for folder in (_PACKAGE / name, _PACKAGE.parent / in_checkout):
         if folder.is_dir():
             return folder
-    raise SpecError(f"{name} are neither in {str(_PACKAGE)!r} nor beside it: install mue_check again")
+    raise SpecError(f"{name} are neither in {str(_PACKAGE)!r} nor next to it: install mue_check again")
 
 
 def suites_folder() -> Path:
@@ -32,7 +32,7 @@ def suites_folder() -> Path:
 
 
 def pytest_arguments(given: Sequence[str], suites: Path | None = None) -> list[str]:
-    """The arguments of pytest that run the suites with ``given`` options, whatever folder it is started in.
+    """The arguments of pytest that run the suites with ``given`` options, from any folder.
 
     Names of test files among them may leave out the folder. Without one, all suites are run.
     """

@@ -81,7 +81,7 @@ def isolated_router(config: pytest.Config, folder: Path) -> Iterator[Trial | Non
 
 @contextmanager
 def _named(router: str) -> Iterator[None]:
-    """Turn what is wrong with a user's router into a usage error that names it."""
+    """Turn an error of a user's router into a usage error that names the router."""
     try:
         yield
     except ClaimError as error:

@@ -201,7 +201,7 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
     tolerance = option("tolerance")
     corpora = _corpora(option("corpus"), folder, tier, option("modality"))
     router, balance = routing_of(option("router"), folder, claim, trains=not trains_nothing(config.args))
-    told = _repeated_options(config, tier.name, rule.name)
+    repeated = _repeated_options(config, tier.name, rule.name)
     selected = (*map(str, config.args), option("keyword"), option("markexpr"), str(option("axes")))
     others = dict.fromkeys(name.strip() for name in (option("beside") or "").split(",") if name.strip())
     if rule.name in others:
@@ -218,9 +218,9 @@ def _parse(config: pytest.Config, folder: Path) -> Settings:
         balance=balance,
         heldout=option("heldout"),
         beside=tuple(map(get_rule, others)),
-        options=told,
+        options=repeated,
         program=("mue_check", "suite") if is_packaged(config.rootpath) else ("pytest",),
-        run=getattr(config, "workerinput", {}).get(RUN) or new_run(*selected, *told),
+        run=getattr(config, "workerinput", {}).get(RUN) or new_run(*selected, *repeated),
         candidate=(option("router") or "builtin:sigmoid_norm").partition("+")[0],
         folder=folder,
         claim=claim,

@@ -68,7 +68,7 @@ def keep_apart(config: pytest.Config, router: str) -> None:
 
 
 def hand_out_one_by_one(config: pytest.Config) -> None:
-    """With ``--dist load``, which -n implies, let each worker take one test after another, unless told otherwise.
+    """With ``--dist load``, which -n implies, let each worker take one test after another, unless the user sets it.
 
     Tests run longest first, so that no worker begins a long one when the others are done.
     """
