@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import NamedTuple
 
-from mue_check.axes import BY_GROUP, BY_GROUP_OF_DIFFUSION, Ladder, Regime, Sizes
+from mue_check.axes import BY_GROUP, Ladder, Regime, Sizes, diffusion_by_group
 from mue_check.data import Data, require_images, require_tokens
 from mue_check.errors import SpecError, unknown
 from mue_check.rules import HyperParameters
@@ -28,7 +28,7 @@ class Modality:
     corpora: tuple[str, ...] = ()
     kind: Callable[[ModelSpec], ModelSpec] | None = None
     tasks: Mapping[str, Mapping[tuple[str, Regime], Task]] = field(default_factory=dict)
-    ladders: Mapping[str, Callable[[Sizes], Ladder]] = field(default_factory=dict)
+    ladders: Callable[[Sizes], Mapping[str, Ladder]] = lambda sizes: {}
     sized: Callable[[Tier], Tier] = lambda tier: tier
 
     def of(self, tier: Tier) -> Tier:
@@ -45,7 +45,8 @@ class Modality:
         )
 
     def _replaced(self, make: Callable[[Sizes], tuple[Ladder, ...]], sizes: Sizes) -> tuple[Ladder, ...]:
-        return tuple(self.ladders[x.name](sizes) if x.name in self.ladders else x for x in make(sizes))
+        own = self.ladders(sizes)
+        return tuple(own.get(ladder.name, ladder) for ladder in make(sizes))
 
 
 def _diffusion(model: ModelSpec, patch: int, frames_per_patch: int) -> DiffusionSpec:
@@ -114,7 +115,7 @@ def _image_modality(
         corpora=(corpus,),
         kind=partial(_diffusion, patch=patch, frames_per_patch=frames_per_patch),
         tasks={"cpu": tasks(_BASE), "cuda": tasks(_GPU_BASE)},
-        ladders=BY_GROUP_OF_DIFFUSION,
+        ladders=diffusion_by_group,
         sized=_fewer,
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from mue_check.axes.diffusion import BY_GROUP_OF_DIFFUSION
+from mue_check.axes.diffusion import diffusion_by_group
 from mue_check.axes.experts import (
     activated_ladders,
     bridge_ladders,
@@ -37,11 +37,11 @@ AXES: Mapping[str, Callable[[Sizes], tuple[Ladder, ...]]] = {
 __all__ = [
     "AXES",
     "BY_GROUP",
-    "BY_GROUP_OF_DIFFUSION",
     "Ladder",
     "LadderUse",
     "Regime",
     "Rung",
     "Sizes",
+    "diffusion_by_group",
     "heldout_ladder",
 ]

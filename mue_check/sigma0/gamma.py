@@ -136,7 +136,11 @@ def noise_side(
 
 def judge_stored_gamma(store: Store, comparison: Comparison) -> GammaFinding:
     """Average noise and signal over the measured steps, and fit gamma over the loads."""
-    settings = [side_table(store, side).pipe(_with_setting, side.label) for side in comparison.sides]
+    # the setting is the load under which a row was measured, if that is not the load of training
+    settings = [
+        table.assign(setting=table["load"].where(table["load"] != "", side.label))
+        for side, table in ((side, side_table(store, side)) for side in comparison.sides)
+    ]
     points = mean_over_steps(pd.concat(settings, ignore_index=True), _POINT, ["tokens", *_VALUES])
     experts = points[points["kind"].str.startswith(EXPERTS)].copy()
     if [side.label for side in comparison.sides] == [NATURAL]:
@@ -176,11 +180,6 @@ def _judge_control(fit: GammaFit) -> Verdict:
     if fit.reason is not None:
         return Verdict.INCONCLUSIVE
     return judge_interval(fit.gamma, TOLERANCE, center=THEORY)
-
-
-def _with_setting(table: pd.DataFrame, label: str) -> pd.DataFrame:
-    """The setting is the load under which a row was measured, where that is not the load of training."""
-    return table.assign(setting=table["load"].where(table["load"] != "", label))
 
 
 def _pooled(table: pd.DataFrame, *, cross_checks: bool = False) -> GammaFit:

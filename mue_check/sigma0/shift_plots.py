@@ -100,8 +100,11 @@ def plot_kappa(points: Sequence[KappaPoint], fit: KappaFit | str) -> Figure:
         if isinstance(fit, KappaFit):
             line = f"kappa {bounded_text(fit.kappa)} under loads, through 0, scatter {fit.tau:.2f} octave"
         figure.suptitle(f"Drift against the shift of sigma_0: {line}", x=0.01, ha="left", fontsize=11)
-        names = dict.fromkeys(p.ladder for p in points)
-        figure.legend(handles=[_ladder_handle(n) for n in names], loc="outside lower center", ncols=5, fontsize=9)
+        handles = [
+            Line2D([], [], color=color, marker=marker, linestyle="", label=shorten(short_ladder(ladder), 24))
+            for ladder, (color, marker) in {p.ladder: ladder_look(p.ladder) for p in points}.items()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9)
     return figure
 
 
@@ -113,11 +116,6 @@ def _draw_line(above: Axes, below: Axes, fit: KappaFit, points: Sequence[KappaPo
     above.plot(x, mean, color=QUIET, linewidth=1.6)
     above.fill_between(x, low, high, color=QUIET, alpha=0.13, linewidth=0)
     below.fill_between(x, low - mean, high - mean, color=QUIET, alpha=0.13, linewidth=0)
-
-
-def _ladder_handle(ladder: str) -> Line2D:
-    color, marker = ladder_look(ladder)
-    return Line2D([], [], color=color, marker=marker, linestyle="", label=shorten(short_ladder(ladder), 24))
 
 
 def _interval(mean: float, se: float) -> Interval:

@@ -18,6 +18,8 @@ from mue_check.study.comparison import Comparison, files_of, path_of, question_p
 
 SCHEMA = 1
 FOLDER, RUNS = "asked", "runs"
+_ASKED = tuple(f.name for f in fields(Comparison) if f.name != "sides")
+"""What a question and its answer have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +94,10 @@ def unanswered(asked: Sequence[Asked], answers: Iterable[Comparison]) -> Iterato
         answer = by_name.get(each.question.name)
         if answer is None:
             yield Unanswered(asked=each, reason="it was asked, and no answer was stored")
-        elif differing := _differing(each.question, answer):
+        elif differing := next((name for name in _ASKED if getattr(each.question, name) != getattr(answer, name)), ""):
             wanted, stored = (getattr(c, differing) for c in (each.question, answer))
             reason = f"asked with {differing} {_short(wanted)}, but the stored answer has {_short(stored)}"
             yield Unanswered(asked=each, reason=reason)
-
-
-def _differing(question: Comparison, answer: Comparison) -> str:
-    """The first field in which the answer is not one to this question; empty if there is none."""
-    names = (f.name for f in fields(Comparison) if f.name != "sides")
-    return next((name for name in names if getattr(question, name) != getattr(answer, name)), "")
 
 
 def _short(value: object) -> str:
