@@ -4,17 +4,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mue_check.cli.command import (
-    A_DAY,
-    Commands,
-    Options,
-    Parser,
-    print_answer,
-    require_between,
-)
-from mue_check.cli.rules import ROLES_HELP, SPEC_HELP, add_base_values, base_values, read_roles
+from mue_check.cli.command import A_DAY, Commands, Options, Parser, print_answer, require_between
+from mue_check.cli.rule_options import ROLES_HELP, SPEC_HELP, add_rule_options, base_values, read_roles
 from mue_check.errors import SpecError
-from mue_check.rules import RULES, get_rule
+from mue_check.rules import get_rule
 from mue_check.spec_text import parse_scenario
 
 if TYPE_CHECKING:
@@ -42,14 +35,8 @@ def add(commands: "Commands[Parser]") -> None:
         metavar="SPEC",
         help="your model; defaults come from model.config, else from the reference (without it: model.config)",
     )
-    audit.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
-    add_base_values(audit)
-    audit.add_argument(
-        "--roles",
-        metavar="FILE.toml",
-        type=Path,
-        help=ROLES_HELP,
-    )
+    add_rule_options(audit)
+    audit.add_argument("--roles", metavar="FILE.toml", type=Path, help=ROLES_HELP)
     audit.add_argument("--no-probe", action="store_true", help="do not run a forward pass on random tokens")
     audit.add_argument(
         "--time-limit",

@@ -36,13 +36,13 @@ def add(commands: "Commands[Parser]") -> None:
         )
         command.add_argument("candidate", metavar="MODULE:FACTORY", help="or FILE.py:FACTORY, builtin:NAME, hf:CONFIG")
         command.add_argument("--claim", type=Path, metavar="FILE.toml", help="what it claims: fields of RoutingSpec")
-        command.add_argument("--only", choices=["claim", "fit"], help="one verdict alone")
-        command.add_argument("--check", action="append", metavar="ID", help="this check alone (may be repeated)")
+        command.add_argument("--only", choices=["claim", "fit"], help="give only this verdict")
+        command.add_argument("--check", action="append", metavar="ID", help="run only this check (may be repeated)")
         command.add_argument(
             "--expected", type=Path, metavar="FILE.toml", help='expected failures: check-id = "reason"'
         )
         command.add_argument(
-            "--shapes", metavar="DxFxExA,..", help="your own sizes: d_model x d_expert x experts x top_k"
+            "--shapes", metavar="DxFxExA,..", help="sizes to check: d_model x d_expert x experts x top_k"
         )
         command.add_argument(
             "--seeds", type=int, default=2, metavar="N", help="weights and tokens per shape (default: 2)"
@@ -53,7 +53,7 @@ def add(commands: "Commands[Parser]") -> None:
         )
         command.add_argument("--json", metavar="OUT", help="write everything as JSON, - for stdout")
         command.add_argument("--junit", metavar="OUT", help="write JUnit XML")
-        command.add_argument("--quiet", action="store_true", help="print failures and verdicts alone")
+        command.add_argument("--quiet", action="store_true", help="print only failures and verdicts")
         command.set_defaults(run=run, kind=kind)
 
 

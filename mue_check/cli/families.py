@@ -38,13 +38,13 @@ def add(commands: "Commands[Parser]") -> None:
         help="check every mixture of the installed transformers",
         description="Check router, block and audit of every mixture in the installed transformers, each as "
         "`mue_check router hf:NAME` and so on would, and print a line for each. Exit 1 when one fails its own claim or "
-        "the audit, and --notes does not say why.",
+        "the audit, and --notes does not explain it.",
         epilog="example: mue_check families --workers 2 --notes reports/families.toml --out reports/families.md",
     )
-    families.add_argument("names", nargs="*", metavar="CONFIG", help="these alone: Qwen3MoeConfig, ... (default: all)")
+    families.add_argument("names", nargs="*", metavar="CONFIG", help="only these: Qwen3MoeConfig, ... (default: all)")
     families.add_argument("--seeds", type=int, default=1, metavar="N", help="weights and tokens per shape (default: 1)")
     families.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    families.add_argument("--notes", type=Path, metavar="FILE.toml", help='why a failure is true: CONFIG = "reason"')
+    families.add_argument("--notes", type=Path, metavar="FILE.toml", help='known failures: CONFIG = "reason"')
     families.add_argument("--out", type=Path, metavar="FILE", help="write the table as Markdown")
     families.set_defaults(run=run)
 

@@ -11,12 +11,12 @@ def add(commands: "Commands[Parser]") -> None:
     """Declare the command."""
     judge = commands.add_parser(
         "judge",
-        help="your own sweep: does its table say that the optimum stays?",
+        help="judge your own sweep from a table: does the optimum stay?",
         description="Read a sweep that was made elsewhere, and judge it as the suites judge theirs: the optimum of "
         "each arm, its drift against the smallest arm, regret, verdict, and the exponent across arms. Reads tables of "
         "runs (CSV, Parquet, JSON, Markdown; W&B, Neptune, Optuna), panels of W&B, pivot tables, one file per learning "
-        "rate, and folders of Ray Tune. Columns are guessed by name, and what was guessed is printed. Exit 0: the "
-        "optimum stays in every arm, 1: not in every arm, 2: no table that can be judged, 3: not decided.",
+        "rate, and folders of Ray Tune. Columns are guessed from their names, and the guesses are printed. Exit 0: the "
+        "optimum stays in every arm, 1: not in every arm, 2: no table that can be judged, 3: undecided.",
         epilog="example: mue_check judge runs.csv --x lr --loss val_loss --arm width --pair tokens,batch --out judged",
     )
     judge.add_argument("table", metavar="TABLE", type=Path, nargs="+", help="files or folders; several are one sweep")
@@ -28,7 +28,11 @@ def add(commands: "Commands[Parser]") -> None:
     judge.add_argument("--pattern", metavar="TEXT", help="columns in the names of runs or files: w{width}-lr{lr}")
     judge.add_argument("--reference", metavar="ARM", help="the arm to compare with (default: the smallest)")
     judge.add_argument(
-        "--law", type=float, default=0.0, metavar="P", help="the optimum is to go with size^P (default: 0, it stays)"
+        "--law",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="the optimum should scale with size^P (default: 0, it stays)",
     )
     judge.add_argument(
         "--tolerance", type=float, default=0.5, metavar="OCTAVES", help="drift that does no harm (default: 0.5)"

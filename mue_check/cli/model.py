@@ -17,10 +17,10 @@ from mue_check.cli.command import (
     print_answer,
     require_between,
 )
-from mue_check.cli.rules import SPEC_HELP, add_base_values, base_values
+from mue_check.cli.rule_options import SPEC_HELP, add_rule_options, base_values
 from mue_check.errors import SpecError
 from mue_check.input_files import read_toml
-from mue_check.rules import RULES, get_rule
+from mue_check.rules import get_rule
 from mue_check.spec_text import parse_scenario
 
 if TYPE_CHECKING:
@@ -42,27 +42,35 @@ def add(commands: "Commands[Parser]") -> None:
     model.add_argument(
         "model", metavar="MODULE[:OBJECT]", help="or FILE.py[:OBJECT]; OBJECT may be mup's {size: model}"
     )
-    model.add_argument("--axis", default="width", help="the argument of model(...) that varies (default: width)")
-    model.add_argument("--sizes", metavar="A,B,..", help="ascending (default: those of mup's table)")
+    model.add_argument("--axis", default="width", help="argument of model(...) that varies (default: width)")
+    model.add_argument("--sizes", metavar="A,B,..", help="sizes, ascending (default: those of mup's table)")
     model.add_argument(
-        "--base", type=float, metavar="SIZE", help="where all factors are 1 (default: the first; 0: none)"
+        "--base", type=float, metavar="SIZE", help="size at which all factors are 1 (default: the first; 0: none)"
     )
-    model.add_argument("--roles", type=Path, metavar="FILE.toml", help="[roles]: name pattern = role, in order")
-    model.add_argument("--tolerance", type=float, default=0.25, metavar="X", help="of an exponent (default: 0.25)")
-    model.add_argument("--seeds", default="2:8", metavar="LOW[:HIGH]", help="added until no row is open (default: 2:8)")
+    model.add_argument("--roles", type=Path, metavar="FILE.toml", help="table [roles] of name pattern = role, in order")
+    model.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.25,
+        metavar="X",
+        help="largest harmless error of an exponent (default: 0.25)",
+    )
+    model.add_argument(
+        "--seeds", default="2:8", metavar="LOW[:HIGH]", help="seeds, added until no row is open (default: 2:8)"
+    )
     model.add_argument(
         "--reference", metavar="SPEC", help=f"audit each size too, against this tuned model: {SPEC_HELP}"
     )
+    add_rule_options(model, "rule of the audit: ")
     model.add_argument(
-        "--rule", default="complete_mue", help=f"of the audit: {', '.join(RULES)} (default: complete_mue)"
+        "--time-limit",
+        type=float,
+        metavar="S",
+        help="time limit for everything, in seconds (default: 3600, with --study a day)",
     )
-    add_base_values(model)
-    model.add_argument(
-        "--time-limit", type=float, metavar="S", help="seconds in all (default: 3600, with --study a day)"
-    )
-    model.add_argument("--figure", metavar="OUT", help="draw it, as OUT.svg, .png or .pdf")
+    model.add_argument("--figure", metavar="OUT", help="draw the result as OUT.svg, .png or .pdf")
     model.add_argument("--json", metavar="OUT", help="write everything as JSON; - prints it instead of the text")
-    model.add_argument("--all", action="store_true", help="print rows that pass, too")
+    model.add_argument("--all", action="store_true", help="also print rows that pass")
     _add_study(model)
     model.set_defaults(run=run)
 
@@ -72,27 +80,42 @@ def _add_study(model: Parser) -> None:
         "study",
         "whether values tuned at the first size stay best: early curve, tune once, drift of the optimum",
     )
-    study.add_argument("--study", type=Path, metavar="DIR", help="keep all runs there; what is there is not run again")
-    study.add_argument("--steps", type=int, metavar="N", help="updates of each run; needed with --study")
+    study.add_argument("--study", type=Path, metavar="DIR", help="folder for all runs; stored runs are not run again")
+    study.add_argument("--steps", type=int, metavar="N", help="updates of each run (required with --study)")
     study.add_argument(
-        "--ask", default="early,tune_once,drift", metavar="A,B", help="what (default: early,tune_once,drift)"
+        "--ask",
+        default="early,tune_once,drift",
+        metavar="A,B",
+        help="questions to ask (default: early,tune_once,drift)",
     )
     study.add_argument(
-        "--study-seeds", default="4:12", metavar="LOW:HIGH", help="added until it is settled (default: 4:12)"
+        "--study-seeds",
+        default="4:12",
+        metavar="LOW:HIGH",
+        help="seeds of a question, added until it is settled (default: 4:12)",
     )
     study.add_argument(
-        "--drift-tolerance", type=float, default=0.5, metavar="X", help="octaves of the learning rate (default: 0.5)"
+        "--drift-tolerance",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="largest harmless drift, in octaves of the learning rate (default: 0.5)",
     )
     study.add_argument(
-        "--held-out", type=int, default=8, metavar="K", help="batches of the final loss, after those trained on "
-        "(default: 8)"
+        "--held-out", type=int, default=8, metavar="K", help="batches in the final loss, not trained on (default: 8)"
     )  # fmt: skip
     where = study.add_mutually_exclusive_group()
-    where.add_argument("--processes", type=int, default=1, metavar="N", help="that share the runs (default: 1)")
-    where.add_argument("--gpus", type=int, metavar="N", help="one process for each of N GPUs")
+    where.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="number of processes that share the runs (default: 1)"
+    )
+    where.add_argument("--gpus", type=int, metavar="N", help="start one process for each of N GPUs")
     where.add_argument("--cluster", default="", metavar="HOST:PORT|local", help="train the runs on this Ray cluster")
     study.add_argument(
-        "--gpu-share", type=float, default=1.0, metavar="F", help="of a GPU, for each run on a cluster (default: 1)"
+        "--gpu-share",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="share of a GPU for each run on a cluster (default: 1)",
     )
 
 

@@ -36,7 +36,8 @@ def add(commands: "Commands[Parser]") -> None:
         nargs="?",
         const="",
         metavar="LADDER",
-        help="also the drift of each mutant, in minutes instead of seconds: on LADDER, or where most is predicted",
+        help="also measure the drift of each mutant, in minutes instead of seconds: on LADDER, or on the ladder with "
+        "the largest prediction",
     )
     mutants.add_argument("--tier", default="smoke", help="as for `pytest suites/` (default: smoke)")
     mutants.add_argument("--modality", default="language", help="as for `pytest suites/` (default: language)")

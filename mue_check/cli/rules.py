@@ -6,24 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from mue_check.cli.command import EXIT_OK, Commands, Options, Parser
-from mue_check.errors import SpecError
-from mue_check.input_files import read_toml
-from mue_check.rules import RULES, HyperParameters, Prescription, Row, about_expansion, get_rule
+from mue_check.cli.rule_options import ROLES_HELP, SPEC_HELP, add_rule_options, base_values, read_roles
+from mue_check.rules import HyperParameters, Prescription, Row, about_expansion, get_rule
 from mue_check.spec_text import parse_scenario
 from mue_check.terminal import text_table
 
 _CODE = ("torch", "transformers", "mup", "megatron", "torchtitan")
-ROLES_HELP = (
-    "[roles]: name pattern = role, for unknown names; [multipliers]: role = number, the factors by which the model "
-    "multiplies"
-)
-SPEC_HELP = (
-    "comma-separated key=value pairs or a TOML file: d, L, H or a notation such as 128e8a1s with h, B, T, dh; also "
-    "d_model=1k,B=4M"
-)
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -42,8 +32,7 @@ def add(commands: "Commands[Parser]") -> None:
         metavar="SPEC",
         help="the target model, as above; missing keys are taken from the reference",
     )
-    rules.add_argument("--rule", default="complete_mue", help=f"one of {', '.join(RULES)} (default: complete_mue)")
-    add_base_values(rules)
+    add_rule_options(rules)
     rules.add_argument(
         "--format",
         choices=["table", "json", "csv", *_CODE],
@@ -53,37 +42,6 @@ def add(commands: "Commands[Parser]") -> None:
     rules.add_argument("--roles", metavar="FILE.toml", type=Path, help=f"for code: {ROLES_HELP}")
     rules.add_argument("--base-shapes", metavar="FILE.bsh", default="", help="for --format mup: your own base shapes")
     rules.set_defaults(run=run)
-
-
-def add_base_values(parser: Parser) -> None:
-    """Add an option for each tuned value of the reference."""
-    flags = {"lr": "--lr", "weight_decay": "--wd", "init_std": "--init-std"}
-    for f in fields(HyperParameters):
-        parser.add_argument(
-            flags.get(f.name, f"--{f.name}"),
-            dest=f.name,
-            type=float,
-            default=f.default,
-            metavar="X",
-            help=f"the reference's tuned {f.name.replace('_', ' ')} (default: {f.default:g})",
-        )
-
-
-def base_values(options: Options) -> HyperParameters:
-    """The base values from these options."""
-    return HyperParameters(**{f.name: getattr(options, f.name) for f in fields(HyperParameters)})
-
-
-def read_roles(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The tables [roles] and [multipliers] of a file; empty without one. SpecError."""
-    if path is None:
-        return {}
-    table = read_toml(path, f"--roles {path}", SpecError)
-    unknown = set(table) - {"roles", "multipliers"}
-    if unknown or not all(isinstance(part, dict) for part in table.values()):
-        found = f", not {', '.join(sorted(unknown))}" if unknown else ""
-        raise SpecError(f"--roles {path}: must hold tables [roles] and [multipliers]{found}")
-    return table
 
 
 def run(options: Options) -> int:

@@ -153,20 +153,10 @@ def measure_drift(
     residual: float = 0.0,
 ) -> DriftFinding:
     """Measure two arms with more and more seeds until the drift between their optima is settled, and save it."""
-    task, knob, looks = study.task(ladder), arms[0].knob, study.tier.looks
-    question = study.question(
-        "drift",
-        name,
-        ladder,
-        study.tolerance,
-        expected,
-        axis=axis,
-        rule=arms[1].prescription.rule,
-        knob=knob,
-        residual=residual,
-        looks=looks,
-        predicted=predicted_for(study, ladder, target, arms),
-    )
+    task, knob, rule, looks = study.task(ladder), arms[0].knob, arms[1].prescription.rule, study.tier.looks
+    question = study.question("drift", name, ladder, study.tolerance, expected, axis=axis, rule=rule, looks=looks)
+    predicted = predicted_for(study, ladder, target, arms)
+    question = replace(question, knob=knob, residual=residual, predicted=predicted)
     rungs = (ladder.reference, target)
     grid = grid_of(knob, task.grid_step, task.grid_reach)
     return answer_drift(study, question, rungs, arms, task.log2_start(knob), task.half_width, grid)

@@ -1,7 +1,7 @@
 """Routing: how a mixture routes after a short training: load, weight sum, variance factor."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import SpecError
@@ -43,14 +43,9 @@ def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
         raise SpecError(f"{rung.label} of {ladder.name} is dense and routes nothing")
     arm = study.arm(ladder, rung)
     claim = experts.claimed_sum
-    question = study.question(
-        "routing",
-        study.name("routing", ladder.name, rung.label),
-        ladder,
-        CLAIM_TOLERANCE,
-        None if claim is None else Verdict.PASS,
-        weight_sum=claim,
-    )
+    name = study.name("routing", ladder.name, rung.label)
+    question = study.question("routing", name, ladder, CLAIM_TOLERANCE, None if claim is None else Verdict.PASS)
+    question = replace(question, weight_sum=claim)
     return ROUTING.answer(study, question, [rung], [arm], replicates=study.tier.seeds)
 
 

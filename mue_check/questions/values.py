@@ -37,15 +37,9 @@ def ask_values(
     train = replace(arm.train, warmup=0, final_lr=1.0)
     mutant = replace(arm, prescription=mutate(arm.prescription), train=train, flaw=flaw)
     rule = mutant.prescription.rule
-    question = study.question(
-        "values",
-        study.name("values", ladder.name, rung.label, rule=rule),
-        ladder,
-        0.0,
-        None if finding else Verdict.PASS,
-        rule=rule,
-        prescribed=arm.prescription.values(arm.base),
-    )
+    name = study.name("values", ladder.name, rung.label, rule=rule)
+    question = study.question("values", name, ladder, 0.0, None if finding else Verdict.PASS, rule=rule)
+    question = replace(question, prescribed=tuple(arm.prescription.values(arm.base)))
     return VALUES.answer(study, question, [rung], [mutant], replicates=1)
 
 

@@ -11,7 +11,7 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.interval import Looks
 from mue_check.judge.verdict import Verdict
 from mue_check.records import Store
-from mue_check.rules import Knob, Prescription, Row, Rule, knob_factors
+from mue_check.rules import Knob, Prescription, Rule, knob_factors
 from mue_check.spec import Scenario
 from mue_check.study.arm import AnyArm, Arm
 from mue_check.study.asked import last_asked, record_question
@@ -178,17 +178,13 @@ class Study(Folder):
         *,
         axis: str | None = None,
         rule: str | None = None,
-        knob: Knob = "lr",
-        residual: float = 0.0,
-        weight_sum: float | None = None,
-        prescribed: Sequence[Row] = (),
         looks: Looks = (),
-        predicted: float | None = None,
     ) -> Comparison:
         """A question of this study, without sides. ``rule`` names a mutant of the study's rule; ``axis`` is "control"
         for a control.
 
         ``expected`` is None where nothing is expected. Looks of an earlier run that differ from ``looks`` are kept.
+        A kind of question sets further fields with ``replace``.
         """
         return Comparison(
             kind=kind,
@@ -201,12 +197,7 @@ class Study(Folder):
             tier=self.tier.name,
             tolerance=tolerance,
             expected=expected.value if expected else "",
-            knob=knob,
-            residual=residual,
-            weight_sum=weight_sum,
-            prescribed=tuple(prescribed),
             looks=looks,
-            predicted=predicted,
             earlier_looks=self.earlier_looks(name, looks),
             sides=(),
             command=self.command,
