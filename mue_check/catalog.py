@@ -21,7 +21,7 @@ from mue_check.questions.exponents import ExponentKind
 from mue_check.questions.own_optima import OptimaKind
 from mue_check.questions.question import CaseMaker, QuestionKind, Summary
 from mue_check.questions.routing import ROUTING
-from mue_check.questions.samples import SAMPLED
+from mue_check.questions.samples import SAMPLES
 from mue_check.questions.scales import SCALES
 from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
@@ -46,7 +46,7 @@ QUESTIONS: tuple[QuestionKind, ...] = (
     EARLY,
     TUNE_ONCE,
     SPEED,
-    SAMPLED,
+    SAMPLES,
     ROUTING,
     GAMMA,
     SHIFT,

@@ -5,7 +5,7 @@ The results are findings: no verdict is expected.
 
 from mue_check.pytest_plugin import Expect, TargetCase
 from mue_check.questions.drift import ask_drift
-from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.scales import ask_scales
 from mue_check.study.folder import Study
 
 
@@ -16,4 +16,4 @@ def test_transfer(study: Study, rule_case: TargetCase, expect: Expect) -> None:
 
 def test_scales(study: Study, rule_ladder_case: TargetCase, expect: Expect) -> None:
     """Which of Complete-muE's laws the rule breaks."""
-    expect(ask_coordinates(study, rule_ladder_case.ladder, finding=True))
+    expect(ask_scales(study, rule_ladder_case.ladder, finding=True))

@@ -10,7 +10,7 @@ from mue_check.errors import SpecError
 from mue_check.judge.verdict import Verdict, join
 from mue_check.mutants.mutant import CheckOutcome, Mutant, summary_of
 from mue_check.questions.drift import ask_drift, drift_arms, predicted_for
-from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.scales import ask_scales
 from mue_check.questions.values import ask_values
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.roles import CONDITIONING, HIDDEN
@@ -38,7 +38,7 @@ def examine_rule(
         raise SpecError(f"tier {study.tier.name} has no ladder {mutant.ladder!r} for mutant {mutant.name!r}")
     outcomes = []
     if scales and "scales" in checks:
-        results = ask_coordinates(study, scales, mutant, flaw=mutant.flaw, finding=True).results
+        results = ask_scales(study, scales, mutant, flaw=mutant.flaw, finding=True).results
         failed = [result for result in results if result.verdict is Verdict.FAIL]
         # the output of a diffusion model is a velocity, which keeps its scale rather than its change
         velocity = mutant.finding.replace("logits change", "velocity rms").replace("logits", "velocity")

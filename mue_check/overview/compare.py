@@ -16,7 +16,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import knob_name
 from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.question import F, Summary
-from mue_check.questions.scales import LawsFinding
+from mue_check.questions.scales import ScalesFinding
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.study.comparison import Comparison, report_order
@@ -44,7 +44,7 @@ class SideBySide:
     """
 
     drifts: tuple[Compared[DriftFinding], ...]
-    laws: tuple[Compared[LawsFinding], ...]
+    laws: tuple[Compared[ScalesFinding], ...]
     studies: dict[str, tuple[str, Summary]]
 
     @property
@@ -74,7 +74,7 @@ def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary])
     rules = Counter(rule for summary in summaries for rule in {d.comparison.rule for d in main_drifts(summary)})
     studies: dict[str, tuple[str, Summary]] = {}
     drifts: dict[tuple[str, ...], Compared[DriftFinding]] = {}
-    laws: dict[tuple[str, ...], Compared[LawsFinding]] = {}
+    laws: dict[tuple[str, ...], Compared[ScalesFinding]] = {}
     for name, summary in zip(names, summaries, strict=True):
         found = main_drifts(summary)
         if not found:
@@ -85,13 +85,13 @@ def compare_studies(roots: Sequence[Path], summarize: Callable[[Path], Summary])
             studies.setdefault(columns[c.rule], (name, summary))
             key = (c.ladder, d.side.label, c.corpus, c.knob, c.router)
             drifts.setdefault(key, Compared(comparison=c, found={})).found[columns[c.rule]] = d
-        for each in summary.of(LawsFinding):
+        for each in summary.of(ScalesFinding):
             c = each.comparison
             if columns.get(c.rule) in studies and not c.is_control:
                 row = laws.setdefault((c.ladder, c.corpus, c.router), Compared(comparison=c, found={}))
                 row.found[columns[c.rule]] = each
 
-    def order(row: Compared[DriftFinding] | Compared[LawsFinding]) -> tuple[object, ...]:
+    def order(row: Compared[DriftFinding] | Compared[ScalesFinding]) -> tuple[object, ...]:
         return report_order(row.comparison, summaries[0].axes)[:-2]  # without rule and name
 
     return SideBySide(
@@ -127,13 +127,13 @@ def _drift_text(column: str, row: Compared[DriftFinding]) -> str:
 def _law_tables(sides: SideBySide) -> list[Table]:
     """How many laws of scale each rule breaks on each ladder, and the first of them; empty without such questions."""
 
-    def broken(column: str, row: Compared[LawsFinding]) -> str:
+    def broken(column: str, row: Compared[ScalesFinding]) -> str:
         if column not in row.found:
             return NONE
         failed = [result for result in row.found[column].results if result.verdict is Verdict.FAIL]
         return f"{len(failed)}: {failed[0].law.name}" if failed else "0"
 
-    cells: Cells[Compared[LawsFinding]] = {
+    cells: Cells[Compared[ScalesFinding]] = {
         "axis": lambda row: in_words(row.comparison.ladder),
         "corpus": lambda row: row.comparison.corpus,
         "laws": lambda row: str(len(next(iter(row.found.values())).results)),

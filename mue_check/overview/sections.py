@@ -8,7 +8,7 @@ from mue_check.questions.axes_report import anchor_of
 from mue_check.questions.display import ladder_name, question_columns
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Summary
-from mue_check.questions.scales import LawsFinding
+from mue_check.questions.scales import ScalesFinding
 from mue_check.report.format import NONE, in_words, printable
 from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, Row, Table, make_table
@@ -49,7 +49,7 @@ def not_as_expected(summary: Summary, anchors: Mapping[str, str]) -> Iterator[Se
         label, found = item
         if found.comparison.is_control:
             return "controls"
-        in_strip = isinstance(found, DriftFinding | LawsFinding) and found.comparison.axis not in summary.own_axes
+        in_strip = isinstance(found, DriftFinding | ScalesFinding) and found.comparison.axis not in summary.own_axes
         return anchor_of(found.comparison) if in_strip else anchors.get(label, "questions")
 
     columns: Cells[tuple[str, Finding]] = {

@@ -17,7 +17,7 @@ from mue_check.questions.display import (
 from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_curves, plot_drifts, row_name
 from mue_check.questions.question import Finding, QuestionKind, Summary
-from mue_check.questions.scales import LawsFinding, plot_laws
+from mue_check.questions.scales import ScalesFinding, plot_laws
 from mue_check.report.format import in_words, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section, Strip, file_name
 from mue_check.report.table import Cells, Table, make_table
@@ -50,12 +50,12 @@ def _axis(c: Comparison) -> str:
 def _strips(summary: Summary) -> Iterator[tuple[bool, Strip]]:
     """Each with whether all of it is as expected."""
     palette = Palette.of_study(summary.comparisons)
-    laws = [f for f in merge_coinciding(summary.of(LawsFinding)) if not f.comparison.is_control]
+    laws = [f for f in merge_coinciding(summary.of(ScalesFinding)) if not f.comparison.is_control]
     for (axis,), found in grouped([*merge_coinciding(main_drifts(summary)), *laws], lambda f: (_axis(f.comparison),)):
         main = [f for f in found if f.comparison.expected] or found
         others = [f for f in found if f not in main]
         verdicts = [verdict for f in main for verdict in f.verdicts]
-        count = count_text(v for f in main if isinstance(f, LawsFinding) for v in f.verdicts)
+        count = count_text(v for f in main if isinstance(f, ScalesFinding) for v in f.verdicts)
         drifts = [f for f in main if isinstance(f, DriftFinding)]
         rules = {f.comparison.rule for f in others}
         more = tuple(_pictures(others, palette, "others"))
@@ -92,7 +92,7 @@ def _pictures(found: Iterable[Finding], palette: Palette, *key: str) -> Iterator
         axis = _axis(drifts[0].comparison)
         alt = f"{figure_title('Drift', (axis,))}. {drift_summary(drifts)}"
         yield Picture.of(("drift", axis, *key), alt, plot_drifts, drifts, palette)
-    for laws in (f for f in found if isinstance(f, LawsFinding)):
+    for laws in (f for f in found if isinstance(f, ScalesFinding)):
         c, open_ = laws.comparison, [r for r in laws.results if r.verdict is not Verdict.PASS]
         words = "; ".join(f"{r.law.name} {interval_text(r.interval)} {r.verdict}" for r in open_)
         alt = f"{figure_title('Activation scales', ladder_key(c))}: {count_text(laws.verdicts)}. {words}"

@@ -86,15 +86,12 @@ class DriftKind(JudgedKind[DriftFinding]):
             "regret": lambda d: number_text(d.drift.regret, 4),
             "detectable": lambda d: number_text(d.drift.detectable),
             "verdict": lambda d: d.drift.verdict.value,
-            "expected": lambda d: "" if is_expected_by_default(d.comparison) else d.comparison.expected,
+            "expected": lambda d: "" if _is_expected_by_default(d.comparison) else d.comparison.expected,
             "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
         }
         if len({d.comparison.router for d in found}) == 1:
             del columns["router"]
-        if all(is_expected_by_default(d.comparison) for d in found):
-            del columns["expected"]
-        if all(d.comparison.predicted is None for d in found):
-            del columns["predicted"]
+        _drop_empty(columns, found)
         return text_table(make_table("", found, columns, note=drift_note))
 
 
@@ -109,7 +106,7 @@ def drift_table(summary: Summary) -> Table:
 
 def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding], first: Cells[DriftFinding]) -> Table:
     """Drifts, with ``first`` columns that describe their questions."""
-    columns = {
+    columns: dict[str, Callable[[DriftFinding], str]] = {
         **first,
         "predicted": lambda d: signed_text(d.comparison.predicted),
         DRIFT: lambda d: interval_text(d.drift.interval),
@@ -122,10 +119,7 @@ def table_of_drifts(summary: Summary, caption: str, found: Sequence[DriftFinding
         "expected": lambda d: d.comparison.expected,
         "core-s": lambda d: f"{summary.costs.of(d.side.cells):.1f}",
     }
-    if all(is_expected_by_default(d.comparison) for d in found):
-        del columns["expected"]
-    if all(d.comparison.predicted is None for d in found):
-        del columns["predicted"]
+    _drop_empty(columns, found)
     if not any(d.drift.registration for d in found):
         del columns[PARABOLAS]
     numeric = ("predicted", DETECTABLE, "seeds", "tolerance", "core-s")
@@ -184,10 +178,17 @@ def seeds_text(found: DriftFinding) -> str:
     return f"{found.drift.interval.n} ({looks_text(looks)})" if len(looks) > 1 else str(found.drift.interval.n)
 
 
-def is_expected_by_default(comparison: Comparison) -> bool:
-    """Whether nothing is expected, or what every correct implementation gives; tables then need no such column."""
-    usual = Verdict.RESIDUAL if comparison.residual else Verdict.PASS
-    return not comparison.is_control and comparison.expected in ("", usual)
+def _is_expected_by_default(c: Comparison) -> bool:
+    """Whether nothing is expected, or the verdict that every correct implementation gives."""
+    return not c.is_control and c.expected in ("", Verdict.RESIDUAL if c.residual else Verdict.PASS)
+
+
+def _drop_empty(columns: dict[str, Callable[[DriftFinding], str]], found: Sequence[DriftFinding]) -> None:
+    """Remove the columns "predicted" and "expected" where they would tell nothing."""
+    if all(_is_expected_by_default(d.comparison) for d in found):
+        del columns["expected"]
+    if all(d.comparison.predicted is None for d in found):
+        del columns["predicted"]
 
 
 def tolerance_text(comparison: Comparison) -> str:

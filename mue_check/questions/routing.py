@@ -13,7 +13,7 @@ from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.drift_report import DRIFT
 from mue_check.questions.question import Finding, JudgedKind, Summary
-from mue_check.questions.scales import LawsFinding, failed_laws
+from mue_check.questions.scales import ScalesFinding, failed_laws
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
 from mue_check.report.section import Part, Picture, Section
@@ -33,7 +33,7 @@ class RoutingFinding(Finding):
     load: RoutingLoad
 
 
-def ask_load(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
+def ask_routing(study: Study, ladder: Ladder, rung: Rung) -> RoutingFinding:
     """The routing of one rung at the task's base values.
 
     PASS is expected where the router claims what its weights sum to; the rest is a finding.
@@ -84,7 +84,7 @@ def routing_table(summary: Summary) -> Table:
     """Each routing variant: whether the optimum stays under it, and how it spreads its tokens."""
     found = summary.of(RoutingFinding)
     drifts = {(setting_of(d.comparison), d.side.label): d for d in reversed(summary.of(DriftFinding)) if d.is_lr_drift}
-    laws = {setting_of(each.comparison): each for each in reversed(summary.of(LawsFinding))}
+    laws = {setting_of(each.comparison): each for each in reversed(summary.of(ScalesFinding))}
 
     def of_drift(row: RoutingFinding, text: Callable[[DriftFinding], str]) -> str:
         drift = drifts.get((setting_of(row.comparison), row.side.label))

@@ -42,7 +42,7 @@ def ask_samples(study: Study, ladder: Ladder, target: Rung) -> SamplesFinding:
     ladder = replace(ladder, regime="memory")
     question = study.question("samples", study.name("samples", ladder.name, target.label), ladder, 0.0, expected=None)
     rungs = (ladder.reference, target)
-    return SAMPLED.answer(study, question, rungs, [study.arm(ladder, rung) for rung in rungs], replicates=1)
+    return SAMPLES.answer(study, question, rungs, [study.arm(ladder, rung) for rung in rungs], replicates=1)
 
 
 class SamplesKind(JudgedKind[SamplesFinding]):
@@ -72,7 +72,7 @@ class SamplesKind(JudgedKind[SamplesFinding]):
             )
 
 
-SAMPLED = SamplesKind()
+SAMPLES = SamplesKind()
 
 
 def _images(table: pd.DataFrame) -> Pixels:

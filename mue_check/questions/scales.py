@@ -41,7 +41,7 @@ _MAY_BE_ABSENT = ("router_logits", "weight.router", "weight.label_embedding", "w
 
 
 @dataclass(frozen=True, kw_only=True)
-class LawsFinding(Finding):
+class ScalesFinding(Finding):
     """The laws of one ladder, and the worst of their verdicts; ``rungs`` are its sides with their coordinates."""
 
     results: tuple[LawResult, ...]
@@ -53,9 +53,9 @@ class LawsFinding(Finding):
         return tuple(result.verdict for result in self.results)
 
 
-def ask_coordinates(
+def ask_scales(
     study: Study, ladder: Ladder, mutate: Mutation = lambda p: p, *, flaw: str = "", finding: bool = False
-) -> LawsFinding:
+) -> ScalesFinding:
     """Judge the laws of ``ladder`` on all its rungs.
 
     ``mutate`` changes the targets' prescriptions and ``flaw`` their training: a mistake made on purpose, named
@@ -107,12 +107,12 @@ def laws_of(ladder: str, table: pd.DataFrame) -> list[Law]:
     return [law for law in laws[ladder] if law.coordinate not in absent]
 
 
-def judge_coordinates(ladder: str, rungs: Sequence[Rung], looks: Looks = ()) -> list[LawResult]:
+def judge_scales(ladder: str, rungs: Sequence[Rung], looks: Looks = ()) -> list[LawResult]:
     """Judge the laws of the ladder of that name on its rungs, in ascending size, at one of several ``looks``."""
     return [judge_law(law, rungs, looks) for law in laws_of(ladder, rungs[0].table)]
 
 
-class ScalesKind(JudgedKind[LawsFinding]):
+class ScalesKind(JudgedKind[ScalesFinding]):
     """Laws of activation scales, ladder by ladder."""
 
     kind = "coordinates"
@@ -120,16 +120,16 @@ class ScalesKind(JudgedKind[LawsFinding]):
     label = "coordinates"
     cases: ClassVar = {"ladder_case": ladder_cases, "rule_ladder_case": rule_ladder_cases}
 
-    def judge(self, store: Store, comparison: Comparison) -> LawsFinding:
+    def judge(self, store: Store, comparison: Comparison) -> ScalesFinding:
         """Judge every law of the ladder."""
 
         def rung(side: Side) -> Rung:
             return Rung(label=side.label, size=side.size, table=side_table(store, side))
 
         rungs = [rung(side) for side in comparison.sides]
-        results = judge_coordinates(comparison.ladder, rungs, comparison.looks)
+        results = judge_scales(comparison.ladder, rungs, comparison.looks)
         lines = map(str, sorted(results, key=lambda result: result.verdict is Verdict.PASS))  # PASS last
-        return LawsFinding(
+        return ScalesFinding(
             comparison=comparison,
             verdict=join(result.verdict for result in results),
             measured="\n".join(filter(None, (*lines, looks_note(comparison)))),
@@ -139,7 +139,7 @@ class ScalesKind(JudgedKind[LawsFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The laws that are not PASS; then a fold for each ladder with its table."""
-        if found := merge_coinciding(summary.of(LawsFinding)):
+        if found := merge_coinciding(summary.of(ScalesFinding)):
             left = open_law_table(found)
             groups = grouped(found, lambda f: (ladder_name(f.comparison),))
             yield Section(
@@ -165,7 +165,7 @@ class _Judged(NamedTuple):
         return not self.comparison.expected or meets(self.result.verdict, self.comparison.expected)
 
 
-def law_fold(name: str, found: Sequence[LawsFinding]) -> Fold:
+def law_fold(name: str, found: Sequence[ScalesFinding]) -> Fold:
     """The laws of one ladder on all corpora, open where one is not as expected: "width: 21 laws, 21 PASS"."""
     laws = _laws(found)
     columns = question_columns(laws, target=False)
@@ -178,7 +178,7 @@ def law_fold(name: str, found: Sequence[LawsFinding]) -> Fold:
     )
 
 
-def open_law_table(found: Iterable[LawsFinding]) -> Table:
+def open_law_table(found: Iterable[ScalesFinding]) -> Table:
     """The laws that have an expected verdict and are not PASS, of all ladders."""
     laws = [law for law in _laws(found) if law.result.verdict is not Verdict.PASS and law.comparison.expected]
     return _law_table("Laws that are not PASS", laws, question_columns(laws, target=False))
@@ -190,7 +190,7 @@ def failed_laws(results: Sequence[LawResult]) -> str:
     return f"{len(failed)} of {len(results)}" + (f": {failed[0].law.name}" if failed else "")
 
 
-def _laws(found: Iterable[LawsFinding]) -> list[_Judged]:
+def _laws(found: Iterable[ScalesFinding]) -> list[_Judged]:
     return [_Judged(laws.comparison, result) for laws in found for result in laws.results]
 
 

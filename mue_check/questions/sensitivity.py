@@ -19,7 +19,7 @@ from mue_check.questions.display import grouped, knob_name, merge_coinciding
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import blind_text
 from mue_check.questions.question import Finding, QuestionKind, Summary
-from mue_check.questions.scales import LawsFinding, failed_laws
+from mue_check.questions.scales import ScalesFinding, failed_laws
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, signed_text
 from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, error_bar, house_style
 from mue_check.report.section import Part, Picture, Section
@@ -39,7 +39,7 @@ class Sensitivity:
     is_right: bool
     overall: DriftFinding | None
     group: DriftFinding | None
-    laws: LawsFinding | None
+    laws: ScalesFinding | None
 
     @property
     def drifts(self) -> list[DriftFinding]:
@@ -89,7 +89,7 @@ class SensitivityKind(QuestionKind):
 def sensitivities(summary: Summary) -> list[Sensitivity]:
     """One for each ladder and rule, the right rule first. Rules that coincide all along a ladder are one."""
     drifts = [d for d in _drifts(summary) if d.comparison.knob == "lr" or ":" in d.comparison.knob]
-    laws = {(_ladder(f), f.comparison.rule): f for f in summary.of(LawsFinding) if not f.comparison.is_control}
+    laws = {(_ladder(f), f.comparison.rule): f for f in summary.of(ScalesFinding) if not f.comparison.is_control}
     rows: dict[object, Sensitivity] = {}
     for (ladder, rule), found in grouped(drifts, lambda d: (_ladder(d), d.comparison.rule)):
         row = Sensitivity(

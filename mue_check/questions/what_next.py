@@ -11,7 +11,7 @@ from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.display import grouped
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, QuestionKind, Summary
-from mue_check.questions.scales import LawsFinding
+from mue_check.questions.scales import ScalesFinding
 from mue_check.questions.values import ValuesFinding
 from mue_check.report.format import in_words
 from mue_check.report.section import Part, Section
@@ -88,7 +88,7 @@ class WhatNextKind(QuestionKind):
 
 def what_next(summary: Summary) -> list[WhatNext]:
     """One for each ladder and rule with a failure, in the order of the report."""
-    kinds = (DriftFinding, LawsFinding, ValuesFinding)
+    kinds = (DriftFinding, ScalesFinding, ValuesFinding)
     found = [f for f in summary.findings.found if isinstance(f, kinds) and not f.comparison.is_control]
     out = []
     for (ladder, rule), group in grouped(
@@ -96,7 +96,7 @@ def what_next(summary: Summary) -> list[WhatNext]:
     ):
         failed = [f for f in group if f.verdict is Verdict.FAIL]
         if failed:
-            names = {DriftFinding: "drift", LawsFinding: "laws", ValuesFinding: "values"}
+            names = {DriftFinding: "drift", ScalesFinding: "laws", ValuesFinding: "values"}
             surprising = any(f.comparison.expected and not meets(Verdict.FAIL, f.comparison.expected) for f in failed)
             out.append(
                 WhatNext(
@@ -113,7 +113,7 @@ def what_next(summary: Summary) -> list[WhatNext]:
 def _signs(ladder: str, found: Sequence[Finding]) -> Iterator[str]:
     """What was found of one rule on one ladder."""
     yield _AXES.get(ladder, signs.EXPERTS)
-    laws = [result for f in found if isinstance(f, LawsFinding) for result in f.results]
+    laws = [result for f in found if isinstance(f, ScalesFinding) for result in f.results]
     failed = [result.law for result in laws if result.verdict is Verdict.FAIL]
     if not laws:
         yield signs.UNKNOWN

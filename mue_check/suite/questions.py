@@ -7,7 +7,7 @@ from mue_check.questions.case import Case, TargetCase
 from mue_check.questions.drift import ask_drift
 from mue_check.questions.early import ask_early_curve
 from mue_check.questions.question import Expect
-from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.scales import ask_scales
 from mue_check.study.folder import Study
 
 
@@ -18,7 +18,7 @@ def test_transfer(study: Study, target_case: TargetCase, expect: Expect) -> None
 
 def test_scales(study: Study, ladder_case: Case, expect: Expect) -> None:
     """The ladder's laws of activations and weights hold (``judge.laws``)."""
-    expect(ask_coordinates(study, ladder_case.ladder))
+    expect(ask_scales(study, ladder_case.ladder))
 
 
 def test_early_curve(study: Study, early_case: TargetCase, expect: Expect) -> None:

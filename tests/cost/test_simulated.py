@@ -14,7 +14,7 @@ from mue_check.execute import local
 from mue_check.execute.batches import Batch, Measured
 from mue_check.execute.machine import environment
 from mue_check.questions.drift import ask_drift
-from mue_check.questions.routing import ask_load
+from mue_check.questions.routing import ask_routing
 from mue_check.rules import get_rule
 from mue_check.study.folder import Study
 
@@ -128,7 +128,7 @@ def test_a_question_that_cannot_be_simulated_still_counts_its_cells(tmp_path: Pa
     store = SimulatedStore(tmp_path, measured_spreads())
     study = SimulatedStudy.of(make_study(tmp_path), store)
     with pytest.raises(NotSimulated, match="routing"):
-        ask_load(study, ladder("capacity"), ladder("capacity").targets[0])
+        ask_routing(study, ladder("capacity"), ladder("capacity").targets[0])
     (batch,) = store.take_new().batches
     assert batch[0].measurement == "routing"
 

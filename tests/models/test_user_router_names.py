@@ -17,7 +17,7 @@ from mue_check.judge.laws import LAWS
 from mue_check.models.user_router.loaded import add_router, load_router, loaded_router, sizes_of, try_router
 from mue_check.models.user_router.sources import source_hash
 from mue_check.models.user_router.trial import try_isolated
-from mue_check.questions.scales import judge_coordinates
+from mue_check.questions.scales import judge_scales
 from mue_check.routing.claim import RoutingSpec
 from mue_check.routing.factory import Shape, candidate_of, load_candidate
 from mue_check.routing.variants import USER_ROUTERS, VARIANTS, is_users
@@ -173,11 +173,9 @@ def test_laws_of_what_it_does_not_show_are_left_out() -> None:
         for name in shown
     ]
     rungs = [Rung(label=f"d{size}", size=size, table=pd.DataFrame(rows)) for size in (32, 64)]
-    assert {result.law.coordinate for result in judge_coordinates("width_of_mixture", rungs)} == shown
+    assert {result.law.coordinate for result in judge_scales("width_of_mixture", rungs)} == shown
     with pytest.raises(ValueError, match="no coordinate"):
-        judge_coordinates(
-            "width_of_mixture", [replace(r, table=r.table[r.table["coordinate"] != "logits"]) for r in rungs]
-        )
+        judge_scales("width_of_mixture", [replace(r, table=r.table[r.table["coordinate"] != "logits"]) for r in rungs])
 
 
 SIZE = Shape(d=32, f=0, experts=8, activated=2, tokens=0)

@@ -13,7 +13,7 @@ from mue_check.modalities import LANGUAGE
 from mue_check.mutants.mutant import CheckOutcome, Mutant
 from mue_check.mutants.rules import MUTANTS, examine_rule, is_possible, mutant_rule
 from mue_check.mutants.run import get_mutant, run
-from mue_check.questions.scales import ask_coordinates
+from mue_check.questions.scales import ask_scales
 from mue_check.questions.values import ask_values
 from mue_check.rules import RULES, get_rule
 from mue_check.study.folder import Study
@@ -40,7 +40,7 @@ def laws(
     asked = study(root, rule)
     ladder = asked.tier.ladder(ladder_name, "scales")
     assert ladder is not None
-    found = ask_coordinates(asked, ladder, mutant, flaw=mutant.flaw) if mutant else ask_coordinates(asked, ladder)
+    found = ask_scales(asked, ladder, mutant, flaw=mutant.flaw) if mutant else ask_scales(asked, ladder)
     return {result.law.name: result for result in found.results}
 
 

@@ -11,7 +11,7 @@ from mue_check.overview.compare import compare_studies
 from mue_check.overview.compare_files import compare_lines
 from mue_check.questions.drift import main_drifts
 from mue_check.questions.drift_report import drift_table
-from mue_check.questions.scales import LawsFinding, law_fold, open_law_table
+from mue_check.questions.scales import ScalesFinding, law_fold, open_law_table
 from tests.report.conftest import Made, Shown
 
 
@@ -45,7 +45,7 @@ def test_it_stands_in_the_tables_and_not_among_what_is_wrong(study: Path) -> Non
     assert "expected" not in table.header
     rows = [row.cells for row in table.rows]
     assert [row[table.header.index("rule")] for row in rows].count("standard") == 1
-    laws = summary.of(LawsFinding)
+    laws = summary.of(ScalesFinding)
     assert not open_law_table(laws).rows
     fold = law_fold("granularity", laws)
     assert not fold.is_open
