@@ -19,12 +19,13 @@ from mue_check.questions.drift_report import DriftKind
 from mue_check.questions.early import EARLY
 from mue_check.questions.exponents import ExponentKind
 from mue_check.questions.own_optima import OptimaKind
-from mue_check.questions.question import CaseMaker, QuestionKind, Summary
+from mue_check.questions.question import CaseMaker, QuestionKind
 from mue_check.questions.routing import ROUTING
 from mue_check.questions.samples import SAMPLES
 from mue_check.questions.scales import SCALES
 from mue_check.questions.sensitivity import SensitivityKind
 from mue_check.questions.speed import SPEED
+from mue_check.questions.summary import Summary
 from mue_check.questions.trend import TrendKind
 from mue_check.questions.tune_once import TUNE_ONCE
 from mue_check.questions.values import VALUES

@@ -15,8 +15,9 @@ from mue_check.errors import StoreError
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import knob_name
 from mue_check.questions.drift import DriftFinding, main_drifts
-from mue_check.questions.question import F, Summary
+from mue_check.questions.question import F
 from mue_check.questions.scales import ScalesFinding
+from mue_check.questions.summary import Summary
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.table import Cells, Table, make_table
 from mue_check.study.comparison import Comparison, report_order

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.questions.display import count_text, grouped, knob_name, merge_coinciding
 from mue_check.questions.drift import DriftFinding, main_drifts
-from mue_check.questions.question import Summary
+from mue_check.questions.summary import Summary
 from mue_check.report.format import in_words, printable, signed_text
 from mue_check.study.comparison import Comparison
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from mue_check.errors import StoreError, unknown
 from mue_check.overview.conclusion import conclusion, count_lines, facts
 from mue_check.overview.sections import appendix, not_as_expected, without_answer
-from mue_check.questions.question import Finding, Findings, JudgedKind, QuestionKind, Summary
+from mue_check.questions.question import Finding, Findings, JudgedKind, QuestionKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import printable
 from mue_check.report.section import Report

@@ -7,8 +7,9 @@ from mue_check.overview.conclusion import number_of, of_last_run
 from mue_check.questions.axes_report import anchor_of
 from mue_check.questions.display import ladder_name, question_columns
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Summary
+from mue_check.questions.question import Finding
 from mue_check.questions.scales import ScalesFinding
+from mue_check.questions.summary import Summary
 from mue_check.report.format import NONE, in_words, printable
 from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, Row, Table, make_table

@@ -15,7 +15,7 @@ from mue_check.errors import MueCheckError
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Summary
+from mue_check.questions.summary import Summary
 
 _SCORES = {Verdict.PASS: 1, Verdict.RESIDUAL: 1, Verdict.INCONCLUSIVE: 0, Verdict.FAIL: -1}
 

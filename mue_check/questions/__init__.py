@@ -1,6 +1,7 @@
 """The kinds of question: the cells that each needs, how it judges them from the store, and its part of a report.
 
-Begin with ``question.py`` (what a kind is, and what was found of a study) and ``scales.py`` (a typical kind). By theme:
+Begin with ``question.py`` (what a kind is), ``summary.py`` (a study with all its findings) and ``scales.py`` (a
+typical kind). By theme:
 
 * the optimum moves: ``drift.py`` asks and judges, ``drift_report.py`` and ``drift_plots.py`` show; ``controls.py`` has
   drifts whose answer is known

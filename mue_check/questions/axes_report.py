@@ -16,8 +16,9 @@ from mue_check.questions.display import (
 )
 from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_curves, plot_drifts, row_name
-from mue_check.questions.question import Finding, QuestionKind, Summary
+from mue_check.questions.question import Finding, QuestionKind
 from mue_check.questions.scales import ScalesFinding, plot_laws
+from mue_check.questions.summary import Summary
 from mue_check.report.format import in_words, interval_text
 from mue_check.report.section import Fold, Part, Picture, Section, Strip, file_name
 from mue_check.report.table import Cells, Table, make_table

@@ -10,7 +10,8 @@ from mue_check.questions.display import Palette, knob_name, question_columns
 from mue_check.questions.drift import DriftFinding, drift_arms, knob_in_name, measure_drift
 from mue_check.questions.drift_plots import plot_curves, plot_drifts
 from mue_check.questions.drift_report import table_of_drifts
-from mue_check.questions.question import QuestionKind, Summary
+from mue_check.questions.question import QuestionKind
+from mue_check.questions.summary import Summary
 from mue_check.report.section import Part, Picture, Section
 from mue_check.report.table import Table
 from mue_check.rules import Knob

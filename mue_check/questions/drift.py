@@ -9,7 +9,8 @@ from mue_check.judge.drift import Drift, judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import in_unit_of, knob_name
-from mue_check.questions.question import Finding, Summary
+from mue_check.questions.question import Finding
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.rules import Knob, Prescription, Role, get_rule
 from mue_check.rules.knob import is_judged_whole

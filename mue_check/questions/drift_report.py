@@ -10,7 +10,8 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
 from mue_check.questions.display import in_unit_of, knob_name, ladder_name, merge_coinciding, question_columns
 from mue_check.questions.drift import DriftFinding, judge_stored_drift, main_drifts
-from mue_check.questions.question import JudgedKind, Summary
+from mue_check.questions.question import JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text, signed_text
 from mue_check.report.section import Part, Section

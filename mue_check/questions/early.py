@@ -22,7 +22,8 @@ from mue_check.questions.display import (
     merge_coinciding,
     question_columns,
 )
-from mue_check.questions.question import Finding, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import interval_text
 from mue_check.report.palette import FONT, MARKERS, PANEL, QUIET, house_style, shorten

@@ -12,7 +12,8 @@ from mue_check.judge.interval import Interval
 from mue_check.judge.trend import drift_slope
 from mue_check.questions.display import grouped, merge_coinciding, setting_of
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, Findings, QuestionKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.exponents import PUBLISHED, Exponent, exponent_table, plot_exponents
 from mue_check.report.format import in_words, interval_text, signed_text

@@ -9,7 +9,8 @@ from mue_check.judge.trend import drift_slope
 from mue_check.questions.display import grouped, in_unit_of, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_note, seeds_text
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, Findings, QuestionKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, number_text
 from mue_check.report.section import Part, Section

@@ -12,8 +12,9 @@ from mue_check.questions.display import Palette, figure_title, grouped, setting_
 from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_drifts
 from mue_check.questions.drift_report import DRIFT
-from mue_check.questions.question import Finding, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.scales import ScalesFinding, failed_laws
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, in_words, interval_text, unsigned_text
 from mue_check.report.section import Part, Picture, Section

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mue_check.axes import Ladder, Rung
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
 from mue_check.questions.display import figure_title, heading, ladder_key
-from mue_check.questions.question import Finding, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.palette import WIDTH, house_style, shorten
 from mue_check.report.section import Part, Picture, Section

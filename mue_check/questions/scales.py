@@ -18,7 +18,8 @@ from mue_check.modalities import EPS
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
 from mue_check.questions.display import count_text, grouped, ladder_name, merge_coinciding, question_columns
 from mue_check.questions.drift import Mutation
-from mue_check.questions.question import Finding, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
 from mue_check.report.palette import BAND, BAND_ALPHA, FONT, MARKERS, PANEL, QUIET, TARGETS, house_style, plain, shorten

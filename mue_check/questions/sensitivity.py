@@ -18,8 +18,9 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import grouped, knob_name, merge_coinciding
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import blind_text
-from mue_check.questions.question import Finding, QuestionKind, Summary
+from mue_check.questions.question import Finding, QuestionKind
 from mue_check.questions.scales import ScalesFinding, failed_laws
+from mue_check.questions.summary import Summary
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, signed_text
 from mue_check.report.palette import BAND, BAND_ALPHA, MARKERS, QUIET, REFERENCE, TARGETS, error_bar, house_style
 from mue_check.report.section import Part, Picture, Section

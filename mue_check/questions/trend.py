@@ -19,7 +19,8 @@ from mue_check.questions.display import (
     setting_of,
 )
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Findings, QuestionKind, Summary
+from mue_check.questions.question import Finding, Findings, QuestionKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import in_words, interval_text
 from mue_check.report.palette import BAND, BAND_ALPHA, QUIET, WIDTH, house_style

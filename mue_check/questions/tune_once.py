@@ -7,8 +7,9 @@ from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import in_unit_of, ladder_name, merge_coinciding, question_columns
-from mue_check.questions.question import Finding, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.scales import is_prescribed
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.section import Part, Section
 from mue_check.report.table import Cells, Table, make_table

@@ -10,7 +10,8 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import any_target_cases
 from mue_check.questions.display import merge_coinciding, question_columns
 from mue_check.questions.drift import Mutation
-from mue_check.questions.question import Finding, JudgedKind, Summary
+from mue_check.questions.question import Finding, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.section import Fold, Part, Section
 from mue_check.report.table import Cells, make_table

@@ -10,8 +10,9 @@ from mue_check.judge.law import Law
 from mue_check.judge.verdict import Verdict, meets
 from mue_check.questions.display import grouped
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, QuestionKind, Summary
+from mue_check.questions.question import Finding, QuestionKind
 from mue_check.questions.scales import ScalesFinding
+from mue_check.questions.summary import Summary
 from mue_check.questions.values import ValuesFinding
 from mue_check.report.format import in_words
 from mue_check.report.section import Part, Section

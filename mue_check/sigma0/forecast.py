@@ -18,7 +18,8 @@ from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import question_columns
 from mue_check.questions.drift import judge_stored_drift
 from mue_check.questions.drift_report import DRIFT
-from mue_check.questions.question import Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, Findings, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, interval_text
 from mue_check.report.palette import QUIET, TARGETS, WIDTH, house_style, shorten

@@ -6,7 +6,8 @@ from functools import partial
 from typing import ClassVar
 
 from mue_check.questions.case import Case, Options, Scope
-from mue_check.questions.question import JudgedKind, Summary
+from mue_check.questions.question import JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, number_text
 from mue_check.report.section import Fold, Part, Picture, Section

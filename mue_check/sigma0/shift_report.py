@@ -11,7 +11,8 @@ from mue_check.questions.case import Options, Scope, TargetCase
 from mue_check.questions.display import Palette, grouped, question_columns
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import DETECTABLE, DRIFT, drift_note, seeds_text
-from mue_check.questions.question import Findings, JudgedKind, Summary
+from mue_check.questions.question import Findings, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Store
 from mue_check.report.format import NONE, bounded_text, in_words, interval_text, number_text, routing_words
 from mue_check.report.section import Fold, Part, Picture, Section

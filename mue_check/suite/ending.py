@@ -14,7 +14,7 @@ import pytest
 from mue_check.errors import MueCheckError
 
 if TYPE_CHECKING:
-    from mue_check.questions.question import Summary
+    from mue_check.questions.summary import Summary
     from mue_check.suite.settings import Settings
 
 _WORDS = {

@@ -12,7 +12,8 @@ from mue_check.judge.drift import judge_drift
 from mue_check.judge.optimum import Curve
 from mue_check.overview.trackers import tracked, write_to
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Findings, Summary
+from mue_check.questions.question import Findings
+from mue_check.questions.summary import Summary
 from mue_check.study.comparison import Side
 from tests.studies import comparison_of
 

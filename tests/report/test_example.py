@@ -12,8 +12,9 @@ from mue_check.judge.agreement import fit_agreement
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.display import grouped
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Findings, Summary
+from mue_check.questions.question import Findings
 from mue_check.questions.sensitivity import Sensitivity, point_of, predicted_drifts, sensitivities
+from mue_check.questions.summary import Summary
 from mue_check.questions.values import ValuesFinding
 from mue_check.questions.what_next import WhatNextKind, what_next
 from mue_check.report.format import in_words, interval_text, signed_text

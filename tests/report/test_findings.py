@@ -11,9 +11,9 @@ import pytest
 from mue_check.catalog import summarize, write_report
 from mue_check.judge.verdict import Verdict
 from mue_check.overview.report import verdict_lines
-from mue_check.questions.question import Summary
 from mue_check.questions.routing import routing_table
 from mue_check.questions.speed import SpeedupFinding, speedup_table
+from mue_check.questions.summary import Summary
 from mue_check.questions.trend import TrendFinding, trend_table
 from mue_check.questions.tune_once import TuneOnceFinding, tune_once_table
 from tests.report.conftest import Made, Shown

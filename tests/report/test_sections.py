@@ -19,7 +19,7 @@ from mue_check.questions.display import Palette
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_plots import plot_drifts, row_name
 from mue_check.questions.drift_report import drift_table
-from mue_check.questions.question import Summary
+from mue_check.questions.summary import Summary
 from mue_check.report.palette import REFERENCE
 from mue_check.report.section import Fold, Part, Picture, Section, Strip
 from mue_check.study.comparison import Side

@@ -10,7 +10,6 @@ import pytest
 from mue_check.catalog import summarize, write_report
 from mue_check.overview.report import verdict_lines
 from mue_check.questions.drift_report import drift_table
-from mue_check.questions.question import Summary
 from mue_check.questions.sensitivity import (
     SensitivityKind,
     agreement_table,
@@ -19,6 +18,7 @@ from mue_check.questions.sensitivity import (
     sensitivities,
     sensitivity_table,
 )
+from mue_check.questions.summary import Summary
 from mue_check.study.comparison import Side
 from tests.report.conftest import Made
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mue_check.catalog import summarize
-from mue_check.questions.question import Summary
+from mue_check.questions.summary import Summary
 from mue_check.sigma0.calibration import read_calibration
 from mue_check.sigma0.forecast import ask_forecast
 from mue_check.sigma0.gamma import ask_gamma

@@ -11,7 +11,8 @@ from mue_check.judge.verdict import Verdict
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure import gradient_noise as noise_module
 from mue_check.questions.drift import DriftFinding
-from mue_check.questions.question import Finding, Findings, JudgedKind, Summary
+from mue_check.questions.question import Finding, Findings, JudgedKind
+from mue_check.questions.summary import Summary
 from mue_check.records import Cell, Store
 from mue_check.sigma0.calibrate import _expected_gamma, calibrate, kappa_points
 from mue_check.sigma0.calibration import DriftCalibration, Gamma, read_calibration

@@ -8,7 +8,7 @@ from bench.packed import unpack
 from mue_check.catalog import summarize
 from mue_check.cli import main
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.question import Summary
+from mue_check.questions.summary import Summary
 from mue_check.sigma0.calibrate import calibrate
 from mue_check.sigma0.calibration import read_calibration
 from mue_check.sigma0.forecast import ForecastFinding

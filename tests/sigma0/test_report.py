@@ -17,7 +17,7 @@ from mue_check.judge.verdict import Verdict
 from mue_check.overview.report import verdict_lines
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import drift_table as main_drift_table
-from mue_check.questions.question import Summary
+from mue_check.questions.summary import Summary
 from mue_check.report.table import Table
 from mue_check.sigma0 import calibrate
 from mue_check.sigma0.forecast import ForecastFinding, forecast_table, forecast_text
