@@ -8,15 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mue_check.cli.command import (
-    A_DAY,
-    MOST_WORKERS,
-    Commands,
-    Options,
-    Parser,
-    print_answer,
-    require_between,
-)
+from mue_check.cli.command import A_DAY, MOST_WORKERS, Commands, Options, Parser, print_answer, require_between
 from mue_check.cli.rule_options import SPEC_HELP, add_rule_options, base_values
 from mue_check.errors import SpecError
 from mue_check.input_files import read_toml

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mue_check.judge.verdict import Verdict, join, meets
-from mue_check.questions.display import count_text, grouped, knob_name, merge_coinciding
+from mue_check.questions.display import count_text, grouped, knob_name, merged
 from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.summary import Summary
 from mue_check.report.format import in_words, printable, signed_text
@@ -18,7 +18,7 @@ _ENDINGS = {Verdict.FAIL: "it fails on", Verdict.INCONCLUSIVE: "it is open on"}
 
 def conclusion(summary: Summary) -> str:
     """On how many axes the learning rate transfers, and where it does so least; else how much is as expected."""
-    judged = [d for d in merge_coinciding(main_drifts(summary)) if d.comparison.expected]
+    judged = [d for d in merged(main_drifts(summary)) if d.comparison.expected]
     if not judged:
         pairs = [pair for pairs in summary.verdicts.values() for pair in pairs]
         met = sum(meets(verdict, expected) for verdict, expected in pairs)
@@ -94,7 +94,7 @@ def count_lines(summary: Summary) -> list[str]:
     """What the report is of; then ``drift: 3 PASS, 1 INCONCLUSIVE``, one line for each kind of question."""
     lines = [f"whole study: {number_of(len(summary.questions), 'question')}{of_last_run(summary)}"]
     unexpected = {
-        kind.label: sum(len(found.verdicts) for found in merge_coinciding(all_found) if not found.comparison.expected)
+        kind.label: sum(len(found.verdicts) for found in merged(all_found) if not found.comparison.expected)
         for kind, all_found in summary.answers
     }
     for label, pairs in summary.verdicts.items():

@@ -12,7 +12,7 @@ from mue_check.questions.display import (
     grouped,
     knob_name,
     ladder_key,
-    merge_coinciding,
+    merged,
 )
 from mue_check.questions.drift import DriftFinding, main_drifts
 from mue_check.questions.drift_plots import plot_curves, plot_drifts, row_name
@@ -51,8 +51,8 @@ def _axis(c: Comparison) -> str:
 def _strips(summary: Summary) -> Iterator[tuple[bool, Strip]]:
     """Each with whether all of it is as expected."""
     palette = Palette.of_study(summary.comparisons)
-    laws = [f for f in merge_coinciding(summary.of(ScalesFinding)) if not f.comparison.is_control]
-    for (axis,), found in grouped([*merge_coinciding(main_drifts(summary)), *laws], lambda f: (_axis(f.comparison),)):
+    laws = [f for f in merged(summary.of(ScalesFinding)) if not f.comparison.is_control]
+    for (axis,), found in grouped([*merged(main_drifts(summary)), *laws], lambda f: (_axis(f.comparison),)):
         main = [f for f in found if f.comparison.expected] or found
         others = [f for f in found if f not in main]
         verdicts = [verdict for f in main for verdict in f.verdicts]

@@ -87,7 +87,7 @@ def count_text(verdicts: Iterable[Verdict]) -> str:
     return ", ".join(f"{found.count(verdict)} {verdict.value}" for verdict in Verdict if verdict in found)
 
 
-def merge_coinciding(found: Iterable[F]) -> list[F]:
+def merged(found: Iterable[F]) -> list[F]:
     """Merge the findings of rules that coincide into one finding that names them all.
 
     Rules coincide where they prescribe the same for every side of a question: the same cells then answer it.

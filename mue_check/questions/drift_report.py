@@ -8,7 +8,7 @@ from mue_check.judge.interval import looks_text
 from mue_check.judge.optimum import MISFIT
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import rule_cases, target_cases
-from mue_check.questions.display import in_unit_of, knob_name, ladder_name, merge_coinciding, question_columns
+from mue_check.questions.display import in_unit_of, knob_name, ladder_name, merged, question_columns
 from mue_check.questions.drift import DriftFinding, judge_stored_drift, main_drifts
 from mue_check.questions.question import JudgedKind
 from mue_check.questions.summary import Summary
@@ -73,7 +73,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
     def headlines(self, summary: Summary) -> list[str]:
         """All drifts in as few columns as the study needs."""
-        found = merge_coinciding(d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes)
+        found = merged(d for d in summary.of(DriftFinding) if d.comparison.axis not in summary.own_axes)
         if not found:
             return []
         columns: dict[str, Callable[[DriftFinding], str]] = {
@@ -98,7 +98,7 @@ class DriftKind(JudgedKind[DriftFinding]):
 
 def drift_table(summary: Summary) -> Table:
     """All drifts but the controls."""
-    found = merge_coinciding(main_drifts(summary))
+    found = merged(main_drifts(summary))
     knobs = {d.comparison.knob for d in found}
     what = f"optimal {knob_name(*knobs)}" if len(knobs) == 1 else "optimum"
     tiers = ", ".join(dict.fromkeys(d.comparison.tier for d in found))

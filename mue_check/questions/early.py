@@ -14,14 +14,7 @@ from mue_check.judge.early import TREND_TOLERANCE, EarlyComparison, compare_earl
 from mue_check.judge.interval import t_quantile
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import Options, Scope, TargetCase, target_cases
-from mue_check.questions.display import (
-    Palette,
-    along_ladders,
-    figure_title,
-    ladder_key,
-    merge_coinciding,
-    question_columns,
-)
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, merged, question_columns
 from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.summary import Summary
 from mue_check.records import Store
@@ -81,7 +74,7 @@ class EarlyKind(JudgedKind[EarlyFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        if found := merge_coinciding(summary.of(EarlyFinding)):
+        if found := merged(summary.of(EarlyFinding)):
             yield Section(
                 part=Part.DETAILS,
                 anchor="early",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mue_check.judge.interval import Interval
 from mue_check.judge.trend import drift_slope
-from mue_check.questions.display import grouped, merge_coinciding, setting_of
+from mue_check.questions.display import grouped, merged, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind
 from mue_check.questions.summary import Summary
@@ -40,7 +40,7 @@ class ExponentKind(QuestionKind):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[ExponentFinding, ...]:
         """One for each ladder, corpus, rule and router."""
-        return tuple(_exponents(store, merge_coinciding(known.of(DriftFinding))))
+        return tuple(_exponents(store, merged(known.of(DriftFinding))))
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and its figure."""

@@ -16,7 +16,7 @@ from mue_check.judge.laws import COORDINATE_STEPS, DIFFUSION_LAWS, LAWS, ZERO_GA
 from mue_check.judge.verdict import Verdict, join, meets
 from mue_check.modalities import EPS
 from mue_check.questions.case import ladder_cases, rule_ladder_cases
-from mue_check.questions.display import count_text, grouped, ladder_name, merge_coinciding, question_columns
+from mue_check.questions.display import count_text, grouped, ladder_name, merged, question_columns
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.summary import Summary
@@ -140,7 +140,7 @@ class ScalesKind(JudgedKind[ScalesFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The laws that are not PASS; then a fold for each ladder with its table."""
-        if found := merge_coinciding(summary.of(ScalesFinding)):
+        if found := merged(summary.of(ScalesFinding)):
             left = open_law_table(found)
             groups = grouped(found, lambda f: (ladder_name(f.comparison),))
             yield Section(

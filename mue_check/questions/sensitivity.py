@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from mue_check.axes.ladder import BY_GROUP
 from mue_check.judge.agreement import Agreement, Point, fit_agreement, mean_measured
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.display import grouped, knob_name, merge_coinciding
+from mue_check.questions.display import grouped, knob_name, merged
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.drift_report import blind_text
 from mue_check.questions.question import Finding, QuestionKind
@@ -180,7 +180,7 @@ def predicted_drifts(summary: Summary) -> list[DriftFinding]:
     approximate = {(d.comparison.ladder, d.side.label) for d in found if d.comparison.residual}
     return [
         d
-        for d in merge_coinciding(found)
+        for d in merged(found)
         if d.comparison.predicted is not None
         and math.isfinite(d.drift.interval.half_width)
         and (d.comparison.ladder, d.side.label) not in approximate

@@ -12,14 +12,7 @@ from matplotlib.ticker import StrMethodFormatter
 from mue_check.axes import Ladder, Rung
 from mue_check.errors import MueCheckError
 from mue_check.judge.speedup import Speedup, compare_learning
-from mue_check.questions.display import (
-    Palette,
-    along_ladders,
-    figure_title,
-    ladder_key,
-    merge_coinciding,
-    question_columns,
-)
+from mue_check.questions.display import Palette, along_ladders, figure_title, ladder_key, merged, question_columns
 from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.summary import Summary
 from mue_check.records import Store
@@ -93,7 +86,7 @@ class SpeedKind(JudgedKind[SpeedupFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table, and a figure for each ladder."""
-        if found := merge_coinciding(summary.of(SpeedupFinding)):
+        if found := merged(summary.of(SpeedupFinding)):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="speedup",

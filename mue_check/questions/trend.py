@@ -9,15 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mue_check.judge.trend import Trend, judge_trend, slopes_by_seed
-from mue_check.questions.display import (
-    Palette,
-    figure_title,
-    grouped,
-    heading,
-    merge_coinciding,
-    question_columns,
-    setting_of,
-)
+from mue_check.questions.display import Palette, figure_title, grouped, heading, merged, question_columns, setting_of
 from mue_check.questions.drift import DriftFinding
 from mue_check.questions.question import Finding, Findings, QuestionKind
 from mue_check.questions.summary import Summary
@@ -48,7 +40,7 @@ class TrendKind(QuestionKind):
 
     def find(self, store: Store, comparisons: Sequence[Comparison], known: Findings) -> tuple[TrendFinding, ...]:
         """One trend for each corpus, rule and router with two resolved drifts."""
-        return tuple(_trends(merge_coinciding(known.of(DriftFinding))))
+        return tuple(_trends(merged(known.of(DriftFinding))))
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The table and one figure."""

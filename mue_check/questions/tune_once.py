@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mue_check.axes import Ladder
 from mue_check.judge.order import Order, judge_order
 from mue_check.judge.verdict import Verdict
-from mue_check.questions.display import in_unit_of, ladder_name, merge_coinciding, question_columns
+from mue_check.questions.display import in_unit_of, ladder_name, merged, question_columns
 from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.scales import is_prescribed
 from mue_check.questions.summary import Summary
@@ -65,7 +65,7 @@ class TuneOnceKind(JudgedKind[TuneOnceFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """One table."""
-        if found := merge_coinciding(summary.of(TuneOnceFinding)):
+        if found := merged(summary.of(TuneOnceFinding)):
             yield Section(
                 part=Part.ANSWERS,
                 anchor="tune-once",

@@ -8,7 +8,7 @@ from mue_check.axes import Ladder, Rung
 from mue_check.judge.audit import Audit, judge_audit
 from mue_check.judge.verdict import Verdict
 from mue_check.questions.case import any_target_cases
-from mue_check.questions.display import merge_coinciding, question_columns
+from mue_check.questions.display import merged, question_columns
 from mue_check.questions.drift import Mutation
 from mue_check.questions.question import Finding, JudgedKind
 from mue_check.questions.summary import Summary
@@ -60,7 +60,7 @@ class ValuesKind(JudgedKind[ValuesFinding]):
 
     def sections(self, summary: Summary) -> Iterator[Section]:
         """The rungs whose values are not as prescribed; a fold of all."""
-        found = merge_coinciding(summary.of(ValuesFinding))
+        found = merged(summary.of(ValuesFinding))
         if not found:
             return
         columns: Cells[ValuesFinding] = {
