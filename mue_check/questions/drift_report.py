@@ -166,9 +166,13 @@ def drift_note(found: DriftFinding) -> str:
 
 
 def blind_text(found: DriftFinding) -> str:
-    """Says that the drift which theory predicts for a wrong rule is too small to be detected; else empty."""
+    """Says that a wrong rule passes because theory predicts no drift, or one too small to be detected; else empty."""
     c, detectable = found.comparison, found.drift.detectable
-    if c.predicted is None or c.is_right or not abs(c.predicted) < detectable < math.inf:
+    if c.predicted is None or c.is_right or found.verdict is Verdict.FAIL:
+        return ""
+    if c.predicted == 0:
+        return "blind: theory predicts no drift"
+    if not abs(c.predicted) < detectable < math.inf:
         return ""
     return f"blind: the predicted drift of {signed_text(c.predicted)} octave is too small to be detected"
 

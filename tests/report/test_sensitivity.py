@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mue_check.catalog import summarize, write_report
+from mue_check.judge.verdict import Verdict
 from mue_check.overview.report import verdict_lines
-from mue_check.questions.drift_report import drift_table
+from mue_check.questions.drift_report import blind_text, drift_table
 from mue_check.questions.sensitivity import (
     SensitivityKind,
     agreement_table,
@@ -128,6 +129,9 @@ def test_what_a_drift_cannot_show_is_said_beside_it(summary: Summary) -> None:
     assert notes == {"mup": "blind: the predicted drift of +0.04 octave is too small to be detected"}
     assert sum("blind" in row.note for row in table.rows) == 1  # not of the right rule, nor of rules that coincide
     assert "predicted" in verdict_lines(summary)[0]
+    missed = next(d for d in predicted_drifts(summary) if d.comparison.predicted == 0.04)
+    assert blind_text(replace(missed, comparison=replace(missed.comparison, predicted=0.0))).endswith("no drift")
+    assert blind_text(replace(missed, drift=replace(missed.drift, verdict=Verdict.FAIL))) == ""
 
 
 def test_the_headline_is_the_first_section_and_a_small_picture(study: Path, summary: Summary) -> None:
