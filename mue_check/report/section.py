@@ -10,6 +10,7 @@ from functools import partial
 from io import BytesIO
 from typing import ParamSpec
 
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from mue_check.judge.verdict import Verdict
@@ -147,7 +148,8 @@ def svg_of(figure: Figure) -> bytes:
     """The figure as a file's content; without dates, so that the same study gives the same bytes."""
     out = BytesIO()
     with house_style():
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        # savefig draws every figure twice
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     return _DIGITS.sub(rb"\1", out.getvalue()).replace(b"<defs>", _IN_THE_DARK + b"<defs>", 1)
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,35 +215,6 @@ def test_the_nodes_have_the_drivers_code(cluster: "Cluster", run, batch: Batch) 
     ((_, (file,)),) = cluster([batch])
     assert "runtime_resources" in file
     assert not Path(file).is_relative_to(ROOT)
-
-
-DRIVER = """
-import os, pathlib, runpy, sys
-from mue_check.execute import ensure
-from mue_check.execute.cluster import Cluster
-from mue_check.records import Store
-cells = runpy.run_path(sys.argv[1])["make_cells"](int(sys.argv[3]), int(sys.argv[4]))
-ensure(cells, Store(pathlib.Path(sys.argv[2])), Cluster(os.environ["RAY_ADDRESS"]))
-"""
-
-
-def test_a_killed_driver_loses_nothing_that_was_stored(cluster: "Cluster", tmp_path: Path) -> None:
-    quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 24, 60  # three batches
-    command = [sys.executable, "-c", DRIVER, str(HERE / "test_local.py"), str(rough.root), str(cells), str(steps)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=env)
-    deadline = time.monotonic() + 120
-    while not records(rough) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    stored = {name: (rough.root / "cells" / name).stat().st_mtime_ns for name in records(rough)}
-    assert 0 < len(stored) < cells
-    ensure(make_cells(cells, steps), rough, cluster)
-    ensure(make_cells(cells, steps), quiet)
-    assert records(rough) == records(quiet)
-    assert stored == {name: (rough.root / "cells" / name).stat().st_mtime_ns for name in stored}
 
 
 QUICKLY = {

@@ -1,9 +1,5 @@
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,46 +90,27 @@ def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.Monkey
     assert len(records(store)) == 1
 
 
-WORKER = """
-import runpy, sys, pathlib
-from mue_check.execute import ensure, memory
-from mue_check.execute.batches import make_batches, runs_of_a_stack
-from mue_check.records import Store
-make_cells = runpy.run_path(sys.argv[1])["make_cells"]
-print("ready", flush=True)
-ensure(make_cells(int(sys.argv[3]), int(sys.argv[4])), Store(pathlib.Path(sys.argv[2])))
-"""
+def test_what_an_executor_has_yielded_is_kept_when_it_stops(store: Store) -> None:
+    """As when the driver of a cluster ends: each batch is stored at once, and only the others are measured again."""
+    cells, sent = make_cells(24, steps=3), []  # three batches
 
+    def stops(batches):
+        sent.extend(batches)
+        yield batches[1], measure(batches[1])
+        raise KeyboardInterrupt
 
-def worker(root: Path, cells: int, steps: int) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", WORKER, __file__, str(root), str(cells), str(steps)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(cells, store, stops)
+    kept = records(store)
+    assert sorted(kept) == sorted(f"{cell.key}.json" for cell in sent[1])
 
+    def rest(batches):
+        assert batches == [sent[0], sent[2]]
+        yield from ((batch, measure(batch)) for batch in batches)
 
-def test_two_processes_share_the_work_and_killed_ones_leave_no_trace(tmp_path: Path) -> None:
-    """kill -9 in the middle, then two at once: the records are those of one quiet run."""
-    quiet, rough = Store(tmp_path / "quiet"), Store(tmp_path / "rough")
-    for store in (quiet, rough):
-        store.prepare()
-    cells, steps = 32, 30  # four batches
-    process = worker(rough.root, cells, steps)
-    assert process.stdout is not None
-    process.stdout.readline()
-    deadline = time.monotonic() + 60
-    while not records(rough) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert 0 < len(records(rough)) < cells
-    pair = [worker(rough.root, cells, steps) for _ in range(2)]
-    for process in pair:
-        process.communicate(timeout=120)
-        assert process.returncode == 0
-    ensure(make_cells(cells, steps), quiet)
-    assert records(rough) == records(quiet)
-    assert not list(rough.root.rglob("*.part"))
+    ensure(cells, store, rest)
+    assert len(records(store)) == 24
+    assert records(store).items() > kept.items()
 
 
 def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
