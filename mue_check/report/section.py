@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from io import BytesIO
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from mue_check.judge.verdict import Verdict
@@ -146,10 +145,12 @@ class Report:
 
 def svg_of(figure: Figure) -> bytes:
     """The figure as a file's content; without dates, so that the same study gives the same bytes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # takes long to import, and few processes draw
+
     out = BytesIO()
     with house_style():
-        # savefig draws every figure twice
-        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
+        canvas: Any = FigureCanvasSVG(figure)  # it has no types
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None})  # savefig would draw the figure twice
     return _DIGITS.sub(rb"\1", out.getvalue()).replace(b"<defs>", _IN_THE_DARK + b"<defs>", 1)
 
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, t_interval, t_quantile
@@ -66,14 +66,14 @@ class PointErrors:
         That is where chi^2, which falls with tau^2, equals the quantile of its distribution (Viechtbauer 2007, Statist.
         Med. 26, 37), and 0 where chi^2 is below that quantile without scatter.
         """
-        level = float(stats.chi2.ppf(1 - probability, self.df))
+        level = float(scipy.stats.chi2.ppf(1 - probability, self.df))
         x, y = self._centred
         rest = y - x * (x @ y) / (x @ x)
         # chi^2 of ordinary least squares; further errors can only lower it
         top = float(rest @ rest) / level * (1 + 1e-6) + EXACT
         if self._least(EXACT)[1] <= level:
             return self._line(EXACT)
-        return self._line(float(optimize.brentq(lambda t: self._least(t)[1] - level, EXACT, top, rtol=1e-2)))
+        return self._line(float(scipy.optimize.brentq(lambda t: self._least(t)[1] - level, EXACT, top, rtol=1e-2)))
 
     def same_slope(self, line: Line, groups: NDArray[np.str_]) -> float:
         """p-value of the F test that all ``groups`` [n] of points have one slope; 1 where there is nothing to compare.
@@ -97,7 +97,7 @@ class PointErrors:
         if squares[0] <= EXACT:
             return 1.0
         ratio = (squares[0] - squares[1]) / (len(names) - 1) / (max(squares[1], EXACT) / left)
-        return float(stats.f.sf(ratio, len(names) - 1, left))
+        return float(scipy.stats.f.sf(ratio, len(names) - 1, left))
 
     @property
     def _centred(self) -> tuple[_Array, _Array]:
@@ -108,7 +108,7 @@ class PointErrors:
         x, y = self._centred
         start = float(x @ y / (x @ x))
         reach = 3 * abs(start) + 3 * math.sqrt(float(y @ y / (x @ x))) + 1.0
-        best = optimize.minimize_scalar(
+        best = scipy.optimize.minimize_scalar(
             lambda slope: self._at(slope, scatter)[1],
             bounds=(start - reach, start + reach),
             method="bounded",
@@ -266,7 +266,7 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
         ordinary = (0.0, float(x @ y / (x @ x)))
         robust = (0.0, float(np.median(y[x != 0] / x[x != 0])))
     else:
-        squares, median = stats.linregress(x, y), stats.theilslopes(y, x)
+        squares, median = scipy.stats.linregress(x, y), scipy.stats.theilslopes(y, x)
         ordinary = (float(squares.intercept), float(squares.slope))
         robust = (float(median.intercept), float(median.slope))
     names = dict.fromkeys(p.ladder for p in points)
