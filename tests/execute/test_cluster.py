@@ -234,7 +234,7 @@ def may_unshare() -> bool:
 @pytest.mark.skipif(not may_unshare(), reason="a network of its own is not permitted here (unshare -n)")
 def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
     quiet, rough = new_store(tmp_path / "quiet"), new_store(tmp_path / "rough")
-    cells, steps = 40, 60  # five batches
+    cells, steps = 32, 40  # four batches
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as short:
         result = subprocess.run(
