@@ -10,7 +10,7 @@ from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
 from mue_check.questions.comparison import Comparison, Side
 from mue_check.questions.study import Study
-from mue_check.records import Cell
+from mue_check.records import Cell, Store
 
 RUNGS = [Rung(label=f"d{d}", size=d, model=dense(d, 1)) for d in (32, 64)]
 LADDER = Ladder(axis="width", name="width", reference=RUNGS[0], targets=tuple(RUNGS[1:]))
@@ -24,6 +24,18 @@ def study_at(root: Path, **changes: Any) -> Study:
     study = Study(**{"root": root, "command": "pytest x", **usual, **changes})
     study.store.prepare()
     return study
+
+
+def new_store(root: Path) -> Store:
+    """A store whose folders exist."""
+    store = Store(root)
+    store.prepare()
+    return store
+
+
+def records(root: Path) -> dict[str, bytes]:
+    """The cells of a study. What a cell cost is left out: it varies."""
+    return {path.name: path.read_bytes() for path in sorted((root / "cells").glob("*.json"))}
 
 
 def comparison_of(*sides: Side, **changes: Any) -> Comparison:

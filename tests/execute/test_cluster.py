@@ -24,8 +24,9 @@ from mue_check.errors import ClusterError
 from mue_check.execute import ensure
 from mue_check.execute.batches import Batch
 from mue_check.models.user_router.loaded import load_router
-from mue_check.records import Cell, Store
+from mue_check.records import Cell
 from mue_check.routing.variants import USER_ROUTERS
+from tests.studies import new_store, records
 
 if TYPE_CHECKING:
     from mue_check.execute.cluster import Cluster
@@ -54,16 +55,6 @@ class Router(torch.nn.Linear):
 FLAG = {flag!r}
 """
 make_cells = runpy.run_path(str(HERE / "test_local.py"))["make_cells"]
-
-
-def new_store(folder: Path) -> Store:
-    store = Store(folder)
-    store.prepare()
-    return store
-
-
-def records(store: Store) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (store.root / "cells").glob("*.json")}
 
 
 @dataclass(frozen=True)
@@ -200,7 +191,7 @@ def test_what_a_task_needs_travels_with_it(sent: Sent, tmp_path: Path) -> None:
     shutil.rmtree(sent.folder)
     ensure(cells, there, sent.cluster)
     assert sent.folder.with_name("died").exists()
-    assert records(there) == records(quiet) != {}
+    assert records(there.root) == records(quiet.root) != {}
     assert all(there.cost(cell.key) > 0 for cell in cells)
 
 
@@ -252,4 +243,4 @@ def test_a_node_that_loses_its_power_loses_no_cell(tmp_path: Path) -> None:
     assert seen["killed"] == 1  # one CPU, one task, in the middle of it
     assert 0 < seen["stored"] < cells
     ensure(make_cells(cells, steps), quiet)
-    assert records(rough) == records(quiet)
+    assert records(rough.root) == records(quiet.root)

@@ -13,16 +13,13 @@ from typing import Any
 import pytest
 
 from mue_check.cluster import ClusterInfo
+from tests.studies import records
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
 """Runs pytest in this process (tests/conftest.py)."""
 QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
-
-
-def records(study: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (study / "cells").glob("*.json")}
 
 
 def outer_environment(**more: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
+from mue_check import HyperParameters, TrainSpec
 from mue_check.data import Data, load_corpus
 from mue_check.execute import ensure, machine, memory
 from mue_check.execute.batches import _fits, make_batches, measure
@@ -16,8 +16,8 @@ from mue_check.measure import MEASUREMENTS, Measurement, stacks
 from mue_check.records import Cell, Columns, Store
 from mue_check.training import Stack
 from mue_check.user_code import UserCodeExit
+from tests.studies import MODEL, make_cell, new_store, records
 
-MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
 TRAIN = TrainSpec(steps=20, batch=16, context=16)
 
 
@@ -27,22 +27,14 @@ def instead(measure: Callable[[Cell, Data], Columns]) -> Measurement:
 
 
 def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
-    train = replace(TRAIN, steps=steps)
-    scenario = Scenario.of(MODEL, train)
-    return [
-        Cell(
-            measurement="loss_grid",
-            model=MODEL,
-            prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-            base=HyperParameters(init_std=0.1),
-            train=train,
-            corpus="markov",
-            corpus_fingerprint=load_corpus("markov").fingerprint,
-            values=(2.0**-7, 2.0**-6),
-            seeds=(seed,),
-        )
-        for seed in range(count)
-    ]
+    cell = make_cell(
+        MODEL,
+        replace(TRAIN, steps=steps),
+        base=HyperParameters(init_std=0.1),
+        corpus_fingerprint=load_corpus("markov").fingerprint,
+        values=(2.0**-7, 2.0**-6),
+    )
+    return [replace(cell, seeds=(seed,)) for seed in range(count)]
 
 
 @pytest.mark.parametrize("exits", [lambda cell, data: sys.exit(0), lambda cell, data: pytest.exit("x", 0)])
@@ -56,19 +48,13 @@ def test_a_router_that_exits_in_training_does_not_end_the_run(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path)
-    store.prepare()
-    return store
-
-
-def records(store: Store) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (store.root / "cells").glob("*.json")}
+    return new_store(tmp_path)
 
 
 def test_a_stored_cell_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = make_cells(2)
     ensure([*cells, cells[0]], store)
-    assert len(records(store)) == 2
+    assert len(records(store.root)) == 2
 
     def refuse(cell, corpus):
         raise AssertionError("trained again")
@@ -85,9 +71,9 @@ def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.Monkey
         patch.setitem(MEASUREMENTS, "loss_grid", instead(fail))
         with pytest.raises(RuntimeError):
             ensure(make_cells(1), store)
-    assert records(store) == {}
+    assert records(store.root) == {}
     ensure(make_cells(1), store)
-    assert len(records(store)) == 1
+    assert len(records(store.root)) == 1
 
 
 def test_what_an_executor_has_yielded_is_kept_when_it_stops(store: Store) -> None:
@@ -101,7 +87,7 @@ def test_what_an_executor_has_yielded_is_kept_when_it_stops(store: Store) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         ensure(cells, store, stops)
-    kept = records(store)
+    kept = records(store.root)
     assert sorted(kept) == sorted(f"{cell.key}.json" for cell in sent[1])
 
     def rest(batches):
@@ -109,16 +95,15 @@ def test_what_an_executor_has_yielded_is_kept_when_it_stops(store: Store) -> Non
         yield from ((batch, measure(batch)) for batch in batches)
 
     ensure(cells, store, rest)
-    assert len(records(store)) == 24
-    assert records(store).items() > kept.items()
+    assert len(records(store.root)) == 24
+    assert records(store.root).items() > kept.items()
 
 
 def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = make_cells(3)
     for cell in cells:  # each alone
         ensure([cell], store)
-    together = Store(store.root / "together")
-    together.prepare()
+    together = new_store(store.root / "together")
     asked: list[Cell] = []
     whole = MEASUREMENTS["loss_grid"]
     monkeypatch.setitem(
@@ -126,7 +111,7 @@ def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch
     )
     ensure(cells, together)
     assert [cell.seeds for cell in asked] == [(0, 1, 2)]
-    assert records(together) == records(store)
+    assert records(together.root) == records(store.root)
     assert sum(together.cost(cell.key) for cell in cells) > 0
 
 
