@@ -8,7 +8,7 @@ from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, ge
 from mue_check.axes import Ladder, Rung
 from mue_check.axes.scale import dense
 from mue_check.catalog import get_tier
-from mue_check.records import Cell
+from mue_check.records import Cell, Store
 from mue_check.study.comparison import Comparison, Side
 from mue_check.study.folder import Study
 
@@ -24,6 +24,18 @@ def study_at(root: Path, **changes: Any) -> Study:
     study = Study(**{"root": root, "command": "pytest x", **usual, **changes})
     study.store.prepare()
     return study
+
+
+def new_store(root: Path) -> Store:
+    """A store whose folders exist."""
+    store = Store(root)
+    store.prepare()
+    return store
+
+
+def records(root: Path) -> dict[str, bytes]:
+    """The cells of a study. What a cell cost is left out: it varies."""
+    return {path.name: path.read_bytes() for path in sorted((root / "cells").glob("*.json"))}
 
 
 def comparison_of(*sides: Side, **changes: Any) -> Comparison:

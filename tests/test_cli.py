@@ -172,19 +172,6 @@ def test_as_a_module_and_into_a_closed_pipe() -> None:
     assert out.stderr == ""
 
 
-def test_the_command_line_needs_no_torch() -> None:
-    code = (
-        "import sys; from mue_check.cli import main; "
-        f"main(['rules', '--reference', '{REFERENCE}', '--target', '{TARGET}']); sys.exit('torch' in sys.modules)"
-    )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-
-
 def test_mutants_are_put_before_the_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "made" / "table.md"
     only = "betas_not_moved_with_batch,weight_decay_not_moved_with_duration"

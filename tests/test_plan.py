@@ -190,8 +190,6 @@ def test_controls_that_a_cut_ladder_loses_are_named(plan, capsys: pytest.Capture
         (["--budget", "m"], "--budget m: write a time above 0"),
         (["--workers", "0"], "--workers 0: must be at least 1"),
         (["--axes", "length"], "unknown axis 'length'"),
-        (["--tier", "giant"], "unknown tier 'giant'"),
-        (["--rule", "mump"], "unknown rule 'mump'"),
         (["--seeds", "3"], "--seeds 3: at least 4 are needed"),
         (["--rungs", "0"], "--rungs 0: must be a whole number"),
         (["--tier", "gpu", "--axes", "duration", "--corpus", "markov"], "is for cpu, and the tier needs cuda"),

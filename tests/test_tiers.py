@@ -153,11 +153,7 @@ def test_a_composite_differs_from_its_reference() -> None:
     assert slower.targets[0].label != same.targets[0].label
 
 
-def test_names_that_are_not_there() -> None:
-    with pytest.raises(SpecError, match="unknown tier 'huge'"):
-        get_tier("huge")
-    with pytest.raises(SpecError, match="unknown axis 'hight'"):
-        get_tier("cpu").ladders("hight")
+def test_axes_of_the_command_line() -> None:
     with pytest.raises(SpecError, match="unknown axis 'hight'"):
         parse_axes("width, hight")
     assert parse_axes(None) == tuple(AXES)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from mue_check.judge.interval import Interval, jackknife_interval, t_quantile
 
@@ -112,7 +112,7 @@ def _variance_between(measured: _Array, design: _Array, noise: _Array) -> float:
         return 0.0
     while excess(highest) > 0:
         highest *= 2
-    root: float = optimize.brentq(excess, 0.0, highest)
+    root: float = scipy.optimize.brentq(excess, 0.0, highest)
     return root
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from mue_check.errors import JudgeError
 
 PLAIN = 0.05
 """The two-sided level of an interval that is read once."""
 CONFIDENCE = 1 - PLAIN
-Z = float(stats.norm.ppf(1 - PLAIN / 2))
+Z = float(special.ndtri(1 - PLAIN / 2))
 
 Looks = tuple[int, ...]
 """Ascending numbers of seeds at which a verdict is read, fixed before the first of them. Empty where the number of
@@ -56,7 +56,7 @@ def looks_text(looks: Looks) -> str:
 @cache
 def t_quantile(df: float, level: float = PLAIN) -> float:
     """Half-width of an interval at a two-sided ``level``, in standard errors, for ``df`` degrees of freedom."""
-    return float(stats.t.ppf(1 - level / 2, df))
+    return float(special.stdtrit(df, 1 - level / 2))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from mue_check.judge.interval import Looks, Z, look_level, t_quantile
 from mue_check.judge.optimum import Optimum, vertex_sd
 
 POWER = 0.95
-_CLEAR = float(stats.norm.ppf(POWER))
+_CLEAR = float(scipy.special.ndtri(POWER))
 _SEVERAL_LOOKS = {(4, 8): 4.95, (4, 10): 4.77, (4, 12): 4.68}
 """As ``_distance``, for a look at every number of seeds from first to last, from simulated sequences."""
 
@@ -51,5 +51,7 @@ def _distance(looks: Looks) -> float:
     if len(looks) == last - first + 1 and (first, last) in _SEVERAL_LOOKS:
         return _SEVERAL_LOOKS[first, last]
     critical = t_quantile(last - 1, look_level(looks))
-    root = optimize.brentq(lambda shift: stats.nct.sf(critical, last - 1, shift) - POWER, 0.0, 20.0 + 4 * critical)
+    root = scipy.optimize.brentq(
+        lambda shift: scipy.stats.nct.sf(critical, last - 1, shift) - POWER, 0.0, 20.0 + 4 * critical
+    )
     return float(root)

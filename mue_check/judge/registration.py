@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.optimize import minimize
 
 from mue_check.judge.interval import PLAIN, Interval, Z, two_part_interval
 from mue_check.judge.optimum import Curve
@@ -143,7 +142,7 @@ class _Arm:
         """Whether the losses do not differ between values, by the F-test of a two-way table at 5 %."""
         seeds, values = self.losses.shape
         ratio = float((self.mean**2 / np.maximum(self.variance, 1e-300)).sum()) / (values - 1)
-        return bool(stats.f.sf(ratio, values - 1, (seeds - 1) * (values - 1)) > _FLAT_LEVEL)
+        return bool(scipy.stats.f.sf(ratio, values - 1, (seeds - 1) * (values - 1)) > _FLAT_LEVEL)
 
     def without_one(self) -> list[Floats]:
         """The column effects without each seed in turn. A value that only this seed has keeps its effect."""
@@ -271,7 +270,7 @@ class _Pair:
         local = [i for i in range(len(grid)) if cost[i] == cost[max(i - 2, 0) : i + 3].min()]
         box = [(grid[0], grid[-1]), *((v - 2, v + 2) for v in self.start[1:])]
         tries = [
-            minimize(self.cost, [grid[i], *self.start[1:]], jac=True, method="L-BFGS-B", bounds=box)
+            scipy.optimize.minimize(self.cost, [grid[i], *self.start[1:]], jac=True, method="L-BFGS-B", bounds=box)
             for i in sorted(local, key=lambda i: float(cost[i]))[:2]
         ]
         return np.asarray(min(tries, key=lambda found: float(found.fun)).x)

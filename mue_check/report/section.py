@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from io import BytesIO
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from matplotlib.figure import Figure
 
@@ -145,9 +145,12 @@ class Report:
 
 def svg_of(figure: Figure) -> bytes:
     """The figure as a file's content; without dates, so that the same study gives the same bytes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # takes long to import, and few processes draw
+
     out = BytesIO()
     with house_style():
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        canvas: Any = FigureCanvasSVG(figure)  # it has no types
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None})  # savefig would draw the figure twice
     return _DIGITS.sub(rb"\1", out.getvalue()).replace(b"<defs>", _IN_THE_DARK + b"<defs>", 1)
 
 

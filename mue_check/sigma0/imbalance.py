@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 EVEN = 1e-9
 """Coefficient of variation below which a load counts as even."""
@@ -34,7 +34,7 @@ class Imbalance:
         """From counts or shares [N], at least 0 and not all 0."""
         p = load / load.sum()
         n = len(p)
-        bits = float(stats.entropy(p, base=2))
+        bits = float(scipy.stats.entropy(p, base=2))
         return cls(
             experts=n,
             variation=float(p.std() * n),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, t_interval, t_quantile
@@ -145,7 +145,7 @@ def fit_kappa(points: Sequence[KappaPoint], *, origin: bool = False) -> KappaFit
         ordinary = (0.0, float(x @ y / (x @ x)))
         robust = (0.0, float(np.median(y[x != 0] / x[x != 0])))
     else:
-        squares, median = stats.linregress(x, y), stats.theilslopes(y, x)
+        squares, median = scipy.stats.linregress(x, y), scipy.stats.theilslopes(y, x)
         ordinary = (float(squares.intercept), float(squares.slope))
         robust = (float(median.intercept), float(median.slope))
     names = dict.fromkeys(p.ladder for p in points)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from mue_check.judge.interval import Interval, t_quantile
 
@@ -57,14 +57,14 @@ class NoisyPoints:
         That is where chi^2, which falls with tau^2, equals the quantile of its distribution (Viechtbauer 2007, Statist.
         Med. 26, 37), and 0 where chi^2 is below that quantile without scatter.
         """
-        level = float(stats.chi2.ppf(1 - probability, self.df))
+        level = float(scipy.stats.chi2.ppf(1 - probability, self.df))
         x, y = self._centred
         rest = y - x * (x @ y) / (x @ x)
         # chi^2 of ordinary least squares; further errors can only lower it
         top = float(rest @ rest) / level * (1 + 1e-6) + EXACT
         if self._least(EXACT)[1] <= level:
             return self._line(EXACT)
-        return self._line(float(optimize.brentq(lambda t: self._least(t)[1] - level, EXACT, top, rtol=1e-2)))
+        return self._line(float(scipy.optimize.brentq(lambda t: self._least(t)[1] - level, EXACT, top, rtol=1e-2)))
 
     def intervals(self, line: Line) -> tuple[Interval, Interval]:
         """The 95 % intervals of intercept and slope."""
@@ -96,7 +96,7 @@ class NoisyPoints:
         if squares[0] <= EXACT:
             return 1.0
         ratio = (squares[0] - squares[1]) / (len(names) - 1) / (max(squares[1], EXACT) / left)
-        return float(stats.f.sf(ratio, len(names) - 1, left))
+        return float(scipy.stats.f.sf(ratio, len(names) - 1, left))
 
     @property
     def _centred(self) -> tuple[_Array, _Array]:
@@ -107,7 +107,7 @@ class NoisyPoints:
         x, y = self._centred
         start = float(x @ y / (x @ x))
         reach = 3 * abs(start) + 3 * math.sqrt(float(y @ y / (x @ x))) + 1.0
-        best = optimize.minimize_scalar(
+        best = scipy.optimize.minimize_scalar(
             lambda slope: self._at(slope, scatter)[1],
             bounds=(start - reach, start + reach),
             method="bounded",

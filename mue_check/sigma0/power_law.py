@@ -25,8 +25,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import Interval, jackknife_interval, t_interval, t_quantile
@@ -261,13 +261,13 @@ def power_law(alive: Replicates) -> tuple[float, float]:
 
     if not excess(-MAX_GAMMA) <= 0 <= excess(MAX_GAMMA):
         return math.nan, math.nan
-    gamma = float(optimize.brentq(excess, -MAX_GAMMA, MAX_GAMMA))
+    gamma = float(scipy.optimize.brentq(excess, -MAX_GAMMA, MAX_GAMMA))
     level = math.log(total / np.exp(gamma * u).sum())
     return (gamma * x.mean() - level) / (2 * math.log(2)), gamma
 
 
 def _ordinary(kept: Replicates) -> float:
-    return -float(stats.linregress(kept.log2_tokens, kept.log2_sigma).slope)
+    return -float(scipy.stats.linregress(kept.log2_tokens, kept.log2_sigma).slope)
 
 
 def _weighted(kept: Replicates) -> float:
@@ -282,4 +282,4 @@ def _weighted(kept: Replicates) -> float:
 
 def _robust(kept: Replicates) -> float:
     """The Theil-Sen median of slopes, which unlike soft_l1 has no scale to choose."""
-    return -float(stats.theilslopes(kept.log2_sigma, kept.log2_tokens).slope)
+    return -float(scipy.stats.theilslopes(kept.log2_sigma, kept.log2_tokens).slope)

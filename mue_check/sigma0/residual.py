@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from mue_check.errors import JudgeError
 from mue_check.judge.interval import CONFIDENCE, Interval, t_interval, t_quantile
@@ -87,9 +87,9 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
     if np.ptp(x) < 1e-9:
         return ResidualFit(measure=measure, reason=f"every load has {x[0]:.3g}: loads that differ are needed")
     n = len(x)
-    least = stats.linregress(x, y)
+    least = scipy.stats.linregress(x, y)
     half = t_quantile(n - 2) * float(least.stderr)
-    median = stats.theilslopes(y, x, CONFIDENCE)
+    median = scipy.stats.theilslopes(y, x, CONFIDENCE)
     damped_se = damped(se)
     points = NoisyPoints(
         x=x,
@@ -107,7 +107,7 @@ def _fit(measure: str, x: _Vector, y: _Vector, se: _Vector, measured: _Vector) -
         intercept=float(least.intercept),
         robust=Interval(float(median.slope), float(median.low_slope), float(median.high_slope), n),
         explained=float(least.rvalue) ** 2,
-        shift_explained=float(stats.linregress(x, measured).rvalue) ** 2,
+        shift_explained=float(scipy.stats.linregress(x, measured).rvalue) ** 2,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from mue_check.judge.optimum import mean_minimum
 from mue_check.sweeps.names import meaning_of
@@ -52,7 +52,7 @@ def _uneven(group: "pd.Series", hole: "pd.Series", sweep: Sweep) -> str:
     names = list(group.unique())
     found = np.array([int(hole[group == name].sum()) for name in names])
     size = np.array([int((group == name).sum()) for name in names])
-    if len(names) < 2 or stats.chisquare(found, found.sum() * size / size.sum()).pvalue >= _LEVEL:
+    if len(names) < 2 or scipy.stats.chisquare(found, found.sum() * size / size.sum()).pvalue >= _LEVEL:
         return ""
     worst = int(np.argmax(found / size))
     kind = {"arm": f"{sweep.columns.arm} ", "cell": "", "x": "rate "}[str(group.name)]

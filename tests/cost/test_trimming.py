@@ -1,8 +1,6 @@
 """--seeds and --rungs of `pytest suites/`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,17 +50,6 @@ def test_rungs_cut_the_last_targets_of_every_ladder_but_those_of_noise() -> None
             assert cut(ladder, None) is ladder
     for ladder in lab.ladders("sigma0", "noise"):
         assert cut(ladder, 1) is ladder
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [(["--seeds", "2"], "--seeds 2: at least 4"), (["--rungs", "none"], "--rungs none: must be a whole number")],
-)
-def test_usage_errors_are_one_line(arguments: list[str], says: str, run_pytest_here: Callable[..., Any]) -> None:
-    result = run_pytest_here("suites", *arguments)
-    assert result.code == 4
-    (line,) = result.error_lines
-    assert says in line
 
 
 def test_fewer_rungs_are_fewer_tests_and_the_study_is_not_touched(tmp_path: Path) -> None:

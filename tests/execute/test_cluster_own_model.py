@@ -11,6 +11,7 @@ from mue_check.own_model import Plan, Study, check_model
 from mue_check.own_model.candidate import ModelError, Recipe
 from mue_check.own_model.library import find
 from mue_check.own_model.transfer import ask_transfer
+from tests.studies import records
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 VALLEY = Path(__file__).parents[1] / "own_model" / "valley.py"
@@ -36,10 +37,6 @@ def file(tmp_path: Path) -> Path:
     (folder / "own_valley.py").write_text(f"from own_valley_neighbor import dies_once\n{body}")
     (folder / "own_valley_neighbor.py").write_text(DIES.format(flag=str(tmp_path / "died")))
     return folder / "own_valley.py"
-
-
-def records(study: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (study / "cells").glob("*.json")}
 
 
 def test_a_study_is_that_of_one_process(

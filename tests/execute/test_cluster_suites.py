@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -14,35 +13,18 @@ from typing import Any
 import pytest
 
 from mue_check.cluster import ClusterInfo
+from tests.studies import records
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: cluster)")
 ROOT = Path(__file__).parents[2]
+Run = Callable[..., Any]
+"""Runs pytest in this process (tests/conftest.py)."""
 QUICK = ("suites/test_width.py", "-k", "test_scales and not width_of")
-
-
-def records(study: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (study / "cells").glob("*.json")}
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
 
 
 def outer_environment(**more: str) -> dict[str, str]:
     """What a user's shell has: nothing of Ray."""
     return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | more
-
-
-def run_pytest(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        cwd=ROOT,
-        env=outer_environment(OMP_NUM_THREADS="1", **env),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 def is_open(address: str) -> bool:
@@ -54,13 +36,12 @@ def is_open(address: str) -> bool:
     return True
 
 
-def test_the_suites_give_the_same_on_a_cluster(tmp_path: Path, run_pytest_here: Callable[..., Any]) -> None:
+def test_the_suites_give_the_same_on_a_cluster(found: ClusterInfo, tmp_path: Path, run_pytest_here: Run) -> None:
     quiet, there = tmp_path / "quiet" / "study", tmp_path / "there" / "study"
-    result = run_pytest(*QUICK, "--study", there, "--cluster=local", "--cluster-workers=1")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 passed" in result.stdout
-    (address,) = re.findall(r"mue_check: cluster (\S+): \d+ CPUs", result.stdout)
-    assert not is_open(address)
+    result = run_pytest_here(*QUICK, "--study", there, f"--cluster={found.address}", "--cluster-workers=1")
+    assert result.code == 0, result.out + result.errors
+    assert "1 passed" in result.out
+    assert f"mue_check: {found}" in result.out
     assert run_pytest_here(*QUICK, "--study", quiet).code == 0
     assert records(there) == records(quiet) != {}
 
@@ -94,7 +75,7 @@ def test_a_local_cluster_ends_with_its_process_however_that_dies() -> None:
     ],
 )
 def test_bad_options_are_one_line_and_exit_4(
-    tmp_path: Path, arguments: list[str], says: str, run_pytest_here: Callable[..., Any]
+    tmp_path: Path, arguments: list[str], says: str, run_pytest_here: Run
 ) -> None:
     result = run_pytest_here("suites/test_width.py", *arguments, "--study", tmp_path / "study")
     assert result.code == 4, result.out + result.errors
@@ -103,14 +84,13 @@ def test_bad_options_are_one_line_and_exit_4(
     assert not (tmp_path / "study").exists()
 
 
-def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: ClusterInfo, tmp_path: Path) -> None:
+def test_a_tier_for_gpus_needs_a_cluster_with_gpus(found: ClusterInfo, tmp_path: Path, run_pytest_here: Run) -> None:
     if found.gpus:
         pytest.skip("this machine has a GPU")
-    env = {key: value for key, value in found.environment.items() if key != "RAY_ADDRESS"}
     arguments = (f"--cluster={found.address}", "--tier=gpu", "--gpu-share=0.5", "--study", tmp_path / "study")
-    result = run_pytest("suites/test_width.py", *arguments, **env)
-    assert result.returncode == 4, result.stdout + result.stderr
-    (error,) = [line for line in result.stderr.splitlines() if line.strip()]
+    result = run_pytest_here("suites/test_width.py", *arguments)
+    assert result.code == 4, result.out + result.errors
+    (error,) = result.error_lines
     assert f"--cluster {found.address}: --tier gpu needs 0.5 GPU per task, and the cluster" in error
 
 

@@ -1,9 +1,5 @@
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule
+from mue_check import HyperParameters, TrainSpec
 from mue_check.data import Data, load_corpus
 from mue_check.execute import ensure, machine, memory
 from mue_check.execute.batches import _fits, make_batches, measure
@@ -20,8 +16,8 @@ from mue_check.measure import MEASUREMENTS, Measurement, stacks
 from mue_check.records import Cell, Columns, Store
 from mue_check.training import Stack
 from mue_check.user_code import UserCodeExit
+from tests.studies import MODEL, make_cell, new_store, records
 
-MODEL = ModelSpec(width=32, depth=1, feed_forward=Dense(hidden=32))
 TRAIN = TrainSpec(steps=20, batch=16, context=16)
 
 
@@ -31,22 +27,14 @@ def instead(measure: Callable[[Cell, Data], Columns]) -> Measurement:
 
 
 def make_cells(count: int, steps: int = TRAIN.steps) -> list[Cell]:
-    train = replace(TRAIN, steps=steps)
-    scenario = Scenario.of(MODEL, train)
-    return [
-        Cell(
-            measurement="loss_grid",
-            model=MODEL,
-            prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-            base=HyperParameters(init_std=0.1),
-            train=train,
-            corpus="markov",
-            corpus_fingerprint=load_corpus("markov").fingerprint,
-            values=(2.0**-7, 2.0**-6),
-            seeds=(seed,),
-        )
-        for seed in range(count)
-    ]
+    cell = make_cell(
+        MODEL,
+        replace(TRAIN, steps=steps),
+        base=HyperParameters(init_std=0.1),
+        corpus_fingerprint=load_corpus("markov").fingerprint,
+        values=(2.0**-7, 2.0**-6),
+    )
+    return [replace(cell, seeds=(seed,)) for seed in range(count)]
 
 
 @pytest.mark.parametrize("exits", [lambda cell, data: sys.exit(0), lambda cell, data: pytest.exit("x", 0)])
@@ -60,19 +48,13 @@ def test_a_router_that_exits_in_training_does_not_end_the_run(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path)
-    store.prepare()
-    return store
-
-
-def records(store: Store) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (store.root / "cells").glob("*.json")}
+    return new_store(tmp_path)
 
 
 def test_a_stored_cell_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = make_cells(2)
     ensure([*cells, cells[0]], store)
-    assert len(records(store)) == 2
+    assert len(records(store.root)) == 2
 
     def refuse(cell, corpus):
         raise AssertionError("trained again")
@@ -89,59 +71,39 @@ def test_an_error_leaves_nothing_behind(store: Store, monkeypatch: pytest.Monkey
         patch.setitem(MEASUREMENTS, "loss_grid", instead(fail))
         with pytest.raises(RuntimeError):
             ensure(make_cells(1), store)
-    assert records(store) == {}
+    assert records(store.root) == {}
     ensure(make_cells(1), store)
-    assert len(records(store)) == 1
+    assert len(records(store.root)) == 1
 
 
-WORKER = """
-import runpy, sys, pathlib
-from mue_check.execute import ensure, memory
-from mue_check.execute.batches import make_batches, runs_of_a_stack
-from mue_check.records import Store
-make_cells = runpy.run_path(sys.argv[1])["make_cells"]
-print("ready", flush=True)
-ensure(make_cells(int(sys.argv[3]), int(sys.argv[4])), Store(pathlib.Path(sys.argv[2])))
-"""
+def test_what_an_executor_has_yielded_is_kept_when_it_stops(store: Store) -> None:
+    """As when the driver of a cluster ends: each batch is stored at once, and only the others are measured again."""
+    cells, sent = make_cells(24, steps=3), []  # three batches
 
+    def stops(batches):
+        sent.extend(batches)
+        yield batches[1], measure(batches[1])
+        raise KeyboardInterrupt
 
-def worker(root: Path, cells: int, steps: int) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", WORKER, __file__, str(root), str(cells), str(steps)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(cells, store, stops)
+    kept = records(store.root)
+    assert sorted(kept) == sorted(f"{cell.key}.json" for cell in sent[1])
 
+    def rest(batches):
+        assert batches == [sent[0], sent[2]]
+        yield from ((batch, measure(batch)) for batch in batches)
 
-def test_two_processes_share_the_work_and_killed_ones_leave_no_trace(tmp_path: Path) -> None:
-    """kill -9 in the middle, then two at once: the records are those of one quiet run."""
-    quiet, rough = Store(tmp_path / "quiet"), Store(tmp_path / "rough")
-    for store in (quiet, rough):
-        store.prepare()
-    cells, steps = 32, 30  # four batches
-    process = worker(rough.root, cells, steps)
-    assert process.stdout is not None
-    process.stdout.readline()
-    deadline = time.monotonic() + 60
-    while not records(rough) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert 0 < len(records(rough)) < cells
-    pair = [worker(rough.root, cells, steps) for _ in range(2)]
-    for process in pair:
-        process.communicate(timeout=120)
-        assert process.returncode == 0
-    ensure(make_cells(cells, steps), quiet)
-    assert records(rough) == records(quiet)
-    assert not list(rough.root.rglob("*.part"))
+    ensure(cells, store, rest)
+    assert len(records(store.root)) == 24
+    assert records(store.root).items() > kept.items()
 
 
 def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = make_cells(3)
     for cell in cells:  # each alone
         ensure([cell], store)
-    together = Store(store.root / "together")
-    together.prepare()
+    together = new_store(store.root / "together")
     asked: list[Cell] = []
     whole = MEASUREMENTS["loss_grid"]
     monkeypatch.setitem(
@@ -149,7 +111,7 @@ def test_cells_that_differ_in_seeds_train_as_one_stack(store: Store, monkeypatch
     )
     ensure(cells, together)
     assert [cell.seeds for cell in asked] == [(0, 1, 2)]
-    assert records(together) == records(store)
+    assert records(together.root) == records(store.root)
     assert sum(together.cost(cell.key) for cell in cells) > 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mue_check import HyperParameters, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import HyperParameters, TrainSpec, parse_scenario
 from mue_check.data import Corpus
 from mue_check.measure import MEASUREMENTS
 from mue_check.measure import gradient_noise as module
@@ -15,6 +15,7 @@ from mue_check.measure.stacks import stack_of
 from mue_check.models.parameters import stable_seed
 from mue_check.records import Cell
 from mue_check.training.noise import CLONES, gradient_noise
+from tests.studies import make_cell
 
 TRAIN = TrainSpec(steps=4, batch=2, context=8)
 COLUMNS = {
@@ -25,12 +26,6 @@ LRS, SEEDS = (2.0**-7, 2.0**-6), (3, 4)
 MIXTURE = "8e2a1s,h=8,load=zipf:0.5"
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 3000).astype(np.uint16)
-    return Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
-
-
 @pytest.fixture(autouse=True)
 def _few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOKENS", 2 * CLONES * TRAIN.tokens_per_step)
@@ -38,19 +33,10 @@ def _few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(corpus: Corpus, text: str, **changes: object) -> Cell:
     model = parse_scenario(f"d=16,L=2,{text},dh=8").model
-    scenario = Scenario.of(model, TRAIN)
-    cell = Cell(
-        measurement="gradient_noise",
-        model=model,
-        prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-        base=HyperParameters(init_std=0.1),
-        train=TRAIN,
-        corpus="toy",
-        corpus_fingerprint=corpus.fingerprint,
-        values=LRS[:1],
-        seeds=SEEDS,
+    toy = {"corpus": "toy", "corpus_fingerprint": corpus.fingerprint, "base": HyperParameters(init_std=0.1)}
+    return make_cell(
+        model, TRAIN, measurement="gradient_noise", **{**toy, "values": LRS[:1], "seeds": SEEDS, **changes}
     )
-    return replace(cell, **changes)  # type: ignore[arg-type]
 
 
 def measured(cell: Cell, corpus: Corpus) -> pd.DataFrame:

@@ -19,32 +19,17 @@ from mue_check.measure.stacks import stack_of
 from mue_check.records import Cell
 from mue_check.rules import knob_factors
 from mue_check.rules.knob import GROUPS
+from tests.studies import make_cell
 
 MODEL = ModelSpec(width=32, depth=2, feed_forward=Experts(total=8, activated=2, hidden=16))
 TRAIN = TrainSpec(steps=6, batch=2, context=16)
 LRS, SEEDS = (2.0**-8, 2.0**-6), (3, 4)
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 5000).astype(np.uint16)
-    return Corpus(name="toy", train=tokens[:4000], heldout=tokens[4000:], vocab=16)
-
-
 @pytest.fixture
 def cell(corpus: Corpus) -> Cell:
-    scenario = Scenario.of(MODEL, TRAIN)
-    return Cell(
-        measurement="loss_grid",
-        model=MODEL,
-        prescription=get_rule("complete_mue").prescribe(scenario, scenario),
-        base=HyperParameters(init_std=0.1),
-        train=TRAIN,
-        corpus="toy",
-        corpus_fingerprint=corpus.fingerprint,
-        values=LRS,
-        seeds=SEEDS,
-    )
+    found = {"corpus": "toy", "corpus_fingerprint": corpus.fingerprint, "values": LRS, "seeds": SEEDS}
+    return make_cell(MODEL, TRAIN, base=HyperParameters(init_std=0.1), **found)
 
 
 def test_the_grid_crosses_learning_rates_and_seeds(cell: Cell, corpus: Corpus) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mue_check import HyperParameters, SpecError, TrainSpec, get_rule, parse_scenario
+from mue_check import SpecError, TrainSpec, get_rule, parse_scenario
 from mue_check.data import Corpus
 from mue_check.errors import ClaimError
 from mue_check.judge.audit import judge_audit
@@ -25,12 +25,11 @@ from mue_check.training import Stack
 from tests import misbehaving
 from tests.models import user_routers as users
 from tests.specimens import variant
+from tests.training.stacks import BASE, make_stack
 
 TRAIN = TrainSpec(steps=6, batch=4, context=16, warmup=2)
-BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
 REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 LRS, SEEDS = [2.0**-7, 2.0**-5, 2.0**-6], [0, 0, 1]
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +48,7 @@ def added(factory: Factory) -> str:
 def stack(
     corpus: Corpus, router: str, lrs=LRS, seeds=SEEDS, rule: str = "complete_mue", text: str = "16e4a1s,h=8"
 ) -> Stack:
-    target = parse_scenario(f"{text},router={router}", default=REFERENCE)
-    prescription = get_rule(rule).prescribe(REFERENCE, target)
-    return Stack(target.model, prescription, BASE, TRAIN, corpus, lrs=lrs, seeds=seeds, device=CPU)
+    return make_stack(corpus, f"{text},router={router}", TRAIN, lrs=lrs, seeds=seeds, rule=rule)
 
 
 def call_run_after_run(name: str) -> None:

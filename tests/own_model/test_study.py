@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(
         FILE.read_text().replace(
-            "        with torch.no_grad():\n", "        sleep(0.1)\n        with torch.no_grad():\n"
+            "        with torch.no_grad():\n", "        sleep(0.03)\n        with torch.no_grad():\n"
         )
     )
     slow.write_text(f"from time import sleep\n{slow.read_text()}")
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    time.sleep(0.5)  # the child ends with its parent
+    time.sleep(0.2)  # the child ends with its parent
     kept = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
     assert main([*command[3:]]) == 0
     after = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}

@@ -15,14 +15,12 @@ from mue_check import HyperParameters, StoreError
 from mue_check.records import Environment, Store
 from mue_check.records.cell import content_key
 from mue_check.records.files import read_record, sealed
-from tests.studies import MODEL, TRAIN, make_cell
+from tests.studies import MODEL, TRAIN, make_cell, new_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "study")
-    store.prepare()
-    return store
+    return new_store(tmp_path / "study")
 
 
 COLUMNS = {"seed": [0, 0], "value": [0.01, 0.02], "initial": [4.0, 4.0], "loss": [1 / 3, math.nan]}

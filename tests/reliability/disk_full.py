@@ -23,8 +23,8 @@ from mue_check.execute.process import prepare_process
 from mue_check.records import Store
 from mue_check.study.comparison import Side, save_comparison
 from tests.reliability.page import campaign
-from tests.reliability.tiny import MODEL, TRAIN, bytes_of, leftovers, tiny_cells
-from tests.studies import comparison_of
+from tests.reliability.tiny import MODEL, TRAIN, leftovers, tiny_cells
+from tests.studies import comparison_of, records
 
 CALLS = ("mkdir", "open", "fsync", "replace", "fdopen")
 """The calls of ``os`` that can find the disk full. ``fdopen`` stands for the first write to the file."""
@@ -100,7 +100,7 @@ def run(cases: int, folder: Path) -> DiskFull:
     prepare_process()
     with full_from(sys.maxsize, folder / "quiet") as calls:
         measure_and_report(folder / "quiet")
-    expected, found = bytes_of(folder / "quiet"), DiskFull(of=len(calls))
+    expected, found = records(folder / "quiet"), DiskFull(of=len(calls))
     for place in sorted({at * len(calls) // cases for at in range(cases)}):
         found.places += 1
         found.at[calls[place]] += 1
@@ -118,7 +118,7 @@ def run(cases: int, folder: Path) -> DiskFull:
             measure_and_report(root)
         except MueCheckError as error:
             found.troubles.append(f"{where}, then with room: {error}")
-        if bytes_of(root) != expected or leftovers(root):
+        if records(root) != expected or leftovers(root):
             found.troubles.append(f"{where}: other records or leftovers")
     return found
 

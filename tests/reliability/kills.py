@@ -17,7 +17,8 @@ from mue_check.execute import ensure
 from mue_check.execute.process import prepare_process
 from mue_check.records import Cell, Store
 from tests.reliability.page import campaign
-from tests.reliability.tiny import bytes_of, leftovers, tiny_cells
+from tests.reliability.tiny import leftovers, tiny_cells
+from tests.studies import records
 
 CELLS = 8
 
@@ -91,7 +92,7 @@ def run(cases: int, seed: int, folder: Path) -> Kills:
     quiet.prepare()
     began = time.monotonic()
     os.waitpid(start(quiet.root, cells), 0)
-    longest, expected = time.monotonic() - began, bytes_of(quiet.root)
+    longest, expected = time.monotonic() - began, records(quiet.root)
     if len(expected) != CELLS:
         raise SystemExit("the undisturbed run failed")
     while found.kills < cases:
@@ -99,7 +100,7 @@ def run(cases: int, seed: int, folder: Path) -> Kills:
         rough = Store(folder / f"rough-{found.studies}")
         rough.prepare()
         disturb(rough.root, cells, longest, chance, cases, found)
-        if bytes_of(rough.root) != expected:
+        if records(rough.root) != expected:
             found.troubles.append(f"study {found.studies} has other records (seed {seed})")
         if left := leftovers(rough.root):
             found.troubles.append(f"study {found.studies} has {len(left)} leftovers (seed {seed})")

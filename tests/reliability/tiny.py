@@ -24,11 +24,6 @@ def tiny_cells(number: int) -> list[Cell]:
     return [replace(cell, seeds=(seed,)) for seed in range(number)]
 
 
-def bytes_of(root: Path) -> dict[str, bytes]:
-    """The records of a study. What a cell cost is left out: it varies."""
-    return {path.name: path.read_bytes() for path in sorted((root / "cells").glob("*.json"))}
-
-
 def leftovers(root: Path) -> list[Path]:
     """Temporary files in a study."""
     return [path for path in root.rglob(".*") if path.name.endswith(".part")]

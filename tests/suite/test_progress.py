@@ -144,7 +144,7 @@ def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus
     """A real run: stand-in GPUs, one reference and two targets."""
     gpus(4)
     study = tmp_path / "study"
-    suite = ["suites/test_activated_experts.py", "-k", "early", "--tier", "cpu", "--corpus", "markov"]
+    suite = ["suites/test_activated_experts.py", "suites/test_width.py", "-k", "early", "--tier", "smoke"]
     gpu = ["--gpus", "4", "--gpus-per-worker", "2", "--study", str(study)]
     code, written = on_a_terminal([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite, *gpu])
     assert code == 0, written
@@ -161,6 +161,6 @@ def test_two_workers_train_a_shared_reference_once_and_say_how_far_they_are(gpus
     logs = {path.stem: path.read_text() for path in study.glob("logs/*")}
     assert sorted(logs) == ["gw0", "gw1"]
     for worker, pair in (("gw0", "0,1"), ("gw1", "2,3")):
-        assert logs[worker].count("\n") == logs[worker].count(f"CUDA_VISIBLE_DEVICES={pair}: early_curve d=32") > 0
+        assert logs[worker].count("\n") == logs[worker].count(f"CUDA_VISIBLE_DEVICES={pair}: early_curve d=") > 0
     done = [line.partition(": ")[2] for line in "".join(logs.values()).splitlines() if " done in " in line]
     assert len(done) == len(set(done)) == len(list(study.glob("cells/*.json"))) == 3

@@ -1,63 +1,24 @@
-"""Routers and balances in training: what a run of a stack sees of the others, and what balancing does to load."""
+"""Routers and balances in training: what learns, and what balancing does to load."""
 
 import pytest
 import torch
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import TrainSpec, parse_scenario
 from mue_check.data import Corpus
 from mue_check.models import balancing, routers
 from mue_check.routing.variants import VARIANTS
 from mue_check.training import Stack
+from tests.training.stacks import make_stack
 
 TRAIN = TrainSpec(steps=5, batch=4, context=16, warmup=2)
-BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
-REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
-LRS, SEEDS = [2.0**-7, 2.0**-5], [0, 1]
-SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 
 
-def stack(corpus: Corpus, text: str, lrs=LRS, seeds=SEEDS, train: TrainSpec = TRAIN) -> Stack:
-    scenario = Scenario.of(REFERENCE, train)
-    target = parse_scenario(text, default=scenario)
-    prescription = get_rule("complete_mue").prescribe(scenario, target)
-    return Stack(target.model, prescription, BASE, train, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
+def stack(corpus: Corpus, text: str, train: TrainSpec = TRAIN) -> Stack:
+    return make_stack(corpus, text, train)
 
 
 def text_of(router: str, balance: str = "none") -> str:
     return f"{'16e1a1s' if router == 'switch' else '16e4a1s'},h=8,router={router},balance={balance}"
-
-
-EVERY = [
-    *((router, "none") for router in VARIANTS),
-    *((router, balance) for router in SCORED for balance in ("auxiliary_loss", "selection_bias")),
-]
-
-
-@pytest.mark.parametrize(("router", "balance"), EVERY)
-def test_a_run_in_a_stack_is_the_run_alone(corpus: Corpus, router: str, balance: str) -> None:
-    text = text_of(router, balance)
-    together = stack(corpus, text)
-    together.advance(TRAIN.steps)
-    assert torch.isfinite(together.log).all()
-    for i in range(2):
-        alone = stack(corpus, text, LRS[i : i + 1], SEEDS[i : i + 1])
-        alone.advance(TRAIN.steps)
-        assert torch.equal(alone.log[:, 0], together.log[:, i])
-        assert alone.evaluate()[0] == together.evaluate()[i]
-        if together.routers.bias_LRE is not None:
-            assert alone.routers.bias_LRE is not None
-            assert torch.equal(alone.routers.bias_LRE[:, 0], together.routers.bias_LRE[:, i])
-
-
-@pytest.mark.parametrize(("router", "balance"), EVERY)
-def test_a_nan_run_does_not_touch_its_neighbour(corpus: Corpus, router: str, balance: str) -> None:
-    clean, hurt = (stack(corpus, text_of(router, balance)) for _ in range(2))
-    with torch.no_grad():
-        hurt.state.parameters["block0.attention_qkv"][1] = float("nan")
-    for s in (clean, hurt):
-        s.advance(TRAIN.steps)
-    assert torch.isnan(hurt.log[:, 1]).all()
-    assert torch.equal(hurt.log[:, 0], clean.log[:, 0])
 
 
 @pytest.mark.parametrize("router", VARIANTS)
@@ -154,7 +115,7 @@ def test_statistics_of_a_trained_stack(corpus: Corpus, router: str) -> None:
     layers = s.routing(tokens)
     assert len(layers) == 2
     activated = 1 if router == "switch" else 4
-    claim = parse_scenario(text_of(router), default=Scenario.of(REFERENCE, TRAIN)).model.feed_forward.claimed_sum
+    claim = parse_scenario(text_of(router), default=parse_scenario("d=32,L=2,H=32")).model.feed_forward.claimed_sum
     for layer in layers:
         torch.testing.assert_close(layer.load_RE.sum(-1), torch.ones(2))
         if claim:  # before R A, which differ from 1 here

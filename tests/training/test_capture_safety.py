@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
-from mue_check.data import Corpus, Data
+from mue_check import TrainSpec
+from mue_check.data import Corpus
 from mue_check.models import experts as experts_module
 from mue_check.models import routers
 from mue_check.models.blocked_experts import blocked_experts
@@ -20,15 +20,14 @@ from mue_check.models.language_model import LanguageModel
 from mue_check.precision import Precision
 from mue_check.routing.content_blind import expected_draws
 from mue_check.routing.variants import BALANCES, VARIANTS, route
-from mue_check.spec import DiffusionSpec, Experts
+from mue_check.spec import Experts
 from mue_check.training import Stack, training_step
-from tests.images import made_up_images
+from tests.training.stacks import make_stack
 
 SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
 TRAIN = TrainSpec(steps=4, batch=2, context=16)
 BOTH: tuple[Precision, ...] = ("fp32", "bf16")
 """tf32 changes no operation, only what a GPU multiplies in."""
-REFERENCE = parse_scenario(f"d=32,L=1,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 
 
 PICTURES = [
@@ -40,24 +39,10 @@ PICTURES = [
 
 def fake_step(text: str, precision: Precision = "fp32") -> Stack:
     """Build a real stack, move all it holds into fake tensors, and take one step there."""
-    target = parse_scenario(text, default=REFERENCE)
-    prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
     tokens = np.arange(3000, dtype=np.uint16) % 16
-    corpus: Data = Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
-    if isinstance(target.model, DiffusionSpec):
-        corpus = made_up_images()
+    corpus = Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        stack = Stack(
-            target.model,
-            prescription,
-            HyperParameters(),
-            TRAIN,
-            corpus,
-            lrs=[0.01, 0.02],
-            seeds=[0, 1],
-            device=torch.device("cpu"),
-            precision=precision,
-        )
+        stack = make_stack(corpus, text, TRAIN, depth=1, precision=precision)
         assert mode is not None
         with capture_guard():
             training_step(stack)

@@ -1,39 +1,21 @@
 """The causal probe: how much of the step each expert takes, and that nothing else takes another."""
 
-import numpy as np
 import pytest
 import torch
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import HyperParameters, TrainSpec
 from mue_check.data import Corpus
 from mue_check.training import Stack
 from mue_check.training.load_scaling import EXPERT_AXIS, update_factors
+from tests.training.stacks import make_stack
 
 TRAIN = TrainSpec(steps=8, batch=4, context=8, warmup=2)
-REFERENCE = ModelSpec(width=16, depth=2, feed_forward=Dense(hidden=16))
 LOADED = ["8e2a1s,h=8,load=zipf:1", "8e4a2g,h=8,router=content_blind,load=zipf:0.5", "4e1a,h=8,load=5/1/1/1"]
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 3000).astype(np.uint16)
-    return Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
-
-
 def build(corpus: Corpus, text: str, strength: float = 0.0) -> Stack:
-    scenario = Scenario.of(REFERENCE, TRAIN)
-    target = parse_scenario(f"{text},dh=8", default=scenario)
-    return Stack(
-        target.model,
-        get_rule("complete_mue").prescribe(scenario, target),
-        HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.5),
-        TRAIN,
-        corpus,
-        lrs=[2.0**-7, 2.0**-5],
-        seeds=[0, 1],
-        device=torch.device("cpu"),
-        load_scaling=strength,
-    )
+    base = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.5)
+    return make_stack(corpus, f"{text},dh=8", TRAIN, width=16, base=base, load_scaling=strength)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])

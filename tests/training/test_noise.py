@@ -1,39 +1,28 @@
 """Gradient noise: estimates of what is known, and each number against a loop that takes one batch at a time."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mue_check import Dense, HyperParameters, ModelSpec, Role, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import Role, TrainSpec
 from mue_check.data import Corpus
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.parameters import stable_seed
 from mue_check.training import Stack
 from mue_check.training.load_scaling import EXPERT_AXIS
 from mue_check.training.noise import CLONES, Scatter, _preconditioner, estimate, gradient_noise
+from tests.training.stacks import LRS, SEEDS, make_stack
 
 TRAIN = TrainSpec(steps=6, batch=2, context=8, warmup=1)
-REFERENCE = ModelSpec(width=16, depth=2, feed_forward=Dense(hidden=16))
-LRS, SEEDS = [2.0**-7, 2.0**-5], [0, 1]
 FORMS = ("noise", "signal", "adam_noise", "adam_signal")
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 3000).astype(np.uint16)
-    tokens[1::2] = tokens[::2]
-    return Corpus(name="toy", train=tokens[:2000], heldout=tokens[2000:], vocab=16)
-
-
-def build(corpus: Corpus, text: str, lrs: list[float] = LRS, seeds: list[int] = SEEDS) -> Stack:
-    scenario = Scenario.of(REFERENCE, TRAIN)
-    target = parse_scenario(text, default=scenario)
-    prescription = get_rule("complete_mue").prescribe(scenario, target)
-    base = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
-    return Stack(target.model, prescription, base, TRAIN, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
+def build(corpus: Corpus, text: str, lrs: Sequence[float] = LRS, seeds: Sequence[int] = SEEDS) -> Stack:
+    return make_stack(corpus, text, TRAIN, width=16, lrs=lrs, seeds=seeds)
 
 
 def gradients(seed: int, batches: int, trace: float, signal: float) -> Tensor:

@@ -3,24 +3,18 @@
 import pytest
 import torch
 
-from mue_check import HyperParameters, TrainSpec, get_rule, parse_scenario
+from mue_check import TrainSpec
 from mue_check.data import Corpus
 from mue_check.errors import SpecError
 from mue_check.precision import Precision, require_precision
 from mue_check.training import Stack
+from tests.training.stacks import make_stack
 
 TRAIN = TrainSpec(steps=30, batch=4, context=16, warmup=3)
-REFERENCE = parse_scenario(f"d=32,L=2,H=32,B={TRAIN.tokens_per_step},T={TRAIN.steps}")
 
 
 def stack(corpus: Corpus, text: str, precision: Precision = "fp32", lrs=(2.0**-7, 2.0**-6), seeds=(0, 1)) -> Stack:
-    target = parse_scenario(text, default=REFERENCE)
-    prescription = get_rule("complete_mue").prescribe(REFERENCE, target)
-    base = HyperParameters(lr=1.0, init_std=0.1)
-    device = torch.device("cpu")
-    return Stack(
-        target.model, prescription, base, TRAIN, corpus, lrs=lrs, seeds=seeds, device=device, precision=precision
-    )
+    return make_stack(corpus, text, TRAIN, lrs=lrs, seeds=seeds, precision=precision)
 
 
 MODELS = ["d=32", "16e2a", "8e4a2g1s,h=16,balance=selection_bias", "16e2a,router=expert_choice", "16e2a,load=zipf:1"]

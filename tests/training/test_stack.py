@@ -4,50 +4,47 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from mue_check import Dense, HyperParameters, ModelSpec, Role, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import Role, TrainSpec
 from mue_check.data import Corpus
 from mue_check.errors import DataError
-from mue_check.spec import DiffusionSpec
+from mue_check.routing.variants import VARIANTS
 from mue_check.training import Stack
-from tests.images import made_up_images
+from tests.training.stacks import BLIND, STEERED, make_stack, of_run
 
-TRAIN = TrainSpec(steps=12, batch=4, context=16, warmup=2)
-BASE = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
-REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokens = np.random.default_rng(0).integers(0, 16, 6000).astype(np.uint16)
-    tokens[1::2] = tokens[::2]  # something to learn
-    return Corpus(name="toy", train=tokens[:5000], heldout=tokens[5000:], vocab=16)
-
-
-def stack(corpus: Corpus, text: str, lrs, seeds, train: TrainSpec = TRAIN) -> Stack:
-    scenario = Scenario.of(REFERENCE, train)
-    target = parse_scenario(text, default=scenario)
-    prescription = get_rule("complete_mue").prescribe(scenario, target)
-    data = made_up_images() if isinstance(target.model, DiffusionSpec) else corpus
-    return Stack(target.model, prescription, BASE, train, data, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
-
-
-LRS, SEEDS = [2.0**-9, 2.0**-7, 2.0**-5, 2.0**-6], [0, 0, 1, 2]
+TRAIN = TrainSpec(steps=8, batch=4, context=16, warmup=2)
+LRS, SEEDS = [2.0**-9, 2.0**-5, 2.0**-6], [0, 0, 2]
 PICTURES = ["d=48,patch=2", "8e2a1s,h=16,patch=2", "d=32,patch=2,gates=zero,modulation=shared"]
 MODELS = ["d=32", "d=48", "16e2a", "4e2a", "8e4a2g1s,h=16", "16e2a,h=64", "64e2a,h=16", *PICTURES]
+SCORED = [name for name, variant in VARIANTS.items() if variant.scored]
+ROUTED = [
+    f"{'16e1a1s' if router == 'switch' else '16e4a1s'},h=8,router={router},balance={balance}"
+    for router, balance in [
+        *((router, "none") for router in VARIANTS),
+        *((router, balance) for router in SCORED for balance in ("auxiliary_loss", "selection_bias")),
+    ]
+]
+EVERY = [*MODELS, *ROUTED, *STEERED, BLIND]
 
 
-@pytest.mark.parametrize("text", MODELS)
+def stack(corpus: Corpus, text: str, lrs=LRS, seeds=SEEDS, train: TrainSpec = TRAIN) -> Stack:
+    return make_stack(corpus, text, train, lrs=lrs, seeds=seeds)
+
+
+def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("text", EVERY)
 def test_a_run_in_a_stack_is_bit_equal_to_the_run_alone(corpus: Corpus, text: str) -> None:
-    together = stack(corpus, text, LRS, SEEDS)
+    together = stack(corpus, text)
     together.advance(TRAIN.steps)
-    for i, (lr, seed) in enumerate(zip(LRS, SEEDS, strict=True)):
+    assert torch.isfinite(together.log).all()
+    for run, (lr, seed) in enumerate(zip(LRS, SEEDS, strict=True)):
         alone = stack(corpus, text, [lr], [seed])
         alone.advance(TRAIN.steps)
-        assert torch.equal(alone.log[:, 0], together.log[:, i]), (text, i)
-        assert alone.evaluate()[0] == together.evaluate()[i]
-        for name, value in alone.state.parameters.items():
-            assert torch.equal(value[0], together.state.parameters[name][i]), name
+        assert same(of_run(alone, 0), of_run(together, run)), run
 
 
 def test_it_learns(corpus: Corpus) -> None:
@@ -58,20 +55,18 @@ def test_it_learns(corpus: Corpus) -> None:
     assert torch.isfinite(s.log).all()
 
 
-@pytest.mark.parametrize("text", ["d=32", "16e2a", "4e2a", PICTURES[0]])
+@pytest.mark.parametrize("text", EVERY)
 def test_a_nan_run_does_not_touch_its_neighbours(corpus: Corpus, text: str) -> None:
-    clean = stack(corpus, text, LRS, SEEDS)
-    clean.advance(TRAIN.steps)
-    hurt = stack(corpus, text, LRS, SEEDS)
+    clean, hurt = stack(corpus, text), stack(corpus, text)
     with torch.no_grad():
         final = next(p.name for p in hurt.state.declared if p.role is Role.UNEMBEDDING)
         hurt.state.parameters[final][1] = float("nan")
         hurt.state.parameters["block0.attention_qkv"][1] = float("inf")
-    hurt.advance(TRAIN.steps)
+    for each in (clean, hurt):
+        each.advance(TRAIN.steps)
     assert torch.isnan(hurt.log[:, 1]).all()
     assert torch.isnan(hurt.evaluate()[1])
-    for i in (0, 2, 3):
-        assert torch.equal(hurt.log[:, i], clean.log[:, i])
+    assert all(same(of_run(hurt, run), of_run(clean, run)) for run in (0, 2))
 
 
 def test_seeds_share_init_and_data_and_differ_between_them(corpus: Corpus) -> None:
@@ -85,15 +80,15 @@ def test_seeds_share_init_and_data_and_differ_between_them(corpus: Corpus) -> No
 
 
 def test_training_in_two_parts_is_training_in_one(corpus: Corpus) -> None:
-    one, two = (stack(corpus, "16e2a", LRS, SEEDS) for _ in range(2))
-    one.advance(12)
+    one, two = (stack(corpus, "16e2a") for _ in range(2))
+    one.advance(8)
+    two.advance(3)
     two.advance(5)
-    two.advance(7)
     assert torch.equal(one.state.flat, two.state.flat)
 
 
 def test_a_stack_is_freed_when_it_is_let_go(corpus: Corpus) -> None:
-    s = stack(corpus, "d=32", LRS, SEEDS)
+    s = stack(corpus, "d=32")
     s.advance(2)
     buffer = weakref.ref(s.state.flat)
     gc.disable()

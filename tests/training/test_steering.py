@@ -6,63 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from mue_check import Dense, HyperParameters, ModelSpec, Scenario, TrainSpec, get_rule, parse_scenario
+from mue_check import TrainSpec
 from mue_check.data import Corpus
 from mue_check.models.balancing import LayerRouting
 from mue_check.training import Stack
+from tests.training.stacks import BLIND, STEERED, make_stack
 
 TRAIN = TrainSpec(steps=8, batch=8, context=16, warmup=2)
-REFERENCE = ModelSpec(width=32, depth=2, feed_forward=Dense(hidden=32))
-LRS, SEEDS = [2.0**-7, 2.0**-6], [0, 1]
-STEERED = [
-    "16e2a,h=8,load=zipf:1",
-    "16e4a2g1s,h=8,router=softmax_norm,load=zipf:0.5",
-    "16e1a,h=8,router=switch,load=zipf:0.5",
-    "12e2a1s,h=8,router=deepseek_v3,load=zipf:1",
-]
-BLIND = "16e2a,h=8,router=content_blind,load=zipf:1"
 
 
-def build(corpus: Corpus, text: str, lrs: list[float] = LRS, seeds: list[int] = SEEDS) -> Stack:
-    scenario = Scenario.of(REFERENCE, TRAIN)
-    target = parse_scenario(text, default=scenario)
-    prescription = get_rule("complete_mue").prescribe(scenario, target)
-    base = HyperParameters(lr=1.0, init_std=0.1, weight_decay=0.1)
-    return Stack(target.model, prescription, base, TRAIN, corpus, lrs=lrs, seeds=seeds, device=torch.device("cpu"))
+def build(corpus: Corpus, text: str) -> Stack:
+    return make_stack(corpus, text, TRAIN, lrs=(2.0**-7, 2.0**-6))
 
 
 def state(stack: Stack) -> list[Tensor]:
     return [buffer.clone() for buffer in stack.buffers()]
-
-
-@pytest.mark.parametrize("text", [*STEERED, BLIND])
-def test_a_run_in_a_stack_is_the_run_alone(corpus: Corpus, text: str) -> None:
-    together = build(corpus, text)
-    together.advance(TRAIN.steps)
-    assert torch.isfinite(together.log).all()
-    for run in range(2):
-        alone = build(corpus, text, LRS[run : run + 1], SEEDS[run : run + 1])
-        alone.advance(TRAIN.steps)
-        assert torch.equal(alone.log[:, 0], together.log[:, run])
-        assert alone.evaluate()[0] == together.evaluate()[run]
-        for name, value in alone.state.parameters.items():
-            assert torch.equal(value[0], together.state.parameters[name][run]), name
-        if together.routers.steering is not None:
-            assert alone.routers.steering is not None
-            for ours, theirs in zip(alone.routers.steering.buffers(), together.routers.steering.buffers(), strict=True):
-                assert torch.equal(ours[:, 0], theirs[:, run])
-
-
-@pytest.mark.parametrize("text", [*STEERED, BLIND])
-def test_a_nan_run_does_not_touch_its_neighbour(corpus: Corpus, text: str) -> None:
-    clean, hurt = build(corpus, text), build(corpus, text)
-    with torch.no_grad():
-        hurt.state.parameters["block0.attention_qkv"][1] = float("nan")
-    for stack in (clean, hurt):
-        stack.advance(TRAIN.steps)
-    assert torch.isnan(hurt.log[:, 1]).all()
-    assert torch.equal(hurt.log[:, 0], clean.log[:, 0])
-    assert hurt.evaluate()[0] == clean.evaluate()[0]
 
 
 def watch(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
