@@ -161,7 +161,12 @@ def _last_of_history(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd
     frame, key = _without_schedules(frame, key, time, choice, said)
     groups = frame.sort_values(time, kind="stable").groupby(key, dropna=False, sort=False, observed=True)
     if not (groups[time].nunique() > 1).any():
-        return frame
+        models = [name for name in key if meaning_of(name) not in ("name", "seed", *RATES)]
+        last = (
+            frame.groupby(models, dropna=False, observed=True)[time].transform("max") if models else frame[time].max()
+        )
+        # most runs end where the longest does: it says how far each came, and is no number of a run
+        return frame.assign(**{ENDED: frame[time]}) if (frame[time] == last).mean() > 0.5 else frame
     rows = []
     for _, run in groups:
         reported = run.dropna(subset=[loss])

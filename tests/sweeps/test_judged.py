@@ -1,6 +1,7 @@
 """The verdicts of ``mue_check judge``: seeds, matched cells, single curves, laws and what is written."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,30 @@ def test_an_arm_that_always_diverges_fails(tmp_path: Path, capsys: Capture) -> N
     table.loc[table.width == 128, "loss"] = np.inf
     code, found = judge(capsys, tidy_csv(table, tmp_path))
     assert (code, found["arms"][1]["verdict"]) == (1, "FAIL")
+
+
+def holes(table: pd.DataFrame) -> pd.DataFrame:
+    """Every rate lacks a seed, and no seed lacks more than two rates."""
+    seed_of_rate = {rate: at % len(SEEDS) for at, rate in enumerate(RATES)}
+    return table[table.seed != table.lr.map(seed_of_rate)]
+
+
+def crashes(table: pd.DataFrame) -> pd.DataFrame:
+    """As holes, and one seed crashed everywhere."""
+    lost = table.index.difference(holes(table).index)
+    return table.assign(loss=table.loss.where(~table.index.isin(lost) & (table.seed != 5), np.inf))
+
+
+@pytest.mark.parametrize(
+    "change", [holes, crashes, lambda table: table.assign(seed=range(len(table)))], ids=["holes", "crashes", "seeds"]
+)
+def test_what_is_missing_is_no_divergence(
+    change: Callable[[pd.DataFrame], pd.DataFrame], tmp_path: Path, capsys: Capture
+) -> None:
+    """No rate has every seed, or every run has a seed of its own; the optimum stays, and the verdict is PASS."""
+    table = runs(0.0, seeds=SEEDS, noise=1e-3, widths=WIDTHS[:2]).sort_values(["width", "lr", "seed"])
+    code, found = judge(capsys, tidy_csv(change(table), tmp_path))
+    assert (code, found["arms"][1]["verdict"]) == (0, "PASS"), found
 
 
 @pytest.mark.parametrize(
