@@ -13,7 +13,7 @@ import pandas as pd
 from mue_check.errors import JudgeError
 from mue_check.input_files import parse_json, read_text
 from mue_check.sweeps.csv_text import decode, read_csv
-from mue_check.sweeps.names import values_in
+from mue_check.sweeps.names import meaning_of, values_in
 from mue_check.user_code import first_line
 
 _BINARY = {
@@ -116,9 +116,11 @@ def _joined(raws: Sequence[Raw]) -> list[Raw]:
     if not others:
         return [replace(rows[0], frame=run)]
     held = {str(name): run[name].iloc[0] for name in run if not isinstance(run[name].iloc[0], list)}
+    # a history may log the rate of every step, and what was set is the one that was swept
+    own = [{name for name in map(str, raw.frame) if meaning_of(name) != "rate"} for raw in others]
     return [
-        replace(raw, frame=raw.frame.assign(**{name: cell for name, cell in held.items() if name not in raw.frame}))
-        for raw in others
+        replace(raw, frame=raw.frame.assign(**{name: cell for name, cell in held.items() if name not in known}))
+        for raw, known in zip(others, own, strict=True)
     ]
 
 

@@ -157,7 +157,8 @@ def hydra(table: pd.DataFrame, folder: Path) -> Path:
     for at, row in enumerate(table.itertuples()):
         (own := folder / "multirun" / str(at) / ".hydra").mkdir(parents=True)
         (own / "overrides.yaml").write_text(f"- optim.lr={row.lr}\n- model.width={row.width}\n- optim.name=adamw\n")
-        pd.DataFrame({"step": [1, 2], "loss": [row.loss + 1, row.loss]}).to_csv(own.parent / "log.csv", index=False)
+        logged = pd.DataFrame({"step": [1, 2], "lr": [0.1, 0.2], "loss": [row.loss + 1, row.loss]})
+        logged.to_csv(own.parent / "log.csv", index=False)
         (own.parent / "stdout.txt").write_text("step 1\n")
     (folder / "multirun" / "README.md").write_text("# What these runs are\n")
     return folder / "multirun"
@@ -176,7 +177,7 @@ def trainer_states(table: pd.DataFrame, folder: Path) -> Path:
     """The state of transformers' Trainer, whose history is one list among other things."""
     for row in table.itertuples():
         (own := folder / f"model.width={row.width},optim.lr={row.lr}").mkdir()
-        history = [{"loss": row.loss + 1, "step": 50}, {"eval_loss": row.loss, "step": 100}]
+        history = [{"loss": row.loss + 1, "learning_rate": 1e-5, "step": 50}, {"eval_loss": row.loss, "step": 100}]
         (own / "trainer_state.json").write_text(json.dumps({"global_step": 100, "log_history": history}))
     return folder
 
