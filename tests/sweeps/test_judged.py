@@ -50,6 +50,21 @@ def test_a_table_with_seeds_is_judged_as_the_suites_judge(tmp_path: Path, capsys
     assert found["exponent"]["n"] == len(SEEDS)
 
 
+@pytest.mark.parametrize("shift", [0, 10], ids=["paired", "unpaired"])
+def test_a_wall_that_is_steeper_in_one_arm_is_no_drift(shift: int, tmp_path: Path, capsys: Capture) -> None:
+    """The optimum stays, and the curve as a whole moves by an octave: neither is said to be the answer."""
+    table = runs(0.0, seeds=SEEDS, noise=1e-3, widths=WIDTHS[:2])
+    off = np.log2(table.lr) + 9
+    steeper = np.where(off > 0, 0.01 * off**2 + 0.01 * off**3, -0.008 * off**2)
+    table["loss"] += np.where(table.width == 128, steeper, 0.0)
+    table["seed"] += shift * (table.width == 128)
+    arm = judge(capsys, tidy_csv(table, tmp_path))[1]["arms"][1]
+    assert arm["verdict"] == "INCONCLUSIVE"
+    assert arm["drift"]["low"] < -1
+    assert arm["drift"]["high"] > -0.5
+    assert "curves have different shapes" in arm["note"]
+
+
 def test_seeds_pair_by_their_names(tmp_path: Path, capsys: Capture) -> None:
     """Seeds of different names have nothing in common, which makes the interval wider than that of pairs."""
     table = runs(0.05, seeds=SEEDS, widths=(64, 128))
