@@ -45,8 +45,11 @@ class Ending:
             from mue_check.study.asked import FOLDER, begin_run
 
             if (self.settings.root / FOLDER).exists():
+                try:
+                    begin_run(self.settings.root, self.settings.run)
+                except MueCheckError as error:  # such as a full disk: no later test could store its answer
+                    pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
                 self.begun = True
-                begin_run(self.settings.root, self.settings.run)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -16,6 +16,7 @@ _LOSSES = (
     r"(final_)?loss(_(mean|final|last))?",
     r".*loss(_(mean|final|last))?",
     r".*(nll|cross_entropy|bpb|bits_per_byte)",
+    r".*(ppl|perplexity)",
     r"(value|values_0|objective)",
 )
 """Names of losses, best first."""
@@ -23,7 +24,7 @@ _NO_LOSS = re.compile(r"aux|balanc|z_?loss|router|std|stderr|_err|loss_?scal|min
 _SMOOTH = re.compile(r"smooth|ema|running|moving|avg")
 _AXES = ("width", "depth", "experts", "top_k", "batch", "tokens", "steps", "parameters")
 """The order in which known columns are taken for the arm."""
-_FEWEST_RATES = 3
+FEWEST_RATES = 3
 """A column is a choice of the experimenter if its usual value occurs with so many learning rates."""
 
 
@@ -76,7 +77,8 @@ def loss_columns(columns: Iterable[str], choice: Choice) -> list[str]:
     if choice.loss is not None:
         return [name for name in names if choice.loss in (name, short(name))]
     plain = [name for name in names if not _NO_LOSS.search(name.lower()) and not _SMOOTH.search(name.lower())]
-    return [name for pattern in _LOSSES for name in plain if re.fullmatch(pattern, short(name).lower())]
+    bare = {name: short(re.sub(r"\s*[(\[](nats?|bits?)\b[^()\[\]]*[)\]]$", "", name)).lower() for name in plain}
+    return [name for pattern in _LOSSES for name in plain if re.fullmatch(pattern, bare[name])]
 
 
 def find_columns(frame: pd.DataFrame, choice: Choice) -> Columns:
@@ -164,7 +166,7 @@ def _is_chosen(frame: pd.DataFrame, name: str, x: str) -> bool:
     if not frame[name].map(pd.api.types.is_hashable).all():
         return False
     rates = frame.groupby(name, observed=True)[x].nunique()
-    return len(rates) > 1 and float(rates.median()) >= _FEWEST_RATES
+    return len(rates) > 1 and float(rates.median()) >= FEWEST_RATES
 
 
 def _arm(frame: pd.DataFrame, design: Sequence[str], pair: Sequence[str]) -> str | None:

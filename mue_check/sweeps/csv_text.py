@@ -71,8 +71,10 @@ def read_csv(text: str, path: Path) -> pd.DataFrame:
     lines = text.lstrip("\n").splitlines(keepends=True)
     while lines and lines[0].startswith("#") and len(lines) > 1 and not _has(lines[0], lines[1]):
         lines.pop(0)  # a remark of the program that wrote it
+    said = re.fullmatch(r"\"?sep=(.)\"?\s*", lines[0]) if len(lines) > 1 else None  # as Excel takes it
+    lines = lines[1:] if said else lines
     header = lines[0] if lines else ""
-    separator = max(",;\t|", key=header.count)
+    separator = said[1] if said else max(",;\t|", key=header.count)
     if separator not in header and len({len(line.split()) for line in lines if line.strip()}) == 1:
         lines, separator = ["\t".join(line.split()) + "\n" for line in lines if line.strip()], "\t"  # as printed
     body = "".join(lines)

@@ -96,7 +96,24 @@ def _seeded_drift(sweep: Sweep, base: Arm, arm: Arm, tolerance: float, expected:
     loss = sweep.columns.losses[0]
     target = sweep.seeded_curve(arm, loss)
     moved = replace(target, values=target.values * 2**-expected)
-    return judge_drift(sweep.seeded_curve(base, loss), moved, tolerance, whole=True)
+    drift = judge_drift(sweep.seeded_curve(base, loss), moved, tolerance, whole=True)
+    return _with_optima(drift, tolerance) if drift.reason is None and drift.is_fitted else drift
+
+
+def _with_optima(drift: Drift, tolerance: float) -> Drift:
+    """If curves and optima moved by amounts that differ significantly, the interval reaches from one to the other.
+
+    Walls that are steeper in one arm than in the other displace a curve as a whole, and its optimum by less.
+    """
+    whole, optima = drift.interval, drift.parabola
+    if optima.n < MIN_SEEDS:  # seeds of other names: nothing is paired
+        ours, theirs = drift.reference.interval, drift.target.interval
+        mean, half = theirs.mean - ours.mean, math.hypot(ours.half_width, theirs.half_width)
+        optima = replace(theirs, mean=mean, low=mean - half, high=mean + half)
+    if abs(whole.mean - optima.mean) <= math.hypot(whole.half_width, optima.half_width):
+        return drift
+    both = replace(whole, low=min(whole.low, optima.low), high=max(whole.high, optima.high))
+    return replace(drift, interval=both, detectable=math.inf, verdict=judge_interval(both, tolerance))
 
 
 def _of_drift(arm: Arm, drift: Drift, expected: float, seeds: int) -> ArmFound:
@@ -111,7 +128,17 @@ def _of_drift(arm: Arm, drift: Drift, expected: float, seeds: int) -> ArmFound:
         gain=drift.gain,
         detectable=drift.detectable,
         verdict=drift.verdict,
-        note=drift.reason or "",
+        note=drift.reason or _shapes_note(drift),
+    )
+
+
+def _shapes_note(drift: Drift) -> str:
+    if drift.registration is None or drift.interval == drift.registration.interval:
+        return ""
+    optima = drift.target.interval.mean - drift.reference.interval.mean
+    return (
+        f"the arms' curves have different shapes: as a whole they moved by {drift.registration.interval}, "
+        f"and their optima by {optima:+.2f}; the interval holds both"
     )
 
 

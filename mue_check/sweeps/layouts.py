@@ -100,9 +100,19 @@ def _named(frame: pd.DataFrame, file: str, choice: Choice, said: list[str], *, a
     if not alone or not rate_columns(names_of(frame), choice):
         value = number_of(file)
         said_by_it = {key: value for key, value in values_in(file).items() if not alone or meaning_of(key)}
+        if any(meaning_of(key) == "rate" for key in said_by_it) and choice.x is None:
+            frame = frame.drop(columns=_logged_rates(frame, choice))
         values = said_by_it or ({"lr": value} if value and not rate_columns(names_of(frame), choice) else {})
         frame = _add(frame, pd.DataFrame(values, index=frame.index), "the names of files", said)
     return frame if alone else frame.assign(file=file)
+
+
+def _logged_rates(frame: pd.DataFrame, choice: Choice) -> list[str]:
+    """Rates that change from step to step, if the table is the history of one run."""
+    times = [frame[name].nunique() for name in names_of(frame) if meaning_of(name) == "time"]
+    if max(times, default=0) < max(2, len(frame) / 2):
+        return []
+    return [name for name in rate_columns(names_of(frame), choice) if frame[name].nunique(dropna=False) > 1]
 
 
 def _add(frame: pd.DataFrame, found: pd.DataFrame, where: str, said: list[str]) -> pd.DataFrame:
@@ -161,7 +171,12 @@ def _last_of_history(frame: pd.DataFrame, choice: Choice, said: list[str]) -> pd
     frame, key = _without_schedules(frame, key, time, choice, said)
     groups = frame.sort_values(time, kind="stable").groupby(key, dropna=False, sort=False, observed=True)
     if not (groups[time].nunique() > 1).any():
-        return frame
+        models = [name for name in key if meaning_of(name) not in ("name", "seed", *RATES)]
+        last = (
+            frame.groupby(models, dropna=False, observed=True)[time].transform("max") if models else frame[time].max()
+        )
+        # most runs end where the longest does: it says how far each came, and is no number of a run
+        return frame.assign(**{ENDED: frame[time]}) if (frame[time] == last).mean() > 0.5 else frame
     rows = []
     for _, run in groups:
         reported = run.dropna(subset=[loss])

@@ -11,14 +11,30 @@ _POWER = r"(?:2|10)(?:\^|\*\*)[({]?[-+]?\d+(?:\.\d+)?[)}]?"
 _VALUE = rf"{_POWER}|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _CELL = re.compile(rf"({_VALUE})\s*([kKMBT]?)\s*(?:(?:±|\+/?-|\().*)?")
 _KEY_VALUE = re.compile(
-    rf"(?<![A-Za-z0-9.])([A-Za-z][A-Za-z_ ]*?)\s*[=:_ -]?\s*({_POWER}|\d*\.?\d+(?:[eE][-+]?\d+)?)(?![A-Za-z0-9])"
+    rf"(?<![A-Za-z0-9.])((?:[A-Za-z]\w*\.)+\w+(?==)|[A-Za-z][A-Za-z_ ]*?)\s*[=:_ -]?\s*"
+    rf"({_POWER}|\d*\.?\d+(?:[eE][-+]?\d+)?)(?![A-Za-z0-9])"
 )
 _UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _EMPTY = {"", "-", "--", "–", "—", "n/a", "na", "nan", "none", "null", "?"}  # noqa: RUF001, the dashes of tables
-_DIVERGED = {"inf", "+inf", "-inf", "infinity", "diverged", "div", "div.", "oom", "failed", "crashed", "x"}
+_DIVERGED = {
+    "inf",
+    "+inf",
+    "-inf",
+    "infinity",
+    "diverged",
+    "div",
+    "div.",
+    "#div/0!",
+    "#num!",
+    "oom",
+    "failed",
+    "crashed",
+    "x",
+}
 
 _WORDS = {
-    "rate": "lr learning_rate learningrate base_lr max_lr peak_lr lr_max lr_peak maxlr initial_lr lr0 eta step_size",
+    "rate": "lr learning_rate learningrate base_lr max_lr peak_lr lr_max lr_peak maxlr initial_lr init_lr lr0 eta η "
+    "step_size base_learning_rate max_learning_rate peak_learning_rate initial_learning_rate",
     "log2 rate": "log2_lr lr_log2 log2_learning_rate log2lr",
     "log10 rate": "log10_lr lr_log10 log10_learning_rate log10lr",
     "ln rate": "ln_lr lr_ln ln_learning_rate loge_lr log_e_lr lnlr",

@@ -4,14 +4,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mue_check.errors import JudgeError
 from mue_check.judge.drift import MIN_SEEDS
-from mue_check.judge.optimum import Curve
-from mue_check.sweeps.columns import Choice, Columns, find_columns
+from mue_check.judge.optimum import WINDOW, Curve, mean_minimum
+from mue_check.sweeps.columns import FEWEST_RATES, Choice, Columns, find_columns
 from mue_check.sweeps.layouts import ENDED
 from mue_check.sweeps.names import factor_of, meaning_of, names_of
 
@@ -64,10 +66,16 @@ class Sweep:
         """Whether there are enough cells; with fewer, each seed of each cell is a replicate."""
         return len(self.cells) >= MIN_SEEDS
 
-    @property
+    @cached_property
     def is_seeded(self) -> bool:
-        """Whether it is a sweep as the suites make them: one setting, and enough seeds."""
-        return len(self.cells) == 1 and len(self.seeds) >= MIN_SEEDS
+        """Whether it is a sweep as the suites make them: one setting, enough seeds, and enough rates that all ran."""
+        return len(self.cells) == 1 and len(self.seeds) >= MIN_SEEDS and all(map(self._has_whole_seeds, self.arms))
+
+    def _has_whole_seeds(self, arm: Arm) -> bool:
+        rates = self.frame[self.frame.arm == arm.label].x.nunique()
+        curve = self.seeded_curve(arm, self.columns.losses[0])
+        has_minimum = mean_minimum(curve) >= 0 or not np.isfinite(curve.losses).any()
+        return has_minimum and len(curve.values) >= min(WINDOW, rates)
 
     @property
     def replicates(self) -> dict[str, tuple[str, str]]:
@@ -80,29 +88,46 @@ class Sweep:
         """One curve for each replicate of an arm, by its name."""
         own = self.frame[self.frame.arm == arm.label]
         by = own.cell if self.cells_are_replicates or len(self.seeds) == 1 else own.cell + " seed " + own.seed
-        return {str(name): _curve(rows.assign(seed=""), loss, [""]) for name, rows in own.groupby(by, sort=False)}
+        grid = _grid(own, loss, by)
+        x, losses = grid.columns.to_numpy(), grid.to_numpy()
+        ran = [~np.isnan(row) for row in losses]
+        return {
+            str(name): _curve(x[own], row[None, own], (0,))
+            for name, row, own in zip(grid.index, losses, ran, strict=True)
+        }
 
     def seeded_curve(self, arm: Arm, loss: str) -> Curve:
-        """One curve with all seeds of an arm. Seeds of one name pair with each other across arms."""
-        return _curve(self.frame[self.frame.arm == arm.label], loss, self.seeds)
+        """One curve with all seeds of an arm. Seeds of one name pair with each other across arms.
+
+        Rates that some seed did not run are left out: their mean would be over other seeds. So is a seed that diverged
+        everywhere, where others did not.
+        """
+        own = self.frame[self.frame.arm == arm.label]
+        grid = _grid(own, loss, own.seed)
+        alive = pd.Series(np.isfinite(grid).any(axis=1))
+        grid = (grid[alive] if alive.any() else grid).dropna(axis=1)
+        place = {seed: at for at, seed in enumerate(self.seeds)}
+        return _curve(grid.columns.to_numpy(), grid.to_numpy(), tuple(place[seed] for seed in grid.index))
 
 
-def _curve(rows: pd.DataFrame, loss: str, seeds: Sequence[str]) -> Curve:
-    """The losses [S, L], each seed under its place in ``seeds``; where some run of a seed diverged it is infinite."""
+def _grid(rows: pd.DataFrame, loss: str, by: "pd.Series") -> pd.DataFrame:
+    """Losses [by, log2 rate]: the mean of the runs there, infinite if one diverged, NaN where none was made."""
     losses = rows[loss].where(~rows.diverged, math.inf)
-    grid = losses.groupby([rows.seed, rows.x]).mean().unstack()
-    values = grid.to_numpy(dtype=np.float64)
+    grid: pd.DataFrame = losses.groupby([by, rows.x]).mean().unstack()
+    return grid
+
+
+def _curve(x: NDArray[np.float64], losses: NDArray[np.float64], seeds: tuple[int, ...]) -> Curve:
     # what diverged is infinite already: the initial loss, which sweeps do not have, decides nothing
-    initial = np.full(len(grid), np.finfo(np.float64).max)
-    own = tuple(seeds.index(seed) for seed in grid.index)
-    return Curve(values=np.exp2(grid.columns.to_numpy()), seeds=own, losses=values, initial=initial)
+    initial = np.full(len(losses), np.finfo(np.float64).max)
+    return Curve(values=np.exp2(x), seeds=seeds, losses=losses, initial=initial)
 
 
 def make_sweep(table: pd.DataFrame, choice: Choice) -> Sweep:
     """Clean a table of runs. JudgeError where nothing is left to judge."""
     said: list[str] = []
     columns = find_columns(table, choice)
-    table = _finished(table, columns, said)
+    table = _in_nats(_finished(table, columns, said), columns, said)
     loss = columns.losses[0]
     x = _octaves(table[columns.x], columns.x, said)
     table, x = table[x.notna()], x[x.notna()]
@@ -111,9 +136,9 @@ def make_sweep(table: pd.DataFrame, choice: Choice) -> Sweep:
     frame = table[list(columns.losses)].assign(x=_merged(x, columns.x, said))
     frame["arm"] = "all runs" if columns.arm is None else table[columns.arm].map(label_of)
     frame["cell"] = [", ".join(f"{k} {label_of(v)}" for k, v in row.items()) for row in _rows(table, columns.pair)]
-    frame["seed"] = "" if columns.seed is None else table[columns.seed].map(label_of)
+    frame["seed"] = _seeds(frame, table, columns, said)
     frame = _without_twins(frame, table, columns, said)
-    frame = _counted(frame, table.loc[frame.index], columns, said)
+    frame = _without_accidents(_counted(frame, table.loc[frame.index], columns, said), loss, said)
     if ENDED in table:
         frame = _uninterrupted(frame.join(table[ENDED]), said)
     if frame.x.nunique() < 3:
@@ -151,6 +176,15 @@ def _finished(table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.Data
         said.append(f"counted as diverged: {failed.sum()} of {len(table)} runs, in state {state[failed].iloc[0]!r}")
     lost = {loss: table[loss].where(~failed, math.inf) for loss in columns.losses}
     return table.assign(**lost).loc[~unfinished]
+
+
+def _in_nats(table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataFrame:
+    """With perplexities as their logarithms: a valley is a parabola in the loss, and not in its exponential."""
+    losses = [loss for loss in columns.losses if re.search("ppl|perplexity", loss.lower())]
+    if not losses or (table[losses] <= 0).any(axis=None):
+        return table
+    said.append(f"{', '.join(map(repr, losses))} is read as its logarithm")
+    return table.assign(**{loss: np.log(table[loss]) for loss in losses})
 
 
 def _octaves(rates: "pd.Series", name: str, said: list[str]) -> "pd.Series":
@@ -198,6 +232,30 @@ def _without_twins(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, s
     return kept
 
 
+def _without_accidents(frame: pd.DataFrame, loss: str, said: list[str]) -> pd.DataFrame:
+    """Without runs that have no finite loss at a rate below the best one of their curve: no rate was too high there."""
+    curve = [frame.arm, frame.cell, frame.seed]
+    is_best = frame[loss] == frame[loss].groupby(curve).transform("min")
+    lost = ~np.isfinite(frame[loss]) & (frame.x < frame.x.where(is_best).groupby(curve).transform("min"))
+    if lost.any():
+        said.append(
+            f"left out: {lost.sum()} of {len(lost)} runs, without a finite loss below the best rate of their curve"
+        )
+    kept: pd.DataFrame = frame.loc[~lost]
+    return kept
+
+
+def _seeds(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, said: list[str]) -> "pd.Series | str":
+    """The seed of every run; empty where there is none, or where runs of one curve do not share it."""
+    if columns.seed is None:
+        return ""
+    seeds = table[columns.seed].map(label_of)
+    if frame.x.groupby([frame.arm, frame.cell, seeds]).nunique().median() >= FEWEST_RATES:
+        return seeds
+    said.append(f"{columns.seed!r} differs from run to run, so it joins no runs to a curve: not counted as seeds")
+    return ""
+
+
 def _counted(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, said: list[str]) -> pd.DataFrame:
     """Runs that differ in nothing are seeds, if every point has as many; else their mean counts."""
     point = [frame.arm, frame.cell, frame.seed, frame.x]
@@ -207,7 +265,7 @@ def _counted(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, said: l
     most = int(size.max())
     others = table[[name for name in columns.design if name not in (columns.arm, *columns.pair)]]
     are_equal = bool((others.groupby(point).nunique() <= 1).all(axis=None)) if len(others.columns) else True
-    if columns.seed is None and are_equal and (size == most).all():
+    if not frame.seed.any() and are_equal and (size == most).all():
         said.append(f"no column tells seeds apart, but every point has {most} runs: they are taken as seeds")
         return frame.assign(seed=frame.groupby(point).cumcount().map(str))
     said.append(f"{(size > 1).sum()} runs share their point with others, up to {most}: the mean of their losses counts")

@@ -123,6 +123,9 @@ def _one_seed(sweep: Sweep) -> Iterator[str]:
         counts = sweep.frame.groupby([sweep.frame.arm, sweep.frame.cell]).seed.nunique()
         if counts.min() < counts.max():
             yield f"arms have {counts.min()} to {counts.max()} seeds"
+        ran = sweep.frame.groupby(["arm", "x"]).seed.transform("nunique")
+        if sweep.is_seeded and (some := ran < sweep.frame.groupby("arm").seed.transform("nunique")).any():
+            yield f"{some.sum()} runs are left out, at rates that not every seed of their arm ran"
         names = [set(seeds) for _, seeds in sweep.frame.groupby("arm").seed]
         if sweep.is_seeded and len(names) > 1 and not set.intersection(*names):
             yield "no seed is in every arm: seeds pair by their names, and an exponent needs pairs"

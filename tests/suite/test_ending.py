@@ -230,6 +230,18 @@ def test_stopping_at_the_first_failure_leaves_a_run_unfinished(run: Callable[...
     assert run(bowl, "drift fails control").code == 1
 
 
+def test_a_study_that_cannot_be_written_ends_the_run(run: Callable[..., Any], tmp_path: Path) -> None:
+    """As on a full disk."""
+    assert run(bowl, "drift").code == 0
+    runs = tmp_path / "study" / "runs"
+    runs.rmdir()
+    runs.touch()
+    result = run(bowl, "drift control")
+    assert result.code == 1, result.out
+    assert "Exit: cannot write" in result.out
+    assert "INTERNALERROR" not in result.out
+
+
 def test_a_run_that_calls_no_test_is_not_exit_0(run: Callable[..., Any]) -> None:
     result = run(bowl, "drift", "--setup-only")
     assert result.code == 5

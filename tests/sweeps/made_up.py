@@ -152,6 +152,36 @@ def folders_of_runs(table: pd.DataFrame, folder: Path) -> Path:
     return folder / "sweep"
 
 
+def hydra(table: pd.DataFrame, folder: Path) -> Path:
+    """A folder for each run, whose settings stand in a file beside its history; a remark is no table."""
+    for at, row in enumerate(table.itertuples()):
+        (own := folder / "multirun" / str(at) / ".hydra").mkdir(parents=True)
+        (own / "overrides.yaml").write_text(f"- optim.lr={row.lr}\n- model.width={row.width}\n- optim.name=adamw\n")
+        logged = pd.DataFrame({"step": [1, 2], "lr": [0.1, 0.2], "loss": [row.loss + 1, row.loss]})
+        logged.to_csv(own.parent / "log.csv", index=False)
+        (own.parent / "stdout.txt").write_text("step 1\n")
+    (folder / "multirun" / "README.md").write_text("# What these runs are\n")
+    return folder / "multirun"
+
+
+def objects(table: pd.DataFrame, folder: Path) -> Path:
+    """Settings in one file, results in another."""
+    for at, row in enumerate(table.itertuples()):
+        (own := folder / "runs" / f"run{at}").mkdir(parents=True)
+        (own / "config.json").write_text(json.dumps({"optim": {"lr": row.lr}, "width": row.width, "betas": [0.9, 1]}))
+        (own / "result.json").write_text(json.dumps({"loss": row.loss, "hours": 2.5}))
+    return folder / "runs"
+
+
+def trainer_states(table: pd.DataFrame, folder: Path) -> Path:
+    """The state of transformers' Trainer, whose history is one list among other things."""
+    for row in table.itertuples():
+        (own := folder / f"model.width={row.width},optim.lr={row.lr}").mkdir()
+        history = [{"loss": row.loss + 1, "learning_rate": 1e-5, "step": 50}, {"eval_loss": row.loss, "step": 100}]
+        (own / "trainer_state.json").write_text(json.dumps({"global_step": 100, "log_history": history}))
+    return folder
+
+
 def pivot_of_named_rates(table: pd.DataFrame) -> pd.DataFrame:
     """``lr=`` before each rate."""
     rows = table.pivot(index="width", columns="lr", values="loss").rename(columns=lambda rate: f"lr={rate:g}")
@@ -313,6 +343,14 @@ FORMATS: dict[str, Write] = {
     "Windows": csv(lambda t: t.assign(notes="größe"), encoding="cp1252"),
     "gzip": csv(name="runs.csv.gz"),
     "joined files": text("runs.csv", joined_files),
+    "Excel's first line": text(
+        "runs.csv", lambda t: "sep=;\n" + t.assign(width=t.width.map("{:.2f}".format)).to_csv(sep=";", index=False)
+    ),
+    "perplexity": csv(lambda t: t.assign(loss=np.exp(t.loss)).rename(columns={"loss": "val_ppl"})),
+    "unit of the loss": csv(lambda t: t.rename(columns={"loss": "val loss [nats]"})),
+    "Hydra": hydra,
+    "objects of JSON": objects,
+    "Trainer": trainer_states,
     "times ten": rates(lambda lr: lr * 1e4, "lr (x1e-4)"),
     "typeset": rates(lambda lr: [f"{rate:.6e}".replace("e-0", " × 10⁻") for rate in lr]),  # noqa: RUF001
     "fractions": rates(lambda lr: [f"1/{1 / rate:.0f}" for rate in lr]),

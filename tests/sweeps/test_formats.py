@@ -21,23 +21,24 @@ def test_every_format_gives_the_known_drift(name: str, tmp_path: Path, capsys: C
     assert (code, found["verdict"]) == (1, "FAIL")
 
 
-def test_parquet_is_read_where_pandas_reads_it(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+READERS = [("parquet", "read_parquet", "pyarrow"), ("xlsx", "read_excel", "openpyxl")]
+
+
+@pytest.mark.parametrize(("kind", "reader", "library"), READERS)
+def test_other_files_are_read_where_pandas_reads_them(
+    kind: str, reader: str, library: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path := tmp_path / "runs.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr(pd, "read_parquet", lambda _: runs(-1.0))
+    """Columns that pandas kept as an index count, too."""
+    (path := tmp_path / f"runs.{kind}").write_bytes(b"PK")
+    monkeypatch.setattr(pd, reader, lambda _: runs(-1.0).set_index("width"))
     assert judge(capsys, path)[1]["exponent"]["mean"] == pytest.approx(-1, abs=0.02)
 
-
-def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(_: Path) -> None:
+    def unavailable(_: Path) -> None:
         raise ImportError("Unable to find a usable engine; tried using: 'pyarrow', 'fastparquet'.")
 
-    (path := tmp_path / "runs.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr(pd, "read_parquet", read)
+    monkeypatch.setattr(pd, reader, unavailable)
     assert main(["judge", str(path)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "pandas needs pyarrow for Parquet: pip install pyarrow, or export CSV" in line
+    assert f"pip install {library}, or export CSV" in capsys.readouterr().err
 
 
 def test_several_files_are_one_sweep(tmp_path: Path, capsys: Capture) -> None:

@@ -1,6 +1,7 @@
 """The verdicts of ``mue_check judge``: seeds, matched cells, single curves, laws and what is written."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_a_table_with_seeds_is_judged_as_the_suites_judge(tmp_path: Path, capsys
     assert code == 0
     assert found["exponent"]["mean"] == pytest.approx(0.05, abs=0.05)
     assert found["exponent"]["n"] == len(SEEDS)
+
+
+@pytest.mark.parametrize("shift", [0, 10], ids=["paired", "unpaired"])
+def test_a_wall_that_is_steeper_in_one_arm_is_no_drift(shift: int, tmp_path: Path, capsys: Capture) -> None:
+    """The optimum stays, and the curve as a whole moves by an octave: neither is said to be the answer."""
+    table = runs(0.0, seeds=SEEDS, noise=1e-3, widths=WIDTHS[:2])
+    off = np.log2(table.lr) + 9
+    steeper = np.where(off > 0, 0.01 * off**2 + 0.01 * off**3, -0.008 * off**2)
+    table["loss"] += np.where(table.width == 128, steeper, 0.0)
+    table["seed"] += shift * (table.width == 128)
+    arm = judge(capsys, tidy_csv(table, tmp_path))[1]["arms"][1]
+    assert arm["verdict"] == "INCONCLUSIVE"
+    assert arm["drift"]["low"] < -1
+    assert arm["drift"]["high"] > -0.5
+    assert "curves have different shapes" in arm["note"]
 
 
 def test_seeds_pair_by_their_names(tmp_path: Path, capsys: Capture) -> None:
@@ -164,6 +180,30 @@ def test_an_arm_that_always_diverges_fails(tmp_path: Path, capsys: Capture) -> N
     table.loc[table.width == 128, "loss"] = np.inf
     code, found = judge(capsys, tidy_csv(table, tmp_path))
     assert (code, found["arms"][1]["verdict"]) == (1, "FAIL")
+
+
+def holes(table: pd.DataFrame) -> pd.DataFrame:
+    """Every rate lacks a seed, and no seed lacks more than two rates."""
+    seed_of_rate = {rate: at % len(SEEDS) for at, rate in enumerate(RATES)}
+    return table[table.seed != table.lr.map(seed_of_rate)]
+
+
+def crashes(table: pd.DataFrame) -> pd.DataFrame:
+    """As holes, and one seed crashed everywhere."""
+    lost = table.index.difference(holes(table).index)
+    return table.assign(loss=table.loss.where(~table.index.isin(lost) & (table.seed != 5), np.inf))
+
+
+@pytest.mark.parametrize(
+    "change", [holes, crashes, lambda table: table.assign(seed=range(len(table)))], ids=["holes", "crashes", "seeds"]
+)
+def test_what_is_missing_is_no_divergence(
+    change: Callable[[pd.DataFrame], pd.DataFrame], tmp_path: Path, capsys: Capture
+) -> None:
+    """No rate has every seed, or every run has a seed of its own; the optimum stays, and the verdict is PASS."""
+    table = runs(0.0, seeds=SEEDS, noise=1e-3, widths=WIDTHS[:2]).sort_values(["width", "lr", "seed"])
+    code, found = judge(capsys, tidy_csv(change(table), tmp_path))
+    assert (code, found["arms"][1]["verdict"]) == (0, "PASS"), found
 
 
 @pytest.mark.parametrize(

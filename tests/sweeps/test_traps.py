@@ -82,6 +82,18 @@ TRAPS: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "another hyperparameter": (lambda: four_cells(weight_decay=DECAYS), ("'weight_decay' varies along the curves",)),
     "stopped early": (stopped_early, ("left out: 12 of 108 runs, stopped before 90% of the longest of their curve",)),
+    "stopped early, without a history": (
+        lambda: with_cells({(at, "_step"): 50 for at in (0, 9)}, _step=100),
+        ("left out: 2 of 108 runs, stopped before 90% of the longest of their curve",),
+    ),
+    "crashed below the optimum": (
+        lambda: with_cells({(0, "state"): "crashed"}, state="finished"),
+        ("left out: 1 of 108 runs, without a finite loss below the best rate of their curve",),
+    ),
+    "rates without some seeds": (
+        lambda: SEEDS.drop(index=[6]),
+        ("5 runs are left out, at rates that not every seed of their arm ran",),
+    ),
     "rows twice": (lambda: pd.concat([four_cells()] * 2), ("108 rows stand there twice",)),
     "repeated runs": (lambda: SEEDS.drop(columns="seed"), ("every point has 6 runs: they are taken as seeds",)),
     "holes in columns": (
