@@ -1,7 +1,6 @@
 """Dead parameters: those that a few real training steps neither reach with a gradient nor move."""
 
 import contextlib
-import re
 from collections.abc import Collection, Mapping
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 from mue_check.audit.probe import logits_of, random_tokens
 from mue_check.audit.report import AuditFindings
 from mue_check.audit.restore import preserved
-from mue_check.audit.roles import Assignment
+from mue_check.audit.roles import Assignment, layer_of
 from mue_check.audit.schedule import step_scheduler
 from mue_check.audit.setup import Loss, SetUp, uncompiled, unwrapped
-from mue_check.plain import plain
+from mue_check.plain import plain, unregistered
 from mue_check.rules.roles import ROUTED
 from mue_check.user_code import describe_error
 
@@ -42,7 +41,12 @@ def judge_training(
     # the experts of a stack count one by one
     reached = {name: torch.zeros(assignments[name].experts or 1, dtype=torch.bool, device="cpu") for name in named}
     moved = dict.fromkeys(named, False)
-    failure = _train(setup, loss, named, reached, moved)
+    outside = list[Tensor]()
+    failure = _train(setup, loss, named, reached, moved, outside)
+    held = {id(p) for group in setup.groups for p in group["params"]}
+    if any(id(p) not in held for p in outside):
+        says = f"the loss depends on a trained tensor {list(outside[0].shape)} that is neither the model's nor in a group"
+        found.add("group", "(model)", says=f"{says}: is a layer held in a plain list?")
     if failure and setup.loss is None:
         found.notes.append(f"dead parameters were not looked for, as there is no loss ({failure})")
         return None
@@ -73,9 +77,17 @@ def _default_loss(model: nn.Module, assignments: Mapping[str, Assignment]) -> Lo
 
 
 def _train(
-    setup: SetUp, loss: Loss, named: Mapping[str, Tensor], reached: dict[str, Tensor], moved: dict[str, bool]
+    setup: SetUp,
+    loss: Loss,
+    named: Mapping[str, Tensor],
+    reached: dict[str, Tensor],
+    moved: dict[str, bool],
+    outside: list[Tensor],
 ) -> str:
-    """Take the steps, and note in ``reached`` and ``moved`` what they do; returns why a step could not be taken."""
+    """Take the steps, and note in the last three what they do; returns why a step could not be taken.
+
+    ``outside``: parameters on which the loss depends, and which are not the model's.
+    """
     try:
         with preserved(setup), uncompiled(), torch.enable_grad():
             setup.model.train()
@@ -84,6 +96,7 @@ def _train(
                 for p in named.values():
                     p.grad = None
                 value = plain(loss())
+                outside[:] = [p for p in unregistered(setup.model, value) if isinstance(p, nn.Parameter)]
                 if not bool(torch.isfinite(value.detach()).all()):
                     return f"the loss is {float(value.detach().sum()):g}"
                 torch.autograd.backward(value)
@@ -113,12 +126,12 @@ def _judge(
     idle: Collection[str],
     found: AuditFindings,
 ) -> None:
-    live_layers = {_layer(name) for name, experts in reached.items() if bool(experts.any())}
+    live_layers = {layer_of(name) for name, experts in reached.items() if bool(experts.any())}
     missed, tensors = 0, 0
     for name, experts in reached.items():
         role = assignments[name].role
-        listed = role in ROUTED and _layer(name) != name  # an expert in a list of modules
-        if bool(experts.any()) or (listed and _layer(name) in live_layers):
+        listed = role in ROUTED and layer_of(name) != name  # an expert in a list of modules
+        if bool(experts.any()) or (listed and layer_of(name) in live_layers):
             missed += int((~experts).sum())
             tensors += int(not bool(experts.all()))
         else:
@@ -135,8 +148,3 @@ def _judge(
             f"{len(unexplained)} parameters with a gradient, the first {unexplained[0]}, did not change in {STEPS} "
             "steps: a rate of 0, no group, or updates below the spacing of their dtype"
         )
-
-
-def _layer(name: str) -> str:
-    """The name without an expert's number: experts of one layer share it."""
-    return re.sub(r"experts\.\d+\.", "experts.*.", name)

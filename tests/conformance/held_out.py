@@ -203,6 +203,34 @@ class Frozen(Biased):
         self.gate.requires_grad_(False)
 
 
+class InAList(Biased):
+    """A layer that is no module's: it does not move, is not saved, and no optimizer gets it."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.before = [nn.Linear(d, d)]
+
+    def logits(self, x):
+        return self.gate(self.before[0](x))
+
+
+class InABuffer(Biased):
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        weight = self.gate.weight.detach()
+        del self.gate
+        self.register_buffer("weight", weight)
+
+    def logits(self, x):
+        return x @ self.weight.T
+
+
+def _seeded_noise(m, x):
+    if m.training:
+        torch.manual_seed(5)
+    return m.gate(x) + 0.1 * m.training * torch.randn(len(x), m.n)
+
+
 def _unless_training(m, x):
     scores = m.scores(x)
     return scores.topk(m.top_k, dim=-1) if m.training else normalized(scores, m.top_k)
@@ -268,6 +296,9 @@ BROKEN = {
     WhereTokensAreExperts: ({}, "token-independence"),
     OneBuffer: ({}, "deterministic"),
     Frozen: ({}, "router-gradient"),
+    InAList: ({}, "runs"),
+    InABuffer: ({}, "router-gradient"),
+    variant(Biased, "SeedsInTraining", logits=_seeded_noise): ({}, "global-state"),
     # with two experts a token, any choice is the best of some groups
     variant(Softmax, "InBfloat16", scores=_in_bfloat16): ({}, "gate-precision"),
     variant(Gated, "WorstExperts", forward=_worst): ({}, "selection"),
