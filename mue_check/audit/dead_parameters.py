@@ -13,6 +13,7 @@ from mue_check.audit.restore import preserved
 from mue_check.audit.roles import Assignment, layer_of
 from mue_check.audit.schedule import step_scheduler
 from mue_check.audit.setup import Loss, SetUp, uncompiled, unwrapped
+from mue_check.errors import with_article
 from mue_check.plain import plain, unregistered
 from mue_check.rules.roles import ROUTED
 from mue_check.user_code import describe_error
@@ -41,12 +42,13 @@ def judge_training(
     # the experts of a stack count one by one
     reached = {name: torch.zeros(assignments[name].experts or 1, dtype=torch.bool, device="cpu") for name in named}
     moved = dict.fromkeys(named, False)
-    outside = list[Tensor]()
-    failure = _train(setup, loss, named, reached, moved, outside)
-    held = {id(p) for group in setup.groups for p in group["params"]}
-    if any(id(p) not in held for p in outside):
-        says = f"the loss depends on a trained tensor {list(outside[0].shape)} that is neither the model's nor in a group"
-        found.add("group", "(model)", says=f"{says}: is a layer held in a plain list?")
+    try:
+        failure = _train(setup, loss, named, reached, moved, found)
+    except _WrongLoss as error:
+        failure = str(error)
+        if setup.loss is not None:
+            found.add("loss", "(loss)", says=failure)
+            return None
     if failure and setup.loss is None:
         found.notes.append(f"dead parameters were not looked for, as there is no loss ({failure})")
         return None
@@ -82,12 +84,9 @@ def _train(
     named: Mapping[str, Tensor],
     reached: dict[str, Tensor],
     moved: dict[str, bool],
-    outside: list[Tensor],
+    found: AuditFindings,
 ) -> str:
-    """Take the steps, and note in the last three what they do; returns why a step could not be taken.
-
-    ``outside``: parameters on which the loss depends, and which are not the model's.
-    """
+    """Take the steps, and note in ``reached`` and ``moved`` what they do; returns why a step could not be taken."""
     try:
         with preserved(setup), uncompiled(), torch.enable_grad():
             setup.model.train()
@@ -95,10 +94,9 @@ def _train(
                 before = {name: p.detach().clone() for name, p in named.items() if not moved[name]}
                 for p in named.values():
                     p.grad = None
-                value = plain(loss())
-                outside[:] = [p for p in unregistered(setup.model, value) if isinstance(p, nn.Parameter)]
-                if not bool(torch.isfinite(value.detach()).all()):
-                    return f"the loss is {float(value.detach().sum()):g}"
+                value = _scalar(loss())
+                if step == 0:
+                    _judge_outside(setup, value, found)
                 torch.autograd.backward(value)
                 for name, p in named.items():
                     if p.grad is not None:
@@ -113,10 +111,37 @@ def _train(
                     moved[name] = not torch.equal(value_before, named[name].detach())
                 if all(moved.values()) and all(bool(experts.all()) for experts in reached.values()):
                     break
+    except _WrongLoss:
+        raise
     except Exception as error:
         # model, loss and optimizer are the user's code
         return f"a training step raised {describe_error(error)}"
     return ""
+
+
+class _WrongLoss(Exception):
+    """A loss with which nothing can be trained."""
+
+
+def _scalar(loss: object) -> Tensor:
+    """The loss as a plain tensor; _WrongLoss if it is not one finite number with a gradient."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else with_article(type(loss))
+        raise _WrongLoss(f"the loss is {what}, not a tensor of one number")
+    if not bool(torch.isfinite(loss.detach()).all()):
+        raise _WrongLoss(f"the loss is {float(loss.detach()):g}")
+    if not loss.requires_grad:
+        raise _WrongLoss("the loss carries no gradient: it is detached, or computed under no_grad")
+    return plain(loss)
+
+
+def _judge_outside(setup: SetUp, loss: Tensor, found: AuditFindings) -> None:
+    """Report trained parameters on which the loss depends, and which are neither the model's nor in a group."""
+    held = {id(p) for group in setup.groups for p in group["params"]}
+    outside = [p for p in unregistered(setup.model, loss) if isinstance(p, nn.Parameter) and id(p) not in held]
+    if outside:
+        says = f"the loss depends on a trained tensor {list(outside[0].shape)} that is neither the model's nor in a group"
+        found.add("group", "(model)", says=f"{says}: is a layer in a plain list, or is it another model's?")
 
 
 def _judge(

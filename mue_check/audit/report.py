@@ -17,7 +17,7 @@ class Mismatch:
     """One thing that is wrong with one parameter.
 
     ``check`` is a stable id: a value's name, or ``role``, ``group``, ``scheduler``, ``multiplier``, ``tied``,
-    ``init_mean``, ``expert_init``, ``router_zero``, ``dead``, ``clipping``, ``rounding``. ``measured`` and
+    ``init_mean``, ``expert_init``, ``router_zero``, ``dead``, ``loss``, ``clipping``, ``rounding``. ``measured`` and
     ``prescribed`` are set where there are numbers.
     """
 

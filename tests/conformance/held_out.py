@@ -1,5 +1,7 @@
 """Routers that were not in mind when the checks were written: right ones that were refused, broken ones that passed."""
 
+from types import SimpleNamespace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -93,6 +95,14 @@ class Null(Biased):
         return self.scores(x).topk(self.top_k, dim=-1)
 
 
+class WeightNorm(Biased):
+    """The norm of the weight is a parameter, so its rows are no logits' directions alone."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.gate = nn.utils.parametrizations.weight_norm(self.gate)
+
+
 def _by_hand(m, x):
     """A float32 gate in a model of any type."""
     return F.linear(x.to(torch.float32), m.gate.weight.float(), m.gate.bias.float())
@@ -127,6 +137,10 @@ RIGHT = {
     variant(Biased, "CastsByHand", logits=_by_hand): {"gate": "softmax", "fp32_gate": True},
     Lazy: {},
     Sequences: {},
+    WeightNorm: {"gate": "softmax"},
+    variant(
+        Biased, "InAnObject", forward=lambda m, x: SimpleNamespace(**dict(zip("wi", Biased.forward(m, x), strict=True)))
+    ): {},
     variant(
         Biased, "ZLoss", forward=lambda m, x: (*Biased.forward(m, x), m.logits(x).logsumexp(-1).square().mean())
     ): {},
@@ -161,6 +175,35 @@ class TrainedBias(Biased):
 
     def scores(self, x):
         return super().scores(x) + self.e_score_correction_bias
+
+
+class UnsavedBias(Gated):
+    """The balancing bias is lost at every resume."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.register_buffer("bias", torch.zeros(n), persistent=False)
+
+    def forward(self, x):
+        scores = self.scores(x)
+        indices = (scores + self.bias).topk(self.top_k, dim=-1).indices
+        weights = scores.gather(1, indices)
+        return weights / weights.sum(-1, keepdim=True), indices
+
+
+class BiasInTraining(Gated):
+    """The bias is in the weights in training mode."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.register_buffer("bias", torch.zeros(n))
+
+    def forward(self, x):
+        scores = self.scores(x)
+        biased = scores + self.bias
+        indices = biased.topk(self.top_k, dim=-1).indices
+        weights = (biased if self.training else scores).gather(1, indices)
+        return weights / weights.sum(-1, keepdim=True), indices
 
 
 class MaskedInPlace(Biased):
@@ -291,6 +334,8 @@ BROKEN = {
     variant(Biased, "Overflows", scores=_exponentials): ({}, "extreme-logits"),
     # a loss of log p is infinite where p underflows
     variant(Biased, "LogOfZero", scores=lambda m, x: Biased.scores(m, x).log().exp()): ({}, "extreme-logits"),
+    UnsavedBias: ({}, "bias-selection"),
+    BiasInTraining: ({}, "bias-selection"),
     MaskedInPlace: ({}, "selection"),
     variant(Biased, "NotNormalizedInTraining", forward=_unless_training): ({}, "weight-sum"),
     WhereTokensAreExperts: ({}, "token-independence"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mue_check.conformance.block_probe import form_of, probe_block
 from mue_check.conformance.case import ConformanceCase
@@ -12,7 +13,7 @@ from mue_check.conformance.registry import CHECKS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, candidate_of
 from tests.conformance import odd_blocks as odd
-from tests.specimens import variant
+from tests.specimens import normalized, spread, variant
 
 IDS = (
     "recomposition",
@@ -69,6 +70,10 @@ def test_right_blocks_pass(name, id):
     assert id == "shared-unscaled" or any(o.status == "passed" for o in outcomes)
 
 
+def _of_logits(block, x):
+    return spread(*normalized(block.router(x).softmax(-1), block.k), block.n)
+
+
 SHARED, VARIABLE = {"shared": True}, {"kind": "variable"}
 TRAIN = ("expert-gradient", "experts-train", "recomposition")
 OPENED = ("dense-equivalence", "gradient-split", *TRAIN)
@@ -85,6 +90,13 @@ IN_USE = [
         ["shared-unscaled", "weight-sum", "recomposition"],
     ),
     (odd.Lora, {}, TRAIN),
+    (odd.DropsInside, {"kind": "capacity", "capacity_factor": 2.0, "router": "router"}, ["capacity", "recomposition"]),
+    # a router that is a linear layer, named in the claim: the output shows the routing
+    (
+        variant(odd.Plain, "Linear", router_class=lambda d, n, k: nn.Linear(d, n), combine=_of_logits),
+        {"router": "router"},
+        ["load", "recomposition"],
+    ),
     (
         odd.Inside,
         {"gate": "sigmoid", "weight_sum": "free", "apply_on": "input", "router": "router"},
