@@ -1,7 +1,5 @@
 """Routers that were not in mind when the checks were written: right ones that were refused, broken ones that passed."""
 
-from types import SimpleNamespace
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -138,9 +136,6 @@ RIGHT = {
     Lazy: {},
     Sequences: {},
     WeightNorm: {"gate": "softmax"},
-    variant(
-        Biased, "InAnObject", forward=lambda m, x: SimpleNamespace(**dict(zip("wi", Biased.forward(m, x), strict=True)))
-    ): {},
     variant(
         Biased, "ZLoss", forward=lambda m, x: (*Biased.forward(m, x), m.logits(x).logsumexp(-1).square().mean())
     ): {},

@@ -93,7 +93,7 @@ IN_USE = [
     (odd.DropsInside, {"kind": "capacity", "capacity_factor": 2.0, "router": "router"}, ["capacity", "recomposition"]),
     # a router that is a linear layer, named in the claim: the output shows the routing
     (
-        variant(odd.Plain, "Linear", router_class=lambda d, n, k: nn.Linear(d, n), combine=_of_logits),
+        variant(odd.Plain, "Linear", router_class=staticmethod(lambda d, n, k: nn.Linear(d, n)), combine=_of_logits),
         {"router": "router"},
         ["load", "recomposition"],
     ),
