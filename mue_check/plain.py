@@ -37,8 +37,13 @@ def require_plain(module: nn.Module) -> None:
 
 
 def unregistered(module: nn.Module, *results: Tensor) -> list[Tensor]:
-    """The trained tensors on which the results depend and that are no parameters of the module."""
-    known, found = set(map(id, module.parameters())), []
+    """The trained tensors on which the results depend and that are no parameters of the module.
+
+    None of a module that is sharded: its forward pass works on tensors that it makes for that.
+    """
+    known, found = set(map(id, module.parameters())), list[Tensor]()
+    if any(hasattr(p, "full_tensor") for p in module.parameters()):
+        return found
     pending, seen = [r.grad_fn for r in results], set[object]()
     while pending:
         node = pending.pop()

@@ -136,12 +136,20 @@ def _scalar(loss: object) -> Tensor:
 
 
 def _judge_outside(setup: SetUp, loss: Tensor, found: AuditFindings) -> None:
-    """Report trained parameters on which the loss depends, and which are neither the model's nor in a group."""
+    """Report trained parameters on which the loss depends, and which are neither the model's nor in a group.
+
+    A note where the loss is the user's: it may have a frozen model of its own.
+    """
     held = {id(p) for group in setup.groups for p in group["params"]}
     outside = [p for p in unregistered(setup.model, loss) if isinstance(p, nn.Parameter) and id(p) not in held]
     if outside:
-        says = f"the loss depends on a trained tensor {list(outside[0].shape)} that is neither the model's nor in a group"
-        found.add("group", "(model)", says=f"{says}: is a layer in a plain list, or is it another model's?")
+        says = (
+            f"the loss depends on a trained tensor {list(outside[0].shape)} that is neither the model's nor in a group"
+        )
+        if setup.loss is None:
+            found.add("group", "(model)", says=f"{says}: is a layer in a plain list?")
+        else:
+            found.notes.append(f"{says}: is a layer in a plain list, or does the loss use another model?")
 
 
 def _judge(

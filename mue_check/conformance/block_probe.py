@@ -47,7 +47,7 @@ def probe_built(built: BuiltCandidate, *, randomize: bool = True) -> ProbedBlock
 
 
 def form_of(case: ConformanceCase) -> ExpertForm:
-    """The form of the block's experts, learned once; UnreadableError where they were not found, ClaimError for a fault."""
+    """The form of the block's experts, learned once. UnreadableError: they were not found; ClaimError: a fault."""
     learned = case.learned
     if learned.experts is None:
         try:

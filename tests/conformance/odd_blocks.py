@@ -338,9 +338,7 @@ class Silent(Plain):
 Halved = variant(Modulated, "Halved", factor=0.5)
 GatedTwice = variant(GatedShared, "GatedTwice", factor=2.0)
 # the softmax of one number is 1: the gate is dead
-GatedByOne = variant(
-    GatedShared, "GatedByOne", shared_part=lambda m, x: m.shared_gate(x).softmax(-1) * m.shared(x)
-)
+GatedByOne = variant(GatedShared, "GatedByOne", shared_part=lambda m, x: m.shared_gate(x).softmax(-1) * m.shared(x))
 InsideOnOutput = variant(Inside, "InsideOnOutput", mix=Plain.mix)
 
 # experts of no known form, added up without weights

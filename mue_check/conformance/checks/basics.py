@@ -84,7 +84,7 @@ def quiet(case: ConformanceCase) -> CheckOutcome:
 
 
 def global_state(case: ConformanceCase) -> CheckOutcome:
-    """A forward pass leaves torch's settings and the gradient mode alone, seeds no generator, and in eval draws nothing.
+    """A forward pass changes no setting of torch and no gradient mode, seeds no generator, and in eval draws nothing.
 
     Drawing what changes no result is a warning; what changes it also fails the check deterministic.
     """
@@ -107,7 +107,9 @@ def global_state(case: ConformanceCase) -> CheckOutcome:
         seeded = [name for name, state in ends[0].items() if state == ends[1][name]]
         if seeded:
             mode = "training" if train else "evaluation"
-            return failed(f"seeds {', '.join(seeded)} in {mode} mode: every later draw repeats, of dropout and data too")
+            return failed(
+                f"seeds {', '.join(seeded)} in {mode} mode: every later draw repeats, of dropout and data too"
+            )
     with torch.no_grad():
         built.call(x)
         if torch.is_grad_enabled():

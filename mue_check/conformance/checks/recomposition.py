@@ -12,7 +12,7 @@ from mue_check.conformance.check import BLOCKS, Check, CheckOutcome, failed, pas
 from mue_check.conformance.checks.blockwise import TOLERANCE, blockwise, relative_error, sizes_of, with_equal_experts
 from mue_check.conformance.checks.compare import is_activated
 from mue_check.conformance.find_experts import DECLARE
-from mue_check.errors import ClaimError, UnreadableError
+from mue_check.errors import UnreadableError
 
 
 def recomposition(case: ConformanceCase) -> CheckOutcome:
