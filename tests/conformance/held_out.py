@@ -149,6 +149,12 @@ RIGHT = {
     # ReMoE: as many experts as have a positive logit
     variant(Biased, "Relu", forward=lambda m, x: F.relu(m.logits(x))): {"kind": "variable", "weight_sum": "free"},
     Cumulated: {"kind": "variable", "gate": "softmax"},
+    # Soft MoE: every token takes every expert
+    variant(Biased, "Soft", forward=lambda m, x: Biased.scores(m, x)): {
+        "kind": "variable",
+        "weight_sum": "free",
+        "returns": {"combine": 0},
+    },
     Null: {"kind": "variable", "weight_sum": "free"},
 }
 
@@ -184,6 +190,15 @@ class UnsavedBias(Gated):
         indices = (scores + self.bias).topk(self.top_k, dim=-1).indices
         weights = scores.gather(1, indices)
         return weights / weights.sum(-1, keepdim=True), indices
+
+
+class MovesItsBias(TrainedBias):
+    """The bias is a parameter without a gradient, moved by the load of every batch instead of every step."""
+
+    def forward(self, x):
+        if self.training:
+            self.e_score_correction_bias.requires_grad_(False).add_(0.01 * (self.logits(x).mean(0) > 0))
+        return Biased.forward(self, x)
 
 
 class BiasInTraining(Gated):
@@ -331,6 +346,7 @@ BROKEN = {
     variant(Biased, "LogOfZero", scores=lambda m, x: Biased.scores(m, x).log().exp()): ({}, "extreme-logits"),
     UnsavedBias: ({}, "bias-selection"),
     BiasInTraining: ({}, "bias-selection"),
+    MovesItsBias: ({"selection_bias": "e_score_correction_bias"}, "micro-batches"),
     MaskedInPlace: ({}, "selection"),
     variant(Biased, "NotNormalizedInTraining", forward=_unless_training): ({}, "weight-sum"),
     WhereTokensAreExperts: ({}, "token-independence"),

@@ -170,28 +170,30 @@ def _state(built: BuiltCandidate) -> list[tuple[str, Tensor]]:
 
 
 def micro_batches(case: ConformanceCase) -> CheckOutcome:
-    """Buffers are equal after one batch and after its two halves: counters add up, biases wait for the step."""
+    """Buffers are equal after one batch and after its two halves: counters add up, biases wait for the step.
+
+    So are parameters, which a bias may be too.
+    """
     if case.shape.tokens < 2:
         return skipped("one token cannot be split")
     whole, halves, x = case.build(train=True), case.build(train=True), case.tokens()
-    if not list(whole.module.buffers()):
-        return skipped("no buffers")
-    before = {name: buffer.clone() for name, buffer in whole.module.named_buffers()}
+    before = {name: tensor.clone() for name, tensor in _state(whole)}
+    halves.module.load_state_dict(whole.module.state_dict())
     with without_noise(whole.module), without_noise(halves.module):
         whole.call(x)
         for part in (x[: len(x) // 2], x[len(x) // 2 :]):
             halves.call(part)
-    after = dict(halves.module.named_buffers())
-    for name, buffer in whole.module.named_buffers():
-        first, second = buffer.double(), after[name].double()
+    after = dict(_state(halves))
+    for name, tensor in _state(whole):
+        first, second = tensor.double(), after[name].double()
         if first.shape != second.shape or not torch.allclose(first, second, rtol=1e-5, atol=1e-7):
             largest = float((first - second).abs().max()) if first.shape == second.shape else float("inf")
             return failed(
-                f"buffer {name} differs by up to {largest:.3g} between one batch and its two halves",
+                f"{name} differs by up to {largest:.3g} between one batch and its two halves",
                 worst=name,
                 causes=(19,),
             )
-    changed = [n for n, b in whole.module.named_buffers() if not torch.equal(b, before[n])]
+    changed = [n for n, t in _state(whole) if n not in before or not torch.equal(t, before[n])]
     return passed(f"{', '.join(changed)} add up" if changed else "buffers wait for the optimizer step")
 
 
