@@ -167,7 +167,10 @@ def _require_separate(case: ConformanceCase, built: BuiltCandidate, x: Tensor, t
         if torch.equal(router_routing(other, x).combine, routing) and not torch.equal(
             built.output_with(values, x), output
         ):
-            raise ClaimError(f"an expert uses other experts' part of {tensor.name}: is it indexed by the expert?")
+            raise ClaimError(
+                f"what an expert adds depends on other experts' part of {tensor.name}: is that indexed by the expert, and "
+                "are the experts' outputs only added up?"
+            )
 
 
 def tolerance(dtype: torch.dtype) -> float:

@@ -190,8 +190,8 @@ def test_a_declaration_that_does_not_fit_fails_with_what_was_found():
 BROKEN = [
     (odd.Unweighted, None, "recomposition", "off the ratio", 11),
     (odd.Swapped, None, "recomposition", "tokens that were not assigned to them", None),
-    (odd.NextBias, None, "recomposition", "uses other experts' part of bias", None),
-    (odd.NextDown, None, "recomposition", "uses other experts' part of", None),
+    (odd.NextBias, None, "recomposition", "depends on other experts' part of bias", None),
+    (odd.NextDown, None, "recomposition", "depends on other experts' part of", None),
     (odd.NormalizesLater, RoutingSpec(weight_sum="free"), "recomposition", "normalizes them again", 7),
     (odd.OnInput, None, "recomposition", "multiply the experts' input, not their output", None),
     (odd.Plain, RoutingSpec(apply_on="input"), "recomposition", "multiply the experts' output, not their input", None),
