@@ -4,7 +4,7 @@ Multipliers come from the prescription and nowhere else: 1/m_L on the attention 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -58,22 +58,32 @@ class Blocks:
         join: Join,
         *,
         positions: int,
+        gains: Mapping[str, Tensor] | None = None,
         routers: Routers | None = None,
         place_RM: Tensor | None = None,
         tap: Tap = no_tap,
         layers: list[LayerRouting] | None = None,
     ) -> Tensor:
-        """The final norm [R, M, D] of a residual stream x, whose first norm is y. M = sequences * ``positions``."""
+        """The final norm [R, M, D] of a residual stream x, whose first norm is y. M = sequences * ``positions``.
+
+        ``gains``: by name of the norm, if ``join`` is their ``add_norm``, which then may be computed with the branch.
+        """
         x, y = x_RMD, y_RMD
         for layer in range(self.spec.depth):
             prefix, ffn_norm = f"block{layer}.", norm_name(layer, "ffn")
             branch = self._attention(p, prefix, y, positions, tap)
             tap(prefix + "attention_branch", branch)
             x, y = join(x, branch, norm_name(layer, "attention"), ffn_norm)
+            last = layer + 1 == self.spec.depth
+            after = FINAL_NORM if last else norm_name(layer + 1, "attention")
+            if gains is not None and tap is no_tap:
+                joined = self.feed_forward.add_norm(layer, p, x, y, gains[after])
+                if joined is not None:
+                    x, y = joined
+                    continue
             branch = self.feed_forward(layer, p, y, routers=routers, place_RM=place_RM, tap=tap, layers=layers)
             tap(prefix + "ffn_branch", branch)
-            last = layer + 1 == self.spec.depth
-            x, y = join(x, branch, ffn_norm, FINAL_NORM if last else norm_name(layer + 1, "attention"))
+            x, y = join(x, branch, ffn_norm, after)
         tap("residual", x)
         return y
 

@@ -13,7 +13,8 @@ class Card:
     ``moving`` and ``moving_inside``: the hidden units whose product with a token costs as much as moving the token to
     an expert and back, by torch's operations and inside the Triton kernels. ``full_load`` and ``half_load``: tokens of
     an expert from which its tiles have 64 and 32 rows; else they have 16. ``wide_expert``: hidden units from which wide
-    tiles are the fastest. ``programs`` fill the card, two on each multiprocessor.
+    tiles are the fastest. ``programs`` fill the card, two on each multiprocessor. ``dense_layers``: whether
+    programs have the shared memory that those of dense layers need (reports/bench/compiled_kernels.md).
     """
 
     moving: int = 100
@@ -22,14 +23,19 @@ class Card:
     half_load: int = 32
     wide_expert: int = 64
     programs: int = 264
+    dense_layers: bool = True
 
 
 CARDS = {"H100": Card()}
-"""By a part of the card's name. Others are taken for an H100."""
+"""By a part of the card's name. Others are taken for an H100, or, if they are older, for ``OLDER``."""
+OLDER = Card(dense_layers=False)
 
 
 @cache
 def card_of(device: torch.device) -> Card:
     """The card of a device."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" and torch.cuda.is_available() else ""
-    return next((card for part, card in CARDS.items() if part in name), CARDS["H100"])
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return CARDS["H100"]
+    name = torch.cuda.get_device_name(device)
+    default = CARDS["H100"] if torch.cuda.get_device_capability(device) >= (9, 0) else OLDER
+    return next((card for part, card in CARDS.items() if part in name), default)

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from mue_check.models import fused_dense
 from mue_check.models.balancing import LayerRouting
 from mue_check.models.experts import expert_product
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import dense_swiglu
+from mue_check.models.pointwise import EPS, dense_swiglu
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.choice import Choice
 from mue_check.rules import Prescription, Role
 from mue_check.spec import Dense, ModelSpec
+
+Joined = tuple[Tensor, Tensor]
 
 
 class FeedForward:
@@ -77,6 +80,13 @@ class FeedForward:
         if layers is not None:
             layers.append(decided)
         return self.mixture(p, prefix, y_RMD, decided.routing)
+
+    def add_norm(self, layer: int, p: Parameters, x_RMD: Tensor, y_RMD: Tensor, gain_RD: Tensor) -> Joined | None:
+        """The residual stream after a dense layer, and its norm, where one kernel computes both; else None."""
+        if not (isinstance(self.spec, Dense) and fused_dense.is_used(x_RMD, self.spec.hidden)):
+            return None
+        weights = _weights(p, f"block{layer}.ffn_")
+        return fused_dense.dense_add_norm(x_RMD, y_RMD, weights, gain_RD, self.multiplier, EPS)
 
     def dense(self, p: Parameters, prefix: str, y_RMD: Tensor) -> Tensor:
         """A dense layer."""

@@ -11,7 +11,7 @@ from mue_check.models.balancing import LayerRouting
 from mue_check.models.blocks import FINAL_NORM, Blocks, norm_name
 from mue_check.models.embedding import embedding
 from mue_check.models.parameters import Parameter, Parameters
-from mue_check.models.pointwise import add_norm, cross_entropy, scaled_product
+from mue_check.models.pointwise import add_norm, cross_entropy, norm_gains, scaled_product
 from mue_check.models.routers import Routers
 from mue_check.models.tap import Tap, no_tap
 from mue_check.routing.content_blind import place_keys
@@ -27,6 +27,7 @@ class LanguageModel:
         self.blocks = Blocks(spec, prescription, causal=True)
         self.routers = self.blocks.routers
         self.parameters = tuple(self._declare())
+        self._norms = [parameter.name for parameter in self.parameters if parameter.role is Role.NORM_GAIN]
         self._logit_multiplier = prescription[Role.UNEMBEDDING].forward_multiplier
 
     def forward(
@@ -41,11 +42,12 @@ class LanguageModel:
         """Next-token logits [R, B*T, V] of tokens [R, B, T]. How each layer routed is appended to ``layers``."""
         positions = inputs.shape[2]
         x = embedding(p["token_embedding"], inputs).flatten(1, 2)
-        x, y = add_norm(x, p["position_embedding"][:, :positions], p[norm_name(0, "attention")])
+        gains = dict(zip(self._norms, norm_gains([p[name] for name in self._norms], x), strict=True))
+        x, y = add_norm(x, p["position_embedding"][:, :positions], gains[self._norms[0]])
         tap("embedding", x)
 
         def join(x: Tensor, branch: Tensor, before: str, after: str) -> tuple[Tensor, Tensor]:
-            return add_norm(x, branch, p[after])
+            return add_norm(x, branch, gains[after])
 
         y = self.blocks(
             p,
@@ -53,6 +55,7 @@ class LanguageModel:
             y,
             join,
             positions=positions,
+            gains=gains,
             routers=routers,
             place_RM=place_keys(inputs) if self.blocks.by_place else None,
             tap=tap,

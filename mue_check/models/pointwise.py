@@ -1,5 +1,6 @@
 """Pointwise operations. The norm has its own backward pass, because autograd's takes twice the time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,16 +28,27 @@ def rms_norm(x_RMD: Tensor, gain_RD: Tensor) -> Tensor:
 
 
 def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor) -> tuple[Tensor, Tensor]:
-    """The residual stream after a branch, and its norm. A branch of fewer tokens is repeated."""
-    if uses_kernel("pointwise", x_RMD) and x_RMD.shape[-1] <= fused_pointwise.MOST_COLUMNS:
-        total, out = fused_pointwise.add_norm(x_RMD, branch_RMD, gain_RD, EPS)
-        return total, out
+    """The residual stream after a branch, and its norm. A branch of fewer tokens is repeated.
+
+    The gain may be one of ``norm_gains``.
+    """
+    if _norm_by_kernel(x_RMD):
+        return fused_pointwise.add_norm(x_RMD, branch_RMD, gain_RD, EPS)
     if branch_RMD.shape[1] == x_RMD.shape[1]:
         total = x_RMD + branch_RMD
     else:
         runs, period, width = branch_RMD.shape
         total = (x_RMD.view(runs, -1, period, width) + branch_RMD.unsqueeze(1)).view_as(x_RMD)
     return total, rms_norm(total, gain_RD)
+
+
+def norm_gains(gains_RD: Sequence[Tensor], x_RMD: Tensor) -> Sequence[Tensor]:
+    """The gains of all norms of a pass, in the form in which ``add_norm`` computes their gradients the fastest."""
+    return fused_pointwise.for_programs(gains_RD, x_RMD) if _norm_by_kernel(x_RMD) else gains_RD
+
+
+def _norm_by_kernel(x_RMD: Tensor) -> bool:
+    return uses_kernel("pointwise", x_RMD) and x_RMD.shape[-1] <= fused_pointwise.MOST_COLUMNS
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

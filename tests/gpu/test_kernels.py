@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from mue_check.models import pointwise
+from mue_check.models import fused_dense, pointwise
 from mue_check.models.attention import attention
 from mue_check.models.experts import all_experts
 from mue_check.models.fused_routing import choose_by_sigmoid
@@ -176,6 +176,36 @@ def test_attention_is_that_of_float64(shape: tuple[int, ...], precision: Precisi
     for first, again, expected in zip(*found, strict=True):
         assert torch.equal(first, again)
         assert (first.double() - expected).norm() < 2 * ERROR[precision] * expected.norm()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("shape", [(2, 300, 128, 128), (3, 37, 20, 70), (1, 1, 16, 5)], ids=str)
+def test_a_dense_layer_with_its_norm_is_that_of_float64(shape: tuple[int, ...], precision: Precision) -> None:
+    set_products(precision, CUDA)
+    runs, tokens, width, hidden = shape
+    wide, stream = (runs, width, hidden), (runs, tokens, width)
+    generator = torch.Generator().manual_seed(1)
+    shapes = (stream, stream, wide, wide, (runs, hidden, width), (runs, width))
+    tensors = [torch.randn(*s, generator=generator) / (s[1] ** 0.5 if 2 <= i <= 4 else 1) for i, s in enumerate(shapes)]
+    tensors = [t.to(CUDA, torch.bfloat16 if precision == "bf16" else torch.float32) for t in tensors]
+    if not fused_dense.is_used(tensors[0], hidden):
+        pytest.skip("needs a Hopper GPU")
+
+    def by_torch(x, y, weights, gain, multiplier, eps):
+        return pointwise.add_norm(x, pointwise.dense_swiglu(y, *weights, multiplier), gain)
+
+    found = []
+    for function, inputs in (
+        (fused_dense.dense_add_norm, tensors),
+        (fused_dense.dense_add_norm, tensors),
+        (by_torch, [t.double() for t in tensors]),
+    ):
+        x, y, *weights, gain = leaves = [t.detach().requires_grad_() for t in inputs]
+        outputs = function(x, y, tuple(weights), gain, 0.3, pointwise.EPS)
+        found.append([*outputs, *torch.autograd.grad(outputs[0].sum() + outputs[1].square().sum(), leaves)])
+    for first, again, expected in zip(*found, strict=True):
+        assert torch.equal(first, again)
+        assert (first.double() - expected).norm() < 3 * ERROR[precision] * expected.norm()
 
 
 @pytest.mark.parametrize("normal", [False, True])

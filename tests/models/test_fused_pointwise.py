@@ -46,6 +46,20 @@ def test_sum_and_norm(runs: int, tokens: int, branch: int, width: int, dtype: to
 
 
 @pytest.mark.parametrize("dtype", ERROR, ids=str)
+def test_gradients_of_several_gains_are_summed_together(dtype: torch.dtype) -> None:
+    tensors = leaves(dtype, (2, 150, 20), (2, 150, 20), (2, 20), (2, 20))
+
+    def by_kernel(x, branch, *gains):
+        first, second = fused_pointwise.for_programs(gains, x)
+        return fused_pointwise.add_norm(*fused_pointwise.add_norm(x, branch, first, 1e-6), second, 1e-6)[1]
+
+    def exact(x, branch, *gains):
+        return pointwise.add_norm(*pointwise.add_norm(x, branch, gains[0]), gains[1])[1]
+
+    compare(run(by_kernel, tensors, 1), run(exact, [t.double() for t in tensors], 1), dtype)
+
+
+@pytest.mark.parametrize("dtype", ERROR, ids=str)
 @pytest.mark.parametrize("shape", [(2, 5, 8), (1, 1030)])
 def test_swiglu(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     tensors = leaves(dtype, shape, shape)
@@ -78,7 +92,7 @@ def test_a_dense_layer(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> N
     """And the product that takes its multiplier, as it is computed on a GPU."""
     tensors = leaves(dtype, (2, 9, 16), (2, 16, 24), (2, 16, 24), (2, 24, 16))
     expected = run(lambda *given: pointwise.dense_swiglu(*given, 0.3), [t.double() for t in tensors], 1)
-    monkeypatch.setattr(pointwise, "uses_kernel", lambda name, x: True)
+    monkeypatch.setattr(pointwise, "uses_kernel", lambda name, x, fastest=True: name == "pointwise")
     compare(run(lambda *given: pointwise.dense_swiglu(*given, 0.3), tensors, 1), expected, dtype)
     found = run(lambda x, w: pointwise.apply(pointwise._ScaledProduct, x, w, 0.3), tensors[:2], 1)
     compare(found, run(lambda x, w: torch.bmm(x, w) * 0.3, [t.double() for t in tensors[:2]], 1), dtype)

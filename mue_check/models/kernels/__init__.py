@@ -11,7 +11,7 @@ from torch import Tensor
 VARIABLE = "MUE_CHECK_KERNELS"
 """Names of the kernels to use for every shape, separated by commas; empty for none. If it is not set, all are used for
 the shapes where they are the fastest."""
-NAMES = ("experts", "router", "attention", "adamw", "pointwise")
+NAMES = ("experts", "dense", "router", "attention", "adamw", "pointwise")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 

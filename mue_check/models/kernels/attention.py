@@ -42,15 +42,6 @@ def _sizes(qkv: Tensor, causal: bool) -> dict[str, object]:
 
 
 @triton.jit
-def _part(qkv, which, context, heads, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Where the queries (0), keys (1) or values (2) of this program's head are, and which of them exist."""
-    t, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    first = tl.program_id(0).to(tl.int64) * context * 3 * heads * width + (which * heads + tl.program_id(1)) * width
-    place = qkv + first + t[:, None] * (3 * heads * width) + c[None, :]
-    return place, (t[:, None] < context) & (c[None, :] < width)
-
-
-@triton.jit
 def _weights(q, k, scale, context, CAUSAL: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr):
     t = tl.arange(0, ROWS)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
@@ -59,7 +50,17 @@ def _weights(q, k, scale, context, CAUSAL: tl.constexpr, PRECISION: tl.constexpr
         seen = seen & (t[None, :] <= t[:, None])
     scores = tl.where(seen, scores, -1e30)  # not -inf, of which a row of NaN would take the difference
     scores = tl.exp(scores - tl.max(scores, 1)[:, None])
-    return scores / tl.sum(scores, 1)[:, None]
+    return scores * (1 / tl.sum(scores, 1))[:, None]
+
+
+@triton.jit
+def _places(context, heads, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Where this program's head is: in the queries, how far on in keys and values, in the output, and which exist."""
+    t, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    row, all_heads = tl.program_id(0).to(tl.int64) * context + t, heads * width
+    column = tl.program_id(1) * width + c[None, :]
+    live = (t[:, None] < context) & (c[None, :] < width)
+    return row[:, None] * 3 * all_heads + column, all_heads, row[:, None] * all_heads + column, live
 
 
 @triton.jit(do_not_specialize=["context", "heads"])
@@ -67,45 +68,32 @@ def _attention(
     qkv, out, scale, context, heads, width,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    place, kept = _part(qkv, 0, context, heads, width, ROWS, COLUMNS)
-    q = tl.load(place, mask=kept, other=0.0)
-    place, kept = _part(qkv, 1, context, heads, width, ROWS, COLUMNS)
-    k = tl.load(place, mask=kept, other=0.0)
+    place, on, of_out, live = _places(context, heads, width, ROWS, COLUMNS)
+    q = tl.load(qkv + place, mask=live, other=0.0)
+    k = tl.load(qkv + place + on, mask=live, other=0.0)
     weights = _weights(q, k, scale, context, CAUSAL, PRECISION, ROWS)
-    place, kept = _part(qkv, 2, context, heads, width, ROWS, COLUMNS)
-    v = tl.load(place, mask=kept, other=0.0)
+    v = tl.load(qkv + place + 2 * on, mask=live, other=0.0)
     mixed = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
-    t, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    row = tl.program_id(0).to(tl.int64) * context + t
-    place = out + row[:, None] * (heads * width) + tl.program_id(1) * width + c[None, :]
-    tl.store(place, mixed.to(out.dtype.element_ty), mask=kept)
+    tl.store(out + of_out, mixed.to(out.dtype.element_ty), mask=live)
 
 
 @triton.jit(do_not_specialize=["context", "heads"])
 def _attention_backward(
-    of_out, qkv, of_qkv, scale, context, heads, width,
+    gradient, qkv, of_qkv, scale, context, heads, width,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    place, kept = _part(qkv, 0, context, heads, width, ROWS, COLUMNS)
-    q = tl.load(place, mask=kept, other=0.0)
-    place, kept = _part(qkv, 1, context, heads, width, ROWS, COLUMNS)
-    k = tl.load(place, mask=kept, other=0.0)
-    place, kept = _part(qkv, 2, context, heads, width, ROWS, COLUMNS)
-    v = tl.load(place, mask=kept, other=0.0)
-    t, c = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    row = tl.program_id(0).to(tl.int64) * context + t
-    place = of_out + row[:, None] * (heads * width) + tl.program_id(1) * width + c[None, :]
-    of_mixed = tl.load(place, mask=kept, other=0.0)
+    place, on, of_out, live = _places(context, heads, width, ROWS, COLUMNS)
+    q = tl.load(qkv + place, mask=live, other=0.0)
+    k = tl.load(qkv + place + on, mask=live, other=0.0)
+    v = tl.load(qkv + place + 2 * on, mask=live, other=0.0)
     weights = _weights(q, k, scale, context, CAUSAL, PRECISION, ROWS)
+    of_mixed = tl.load(gradient + of_out, mask=live, other=0.0)
     of_v = tl.dot(tl.trans(weights.to(v.dtype)), of_mixed, input_precision=PRECISION)
-    place, kept = _part(of_qkv, 2, context, heads, width, ROWS, COLUMNS)
-    tl.store(place, of_v.to(of_qkv.dtype.element_ty), mask=kept)
+    tl.store(of_qkv + place + 2 * on, of_v.to(of_qkv.dtype.element_ty), mask=live)
     of_weights = tl.dot(of_mixed, tl.trans(v), input_precision=PRECISION)
     of_scores = weights * (of_weights - tl.sum(weights * of_weights, 1)[:, None]) * scale
     of_scores = of_scores.to(q.dtype)
-    place, kept = _part(of_qkv, 0, context, heads, width, ROWS, COLUMNS)
     of_q = tl.dot(of_scores, k, input_precision=PRECISION)
-    tl.store(place, of_q.to(of_qkv.dtype.element_ty), mask=kept)
-    place, kept = _part(of_qkv, 1, context, heads, width, ROWS, COLUMNS)
+    tl.store(of_qkv + place, of_q.to(of_qkv.dtype.element_ty), mask=live)
     of_k = tl.dot(tl.trans(of_scores), q, input_precision=PRECISION)
-    tl.store(place, of_k.to(of_qkv.dtype.element_ty), mask=kept)
+    tl.store(of_qkv + place + on, of_k.to(of_qkv.dtype.element_ty), mask=live)

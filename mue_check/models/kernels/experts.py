@@ -166,23 +166,40 @@ def routed_experts_backward(
         gate_SF, up_SF, gate_RDEF, up_RDEF, order_S, tiles_3T, of_x,
         tiles // runs, tiles, width, total, hidden, TWO=True, **launch.sums_over_hidden(),
     )  # fmt: skip
-    programs = runs * total * launch.columns * parts
-    slices = max(1, min(MOST_SLICES, card_of(x_RMD.device).programs // programs))
-    kind = torch.float32 if slices > 1 else x_RMD.dtype
-    of_matrices = [w.new_empty(slices, *w.shape, dtype=kind) for w in (up_RDEF, gate_RDEF, down_REFD)]
-    _weight_gradients[(runs * total, launch.columns, parts * slices)](
-        x_RMD, gradient_RMD, h_SF, up_SF, gate_SF, order_S, end_GC, *of_matrices,
-        end_GC.shape[1], slices, parts, active, width, total, hidden, **launch.sums_over_rows(),
-    )  # fmt: skip
-    of_up, of_gate, of_down = (m[0] if slices == 1 else m.sum(0).to(x_RMD.dtype) for m in of_matrices)
+    of_matrices = weight_gradients(x_RMD, gradient_RMD, up_RDEF, (h_SF, up_SF, gate_SF), order_S, end_GC, active)
     of_weights = of_weights[0] if parts == 1 else of_weights.sum(0)
     return (
         of_x.view(runs, tokens, active, width).sum(2),
-        of_up,
-        of_gate,
-        of_down,
+        *of_matrices,
         of_weights.view_as(weights_RMK).to(weights_RMK.dtype),
     )
+
+
+def weight_gradients(
+    x_RMD: Tensor,
+    gradient_RMD: Tensor,
+    up_RDEF: Tensor,
+    rows_SF: tuple[Tensor, Tensor, Tensor],
+    order_S: Tensor | None,
+    end_GC: Tensor | None,
+    active: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of up and gate [R, D, E, F] and of down [R, E, F, D].
+
+    ``rows_SF``: the hidden units, and the gradients of both products, in their order. Without an order, one expert of
+    each run takes all tokens.
+    """
+    (runs, tokens, width), (total, hidden) = x_RMD.shape, up_RDEF.shape[2:]
+    launch = _Launch(choose_tiling(x_RMD, up_RDEF, active), x_RMD, up_RDEF)
+    programs = runs * total * launch.columns * launch.parts
+    slices = max(1, min(MOST_SLICES, card_of(x_RMD.device).programs // programs))
+    parts_of = x_RMD.new_empty(slices, 3, up_RDEF.numel())
+    _weight_gradients[(runs * total, launch.columns, launch.parts * slices)](
+        x_RMD, gradient_RMD, *rows_SF, order_S, end_GC, parts_of, 0 if end_GC is None else end_GC.shape[1], slices,
+        launch.parts, tokens * active, active, width, total, hidden, **launch.sums_over_rows(),
+    )  # fmt: skip
+    of_up, of_gate, of_down = parts_of[0] if slices == 1 else parts_of.sum(0)
+    return of_up.view_as(up_RDEF), of_gate.view_as(up_RDEF), of_down.view(runs, total, hidden, width)
 
 
 @triton.jit
@@ -195,7 +212,7 @@ def _tile(tiles_3T, all_tiles, order_S, ROWS: tl.constexpr):
     return expert, row.to(tl.int64), live, tl.load(order_S + row, mask=live, other=0)
 
 
-SHARED = ["tiles", "all_tiles", "all_rows", "chunks", "slices", "parts", "active", "total"]
+SHARED = ["tiles", "all_tiles", "all_rows", "run_rows", "chunks", "slices", "parts", "active", "total"]
 """Sizes for which no kernel is compiled anew: nothing would be gained."""
 
 
@@ -313,14 +330,18 @@ def _hidden_backward(
 
 @triton.jit(do_not_specialize=SHARED)
 def _weight_gradients(
-    x, gradient, h_SF, up_SF, gate_SF, order_S, end_GC, of_up, of_gate, of_down,
-    chunks, slices, parts, active, width, total, hidden,
+    x, gradient, h_SF, up_SF, gate_SF, order_S, end_GC, of_matrices,
+    chunks, slices, parts, run_rows, active, width, total, hidden,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
     """A block of the three gradients of one expert of one run, over a slice of the rows of the group, in order."""
     group = tl.program_id(0)
-    end = tl.load(end_GC + group * chunks + chunks - 1)
-    begin = tl.load(end_GC + group * chunks - 1, mask=group > 0, other=0)
+    if order_S is None:
+        begin = group * run_rows
+        end = begin + run_rows
+    else:
+        end = tl.load(end_GC + group * chunks + chunks - 1)
+        begin = tl.load(end_GC + group * chunks - 1, mask=group > 0, other=0)
     chunk, part = tl.program_id(2) // parts, tl.program_id(2) % parts
     rows_of_slice = (end - begin + slices - 1) // slices
     begin += chunk * rows_of_slice
@@ -333,7 +354,7 @@ def _weight_gradients(
     for start in range(begin, end, ROWS):
         row = start + tl.arange(0, ROWS)
         live = row < end
-        assignment = tl.load(order_S + row, mask=live, other=0)
+        assignment = row if order_S is None else tl.load(order_S + row, mask=live, other=0)
         place = (assignment // active).to(tl.int64)[:, None] * width + d[None, :]
         inside = live[:, None] & (d[None, :] < width)
         at = row.to(tl.int64)[:, None] * hidden + f[None, :]
@@ -346,8 +367,9 @@ def _weight_gradients(
     run, expert = (group // total).to(tl.int64), group % total
     matrix = tl.num_programs(0).to(tl.int64) * hidden * width
     known = (d[:, None] < width) & (f[None, :] < hidden)
-    place = chunk * matrix + run * width * total * hidden + d[:, None] * (total * hidden) + expert * hidden + f[None, :]
-    tl.store(of_up + place, up.to(of_up.dtype.element_ty), mask=known)
-    tl.store(of_gate + place, gate.to(of_gate.dtype.element_ty), mask=known)
-    place = chunk * matrix + group.to(tl.int64) * hidden * width + f[None, :] * width + d[:, None]
-    tl.store(of_down + place, down.to(of_down.dtype.element_ty), mask=known)
+    first = of_matrices + chunk * 3 * matrix
+    place = run * width * total * hidden + d[:, None] * (total * hidden) + expert * hidden + f[None, :]
+    tl.store(first + place, up.to(of_matrices.dtype.element_ty), mask=known)
+    tl.store(first + matrix + place, gate.to(of_matrices.dtype.element_ty), mask=known)
+    place = group.to(tl.int64) * hidden * width + f[None, :] * width + d[:, None]
+    tl.store(first + 2 * matrix + place, down.to(of_matrices.dtype.element_ty), mask=known)

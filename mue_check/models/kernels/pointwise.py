@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 128
-"""Tokens of one program of the norm, which it takes a few at a time."""
+from mue_check.models.kernels.tiles import NORM_ROWS, norm_programs
+
 AT_A_TIME = 2048
 """Numbers that it, or a program of the cross-entropy, takes at a time."""
 BLOCK = 1024
@@ -17,8 +17,8 @@ def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor, eps: float) -> 
     """x + branch, and its norm with a gain. A branch [R, T, D] of fewer tokens is repeated."""
     total, out = torch.empty_like(x_RMD), torch.empty_like(x_RMD)
     runs, tokens, width = x_RMD.shape
-    _add_norm[(runs, triton.cdiv(tokens, ROWS))](
-        x_RMD, branch_RMD, gain_RD, total, out, tokens, branch_RMD.shape[1], width, eps, ROWS=ROWS, **_sizes(width)
+    _add_norm[(runs, norm_programs(tokens))](
+        x_RMD, branch_RMD, gain_RD, total, out, tokens, branch_RMD.shape[1], width, eps, ROWS=NORM_ROWS, **_sizes(width)
     )
     return total, out
 
@@ -26,21 +26,21 @@ def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain_RD: Tensor, eps: float) -> 
 def add_norm_backward(
     of_total: Tensor | None, of_out: Tensor, total_RMD: Tensor, gain_RD: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the sum, and of the gain."""
+    """The gradient of the sum, and each program's part of that of the gain, [R, P, D]."""
     runs, tokens, width = total_RMD.shape
-    programs = triton.cdiv(tokens, ROWS)
+    programs = norm_programs(tokens)
     of_x = torch.empty_like(total_RMD)
-    of_gain = torch.empty(runs, programs, width, dtype=torch.float32, device=total_RMD.device)
+    of_gain = gain_RD.new_empty(runs, programs, width)
     _add_norm_backward[(runs, programs)](
         of_out if of_total is None else of_total, of_out, total_RMD, gain_RD, of_x, of_gain, tokens, width, eps,
-        ALSO=of_total is not None, ROWS=ROWS, **_sizes(width),
+        ALSO=of_total is not None, ROWS=NORM_ROWS, **_sizes(width),
     )  # fmt: skip
-    return of_x, of_gain.sum(1).to(gain_RD.dtype)
+    return of_x, of_gain
 
 
 def _sizes(width: int) -> dict[str, int]:
     columns = 1 << (width - 1).bit_length()
-    return {"STEP": max(1, min(ROWS, AT_A_TIME // columns)), "COLUMNS": columns}
+    return {"STEP": max(1, min(NORM_ROWS, AT_A_TIME // columns)), "COLUMNS": columns}
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -106,6 +106,18 @@ def _add_norm(
         tl.store(out + place, normed.to(out.dtype.element_ty), mask=live)
 
 
+@triton.jit
+def norm_gradients(gradient, stream, factor, width, eps):
+    """Of tokens and of the gain, by that of the norm of these tokens."""
+    scale = tl.rsqrt(tl.sum(stream * stream, 1) / width + eps)[:, None]
+    unit = stream * scale
+    gains = tl.sum(gradient * unit, 0)
+    gradient *= factor[None, :]
+    # the norm removes the part of the gradient that is parallel to the token
+    along = tl.sum(gradient * unit, 1) / width
+    return (gradient - unit * along[:, None]) * scale, gains
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def _add_norm_backward(
     of_total, of_out, total, gain, of_x, of_gain, tokens, width, eps,
@@ -121,18 +133,13 @@ def _add_norm_backward(
         place = (run * tokens + row).to(tl.int64)[:, None] * width + d[None, :]
         stream = tl.load(total + place, mask=live, other=0.0).to(tl.float32)
         gradient = tl.load(of_out + place, mask=live, other=0.0).to(tl.float32)
-        scale = tl.rsqrt(tl.sum(stream * stream, 1) / width + eps)[:, None]
-        unit = stream * scale
-        gains += tl.sum(gradient * unit, 0)
-        gradient *= factor[None, :]
-        # the norm removes the part of the gradient that is parallel to the token
-        along = tl.sum(gradient * unit, 1) / width
-        gradient = (gradient - unit * along[:, None]) * scale
+        gradient, of_these = norm_gradients(gradient, stream, factor, width, eps)
+        gains += of_these
         if ALSO:
             gradient += tl.load(of_total + place, mask=live, other=0.0).to(tl.float32)
         tl.store(of_x + place, gradient.to(of_x.dtype.element_ty), mask=live)
     place = (run * tl.num_programs(1) + tl.program_id(1)) * width + d
-    tl.store(of_gain + place, gains, mask=d < width)
+    tl.store(of_gain + place, gains.to(of_gain.dtype.element_ty), mask=d < width)
 
 
 @triton.jit

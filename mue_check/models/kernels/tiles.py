@@ -1,7 +1,15 @@
-"""What kernels with matrix products share."""
+"""Sizes and precision that kernels share with what calls them."""
 
 import torch
 from torch import Tensor
+
+NORM_ROWS = 128
+"""Tokens of one program of the norm."""
+
+
+def norm_programs(tokens: int) -> int:
+    """Programs of the norm for each run."""
+    return -(-tokens // NORM_ROWS)
 
 
 def power(size: int) -> int:
