@@ -168,8 +168,8 @@ def _require_separate(case: ConformanceCase, built: BuiltCandidate, x: Tensor, t
             built.output_with(values, x), output
         ):
             raise ClaimError(
-                f"what an expert adds depends on other experts' part of {tensor.name}: is that indexed by the expert, and "
-                "are the experts' outputs only added up?"
+                f"what an expert adds depends on other experts' part of {tensor.name}: is that indexed by the expert, "
+                "and are the experts' outputs only added up?"
             )
 
 
