@@ -34,3 +34,24 @@ def require_plain(module: nn.Module) -> None:
                 raise UnreadableError(
                     f"{name} is {with_article(kind)} with its own {changed[0]}: only what torch.Tensor does can be read"
                 )
+
+
+def unregistered(module: nn.Module, *results: Tensor) -> list[Tensor]:
+    """The trained tensors on which the results depend and that are no parameters of the module.
+
+    None of a module that is sharded: its forward pass works on tensors that it makes for that.
+    """
+    known, found = set(map(id, module.parameters())), list[Tensor]()
+    if any(hasattr(p, "full_tensor") for p in module.parameters()):
+        return found
+    pending, seen = [r.grad_fn for r in results], set[object]()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor) and id(leaf) not in known:
+            found.append(leaf)
+        pending += [following for following, _ in node.next_functions]
+    return found

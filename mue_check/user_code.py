@@ -14,6 +14,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from mue_check.errors import hide_secrets
@@ -45,7 +46,10 @@ def no_exit() -> Iterator[None]:
 
 
 def import_user_module(where: str) -> object:
-    """Import a module by its name, or a file by its path; neighbors of the file can be imported from then on."""
+    """Import a module by its name, or a file by its path; neighbors of the file can be imported from then on.
+
+    A file in a package may import from it by relative names.
+    """
     if not where.endswith(".py"):
         if Path(where).is_file():
             raise ImportError(f"a file of code must end in .py: {where}")
@@ -53,14 +57,17 @@ def import_user_module(where: str) -> object:
             sys.path.insert(0, "")  # the console script does not look in the current folder by itself
         return importlib.import_module(where)
     path = Path(where).resolve()
-    name = f"_mue_check_{path.stem}"  # a name of its own: another module may have that of the file
+    folders = list(takewhile(lambda folder: (folder / "__init__.py").is_file(), path.parents))
+    package = [folder.name for folder in reversed(folders)]
+    # a name of its own: another module may have that of the file
+    name = ".".join([*package, f"_mue_check_{path.stem}"])
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no such file {where}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look the module up by name
     known = sys.modules.setdefault(path.stem, module)  # and so may a neighbor
-    sys.path.insert(0, str(path.parent))
+    sys.path[:0] = dict.fromkeys([str(path.parent), str(path.parents[len(folders)])])
     try:
         spec.loader.exec_module(module)
     except BaseException:

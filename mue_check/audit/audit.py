@@ -6,7 +6,7 @@ from torch import nn
 
 from mue_check.audit.dead_parameters import judge_training
 from mue_check.audit.groups import prescribed_groups
-from mue_check.audit.initial import InitialValues, initial_gains, judge_initial, measure_initial
+from mue_check.audit.initial import InitialValues, initial_gains, judge_copies, judge_initial, measure_initial
 from mue_check.audit.multipliers import contradictions, unconfirmed
 from mue_check.audit.optimizer import groups_of, judge_membership, judge_steps
 from mue_check.audit.prescribed import ModelPrescription
@@ -91,6 +91,7 @@ def _audit(
     if any(a.role is None and a.trainable for a in assignments.values()):
         found.notes.append(f"the roles are {', '.join(Role)}")
     judge_initial(prescribed, initial, initial_gains(model, assignments), found)
+    judge_copies(model, assignments, found)
     _judge_multipliers(prescribed, found, probe=probe)
     values = judge_steps(setup, prescribed, where, found, total)
     judge_rounding(setup, prescribed, values, found)

@@ -1,7 +1,6 @@
 """Dead parameters: those that a few real training steps neither reach with a gradient nor move."""
 
 import contextlib
-import re
 from collections.abc import Collection, Mapping
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 from mue_check.audit.probe import logits_of, random_tokens
 from mue_check.audit.report import AuditFindings
 from mue_check.audit.restore import preserved
-from mue_check.audit.roles import Assignment
+from mue_check.audit.roles import Assignment, layer_of
 from mue_check.audit.schedule import step_scheduler
 from mue_check.audit.setup import Loss, SetUp, uncompiled, unwrapped
-from mue_check.plain import plain
+from mue_check.errors import with_article
+from mue_check.plain import plain, unregistered
 from mue_check.rules.roles import ROUTED
 from mue_check.user_code import describe_error
 
@@ -42,7 +42,13 @@ def judge_training(
     # the experts of a stack count one by one
     reached = {name: torch.zeros(assignments[name].experts or 1, dtype=torch.bool, device="cpu") for name in named}
     moved = dict.fromkeys(named, False)
-    failure = _train(setup, loss, named, reached, moved)
+    try:
+        failure = _train(setup, loss, named, reached, moved, found)
+    except _WrongLoss as error:
+        failure = str(error)
+        if setup.loss is not None:
+            found.add("loss", "(loss)", says=failure)
+            return None
     if failure and setup.loss is None:
         found.notes.append(f"dead parameters were not looked for, as there is no loss ({failure})")
         return None
@@ -73,7 +79,12 @@ def _default_loss(model: nn.Module, assignments: Mapping[str, Assignment]) -> Lo
 
 
 def _train(
-    setup: SetUp, loss: Loss, named: Mapping[str, Tensor], reached: dict[str, Tensor], moved: dict[str, bool]
+    setup: SetUp,
+    loss: Loss,
+    named: Mapping[str, Tensor],
+    reached: dict[str, Tensor],
+    moved: dict[str, bool],
+    found: AuditFindings,
 ) -> str:
     """Take the steps, and note in ``reached`` and ``moved`` what they do; returns why a step could not be taken."""
     try:
@@ -83,9 +94,9 @@ def _train(
                 before = {name: p.detach().clone() for name, p in named.items() if not moved[name]}
                 for p in named.values():
                     p.grad = None
-                value = plain(loss())
-                if not bool(torch.isfinite(value.detach()).all()):
-                    return f"the loss is {float(value.detach().sum()):g}"
+                value = _scalar(loss())
+                if step == 0:
+                    _judge_outside(setup, value, found)
                 torch.autograd.backward(value)
                 for name, p in named.items():
                     if p.grad is not None:
@@ -100,10 +111,45 @@ def _train(
                     moved[name] = not torch.equal(value_before, named[name].detach())
                 if all(moved.values()) and all(bool(experts.all()) for experts in reached.values()):
                     break
+    except _WrongLoss:
+        raise
     except Exception as error:
         # model, loss and optimizer are the user's code
         return f"a training step raised {describe_error(error)}"
     return ""
+
+
+class _WrongLoss(Exception):
+    """A loss with which nothing can be trained."""
+
+
+def _scalar(loss: object) -> Tensor:
+    """The loss as a plain tensor; _WrongLoss if it is not one finite number with a gradient."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else with_article(type(loss))
+        raise _WrongLoss(f"the loss is {what}, not a tensor of one number")
+    if not bool(torch.isfinite(loss.detach()).all()):
+        raise _WrongLoss(f"the loss is {float(loss.detach()):g}")
+    if not loss.requires_grad:
+        raise _WrongLoss("the loss carries no gradient: it is detached, or computed under no_grad")
+    return plain(loss)
+
+
+def _judge_outside(setup: SetUp, loss: Tensor, found: AuditFindings) -> None:
+    """Report trained parameters on which the loss depends, and which are neither the model's nor in a group.
+
+    A note where the loss is the user's: it may have a frozen model of its own.
+    """
+    held = {id(p) for group in setup.groups for p in group["params"]}
+    outside = [p for p in unregistered(setup.model, loss) if isinstance(p, nn.Parameter) and id(p) not in held]
+    if outside:
+        says = (
+            f"the loss depends on a trained tensor {list(outside[0].shape)} that is neither the model's nor in a group"
+        )
+        if setup.loss is None:
+            found.add("group", "(model)", says=f"{says}: is a layer in a plain list?")
+        else:
+            found.notes.append(f"{says}: is a layer in a plain list, or does the loss use another model?")
 
 
 def _judge(
@@ -113,12 +159,12 @@ def _judge(
     idle: Collection[str],
     found: AuditFindings,
 ) -> None:
-    live_layers = {_layer(name) for name, experts in reached.items() if bool(experts.any())}
+    live_layers = {layer_of(name) for name, experts in reached.items() if bool(experts.any())}
     missed, tensors = 0, 0
     for name, experts in reached.items():
         role = assignments[name].role
-        listed = role in ROUTED and _layer(name) != name  # an expert in a list of modules
-        if bool(experts.any()) or (listed and _layer(name) in live_layers):
+        listed = role in ROUTED and layer_of(name) != name  # an expert in a list of modules
+        if bool(experts.any()) or (listed and layer_of(name) in live_layers):
             missed += int((~experts).sum())
             tensors += int(not bool(experts.all()))
         else:
@@ -135,8 +181,3 @@ def _judge(
             f"{len(unexplained)} parameters with a gradient, the first {unexplained[0]}, did not change in {STEPS} "
             "steps: a rate of 0, no group, or updates below the spacing of their dtype"
         )
-
-
-def _layer(name: str) -> str:
-    """The name without an expert's number: experts of one layer share it."""
-    return re.sub(r"experts\.\d+\.", "experts.*.", name)

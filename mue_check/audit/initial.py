@@ -11,20 +11,33 @@ from torch import Tensor, nn
 from mue_check.audit.prescribed import Expected, ModelPrescription
 from mue_check.audit.report import AuditFindings
 from mue_check.audit.restore import preserved_model
-from mue_check.audit.roles import Assignment
+from mue_check.audit.roles import Assignment, layer_of
 from mue_check.judge.audit import RELATIVE_TOLERANCE
 from mue_check.rules import Role
-from mue_check.rules.roles import VECTORS
+from mue_check.rules.roles import ROUTED, VECTORS
 
 _FALSE_ALARMS = 1e-4
 """The chance that one audit of a correct model reports any init std, over all its comparisons."""
 
 
+def judge_copies(model: nn.Module, assignments: Mapping[str, Assignment], found: AuditFindings) -> None:
+    """Report layers whose experts all start with the same weights."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, a in assignments.items():
+        if a.role in ROUTED - {Role.ROUTER}:
+            value = model.get_parameter(name).detach()
+            layers.setdefault(layer_of(name), []).extend(value if a.experts else [value])
+    for name, (first, *others) in layers.items():
+        if others and bool(first.any()) and all(torch.equal(first, other) for other in others):
+            found.add("expert_init", name, says=f"{1 + len(others)} experts start with the same weights")
+
+
 @dataclass(frozen=True, kw_only=True)
 class InitialValues:
-    """RMS, minimum and maximum of a parameter's entries, and the RMS of each expert of a stack."""
+    """RMS, mean, minimum and maximum of a parameter's entries, and the RMS of each expert of a stack."""
 
     rms: float
+    mean: float
     least: float
     largest: float
     count: int
@@ -66,6 +79,7 @@ def measure_initial(model: nn.Module, prescribed: ModelPrescription) -> dict[str
         value = by_name[name].detach()
         out[name] = InitialValues(
             rms=_rms(value),
+            mean=float(value.float().mean()),
             least=float(value.min()) if value.numel() else math.nan,
             largest=float(value.max()) if value.numel() else math.nan,
             count=value.numel(),
@@ -85,7 +99,7 @@ def judge_initial(
     The tolerance is 2 % and as many standard errors as the number of comparisons needs.
     """
     drawn = {n: e for n, e in prescribed.expected.items() if e.role not in VECTORS and not e.conflict}
-    comparisons = sum(1 + len(measured[n].experts) for n in drawn) + len({e.label for e in drawn.values()})
+    comparisons = sum(2 + len(measured[n].experts) for n in drawn) + len({e.label for e in drawn.values()})
     errors = NormalDist().inv_cdf(1 - _FALSE_ALARMS / (2 * max(1, comparisons)))
     wrong: set[str] = set()
     for name, expected in prescribed.expected.items():
@@ -114,7 +128,9 @@ def _judge_matrix(name: str, expected: Expected, measured: InitialValues, errors
         says = f"expert {worst}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "") + ", unlike the others"
         found.add("expert_init", name, label, says, measured=stack[worst], prescribed=std)
     elif _agrees(measured.rms, std, measured.count, errors) and not odd:
-        return True
+        if abs(measured.mean) <= (RELATIVE_TOLERANCE + errors / math.sqrt(measured.count)) * std:
+            return True
+        found.add("init_mean", name, label, measured=measured.mean, prescribed=0.0)
     elif measured.rms == 0 and expected.role is Role.ROUTER:
         says = "starts at 0, so all logits tie and every token goes to the same experts"
         found.add("router_zero", name, label, says, measured=0.0, prescribed=std)

@@ -17,8 +17,8 @@ class Mismatch:
     """One thing that is wrong with one parameter.
 
     ``check`` is a stable id: a value's name, or ``role``, ``group``, ``scheduler``, ``multiplier``, ``tied``,
-    ``expert_init``, ``router_zero``, ``dead``, ``clipping``, ``rounding``. ``measured`` and ``prescribed`` are set
-    where there are numbers.
+    ``init_mean``, ``expert_init``, ``router_zero``, ``dead``, ``loss``, ``clipping``, ``rounding``. ``measured`` and
+    ``prescribed`` are set where there are numbers.
     """
 
     check: str

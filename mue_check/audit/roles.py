@@ -194,6 +194,11 @@ def starred(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
+def layer_of(name: str) -> str:
+    """A parameter's name without an expert's number: experts of one layer share it."""
+    return re.sub(r"experts\.\d+\.", "experts.*.", name)
+
+
 def _declared_roles(
     model: nn.Module, given: Mapping[str, str] | None, names: list[str]
 ) -> tuple[dict[str, tuple[Role, str]], dict[str, list[tuple[str, Role]]]]:

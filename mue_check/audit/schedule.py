@@ -229,15 +229,16 @@ def _stated(setup: SetUp) -> tuple[Stated, ...]:
 def _peaks(setup: SetUp, rates: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
     """The rates that the groups state, or the rates they reach if those are higher (a cyclic schedule starts low).
 
-    A scheduler that is not torch's states nothing in the groups. Then it is the rates they reach, once they stop
-    rising.
+    A scheduler that is not torch's states nothing in the groups, or one rate for all, which it multiplies by a factor
+    of the group (timm). Then it is the rates they reach, once they stop rising.
     """
     stated = [_stated_peak(setup, group) for group in setup.groups]
     reached = [max((r for r in group if not math.isnan(r)), default=math.nan) for group in zip(*rates, strict=True)]
     if not setup.schedulers:
         return tuple(now if s is None else s for s, now in zip(stated, rates[0], strict=True))
     known = [s for s in stated if s is not None]
-    if len(known) < len(stated):
+    own = any(not type(s).__module__.startswith("torch.") for s in setup.schedulers)
+    if len(known) < len(stated) or (own and _equal(known) and all(_equal(_ratios(now, reached)) for now in rates)):
         rising = len(rates) > 1 and any(a > b for a, b in zip(rates[-1], rates[-2], strict=True))
         return None if rising else tuple(reached)
     above = [r / s if s else math.nan for r, s in zip(reached, known, strict=True)]

@@ -18,7 +18,7 @@ from mue_check.conformance.expert_weights import random_values
 from mue_check.conformance.find_experts import find_experts, shared_parameter, tolerance
 from mue_check.conformance.learned import ExpertForm
 from mue_check.conformance.router_probe import find_router, router_input
-from mue_check.errors import ClaimError, UnreadableError
+from mue_check.errors import ClaimError
 from mue_check.routing.claim import ExpertLayout
 
 _TOKENS = 96
@@ -47,7 +47,7 @@ def probe_built(built: BuiltCandidate, *, randomize: bool = True) -> ProbedBlock
 
 
 def form_of(case: ConformanceCase) -> ExpertForm:
-    """The form of the block's experts, learned once; UnreadableError where they were not found."""
+    """The form of the block's experts, learned once. UnreadableError: they were not found; ClaimError: a fault."""
     learned = case.learned
     if learned.experts is None:
         try:
@@ -55,7 +55,7 @@ def form_of(case: ConformanceCase) -> ExpertForm:
         except ClaimError as error:
             learned.experts = error
     if isinstance(learned.experts, ClaimError):
-        raise UnreadableError(str(learned.experts))
+        raise type(learned.experts)(str(learned.experts))
     return learned.experts
 
 
@@ -64,7 +64,7 @@ def _learn(case: ConformanceCase) -> ExpertForm:
     find_router(case)
     name = shared_parameter(case)
     if name:
-        raise ClaimError(f"all experts share the parameter {name}")
+        raise ClaimError(f"all experts share one parameter and will stay equal: {name}")
     x = case.tokens(901, count=_TOKENS)
     built = _build_precise(case, x)
     gates = open_gates(built)

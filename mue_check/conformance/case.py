@@ -1,9 +1,11 @@
 """A case: a candidate at one shape and seed, its tokens, and the module built from it."""
 
+import random
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -54,6 +56,8 @@ class ConformanceCase:
         with _fork_rng(self.device):
             # torch.manual_seed would seed every kind of device, with a stack trace each: a third of a check's time
             torch.default_generator.manual_seed(1000 + self.seed)
+            random.seed(1000 + self.seed)
+            np.random.seed(1000 + self.seed)  # noqa: NPY002  (the global one is what an init may draw from)
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(1000 + self.seed)
             module = self.candidate.build(self.shape).to(device=self.device, dtype=dtype)
@@ -129,7 +133,8 @@ def _needs_batch(case: ConformanceCase) -> bool:
         return False
     for tokens in (x, x.unsqueeze(0)):
         try:
-            module(tokens)
+            with computing_in(torch.float32):
+                module(tokens)
         except Exception:  # noqa: S112  (the other form of the tokens is tried)
             continue
         return tokens.dim() == 3

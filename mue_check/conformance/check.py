@@ -21,13 +21,14 @@ class CheckOutcome:
     """What a check found at one case.
 
     ``measured`` has the numbers as text, ``worst`` names the token, expert or parameter, and ``causes`` are rows of
-    ``KNOWN_BUGS``.
+    ``KNOWN_BUGS``. ``severity``: of this failure, if it is not the check's.
     """
 
     status: Status
     measured: str
     worst: str = ""
     causes: tuple[int, ...] = ()
+    severity: Severity | None = None
 
 
 def passed(measured: str) -> CheckOutcome:
@@ -35,9 +36,11 @@ def passed(measured: str) -> CheckOutcome:
     return CheckOutcome(status="passed", measured=measured)
 
 
-def failed(measured: str, *, worst: str = "", causes: tuple[int, ...] = ()) -> CheckOutcome:
+def failed(
+    measured: str, *, worst: str = "", causes: tuple[int, ...] = (), severity: Severity | None = None
+) -> CheckOutcome:
     """The law does not hold."""
-    return CheckOutcome(status="failed", measured=measured, worst=worst, causes=causes)
+    return CheckOutcome(status="failed", measured=measured, worst=worst, causes=causes, severity=severity)
 
 
 def skipped(reason: str) -> CheckOutcome:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.expert_weights import ExpertTensor, Values, expand, keep_experts, random_values
-from mue_check.conformance.router_probe import router_name
-from mue_check.errors import ClaimError
+from mue_check.conformance.router_probe import layout_of, router_name, router_routing
+from mue_check.errors import ClaimError, UnreadableError
 from mue_check.user_code import describe_error
 
 DECLARE = (
@@ -37,7 +37,10 @@ def shared_parameter(case: ConformanceCase) -> str:
 def find_experts(
     case: ConformanceCase, built: BuiltCandidate, x: Tensor
 ) -> tuple[tuple[ExpertTensor, ...], tuple[ExpertTensor, ...]]:
-    """(the experts' tensors, the other tensors that grow with E: the router's); ClaimError where that is unclear."""
+    """(the experts' tensors, the other tensors that grow with E: the router's).
+
+    UnreadableError where that is unclear, ClaimError where an expert uses another one's part of a tensor.
+    """
     values, experts, router = built.parameters(), case.shape.experts, router_name(case)
     routing: list[ExpertTensor] = []
     matrices: list[ExpertTensor] = []
@@ -56,6 +59,7 @@ def find_experts(
             key=lambda pair: (len(pair[1][0]), pair[1][1]),
         )
         mixed = [t for t in split if t in dependent]
+        _require_separate(case, built, x, dependent)
         if not mixed:
             own = (*split, *(t for t in vectors if t not in dependent))
             return own, (*routing, *(t for t in vectors if t in dependent))
@@ -69,7 +73,7 @@ def find_experts(
     if len(named) >= 2:
         # they do not behave like experts; the checks say what they do instead
         return tuple(named), tuple(t for t in others if t not in named)
-    raise ClaimError(f"found no experts' weights among the block's parameters: {DECLARE}")
+    raise UnreadableError(f"found no experts' weights among the block's parameters: {DECLARE}")
 
 
 def _growing(case: ConformanceCase, values: Values) -> list[ExpertTensor]:
@@ -78,7 +82,7 @@ def _growing(case: ConformanceCase, values: Values) -> list[ExpertTensor]:
     try:
         larger = {n: p.shape for n, p in more.build().parameters().items()}
     except Exception as error:
-        raise ClaimError(f"no block at {more.shape}: {describe_error(error)}") from None
+        raise UnreadableError(f"no block at {more.shape}: {describe_error(error)}") from None
     found = []
     for name in dict.fromkeys(template for n in values for template in _templates(n)):
         count = [sum(name.replace("{}", str(e)) in of for e in range(more.shape.experts)) for of in (values, larger)]
@@ -137,7 +141,7 @@ def _dependent(
     expert = max(range(len(contributions)), key=lambda e: float(contributions[e].norm()))
     base, size = contributions[expert], float(contributions[expert].norm())
     if not size > 0:
-        raise ClaimError(f"removing experts does not change the block's output: {DECLARE}")
+        raise UnreadableError(f"removing experts does not change the block's output: {DECLARE}")
     generator, dependent = torch.Generator().manual_seed(65537), []
     for tensor in [*matrices, *vectors]:
         stacked = tensor.stack(values, experts)
@@ -148,6 +152,25 @@ def _dependent(
             dependent.append(tensor)
     tokens = torch.stack(contributions).norm(dim=-1)
     return dependent, int((tokens > tolerance(built.dtype) * tokens.max()).sum())
+
+
+def _require_separate(case: ConformanceCase, built: BuiltCandidate, x: Tensor, tensors: Sequence[ExpertTensor]) -> None:
+    """ClaimError for one of these tensors that changes the block's output and not its routing: it is no router's."""
+    if layout_of(case) is None:
+        return
+    routing, output = router_routing(built, x).combine, built.output(x)
+    for tensor in tensors:
+        other = case.build(dtype=built.dtype)
+        values = random_values([tensor], other.parameters(), case.shape.experts, 1)
+        for name, value in values.items():
+            other.parameters()[name].copy_(value)
+        if torch.equal(router_routing(other, x).combine, routing) and not torch.equal(
+            built.output_with(values, x), output
+        ):
+            raise ClaimError(
+                f"what an expert adds depends on other experts' part of {tensor.name}: is that indexed by the expert, "
+                "and are the experts' outputs only added up?"
+            )
 
 
 def tolerance(dtype: torch.dtype) -> float:

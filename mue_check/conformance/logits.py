@@ -197,6 +197,10 @@ def _by_expert(given: Tensor, built: BuiltCandidate, x: Tensor) -> bool:
 def _is_linear(case: ConformanceCase, gate_call: int | None) -> bool:
     """Whether logits are x W^T: by the intercepted ones, else by the selection, which must not be as by chance."""
     built, x, k = case.build(), case.tokens(), case.shape.activated
+    weight = gate_weight(built)
+    if weight is not None:
+        with torch.no_grad():  # a norm of the weight is 1 at init only
+            weight.mul_(1.5)
     logits, (given, _) = linear_logits(built, x), _intercepted(built, x, gate_call)
     if logits is None:
         return False

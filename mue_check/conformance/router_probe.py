@@ -143,15 +143,28 @@ def _search(case: ConformanceCase) -> RouterReading:
     # inner calls end first, so the last readable one is the outermost
     for call in reversed(calls):
         try:
-            return RouterReading(name=call.name, layout=learn_layout(call.output, size, case.claim))
+            reading = RouterReading(name=call.name, layout=learn_layout(call.output, size, case.claim))
+            if case.claim.kind == "capacity" and not _drops(built, reading):
+                raise UnreadableError("the block drops tokens, and its router does not say which")
+            return reading
         except ClaimError as error:
-            if declared is not None:
+            if declared is not None and not isinstance(call.output, Tensor):  # with logits alone the output shows more
                 trouble = error
     if case.claim.apply_on == "input":  # then the output does not show the weights
         for number, result in _results(built, x):
             if bool(result.isfinite().all()) and bool(((result != 0).sum(-1) == case.shape.activated).all()):
                 return RouterReading(name=declared or "", layout=Layout({"combine": ()}), call=number)
     raise trouble
+
+
+def _drops(built: BuiltCandidate, reading: RouterReading) -> bool:
+    """Whether a router's return says which tokens are dropped, tested on tokens that all choose the same experts."""
+    case, router = built.case, built.module.get_submodule(reading.name)
+    x = case.tokens()[:1].expand(case.shape.tokens, -1)
+    with record_calls(built.module, lambda m: m is router) as calls:
+        built.call(x)
+    taken = reading.layout.read(calls[0].output, built.size(x)).times
+    return int(taken.sum()) < len(x) * case.shape.activated
 
 
 def _results(built: BuiltCandidate, x: Tensor) -> list[tuple[int, Tensor]]:

@@ -119,7 +119,7 @@ def result_of_case(check: Check, candidate: Candidate, outcome: CheckOutcome, op
         check=check.id,
         candidate=candidate.name,
         question=check.question,
-        severity=check.severity_for(candidate.claim),
+        severity=outcome.severity or check.severity_for(candidate.claim),
         outcome=outcome.status,
         law=check.law,
         source=check.source,

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from mue_check.audit.roles import plain_name
 from mue_check.audit.setup import uncompiled
-from mue_check.own_model.candidate import Candidate, advance, optimizers_of, reseed
+from mue_check.own_model.candidate import Candidate, ModelError, advance, optimizers_of, reseed
+from mue_check.plain import unregistered
 
 Kind = Literal["parameter", "output", "added"]
 WHOLE = "(model)"
@@ -114,6 +115,11 @@ class _Run:
         start = {name: p.detach().clone() for name, p in self.names.items()} if watched else {}
         outputs = _Outputs(self.model) if watched else None
         self._update(outputs)
+        if outputs is not None and outputs.outside:
+            raise ModelError(
+                f"the output depends on a trained tensor {list(outputs.outside[0].shape)} that is no parameter of the "
+                "model: is a layer in a plain list?"
+            )
         while self.found.updates < (updates or MOST_UPDATES):
             if updates is None and not self._still(start):
                 break
@@ -206,6 +212,8 @@ class _Outputs:
         self.shapes: dict[Key, tuple[int, ...]] = {}
         self.inputs: dict[str, int] = {}
         self.again = False
+        self.outside: list[nn.Parameter] = []
+        """Parameters on which the model's output depends, and which are not the model's."""
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -233,6 +241,8 @@ class _Outputs:
             if y is None or y.numel() < 2 or name in self.called:
                 return
             self.called.add(name)
+            if name == WHOLE:
+                self.outside += [p for p in unregistered(self.modules[WHOLE], y) if isinstance(p, nn.Parameter)]
             x = _first_tensor((*args, *kwargs.values()))
             if x is not None and x.ndim:
                 self.inputs.setdefault(name, x.shape[-1])

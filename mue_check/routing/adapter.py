@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mue_check.errors import ClaimError, UnreadableError, with_article
 from mue_check.plain import plain
@@ -20,6 +20,8 @@ Path = tuple[int | str, ...]
 Leaves = Mapping[Path, Tensor]
 Kinds = Mapping[str, Sequence[Path]]
 """Where the parts of each kind lie; the kind follows from dtype and shape."""
+_DEEPEST = 3
+"""Levels of a return at which objects of any class are looked into: they may refer to each other."""
 _DECLARE = (
     "declare it: RoutingSpec(returns={'weights': POSITION, 'indices': POSITION, ...}), or {'combine': POSITION} for "
     "weights [T, E] that are 0 where an expert is not taken"
@@ -270,7 +272,7 @@ def _rows(part: Tensor, rows: int, name: str) -> Tensor:
 
 
 def leaves_of(returned: object, size: Size, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every tensor in tuples, mappings and dataclasses with its path; leading batch axes become one token axis."""
+    """Every tensor in tuples, mappings and objects with its path; leading batch axes become one token axis."""
     if isinstance(returned, Tensor):
         returned = plain(returned)
         lead = len(size.lead)
@@ -281,10 +283,12 @@ def leaves_of(returned: object, size: Size, path: Path = ()) -> Iterator[tuple[P
     items: list[tuple[int | str, Any]] = []
     if isinstance(returned, Mapping):
         items = list(returned.items())
-    elif is_dataclass(returned) and not isinstance(returned, type):
-        items = [(f.name, getattr(returned, f.name)) for f in fields(returned)]
     elif isinstance(returned, tuple | list):
         items = list(enumerate(returned))
+    elif is_dataclass(returned) and not isinstance(returned, type):
+        items = [(f.name, getattr(returned, f.name)) for f in fields(returned)]
+    elif hasattr(returned, "__dict__") and not isinstance(returned, type | nn.Module) and len(path) < _DEEPEST:
+        items = list(vars(returned).items())
     for key, value in items:
         yield from leaves_of(value, size, (*path, key))
 

@@ -286,6 +286,42 @@ def test_a_residual_stream_that_is_changed_in_place() -> None:
 # models in wrappers, and names
 
 
+def _positive(model: nn.Module) -> None:
+    model.layers[0].moe.gate.weight.abs_()  # type: ignore[index, union-attr]
+
+
+def _copied(model: nn.Module) -> None:
+    first, *others = model.layers[1].moe.experts  # type: ignore[index, union-attr]
+    for expert in others:
+        expert.load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize(("change", "check"), [(_positive, "init_mean"), (_copied, "expert_init")])
+def test_an_init_of_the_right_size_that_is_not_random(change: Callable[[nn.Module], None], check: str) -> None:
+    model, groups = made(lambda: mixture(Listed, 64, 48, 8, 2), MIXTURE)
+    with torch.no_grad():
+        change(model)
+    report = audited(model, torch.optim.AdamW(groups), target=MIXTURE)
+    assert {o.check for o in report.offences} == {check}, str(report)
+
+
+class Aside(GPT):
+    """A layer in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = [nn.Linear(64, 64)]
+
+    def stream(self, tokens: Tensor) -> Tensor:
+        return self.aside[0](super().stream(tokens))
+
+
+def test_a_layer_that_is_not_the_models() -> None:
+    report = right(Aside)
+    assert [o.check for o in report.offences] == ["group"], str(report)
+    assert "a trained tensor [64, 64] that is neither the model's nor in a group" in str(report)
+
+
 class Holder(nn.Module):
     """What DistributedDataParallel does to names and attributes."""
 

@@ -251,15 +251,17 @@ def test_experts_that_no_token_reached_are_a_note() -> None:
     assert any("no token reached" in note for note in report.notes)
 
 
-def test_a_loss_that_fails_or_is_not_finite_is_not_judged() -> None:
+def test_a_loss_that_trains_nothing_fails_and_one_that_raises_is_not_judged() -> None:
     model, optimizer, scheduler, _ = right()
-    for loss, says in (
-        (lambda: torch.tensor(math.nan, requires_grad=True), "the loss is nan"),
-        (lambda: model(torch.tensor([[10**6]])).sum(), "a training step raised IndexError"),
+    for loss, says, verdict in (
+        (lambda: torch.tensor(math.nan, requires_grad=True), "the loss is nan", "FAIL"),
+        (lambda: torch.tensor(1.0), "carries no gradient", "FAIL"),
+        (lambda: (torch.tensor(1.0), 2), "the loss is a tuple", "FAIL"),
+        (lambda: model(torch.tensor([[10**6]])).sum(), "a training step raised IndexError", "INCONCLUSIVE"),
     ):
         report = audit_model(model, optimizer, scheduler, reference=REFERENCE, target=TARGET, base=BASE, loss=loss)
-        assert report.verdict == "INCONCLUSIVE"
-        assert says in report.unjudged[0]
+        assert report.verdict == verdict
+        assert says in str([*report.offences, *report.unjudged][0])
 
 
 class Detached(Listed):

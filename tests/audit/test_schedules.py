@@ -44,6 +44,7 @@ SCHEDULES: dict[str, tuple[Callable[[torch.optim.Optimizer], object], str, str]]
         "at most x 1",
     ),
     "own warm-up": (Plain, "PASS", "x 0.1 after 1 scheduler step, at most x 1"),
+    "timm's factors": (lambda o: Scaled(o), "PASS", "x 0.2 after 1 scheduler step, at most x 1"),
     "own, long": (lambda o: Plain(o, warmup=10**5), "FAIL", "the learning rates rise from x 0.501 after 501 scheduler"),
     "own, one rate": (lambda o: Plain(o, rate=1e-3), "FAIL", "lr"),
     "least rate": (
@@ -84,6 +85,24 @@ class Writer:
         self.count += 1
         for group in self.groups if self.count >= self.first else ():
             group.update(self.values)
+
+
+class Scaled:
+    """timm's: ``initial_lr`` is one rate for all groups, and each has a factor of its own."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.groups, self.count = optimizer.param_groups, 0
+        for group in self.groups:
+            group["initial_lr"], group["lr_scale"] = 1e-3, group["lr"] / 1e-3
+        self.write()
+
+    def write(self) -> None:
+        for group in self.groups:
+            group["lr"] = group["initial_lr"] * group["lr_scale"] * min(1.0, (self.count + 1) / 10)
+
+    def step(self) -> None:
+        self.count += 1
+        self.write()
 
 
 class Falling:

@@ -93,6 +93,14 @@ class Null(Biased):
         return self.scores(x).topk(self.top_k, dim=-1)
 
 
+class WeightNorm(Biased):
+    """The norm of the weight is a parameter, so its rows are no logits' directions alone."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.gate = nn.utils.parametrizations.weight_norm(self.gate)
+
+
 def _by_hand(m, x):
     """A float32 gate in a model of any type."""
     return F.linear(x.to(torch.float32), m.gate.weight.float(), m.gate.bias.float())
@@ -127,6 +135,7 @@ RIGHT = {
     variant(Biased, "CastsByHand", logits=_by_hand): {"gate": "softmax", "fp32_gate": True},
     Lazy: {},
     Sequences: {},
+    WeightNorm: {"gate": "softmax"},
     variant(
         Biased, "ZLoss", forward=lambda m, x: (*Biased.forward(m, x), m.logits(x).logsumexp(-1).square().mean())
     ): {},
@@ -140,6 +149,12 @@ RIGHT = {
     # ReMoE: as many experts as have a positive logit
     variant(Biased, "Relu", forward=lambda m, x: F.relu(m.logits(x))): {"kind": "variable", "weight_sum": "free"},
     Cumulated: {"kind": "variable", "gate": "softmax"},
+    # Soft MoE: every token takes every expert
+    variant(Biased, "Soft", forward=lambda m, x: Biased.scores(m, x)): {
+        "kind": "variable",
+        "weight_sum": "free",
+        "returns": {"combine": 0},
+    },
     Null: {"kind": "variable", "weight_sum": "free"},
 }
 
@@ -161,6 +176,44 @@ class TrainedBias(Biased):
 
     def scores(self, x):
         return super().scores(x) + self.e_score_correction_bias
+
+
+class UnsavedBias(Gated):
+    """The balancing bias is lost at every resume."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.register_buffer("bias", torch.zeros(n), persistent=False)
+
+    def forward(self, x):
+        scores = self.scores(x)
+        indices = (scores + self.bias).topk(self.top_k, dim=-1).indices
+        weights = scores.gather(1, indices)
+        return weights / weights.sum(-1, keepdim=True), indices
+
+
+class MovesItsBias(TrainedBias):
+    """The bias is a parameter without a gradient, moved by the load of every batch instead of every step."""
+
+    def forward(self, x):
+        if self.training:
+            self.e_score_correction_bias.requires_grad_(False).add_(0.01 * (self.logits(x).mean(0) > 0))
+        return Biased.forward(self, x)
+
+
+class BiasInTraining(Gated):
+    """The bias is in the weights in training mode."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.register_buffer("bias", torch.zeros(n))
+
+    def forward(self, x):
+        scores = self.scores(x)
+        biased = scores + self.bias
+        indices = biased.topk(self.top_k, dim=-1).indices
+        weights = (biased if self.training else scores).gather(1, indices)
+        return weights / weights.sum(-1, keepdim=True), indices
 
 
 class MaskedInPlace(Biased):
@@ -201,6 +254,34 @@ class Frozen(Biased):
     def __init__(self, d, n, k):
         super().__init__(d, n, k)
         self.gate.requires_grad_(False)
+
+
+class InAList(Biased):
+    """A layer that is no module's: it does not move, is not saved, and no optimizer gets it."""
+
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        self.before = [nn.Linear(d, d)]
+
+    def logits(self, x):
+        return self.gate(self.before[0](x))
+
+
+class InABuffer(Biased):
+    def __init__(self, d, n, k):
+        super().__init__(d, n, k)
+        weight = self.gate.weight.detach()
+        del self.gate
+        self.register_buffer("weight", weight)
+
+    def logits(self, x):
+        return x @ self.weight.T
+
+
+def _seeded_noise(m, x):
+    if m.training:
+        torch.manual_seed(5)
+    return m.gate(x) + 0.1 * m.training * torch.randn(len(x), m.n)
 
 
 def _unless_training(m, x):
@@ -263,11 +344,17 @@ BROKEN = {
     variant(Biased, "Overflows", scores=_exponentials): ({}, "extreme-logits"),
     # a loss of log p is infinite where p underflows
     variant(Biased, "LogOfZero", scores=lambda m, x: Biased.scores(m, x).log().exp()): ({}, "extreme-logits"),
+    UnsavedBias: ({}, "bias-selection"),
+    BiasInTraining: ({}, "bias-selection"),
+    MovesItsBias: ({"selection_bias": "e_score_correction_bias"}, "micro-batches"),
     MaskedInPlace: ({}, "selection"),
     variant(Biased, "NotNormalizedInTraining", forward=_unless_training): ({}, "weight-sum"),
     WhereTokensAreExperts: ({}, "token-independence"),
     OneBuffer: ({}, "deterministic"),
     Frozen: ({}, "router-gradient"),
+    InAList: ({}, "runs"),
+    InABuffer: ({}, "router-gradient"),
+    variant(Biased, "SeedsInTraining", logits=_seeded_noise): ({}, "global-state"),
     # with two experts a token, any choice is the best of some groups
     variant(Softmax, "InBfloat16", scores=_in_bfloat16): ({}, "gate-precision"),
     variant(Gated, "WorstExperts", forward=_worst): ({}, "selection"),

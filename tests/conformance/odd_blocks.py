@@ -1,5 +1,7 @@
 """Blocks as people write them, each with something that hides its parts from the checks; then one mistake each."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -43,6 +45,15 @@ class Plain(nn.Module):
 
     def forward(self, x):
         return self.mix(x.reshape(-1, self.d)).view(x.shape)
+
+
+class DropsInside(Plain):
+    """An expert takes 2 T a / E tokens; the router does not know."""
+
+    def combine(self, x):
+        combine = super().combine(x)
+        taken = combine > 0
+        return combine * (taken.cumsum(0) <= math.ceil(2 * len(x) * self.router.top_k / self.n))
 
 
 class ScaledByA(Plain):
@@ -326,12 +337,16 @@ class Silent(Plain):
 # the mixture counts half, behind a gate that starts at zero
 Halved = variant(Modulated, "Halved", factor=0.5)
 GatedTwice = variant(GatedShared, "GatedTwice", factor=2.0)
+# the softmax of one number is 1: the gate is dead
+GatedByOne = variant(GatedShared, "GatedByOne", shared_part=lambda m, x: m.shared_gate(x).softmax(-1) * m.shared(x))
 InsideOnOutput = variant(Inside, "InsideOnOutput", mix=Plain.mix)
 
 # experts of no known form, added up without weights
 Unweighted = variant(Unknown, "Unweighted", combine=lambda m, x: (Unknown.combine(m, x) > 0).to(x.dtype))
 # outputs of another expert than the one that was chosen
 Swapped = variant(Called, "Swapped", experts=lambda m, x: Called.experts(m, x).roll(1, dims=0))
+# the last matrix of another expert than the one that was chosen
+NextDown = variant(Plain, "NextDown", experts=lambda m, x: gated(x, m.gate, m.up, m.down.roll(1, dims=0)))
 # a claim of shared experts, and none
 NothingShared = variant(Plain, "NothingShared")
 # added up in bfloat16, returned as float32
@@ -351,6 +366,17 @@ class BiasOutside(Strided):
         combine = self.combine(x)
         weighted = torch.einsum("te,etd->td", combine, self.experts(x) - self.bias.unsqueeze(1))
         return weighted + (combine > 0).to(x) @ self.bias
+
+
+class NextBias(Plain):
+    """The bias inside is that of another expert."""
+
+    def make_experts(self, d, f, n):
+        super().make_experts(d, f, n)
+        self.bias = nn.Parameter(torch.zeros(n, f))
+
+    def experts(self, x):
+        return F.silu(x @ self.gate + self.bias.roll(1, dims=0).unsqueeze(1)) * (x @ self.up) @ self.down
 
 
 class RoutedShared(Shared):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mue_check.conformance.block_probe import form_of, probe_block
 from mue_check.conformance.case import ConformanceCase
@@ -12,7 +13,7 @@ from mue_check.conformance.registry import CHECKS
 from mue_check.routing.claim import ExpertLayout, RoutingSpec
 from mue_check.routing.factory import ONE_TOKEN, SHAPES, candidate_of
 from tests.conformance import odd_blocks as odd
-from tests.specimens import variant
+from tests.specimens import normalized, spread, variant
 
 IDS = (
     "recomposition",
@@ -69,6 +70,10 @@ def test_right_blocks_pass(name, id):
     assert id == "shared-unscaled" or any(o.status == "passed" for o in outcomes)
 
 
+def _of_logits(block, x):
+    return spread(*normalized(block.router(x).softmax(-1), block.k), block.n)
+
+
 SHARED, VARIABLE = {"shared": True}, {"kind": "variable"}
 TRAIN = ("expert-gradient", "experts-train", "recomposition")
 OPENED = ("dense-equivalence", "gradient-split", *TRAIN)
@@ -85,6 +90,13 @@ IN_USE = [
         ["shared-unscaled", "weight-sum", "recomposition"],
     ),
     (odd.Lora, {}, TRAIN),
+    (odd.DropsInside, {"kind": "capacity", "capacity_factor": 2.0, "router": "router"}, ["capacity", "recomposition"]),
+    # a router that is a linear layer, named in the claim: the output shows the routing
+    (
+        variant(odd.Plain, "Linear", router_class=staticmethod(lambda d, n, k: nn.Linear(d, n)), combine=_of_logits),
+        {"router": "router"},
+        ["load", "recomposition"],
+    ),
     (
         odd.Inside,
         {"gate": "sigmoid", "weight_sum": "free", "apply_on": "input", "router": "router"},
@@ -178,6 +190,8 @@ def test_a_declaration_that_does_not_fit_fails_with_what_was_found():
 BROKEN = [
     (odd.Unweighted, None, "recomposition", "off the ratio", 11),
     (odd.Swapped, None, "recomposition", "tokens that were not assigned to them", None),
+    (odd.NextBias, None, "recomposition", "depends on other experts' part of bias", None),
+    (odd.NextDown, None, "recomposition", "depends on other experts' part of", None),
     (odd.NormalizesLater, RoutingSpec(weight_sum="free"), "recomposition", "normalizes them again", 7),
     (odd.OnInput, None, "recomposition", "multiply the experts' input, not their output", None),
     (odd.Plain, RoutingSpec(apply_on="input"), "recomposition", "multiply the experts' output, not their input", None),
@@ -217,6 +231,7 @@ BROKEN = [
         "0.7071 times shared; if that is intended, claim shared_scale=0.7071",
         None,
     ),
+    (odd.GatedByOne, SHARED, "router-parameters", "depends on shared_gate.weight", 31),
     (odd.GatedTwice, SHARED, "shared-unscaled", "2 times shared with the gate shared_gate", None),
     (
         variant(odd.BareShared, "Half", factor=0.5),

@@ -300,6 +300,18 @@ def at_random(seed: int) -> Iterator[object]:
     yield torch.from_numpy(images), torch.arange(32) % 10
 
 
+class Aside(nn.Module):
+    """A layer in a plain list."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.aside = nn.Linear(64, width), [nn.Linear(width, 10)]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.aside[0](self.first(images.flatten(1)).relu())
+        return logits
+
+
 class WithoutRate:
     def __init__(self, model: nn.Module) -> None:
         self.param_groups = [{"params": list(model.parameters())}]
@@ -330,6 +342,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "loss is nan": ({"loss": lambda model, batch: model(batch[0]).sum() * torch.nan}, {}, "the loss is nan"),
     "no gradient": ({"loss": lambda model, batch: torch.ones(())}, {}, "the backward pass of the loss raises"),
     "no batches": ({"batches": never}, {}, "batches(0) is empty"),
+    "layer in a list": ({"model": Aside}, {}, "on a trained tensor [10, 32] that is no parameter of the model"),
     "one tensor": ({"batches": lambda seed: torch.ones(2)}, {}, "must be an iterable of batches"),
     "one size": ({}, {"sizes": (32,)}, "sizes 32: give two or more"),
     "descending": ({}, {"sizes": (64, 32)}, "sizes 64, 32: give two or more, ascending"),

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, make_dataclass
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -131,6 +132,7 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "dict": lambda *parts: dict(zip("abc", parts, strict=True)),
     "NamedTuple": _Named,
     "dataclass": _Plain,
+    "object": lambda *parts: SimpleNamespace(parts=_Plain(*parts), name="top-2"),
     "nested": lambda logits, *parts: {"logits": logits, "routing": (None, parts, "top-2")},
     "ModelOutput": _model_output,
 }

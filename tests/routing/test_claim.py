@@ -154,3 +154,13 @@ def test_a_file_finds_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_mine.py").write_text("from mue_check.mutants.routing.gates import CompleteMueRouter\n")
     (tmp_path / "mine.py").write_text("from neighbour_of_mine import CompleteMueRouter as factory\n")
     assert load_candidate("router", f"{tmp_path}/mine.py:factory").claim == CompleteMueRouter.routing_spec
+
+
+def test_a_file_in_a_package_imports_by_relative_names(tmp_path: Path) -> None:
+    inner = tmp_path / "package of mine" / "inner"
+    inner.mkdir(parents=True)
+    for folder in (inner.parent, inner):
+        (folder / "__init__.py").touch()
+    (inner.parent / "above.py").write_text("from mue_check.mutants.routing.gates import CompleteMueRouter\n")
+    (inner / "mine.py").write_text("from ..above import CompleteMueRouter as factory\n")
+    assert load_candidate("router", f"{inner}/mine.py:factory").claim == CompleteMueRouter.routing_spec

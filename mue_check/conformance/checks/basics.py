@@ -16,12 +16,27 @@ from mue_check.conformance.reading import route
 from mue_check.conformance.router_probe import layout_of, router_name, router_output
 from mue_check.conformance.torch_calls import without_noise
 from mue_check.global_state import preserved_globals
+from mue_check.plain import unregistered
 from mue_check.routing.adapter import leaves_of
 
 
 def runs(case: ConformanceCase) -> CheckOutcome:
-    """The module builds, takes tokens, and returns finite values on their device, in float32 for float32 tokens."""
+    """The module builds, takes tokens, and returns finite values on their device, in float32 for float32 tokens.
+
+    What it trains are its own parameters.
+    """
     return _router_runs(case) if case.is_router else _block_runs(case)
+
+
+def _outside(built: BuiltCandidate, *results: Tensor) -> CheckOutcome | None:
+    """A failure if the results depend on a trained tensor that is no parameter of the module."""
+    stray = unregistered(built.module, *results)
+    if not stray:
+        return None
+    return failed(
+        f"the result depends on a trained tensor {list(stray[0].shape)} that is no parameter of the module: held in a "
+        "plain list, an attribute or a closure it is not moved, saved or given to an optimizer"
+    )
 
 
 def _block_runs(case: ConformanceCase) -> CheckOutcome:
@@ -36,6 +51,9 @@ def _block_runs(case: ConformanceCase) -> CheckOutcome:
     # one expert's output may be computed in bfloat16, but a weighted sum of two has more digits
     if case.shape.activated > 1 and bool(y.any()) and torch.equal(y, y.bfloat16().to(y.dtype)):
         return failed("the output for float32 tokens has only the digits of bfloat16: in what dtype is it summed?")
+    outside = _outside(built, y)
+    if outside is not None:
+        return outside
     layout = layout_of(case)
     router = "" if layout is None else f"; routed by {router_name(case)}, which returns {layout}"
     return passed(f"output {list(y.shape)}{router}")
@@ -52,7 +70,8 @@ def _router_runs(case: ConformanceCase) -> CheckOutcome:
         return failed(f"the weights are {weights.dtype} for float32 tokens")
     if not bool(weights.isfinite().all()):
         return failed("weights are not finite", worst=first_token(~weights.isfinite()))
-    return passed(f"returns {layout_of(case)}")
+    outside = _outside(built, *(leaf for _, leaf in leaves_of(returned, size)))
+    return outside or passed(f"returns {layout_of(case)}")
 
 
 def quiet(case: ConformanceCase) -> CheckOutcome:
@@ -65,27 +84,45 @@ def quiet(case: ConformanceCase) -> CheckOutcome:
 
 
 def global_state(case: ConformanceCase) -> CheckOutcome:
-    """A forward pass in eval mode does not change the random generators, the gradient mode or the settings of torch."""
-    built = case.build()
+    """A forward pass changes no setting of torch and no gradient mode, seeds no generator, and in eval draws nothing.
 
-    def state() -> dict[str, object]:
-        return {
-            "torch's generator": torch.random.get_rng_state().tolist(),
-            "Python's generator": random.getstate(),
-            "numpy's generator": str(np.random.get_state()),  # noqa: NPY002  (the global one is what we look at)
-            "the gradient mode": torch.is_grad_enabled(),
-        }
-
-    before = state()
-    with preserved_globals() as changes:
-        built.call(case.tokens())
-        changed = [name for name, value in state().items() if value != before[name]]
-    changed += changes.torch
+    Drawing what changes no result is a warning; what changes it also fails the check deterministic.
+    """
+    x, drawn = case.tokens(), list[str]()
+    for train in (True, False):
+        built, ends = case.build(train=train), []
+        for seed in (1, 2):
+            with preserved_globals() as changes:
+                torch.default_generator.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed)  # noqa: NPY002  (the global one is what we look at)
+                before = _generators()
+                built.call(x)
+                ends.append(_generators())
+                changed = [] if torch.is_grad_enabled() else ["the gradient mode"]
+            changed += changes.torch
+            if changed:
+                return failed(f"changed {', '.join(changed)}")
+            drawn = [] if train else [name for name, state in ends[-1].items() if state != before[name]]
+        seeded = [name for name, state in ends[0].items() if state == ends[1][name]]
+        if seeded:
+            mode = "training" if train else "evaluation"
+            return failed(
+                f"seeds {', '.join(seeded)} in {mode} mode: every later draw repeats, of dropout and data too"
+            )
     with torch.no_grad():
-        built.call(case.tokens())
+        built.call(x)
         if torch.is_grad_enabled():
-            changed.append("the gradient mode inside no_grad")
-    return failed(f"changed {', '.join(changed)}") if changed else passed("unchanged")
+            return failed("changed the gradient mode inside no_grad")
+    return failed(f"draws from {', '.join(drawn)}", severity="should") if drawn else passed("unchanged")
+
+
+def _generators() -> dict[str, object]:
+    return {
+        "torch's generator": torch.random.get_rng_state().tolist(),
+        "Python's generator": random.getstate(),
+        "numpy's generator": str(np.random.get_state()),  # noqa: NPY002
+    }
 
 
 def input_mutation(case: ConformanceCase) -> CheckOutcome:
@@ -133,28 +170,30 @@ def _state(built: BuiltCandidate) -> list[tuple[str, Tensor]]:
 
 
 def micro_batches(case: ConformanceCase) -> CheckOutcome:
-    """Buffers are equal after one batch and after its two halves: counters add up, biases wait for the step."""
+    """Buffers are equal after one batch and after its two halves: counters add up, biases wait for the step.
+
+    So are parameters, which a bias may be too.
+    """
     if case.shape.tokens < 2:
         return skipped("one token cannot be split")
     whole, halves, x = case.build(train=True), case.build(train=True), case.tokens()
-    if not list(whole.module.buffers()):
-        return skipped("no buffers")
-    before = {name: buffer.clone() for name, buffer in whole.module.named_buffers()}
+    before = {name: tensor.clone() for name, tensor in _state(whole)}
+    halves.module.load_state_dict(whole.module.state_dict())
     with without_noise(whole.module), without_noise(halves.module):
         whole.call(x)
         for part in (x[: len(x) // 2], x[len(x) // 2 :]):
             halves.call(part)
-    after = dict(halves.module.named_buffers())
-    for name, buffer in whole.module.named_buffers():
-        first, second = buffer.double(), after[name].double()
+    after = dict(_state(halves))
+    for name, tensor in _state(whole):
+        first, second = tensor.double(), after[name].double()
         if first.shape != second.shape or not torch.allclose(first, second, rtol=1e-5, atol=1e-7):
             largest = float((first - second).abs().max()) if first.shape == second.shape else float("inf")
             return failed(
-                f"buffer {name} differs by up to {largest:.3g} between one batch and its two halves",
+                f"{name} differs by up to {largest:.3g} between one batch and its two halves",
                 worst=name,
                 causes=(19,),
             )
-    changed = [n for n, b in whole.module.named_buffers() if not torch.equal(b, before[n])]
+    changed = [n for n, t in _state(whole) if n not in before or not torch.equal(t, before[n])]
     return passed(f"{', '.join(changed)} add up" if changed else "buffers wait for the optimizer step")
 
 
@@ -183,7 +222,7 @@ def capture(case: ConformanceCase) -> CheckOutcome:
 CHECKS = (
     Check(run=runs, source="the published signatures"),
     Check(run=quiet, source="a million steps of log", severity="should", once=True),
-    Check(run=global_state, source="two arms of a comparison share them", severity="should", once=True),
+    Check(run=global_state, source="two arms of a comparison share them", once=True),
     Check(run=input_mutation, source="huggingface/transformers #33969"),
     Check(run=eval_state, source="PrimeIntellect-ai/prime-rl PR#2953", since="0.4", once=True),
     Check(run=micro_batches, source="pytorch/torchtitan PR#1304"),

@@ -10,26 +10,24 @@ from torch import Tensor
 from mue_check.conformance.block import ProbedBlock
 from mue_check.conformance.block_probe import probe_block
 from mue_check.conformance.case import ConformanceCase
-from mue_check.conformance.check import CheckOutcome, failed, unknown
-from mue_check.conformance.find_experts import shared_parameter
-from mue_check.errors import ClaimError
+from mue_check.conformance.check import CheckOutcome, failed
+from mue_check.errors import ClaimError, UnreadableError
 
 TOLERANCE = 1e-3
 """Relative, for sums that are equal on paper: a gate may compute in float32 inside a float64 block."""
 
 
 def blockwise(run: Callable[[ProbedBlock], CheckOutcome]) -> Callable[[ConformanceCase], CheckOutcome]:
-    """A check of a case from one of its block; ``unknown`` if the experts were not found."""
+    """A check of a case from one of its block, which fails if that already shows a fault."""
 
     @wraps(run)
     def check(case: ConformanceCase) -> CheckOutcome:
         try:
             block = probe_block(case)
+        except UnreadableError:
+            raise
         except ClaimError as error:
-            name = shared_parameter(case)
-            if name:
-                return failed(f"all experts share one parameter and will stay equal: {name}", worst=name)
-            return unknown(str(error))
+            return failed(str(error))
         return run(block)
 
     return check

@@ -7,7 +7,7 @@ from mue_check.conformance.block_probe import probe_built
 from mue_check.conformance.case import BuiltCandidate, ConformanceCase
 from mue_check.conformance.check import Check, CheckOutcome, failed, passed, skipped, unknown
 from mue_check.conformance.checks.auxiliary_loss import loss_of_forward
-from mue_check.conformance.reading import route
+from mue_check.conformance.reading import read_logits, route
 from mue_check.conformance.router_probe import router_of, router_output, selection_bias
 from mue_check.routing.adapter import leaves_of
 from mue_check.routing.canonical import Routing
@@ -20,6 +20,8 @@ _SEVERAL = 16
 _CROWD = 1024
 """Tokens among which some logits nearly tie."""
 _JUMP = 0.1
+_STIRRED = 0.05
+"""Noise on parameters that may start at zero, such as a shared expert's last matrix."""
 
 
 def router_gradient(case: ConformanceCase) -> CheckOutcome:
@@ -124,7 +126,8 @@ def _reaches_router(case: ConformanceCase, causes: tuple[int, ...]) -> CheckOutc
         frozen = [] if router is None else [n for n, p in router.named_parameters() if not p.requires_grad]
         if frozen:
             return failed("none of the router's parameters requires a gradient", worst=frozen[0], causes=causes)
-        return unknown("the router has no parameters, so it cannot learn; is a weight stored as a buffer?")
+        outcome = unknown if read_logits(built, x) is None else failed  # a hash of the tokens has no logits
+        return outcome("the router has no parameters, so it cannot learn; is a weight stored as a buffer?")
     largest = 0.0
     for tokens in (x, case.tokens(count=_CROWD)):  # SparseMixer's weights have a gradient at near ties only
         routing = route(built, tokens)
@@ -143,21 +146,23 @@ def _reaches_router(case: ConformanceCase, causes: tuple[int, ...]) -> CheckOutc
 
 
 def router_parameters(case: ConformanceCase) -> CheckOutcome:
-    """In training mode every trained parameter of the router gets a gradient from something that it returns."""
+    """In training mode every trained parameter gets a gradient from something that the router or the block returns."""
     built, x = case.build(train=True), case.tokens(count=_CROWD)
     router, bias = router_of(built), selection_bias(built)
-    if router is None:
-        return skipped("the block has no router that can be read")
     if case.shape.activated == 1 and constant_at_top1(case):
         return skipped("normalized weights are constant at a = 1: see router-gradient-top1")
-    trained = {n: p for n, p in router.named_parameters() if p.requires_grad}
+    trained = {n: p for n, p in built.module.named_parameters() if p.requires_grad}
     if bias is not None:  # moved by the load, not by a gradient
         trained = {n: p for n, p in trained.items() if not (n == bias[0] or bias[0].endswith(f".{n}"))}
     if not trained:
         return skipped("no trained parameters: see router-gradient")
-    returned, size = router_output(built, x)
     generator = torch.Generator().manual_seed(17 + case.seed)
-    outputs = [t for _, t in leaves_of(returned, size) if t.requires_grad]
+    with torch.no_grad():  # behind a zero nothing has a gradient
+        for p in trained.values():
+            p.add_(_STIRRED * torch.randn(p.shape, generator=generator).to(p))
+    outputs = [t for _, t in leaves_of(built.call(x), built.size(x)) if t.requires_grad]
+    if not case.is_router and router is not None:
+        outputs += [t for _, t in leaves_of(*router_output(built, x)) if t.requires_grad]
     named = case.claim.auxiliary_loss
     loss = loss_of_forward(built, x, named) if named is not None and ":" not in named else None
     outputs += [loss] if loss is not None and loss.requires_grad else []

@@ -1,5 +1,7 @@
 """Which experts are selected: as many as claimed, the best ones, changed by the selection bias alone."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from mue_check.conformance.expected_routing import best_experts, top_experts
 from mue_check.conformance.logits import gate_logits
 from mue_check.conformance.reading import read_logits, route
 from mue_check.conformance.router_probe import selection_bias
+from mue_check.conformance.torch_calls import without_noise
 from mue_check.routing.canonical import Routing
 
 _ROUNDING = 2**-6
@@ -148,12 +151,26 @@ def _masked_in_place(built: BuiltCandidate, x: Tensor, routing: Routing) -> Chec
 
 
 def bias_selection(case: ConformanceCase) -> CheckOutcome:
-    """A selection bias changes the selection and never the weights; adding a constant to it changes nothing."""
-    built, x = case.build(), case.tokens()
-    found_bias = selection_bias(built)
+    """A selection bias changes the selection and never the weights; adding a constant to it changes nothing.
+
+    In both modes, without noise. It is saved with the module.
+    """
+    outcome = _bias_selects(case.build())
+    if outcome.status != "passed":
+        return outcome
+    training = case.build(train=True)
+    with without_noise(training.module):
+        other = _bias_selects(training)
+    return replace(other, measured=f"in training mode: {other.measured}") if other.status == "failed" else outcome
+
+
+def _bias_selects(built: BuiltCandidate) -> CheckOutcome:
+    case, found_bias = built.case, selection_bias(built)
     if found_bias is None:
         return skipped("no selection bias")
-    bias = found_bias[1]
+    (name, bias), x = found_bias, case.tokens()
+    if name not in built.module.state_dict():
+        return failed(f"{name} is not in the state_dict: it starts again from its init at every resume", worst=name)
     plain = route(built, x)
     drawn = torch.randn(bias.shape, generator=torch.Generator().manual_seed(case.seed)).to(bias)
 
