@@ -274,6 +274,20 @@ class _Parabolas:
         return ""
 
 
+def cubic_minimum(curve: Curve, optimum: Optimum) -> float:
+    """log2 of the minimum of a cubic through the window of the only seed's parabola; NaN if it has none there.
+
+    A wall that is steeper on one side moves the vertex of a parabola, and this minimum by less.
+    """
+    taken = np.isin(curve.x, optimum.window)
+    x, losses = curve.x[taken], curve.usable[0, taken]
+    center = float(x.mean())
+    cubic = np.polynomial.Polynomial.fit(x - center, losses, 3)
+    roots = [float(r.real) for r in cubic.deriv().roots() if abs(r.imag) < 1e-9 and cubic.deriv(2)(r.real) > 0]
+    inside = [center + root for root in roots if x[0] <= center + root <= x[-1]]
+    return inside[0] if inside else math.nan
+
+
 def parabola_loss(optimum: Optimum, seed: int, x: float) -> float:
     """Loss in nats at log2(LR) = x, from the seed's own vertex and the mean curvature of the arm."""
     return optimum.loss_by_seed[seed] + optimum.curvature * (x - optimum.by_seed[seed]) ** 2

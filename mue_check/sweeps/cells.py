@@ -2,8 +2,9 @@
 
 Each cell has one optimum in every arm, and a drift is a difference within the cell. Its interval has two parts, as in
 registration: the spread over cells, and how far the answer moves with 5 or 7 points in the fit and with the other
-smoothing of the loss, which more cells do not reduce. With fewer than four replicates, the scatter of the losses around
-their parabolas bounds the first part from below.
+smoothing of the loss, which more cells do not reduce. Where cubics give another drift, significantly over the cells,
+the interval reaches to it: a wall that is steeper in one arm moves the vertices of its parabolas. With fewer than four
+replicates, the scatter of the losses around their parabolas bounds the first part from below.
 
 Two or three cells with several seeds each are clusters: seeds of one cell share what is special about the cell, and one
 seed has the same data order in all cells. Then the first part is the widest of three: over cells, over seeds, over all.
@@ -18,11 +19,13 @@ import numpy as np
 
 from mue_check.judge.drift import MIN_SEEDS
 from mue_check.judge.interval import PLAIN, Interval, jackknife_interval, t_interval, two_part_interval
-from mue_check.judge.optimum import SLOPE_LEVEL, WINDOW, Optimum, fit_optimum, parabola_loss, vertex_sd
+from mue_check.judge.optimum import SLOPE_LEVEL, WINDOW, Optimum, cubic_minimum, fit_optimum, parabola_loss, vertex_sd
 from mue_check.sweeps.sweep import Arm, Sweep
 
 WINDOWS = (WINDOW, WINDOW + 2)
 """Points in a fit. The first is the one to quote."""
+SAME_SHAPE = 0.1
+"""Octaves by which cubics move the drift of equal curves, depending on where their optima lie between the rates."""
 NONE = t_interval([])
 
 
@@ -30,12 +33,14 @@ NONE = t_interval([])
 class Fits:
     """The optimum of every replicate of every arm, by the arm's label, from one window and one loss.
 
-    A parabola of ``points`` has points - 3 degrees of freedom. ``parts`` are cell and seed of each replicate.
+    A parabola of ``points`` has points - 3 degrees of freedom. ``parts`` are cell and seed of each replicate. ``lean``:
+    how far the minimum of a cubic lies above that of the parabola, by arm and replicate.
     """
 
     points: int
     parts: Mapping[str, tuple[str, str]]
     by_arm: Mapping[str, Mapping[str, Optimum]]
+    lean: Mapping[str, Mapping[str, float]]
 
     def resolved(self, arm: Arm) -> dict[str, Optimum]:
         """The replicates of an arm that have an optimum."""
@@ -96,7 +101,13 @@ def all_fits(sweep: Sweep) -> list[Fits]:
                 label: {name: fit_optimum(curve, points, level) for name, curve in own.items()}
                 for label, own in curves.items()
             }
-            fits.append(Fits(points=points, parts=sweep.replicates, by_arm=by_arm))
+            lean = {
+                label: {
+                    name: cubic_minimum(curves[label][name], fit) - at(fit) for name, fit in own.items() if fit.resolved
+                }
+                for label, own in by_arm.items()
+            }
+            fits.append(Fits(points=points, parts=sweep.replicates, by_arm=by_arm, lean=lean))
     return fits
 
 
@@ -112,7 +123,15 @@ def drift_of(fits: Sequence[Fits], base: Arm, arm: Arm, expected: float = 0.0) -
     df = 2 * len(shifts) * (first.points - 3)
     variants = [list(each.shifts(base, arm).values()) for each in fits]
     moved = _sensitivity([(float(np.mean(each)), len(each)) for each in variants if each])
+    moved = max(moved, abs(shift_of_shape(first, base, arm)))
     return _interval(spread.mean - expected, spread, math.sqrt(variance), df, moved)
+
+
+def shift_of_shape(fits: Fits, base: Arm, arm: Arm) -> float:
+    """Octaves by which cubics move the drift of parabolas; 0 if few or not significant over the replicates."""
+    leans = {name: fits.lean[arm.label][name] - fits.lean[base.label][name] for name in fits.shifts(base, arm)}
+    mean = fits.mean({name: lean for name, lean in leans.items() if math.isfinite(lean)})
+    return mean.mean if abs(mean.mean) > max(mean.half_width, SAME_SHAPE) else 0.0
 
 
 def exponent_of(fits: Sequence[Fits], arms: Sequence[Arm]) -> Interval:

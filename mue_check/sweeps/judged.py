@@ -13,7 +13,17 @@ from mue_check.judge.interval import Interval, t_interval
 from mue_check.judge.power import detectable_of
 from mue_check.judge.trend import slopes_by_seed
 from mue_check.judge.verdict import Verdict, join, judge_interval
-from mue_check.sweeps.cells import NONE, Fits, all_fits, at, drift_of, exponent_of, left_out, regret_and_gain
+from mue_check.sweeps.cells import (
+    NONE,
+    Fits,
+    all_fits,
+    at,
+    drift_of,
+    exponent_of,
+    left_out,
+    regret_and_gain,
+    shift_of_shape,
+)
 from mue_check.sweeps.sweep import Arm, Sweep
 
 
@@ -162,6 +172,8 @@ def _of_cells(fits: Sequence[Fits], base: Arm, arm: Arm, tolerance: float, expec
     if verdict is Verdict.PASS and repeats < MIN_SEEDS:
         verdict = Verdict.INCONCLUSIVE
         notes.append(f"within the tolerance, but {repeats} of the {MIN_SEEDS} seeds or cells that a PASS needs")
+    if abs(shape := shift_of_shape(fits[0], base, arm)) > tolerance / 2:
+        notes.append(f"the arms' curves have different shapes: cubics move the drift by {shape:+.2f}")
     if all(fit.reason == "every value diverged" for fit in fits[0].by_arm[arm.label].values()):
         verdict = Verdict.FAIL
     regret, gain = regret_and_gain(fits[0], base, arm, expected)

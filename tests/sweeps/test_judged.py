@@ -94,6 +94,18 @@ def test_matched_cells_are_replicates(drift: float, code: int, tmp_path: Path, c
     assert found["exponent"]["low"] < drift < found["exponent"]["high"]
 
 
+def test_a_wall_that_is_steeper_in_one_arm_of_cells_is_not_hidden(tmp_path: Path, capsys: Capture) -> None:
+    """The parabolas' drift is 0, and that of the optimum half an octave."""
+    table = in_cells(0.5, spread=0.02)
+    off = np.log2(table.lr) + 8.5
+    table["loss"] += np.where(table.width == 128, np.where(off > 0, 0.01 * off**2 + 0.01 * off**3, -0.008 * off**2), 0)
+    arm = judge(capsys, tidy_csv(table, tmp_path))[1]["arms"][1]
+    assert abs(arm["drift"]["mean"]) < 0.35
+    assert arm["verdict"] == "INCONCLUSIVE"
+    assert arm["drift"]["high"] > 0.5
+    assert "curves have different shapes" in arm["note"]
+
+
 def test_the_choice_of_window_and_smoothing_widens_the_interval(tmp_path: Path, capsys: Capture) -> None:
     table = in_cells(0.0)
     # the raw loss says that the optimum moves by 0.4 octave
