@@ -9,6 +9,7 @@ from mue_check.conformance.check import Check, CheckOutcome, failed, passed, ski
 from mue_check.conformance.checks.auxiliary_loss import loss_of_forward
 from mue_check.conformance.reading import read_logits, route
 from mue_check.conformance.router_probe import router_of, router_output, selection_bias
+from mue_check.errors import ClaimError
 from mue_check.routing.adapter import leaves_of
 from mue_check.routing.canonical import Routing
 
@@ -151,7 +152,8 @@ def router_parameters(case: ConformanceCase) -> CheckOutcome:
     router, bias = router_of(built), selection_bias(built)
     if case.shape.activated == 1 and constant_at_top1(case):
         return skipped("normalized weights are constant at a = 1: see router-gradient-top1")
-    trained = {n: p for n, p in built.module.named_parameters() if p.requires_grad}
+    judged = _all_but_experts(built)
+    trained = {n: p for n, p in built.module.named_parameters() if p.requires_grad and n in judged}
     if bias is not None:  # moved by the load, not by a gradient
         trained = {n: p for n, p in trained.items() if not (n == bias[0] or bias[0].endswith(f".{n}"))}
     if not trained:
@@ -160,11 +162,12 @@ def router_parameters(case: ConformanceCase) -> CheckOutcome:
     with torch.no_grad():  # behind a zero nothing has a gradient
         for p in trained.values():
             p.add_(_STIRRED * torch.randn(p.shape, generator=generator).to(p))
-    outputs = [t for _, t in leaves_of(built.call(x), built.size(x)) if t.requires_grad]
+    # copies, because jitter may change what it is given
+    outputs = [t for _, t in leaves_of(built.call(x.clone()), built.size(x)) if t.requires_grad]
     if not case.is_router and router is not None:
-        outputs += [t for _, t in leaves_of(*router_output(built, x)) if t.requires_grad]
+        outputs += [t for _, t in leaves_of(*router_output(built, x.clone())) if t.requires_grad]
     named = case.claim.auxiliary_loss
-    loss = loss_of_forward(built, x, named) if named is not None and ":" not in named else None
+    loss = loss_of_forward(built, x.clone(), named) if named is not None and ":" not in named else None
     outputs += [loss] if loss is not None and loss.requires_grad else []
     if not outputs:
         return skipped("no gradient at all: see router-gradient")
@@ -174,6 +177,22 @@ def router_parameters(case: ConformanceCase) -> CheckOutcome:
     if idle:
         return failed(f"nothing that it returns depends on {', '.join(idle)}", worst=idle[0], causes=(31,))
     return passed(f"{len(trained)} parameters have a gradient")
+
+
+def _all_but_experts(built: BuiltCandidate) -> set[str]:
+    """Names of a router's parameters, or of a block's without those of experts, of which some may get no token.
+
+    Of a block whose experts cannot be read, those of its router.
+    """
+    names = {name for name, _ in built.module.named_parameters()}
+    if built.case.is_router:
+        return names
+    try:
+        return names - set(probe_built(built, randomize=False).groups["experts"])
+    except ClaimError:
+        router = router_of(built)
+        kept = set() if router is None else {id(p) for p in router.parameters()}
+        return {name for name, p in built.module.named_parameters() if id(p) in kept}
 
 
 def constant_at_top1(case: ConformanceCase) -> bool:
