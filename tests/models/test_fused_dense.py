@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mue_check.models import fused_dense, pointwise
-from mue_check.models.cards import CARDS, OLDER
+from mue_check.models.cards import CARDS, OLDER, card_of
 from tests.interpreter import interpreted, needs_interpreter
 from tests.models.test_fused_pointwise import compare, leaves, run
 
@@ -75,3 +75,19 @@ def test_where_it_is_used(monkeypatch: pytest.MonkeyPatch, width, hidden, precis
     monkeypatch.setattr(fused_dense, "card_of", lambda device: card)
     monkeypatch.setattr(fused_dense, "uses_kernel", lambda name, x, fastest: name == "dense" and fastest)
     assert fused_dense.is_used(SimpleNamespace(shape=(1, 5, width), dtype=torch.float32, device="cuda"), hidden) is used
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "card"),
+    [
+        ("NVIDIA H100 80GB HBM3", (9, 0), CARDS["H100"]),
+        ("NVIDIA H200", (9, 0), CARDS["H100"]),
+        ("NVIDIA A100-SXM4-80GB", (8, 0), OLDER),
+        ("NVIDIA GeForce RTX 3090", (8, 6), OLDER),
+    ],
+)
+def test_older_cards_have_no_room_for_it(monkeypatch: pytest.MonkeyPatch, name, capability, card) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert card_of.__wrapped__(torch.device("cuda", 0)) is card
