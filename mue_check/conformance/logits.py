@@ -205,6 +205,7 @@ def _is_linear(case: ConformanceCase, gate_call: int | None) -> bool:
     if logits is None:
         return False
     if given is not None:
+        given, logits = given.detach(), logits.detach()
         same = given.shape == logits.shape
         return same and float((given - logits).abs().max()) <= _ROUNDED * float(logits.abs().max())
     mask = router_routing(built, x).mask

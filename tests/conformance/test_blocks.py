@@ -187,6 +187,20 @@ def test_a_declaration_that_does_not_fit_fails_with_what_was_found():
     assert "found were gate, up, down" in outcomes_of(odd.Plain, "recomposition", claim, shapes=SHAPES[:1])[0].measured
 
 
+class BalancesItself(odd.Plain):
+    """Returns a balancing loss of logits that it computes again, which no one can set."""
+
+    def forward(self, x):
+        share = self.router.logits(x.reshape(-1, self.d)).softmax(-1)
+        load = F.one_hot(share.topk(self.k).indices, self.n).sum(1).float().mean(0) / self.k
+        return super().forward(x), self.n * (load * share.mean(0)).sum()
+
+
+def test_a_balancing_loss_of_other_logits_is_not_called_wrong():
+    for id in ("aux-uniform", "aux-imbalance", "aux-gradient"):
+        assert not [o.measured for o in outcomes_of(BalancesItself, id) if o.status == "failed"]
+
+
 BROKEN = [
     (odd.Unweighted, None, "recomposition", "off the ratio", 11),
     (odd.Swapped, None, "recomposition", "tokens that were not assigned to them", None),

@@ -89,9 +89,30 @@ def find_auxiliary_loss(case: ConformanceCase) -> AuxiliaryLoss | CheckOutcome:
     if with_logits is None:
         reason = "there is an auxiliary loss, and no way to set the logits: claim auxiliary_loss = 'module:function'"
         return skipped(reason) if named is None else unknown(reason)
-    if named is None and shape.experts > shape.activated and not _depends_on_balance(loss):
-        return skipped("the returned scalar does not depend on balance; claim auxiliary_loss if there is another")
+    if named is None and shape.experts > shape.activated:
+        if _has_own_logits(loss, built):
+            return skipped("the returned scalar is computed from other logits than the router's; claim auxiliary_loss")
+        if not _depends_on_balance(loss):
+            return skipped("the returned scalar does not depend on balance; claim auxiliary_loss if there is another")
     return loss
+
+
+def _has_own_logits(loss: AuxiliaryLoss, built: BuiltCandidate) -> bool:
+    """Whether a scalar of a block ignores the router's logits, and still changes with the router's weights."""
+    router = router_of(built)
+    if built.case.is_router or router is None:
+        return False
+    even, crowded = (float(loss.at(share)) for share in (0.0, 1.0))
+    if abs(crowded - even) > SLACK * max(abs(even), abs(crowded)):
+        return False
+    other, x = built.case.build(train=True), built.case.tokens()
+    weights = list((router_of(other) or other.module).parameters())
+    with without_noise(other.module), torch.no_grad():
+        before = loss_of_forward(other, x.clone(), None)
+        for weight in weights:
+            weight.mul_(3.0)
+        after = loss_of_forward(other, x.clone(), None)
+    return before is not None and after is not None and not torch.allclose(before, after, rtol=SLACK)
 
 
 def _depends_on_balance(loss: AuxiliaryLoss) -> bool:
