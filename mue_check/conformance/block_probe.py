@@ -173,8 +173,8 @@ def _own_modules(block: ProbedBlock, x: Tensor) -> list[ExpertFunction]:
 def open_gates(built: BuiltCandidate) -> tuple[str, ...]:
     """Set to 1 each entry of a zero vector that multiplies the block's branch; the names of the vectors changed.
 
-    Behind a closed gate no other parameter has a gradient, and the gate's own shows which entries it has: those of a
-    shift or scale beside it have none. A vector that still blocks the gradient at 1 is not a gate: it stays 0.
+    Behind a closed gate no other parameter has a gradient. The gradient of the vector shows which of its entries are
+    gates: those of a shift or a scale have none. A vector of which a 1 lets no gradient through is no gate and stays 0.
     """
     trained = {name: p for name, p in built.module.named_parameters() if p.requires_grad}
     vectors = {name: p for name, p in trained.items() if p.dim() <= 1 and not p.any()}

@@ -19,8 +19,6 @@ from mue_check.routing.choice import Choice
 from mue_check.rules import Prescription, Role
 from mue_check.spec import Dense, ModelSpec
 
-Joined = tuple[Tensor, Tensor]
-
 
 class FeedForward:
     """The branches of all layers; holds no tensors. ``routers`` are those of a mixture, without state."""
@@ -81,7 +79,9 @@ class FeedForward:
             layers.append(decided)
         return self.mixture(p, prefix, y_RMD, decided.routing)
 
-    def add_norm(self, layer: int, p: Parameters, x_RMD: Tensor, y_RMD: Tensor, gain_RD: Tensor) -> Joined | None:
+    def add_norm(
+        self, layer: int, p: Parameters, x_RMD: Tensor, y_RMD: Tensor, gain_RD: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """The residual stream after a dense layer, and its norm, where one kernel computes both; else None."""
         if not (isinstance(self.spec, Dense) and fused_dense.is_used(x_RMD, self.spec.hidden)):
             return None

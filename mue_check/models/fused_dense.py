@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mue_check.models.cards import card_of
-from mue_check.models.fused_pointwise import for_programs
+from mue_check.models.fused_pointwise import gain_for_programs
 from mue_check.models.kernels import uses_kernel
 from mue_check.models.kernels.operation import operation
 from mue_check.models.kernels.tiles import multiplies_in_full, norm_programs
@@ -31,7 +31,7 @@ def dense_add_norm(
 
     ``weights``: up and gate [R, D, F], and down [R, F, D].
     """
-    gain_RPD = for_programs([gain], x_RMD)[0] if gain.dim() == 2 else gain
+    gain_RPD = gain_for_programs(gain, x_RMD)
     total, out = _Dense.apply(x_RMD, y_RMD, *weights, gain_RPD, multiplier, eps)  # type: ignore[no-untyped-call]
     return total, out
 

@@ -93,9 +93,13 @@ class _AddNorm(torch.autograd.Function):
 
 def add_norm(x_RMD: Tensor, branch_RMD: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x + branch, and its norm with a gain [R, D], or one of ``for_programs``."""
-    gain_RPD = for_programs([gain], x_RMD)[0] if gain.dim() == 2 else gain
-    total, out = _AddNorm.apply(x_RMD, branch_RMD, gain_RPD, eps)  # type: ignore[no-untyped-call]
+    total, out = _AddNorm.apply(x_RMD, branch_RMD, gain_for_programs(gain, x_RMD), eps)  # type: ignore[no-untyped-call]
     return total, out
+
+
+def gain_for_programs(gain: Tensor, x_RMD: Tensor) -> Tensor:
+    """One gain [R, D] in the form of ``for_programs``, unless it has it already."""
+    return for_programs([gain], x_RMD)[0] if gain.dim() == 2 else gain
 
 
 def for_programs(gains_RD: Sequence[Tensor], x_RMD: Tensor) -> Sequence[Tensor]:

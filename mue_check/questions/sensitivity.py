@@ -308,7 +308,7 @@ def _handle(label: str, color: str, marker: str, fill: str) -> Line2D:
 
 
 def _separated(predicted: Sequence[float]) -> list[float]:
-    """The predictions, with equal ones moved apart so that all points are visible."""
+    """The predictions for a figure: equal ones are spread a little, so that no point hides another."""
     keys = np.round(predicted, 1)
     total, seen = Counter(keys.tolist()), Counter[float]()
     places = []

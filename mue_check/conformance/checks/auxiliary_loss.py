@@ -89,42 +89,38 @@ def find_auxiliary_loss(case: ConformanceCase) -> AuxiliaryLoss | CheckOutcome:
     if with_logits is None:
         reason = "there is an auxiliary loss, and no way to set the logits: claim auxiliary_loss = 'module:function'"
         return skipped(reason) if named is None else unknown(reason)
-    if named is None and shape.experts > shape.activated:
-        if _has_own_logits(loss, built):
-            return skipped("the returned scalar is computed from other logits than the router's; claim auxiliary_loss")
-        if not _depends_on_balance(loss):
-            return skipped("the returned scalar does not depend on balance; claim auxiliary_loss if there is another")
-    return loss
+    reason = _why_no_balance(loss) if named is None and shape.experts > shape.activated else ""
+    return skipped(reason) if reason else loss
 
 
-def _has_own_logits(loss: AuxiliaryLoss, built: BuiltCandidate) -> bool:
-    """Whether a scalar of a block ignores the router's logits, and still changes with the router's weights."""
-    router = router_of(built)
-    if built.case.is_router or router is None:
-        return False
-    even, crowded = (float(loss.at(share)) for share in (0.0, 1.0))
-    if abs(crowded - even) > SLACK * max(abs(even), abs(crowded)):
-        return False
-    other, x = built.case.build(train=True), built.case.tokens()
-    weights = list((router_of(other) or other.module).parameters())
-    with without_noise(other.module), torch.no_grad():
-        before = loss_of_forward(other, x.clone(), None)
-        for weight in weights:
-            weight.mul_(3.0)
-        after = loss_of_forward(other, x.clone(), None)
-    return before is not None and after is not None and not torch.allclose(before, after, rtol=SLACK)
-
-
-def _depends_on_balance(loss: AuxiliaryLoss) -> bool:
-    """Whether an unclaimed scalar is a balancing loss, not a z-loss or a number for the log."""
+def _why_no_balance(loss: AuxiliaryLoss) -> str:
+    """Why an unclaimed scalar is not judged as a balancing loss: a z-loss, a number for the log; else empty."""
+    other = "the returned scalar does not depend on balance; claim auxiliary_loss if there is another"
     even, crowded = loss.value([loss.logits(0.0)]), loss.value([loss.logits(1.0)])
     growth = float(crowded.detach() - even.detach())
     slack = SLACK * max(abs(float(even.detach())), abs(float(crowded.detach())))
-    if abs(growth) <= slack:
-        softer = loss.value([0.5 * loss.logits(0.0)])
-        # a scalar with a gradient that depends on no logit is a broken loss
-        return even.requires_grad and abs(float(softer.detach() - even.detach())) <= slack
-    return growth > 0 or even.requires_grad
+    if abs(growth) > slack:
+        return "" if growth > 0 or even.requires_grad else other
+    if _has_own_logits(loss.case):
+        return "the returned scalar is computed from other logits than the router's; claim auxiliary_loss"
+    softer = loss.value([0.5 * loss.logits(0.0)])
+    # a scalar with a gradient that depends on no logit is a broken loss
+    return "" if even.requires_grad and abs(float(softer.detach() - even.detach())) <= slack else other
+
+
+@torch.no_grad()
+def _has_own_logits(case: ConformanceCase) -> bool:
+    """Whether the scalar of a block, which ignores the router's logits, changes with the router's weights."""
+    built, x = case.build(train=True), case.tokens()
+    router = router_of(built)
+    if case.is_router or router is None:
+        return False
+    with without_noise(built.module):
+        before = loss_of_forward(built, x.clone(), None)
+        for weight in router.parameters():
+            weight.mul_(3.0)
+        after = loss_of_forward(built, x.clone(), None)
+    return before is not None and after is not None and not torch.allclose(before, after, rtol=SLACK)
 
 
 def loss_of_forward(built: BuiltCandidate, x: Tensor, named: str | None) -> Tensor | None:
